@@ -1,0 +1,74 @@
+"""Capabilities: names, the five sets, capset(2)."""
+
+from __future__ import annotations
+
+import ctypes
+
+from sampan.linux import prctl
+from sampan.linux.syscall import check, libc
+
+NAMES = (
+    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE "
+    "NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT "
+    "SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE "
+    "AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ "
+    "PERFMON BPF CHECKPOINT_RESTORE"
+).split()
+NUMBER = {f"CAP_{name}": number for number, name in enumerate(NAMES)}
+
+_VERSION_3 = 0x20080522
+
+
+class _Header(ctypes.Structure):
+    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
+
+
+class _Data(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint32) for name in ("effective", "permitted", "inheritable")]
+
+
+def mask(names: list[str]) -> int:
+    """The bit mask of capability names ("CAP_CHOWN"). Raises KeyError for an unknown one."""
+    value = 0
+    for name in names:
+        value |= 1 << NUMBER[name]
+    return value
+
+
+def current() -> tuple[int, int, int, int]:
+    """This process's (inheritable, permitted, effective, bounding) masks, from /proc/self/status."""
+    found: dict[str, int] = {}
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        for line in status:
+            if line.startswith("Cap"):
+                key, _, value = line.partition(":")
+                found[key] = int(value, 16)
+    return found["CapInh"], found["CapPrm"], found["CapEff"], found["CapBnd"]
+
+
+def set_bounding(keep: int) -> None:
+    """Drops from the bounding set every capability that is not in `keep`."""
+    bounding = current()[3]
+    for number in range(64):
+        if bounding >> number & 1 and not keep >> number & 1:
+            prctl.drop_bounding(number)
+
+
+def capset(effective: int, permitted: int, inheritable: int) -> None:
+    """Sets three of the sets of the calling thread (capset(2))."""
+    header = _Header(_VERSION_3, 0)
+    data = (_Data * 2)()
+    for index in (0, 1):
+        shift = 32 * index
+        data[index].effective = effective >> shift & 0xFFFFFFFF
+        data[index].permitted = permitted >> shift & 0xFFFFFFFF
+        data[index].inheritable = inheritable >> shift & 0xFFFFFFFF
+    check(libc.capset(ctypes.byref(header), data), "capset")
+
+
+def set_ambient(wanted: int) -> None:
+    """Makes the ambient set exactly `wanted` (which must be permitted and inheritable)."""
+    prctl.clear_ambient()
+    for number in range(64):
+        if wanted >> number & 1:
+            prctl.raise_ambient(number)

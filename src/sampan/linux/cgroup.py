@@ -1,0 +1,298 @@
+"""Control groups: where they are mounted, and one class for a group on v1, v2 and the hybrid."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from sampan.linux import cgroup_limits, devicefilter
+
+ROOT = "/sys/fs/cgroup"
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchies:
+    """The mounted hierarchies: v1 controller name → mountpoint, and the v2 root with its controllers."""
+
+    v1: dict[str, str]
+    v2: str | None
+    v2_controllers: frozenset[str]
+
+    @property
+    def version(self) -> str:
+        """ "2" when every controller we need is on v2, else "1" (as `docker info` says it)."""
+        return "2" if self.v2 and not self.v1.get("memory") and not self.v1.get("pids") else "1"
+
+
+@functools.cache
+def hierarchies() -> Hierarchies:
+    """Reads /proc/self/mountinfo (proc(5)) once."""
+    v1: dict[str, str] = {}
+    v2: str | None = None
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            before, _, after = line.partition(" - ")
+            target = before.split()[4]
+            fstype, _, options = after.split()[:3]
+            if fstype == "cgroup2" and v2 is None:
+                v2 = target
+            elif fstype == "cgroup":
+                for option in options.split(","):
+                    if option in cgroup_limits.V1_CONTROLLERS or option.startswith("name="):
+                        v1.setdefault(option, target)
+    controllers: frozenset[str] = frozenset()
+    if v2:
+        with open(f"{v2}/cgroup.controllers", encoding="ascii") as file:
+            controllers = frozenset(file.read().split())
+    return Hierarchies(v1, v2, controllers)
+
+
+# What every container joins; the others only where a limit asks for them.
+_ALWAYS = ("memory", "cpu", "cpuacct", "pids", "devices", "freezer", "blkio")
+
+
+@dataclass(slots=True)
+class Cgroup:
+    """One control group, by its path below the roots ("/sampan/ID"), on all hierarchies at once."""
+
+    path: str
+    warnings: list[str] = field(default_factory=list)
+
+    def directories(self, extra: tuple[str, ...] = ()) -> dict[str, str]:
+        """Controller → directory of this group on v1 (each mountpoint once)."""
+        found: dict[str, str] = {}
+        mounts = hierarchies().v1
+        seen: set[str] = set()
+        for name in (*_ALWAYS, *extra):
+            mountpoint = mounts.get(name)
+            if mountpoint and mountpoint not in seen:
+                seen.add(mountpoint)
+                found[name] = mountpoint + self.path
+        return found
+
+    @property
+    def v2_directory(self) -> str | None:
+        """The directory on the v2 hierarchy, if one is mounted."""
+        root = hierarchies().v2
+        return root + self.path if root else None
+
+    def create(self, resources: dict[str, Any]) -> None:
+        """Makes the group and applies the limits of `linux.resources`.
+
+        A limit the kernel has no controller for becomes a line in `warnings`; a value the kernel
+        refuses raises OSError naming the file.
+        """
+        extra = cgroup_limits.extra_controllers(resources)
+        for name, directory in self.directories(extra).items():
+            made = _make(directory)
+            if name == "cpuset" or "cpuset" in extra:
+                _inherit_cpuset(directory)
+            if made and name == "memory":
+                _try_write(f"{directory}/memory.use_hierarchy", "1")
+        if self._uses_v2():
+            directory = self.v2_directory or ""
+            _enable_controllers(hierarchies().v2 or "", self.path)
+            _make(directory)
+        self.apply(resources)
+
+    def apply(self, resources: dict[str, Any], devices: bool = True) -> None:
+        """Writes limits to an existing group (start, and `update` with devices=False)."""
+        mounts = hierarchies()
+        for change in cgroup_limits.changes(resources, mounts.v1.keys(), mounts.v2_controllers):
+            if change.controller in mounts.v1:
+                directory = mounts.v1[change.controller] + self.path
+            elif self.v2_directory and change.controller in mounts.v2_controllers:
+                directory = self.v2_directory
+            else:
+                self.warnings.append(f"this kernel has no {change.controller} cgroup: {change.what} ignored")
+                continue
+            self._write(directory, change)
+        rules = resources.get("devices") or []
+        if devices and rules:
+            self._apply_devices(rules)
+
+    def _write(self, directory: str, change: cgroup_limits.Change) -> None:
+        try:
+            _write(f"{directory}/{change.file}", change.value)
+        except FileNotFoundError:
+            self.warnings.append(f"this kernel has no {change.file}: {change.what} ignored")
+        except OSError as error:
+            if change.optional:
+                self.warnings.append(f"{change.file}: {os.strerror(error.errno or 0)}: {change.what} ignored")
+                return
+            raise OSError(
+                error.errno, f"{change.what} {change.value}: {os.strerror(error.errno or 0)}", change.file
+            ) from None
+
+    def _apply_devices(self, rules: list[dict[str, Any]]) -> None:
+        mountpoint = hierarchies().v1.get("devices")
+        if mountpoint is None:
+            if self.v2_directory:
+                devicefilter.attach(self.v2_directory, rules)
+            return
+        for rule in rules:
+            file = "devices.allow" if rule["allow"] else "devices.deny"
+            kind = rule.get("type") or "a"
+            text = "a"
+            if kind != "a" or any(rule.get(key) not in (None, -1) for key in ("major", "minor")):
+                major, minor = ("*" if rule.get(k) in (None, -1) else rule[k] for k in ("major", "minor"))
+                text = f"{kind} {major}:{minor} {rule.get('access') or 'rwm'}"
+            _write(f"{mountpoint}{self.path}/{file}", text)
+
+    def _uses_v2(self) -> bool:
+        mounts = hierarchies()
+        return bool(mounts.v2) and (mounts.version == "2" or not mounts.v1)
+
+    def add(self, pid: int) -> None:
+        """Moves a process into the group."""
+        directories = [d for d in self._all_directories() if os.path.isdir(d)]
+        for directory in directories:
+            _write(f"{directory}/cgroup.procs", str(pid))
+
+    def _all_directories(self) -> list[str]:
+        found = list(self.directories(("cpuset", "hugetlb", "net_cls", "net_prio", "perf_event", "rdma",
+                                       "misc", "name=systemd")).values())  # fmt: skip
+        if self.v2_directory:
+            found.append(self.v2_directory)
+        return found
+
+    def exists(self) -> bool:
+        """Whether the group exists on any hierarchy."""
+        return any(os.path.isdir(directory) for directory in self._all_directories())
+
+    def pids(self) -> list[int]:
+        """All processes of the group and its subgroups."""
+        if self._uses_v2():
+            top = self.v2_directory or ""
+        else:
+            top = next(iter(self.directories().values()), "")
+        found: list[int] = []
+        for directory, _, files in os.walk(top):
+            if "cgroup.procs" in files:
+                try:
+                    with open(f"{directory}/cgroup.procs", encoding="ascii") as file:
+                        found += [int(line) for line in file]
+                except OSError:
+                    continue
+        return found
+
+    def freeze(self, frozen: bool) -> None:
+        """Stops or continues every process of the group, and waits until the kernel has done it."""
+        if self._uses_v2():
+            _write(f"{self.v2_directory}/cgroup.freeze", "1" if frozen else "0")
+            wanted, file = f"frozen {int(frozen)}", f"{self.v2_directory}/cgroup.events"
+        else:
+            wanted = "FROZEN" if frozen else "THAWED"
+            file = f"{self.directories()['freezer']}/freezer.state"
+            _write(file, wanted)
+        for attempt in range(500):
+            if wanted in _read(file):
+                return
+            if frozen and attempt % 50 == 49 and not self._uses_v2():
+                _write(file, wanted)
+            time.sleep(0.002)
+        raise TimeoutError(f"cgroup {self.path} did not become {wanted.lower()} within a second")
+
+    def frozen(self) -> bool:
+        """Whether the group is frozen."""
+        if self._uses_v2():
+            return "frozen 1" in _read(f"{self.v2_directory}/cgroup.events")
+        directory = self.directories().get("freezer")
+        return bool(directory) and _read(f"{directory}/freezer.state").startswith("FRO")
+
+    def oom_kills(self) -> int:
+        """How many processes of the group the kernel killed for lack of memory."""
+        v1 = self.directories().get("memory")
+        text = _read(f"{v1}/memory.oom_control") if v1 else _read(f"{self.v2_directory}/memory.events")
+        for line in text.splitlines():
+            key, _, value = line.partition(" ")
+            if key == "oom_kill":
+                return int(value)
+        return 0
+
+    def remove(self) -> None:
+        """Deletes the group and its subgroups; processes must be gone or going. Missing is fine."""
+        for directory in self._all_directories():
+            _remove_tree(directory)
+
+
+def _make(directory: str) -> bool:
+    try:
+        os.mkdir(directory, 0o755)
+        return True
+    except FileExistsError:
+        return False
+    except FileNotFoundError:
+        os.makedirs(directory, 0o755, exist_ok=True)
+        return True
+
+
+def _inherit_cpuset(directory: str) -> None:
+    """A v1 cpuset starts empty, and then takes no process: fill it from its ancestors, top down."""
+    mountpoint = hierarchies().v1.get("cpuset")
+    if not mountpoint or not directory.startswith(mountpoint):
+        return
+    current = mountpoint
+    for part in directory[len(mountpoint) :].strip("/").split("/"):
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            inherited = _read(f"{current}/{name}")
+            if not _read(f"{current}/{part}/{name}").strip():
+                _try_write(f"{current}/{part}/{name}", inherited.strip())
+        current = f"{current}/{part}"
+
+
+def _enable_controllers(root: str, path: str) -> None:
+    """Delegates every available controller down to the parent of `path` (cgroup v2's subtree_control)."""
+    current = root
+    for part in path.strip("/").split("/"):
+        available = _read(f"{current}/cgroup.controllers").split()
+        enabled = _read(f"{current}/cgroup.subtree_control").split()
+        for name in available:
+            if name not in enabled:
+                _try_write(f"{current}/cgroup.subtree_control", f"+{name}")
+        current = f"{current}/{part}"
+        _make(current)
+
+
+def _remove_tree(directory: str) -> None:
+    for attempt in range(100):
+        try:
+            os.rmdir(directory)
+            return
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
+                raise
+            for entry in os.scandir(directory):
+                if entry.is_dir(follow_symlinks=False):
+                    _remove_tree(entry.path)
+            time.sleep(0.001 * min(attempt, 20))
+    raise OSError(errno.EBUSY, "cgroup still has processes", directory)
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def _try_write(path: str, text: str) -> None:
+    try:
+        _write(path, text)
+    except OSError:
+        pass
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="ascii", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""

@@ -1,0 +1,59 @@
+"""Processes by descriptor: pidfd_open(2), exit status after the fact, and start times from /proc."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+
+_PIDFD_GET_INFO = 0xC0000000 | (64 << 16) | (0xFF << 8) | 11
+_INFO_EXIT = 1 << 3
+
+
+def exit_status(pidfd: int) -> int | None:
+    """The wait status of a process that has been reaped by anybody, or None when it is not known.
+
+    Source: PIDFD_GET_INFO with PIDFD_INFO_EXIT, Linux 6.15 (uapi/linux/pidfd.h). Older kernels
+    answer None.
+    """
+    request = bytearray(struct.pack("Q56x", _INFO_EXIT))
+    try:
+        fcntl.ioctl(pidfd, _PIDFD_GET_INFO, request)
+    except OSError:
+        return None
+    # mask, cgroupid, pid, tgid, ppid, then 8 ids, then exit_code: see struct pidfd_info.
+    mask = struct.unpack_from("Q", request)[0]
+    if not mask & _INFO_EXIT:
+        return None
+    return int(struct.unpack_from("i", request, 60)[0])
+
+
+def start_time(pid: int) -> int | None:
+    """The start time of a process in clock ticks since boot: with the pid it names it for ever."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(text.rpartition(b")")[2].split()[19])
+
+
+def state(pid: int) -> str | None:
+    """The one-letter state of a process ("R", "S", "Z", ...), or None when there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0].decode()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def open_if_same(pid: int, started: int) -> int | None:
+    """A pidfd of the process `pid` that started at `started`, or None when it is another or gone."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    if start_time(pid) != started:
+        os.close(fd)
+        return None
+    return fd

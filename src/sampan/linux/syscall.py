@@ -1,0 +1,58 @@
+"""The door to the kernel: raw system calls through libc, with one exception type.
+
+``ctypes.PyDLL`` keeps the interpreter lock during a call. That is what makes it safe to continue in
+Python after a raw ``clone``: the child never has to win a lock whose owner does not exist there.
+Calls that may block for long must use :data:`libc_nogil`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+
+libc = ctypes.PyDLL(None, use_errno=True)
+libc_nogil = ctypes.CDLL(None, use_errno=True)
+libc.syscall.restype = ctypes.c_long
+
+ARCH = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
+
+# Only the calls that neither `os` nor libc's symbols give us. Numbers: asm/unistd_64.h and, from 424
+# on, one table for all architectures (asm-generic/unistd.h).
+_X86_64 = {"pivot_root": 155, "keyctl": 250, "seccomp": 317, "bpf": 321, "clone3": 435, "openat2": 437}
+_GENERIC = {"pivot_root": 41, "keyctl": 219, "seccomp": 277, "bpf": 280, "clone3": 435, "openat2": 437}
+_COMMON = {
+    "open_tree": 428,
+    "move_mount": 429,
+    "fsopen": 430,
+    "fsconfig": 431,
+    "fsmount": 432,
+    "close_range": 436,
+    "mount_setattr": 442,
+}
+NR = {**(_X86_64 if ARCH == "x86_64" else _GENERIC), **_COMMON}
+
+
+class SyscallError(OSError):
+    """A system call failed. The message names the call and its object: ``mount /proc: Permission denied``."""
+
+    def __init__(self, errno: int, call: str, subject: str = "") -> None:
+        super().__init__(errno, os.strerror(errno), subject or None)
+        self.call = call
+        self.subject = subject
+
+    def __str__(self) -> str:
+        subject = f" {self.subject}" if self.subject else ""
+        return f"{self.call}{subject}: {os.strerror(self.errno or 0)}"
+
+
+def check(result: int, call: str, subject: str = "") -> int:
+    """Returns `result`, or raises SyscallError from errno when it is negative."""
+    if result < 0:
+        raise SyscallError(ctypes.get_errno(), call, subject)
+    return result
+
+
+def syscall(name: str, *args: object, subject: str = "") -> int:
+    """Makes the system call `name` of the table above. Raises SyscallError."""
+    return check(libc.syscall(ctypes.c_long(NR[name]), *args), name, subject)

@@ -1,0 +1,42 @@
+"""Pseudo terminals: opening one inside a container's devpts, and window sizes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import termios
+
+_TIOCGPTPEER = 0x5441
+
+
+def open_pair(ptmx: str = "/dev/ptmx") -> tuple[int, int]:
+    """Opens a new pty at `ptmx`. Returns (master, slave), both close-on-exec.
+
+    The slave comes from TIOCGPTPEER (ioctl_tty(2)), so no path inside a container is looked up.
+    """
+    master = os.open(ptmx, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(master, termios.TIOCSPTLCK, struct.pack("i", 0))
+        slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except BaseException:
+        os.close(master)
+        raise
+    return master, slave
+
+
+def set_size(fd: int, rows: int, columns: int) -> None:
+    """Sets a terminal's window size; its foreground process group gets SIGWINCH."""
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows & 0xFFFF, columns & 0xFFFF, 0, 0))
+
+
+def get_size(fd: int) -> tuple[int, int]:
+    """(rows, columns) of a terminal."""
+    rows, columns, _, _ = struct.unpack("HHHH", fcntl.ioctl(fd, termios.TIOCGWINSZ, bytes(8)))
+    return rows, columns
+
+
+def make_controlling(slave: int) -> None:
+    """Starts a session whose controlling terminal is `slave` (setsid(2), TIOCSCTTY)."""
+    os.setsid()
+    fcntl.ioctl(slave, termios.TIOCSCTTY, 0)

@@ -1,0 +1,1 @@
+"""Bundle to process: the OCI runtime, used by the keeper and by ``sampan-runtime``."""

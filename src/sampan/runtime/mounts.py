@@ -1,0 +1,247 @@
+"""The mounts of a bundle: options parsed as mount(8) writes them, each attached by descriptor.
+
+A destination is resolved inside the rootfs at the moment of use and held as a descriptor until the
+mount is on it, so a symlink swapped in by another container cannot redirect it (S004-S006).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import Any
+
+from sampan.linux import mount as lm
+from sampan.linux import openat2
+from sampan.linux.syscall import SyscallError
+from sampan.runtime.errors import RuntimeFailure
+
+_SET = {
+    "ro": lm.MOUNT_ATTR_RDONLY,
+    "nosuid": lm.MOUNT_ATTR_NOSUID,
+    "nodev": lm.MOUNT_ATTR_NODEV,
+    "noexec": lm.MOUNT_ATTR_NOEXEC,
+    "nodiratime": lm.MOUNT_ATTR_NODIRATIME,
+    "nosymfollow": lm.MOUNT_ATTR_NOSYMFOLLOW,
+}
+_CLEAR = {
+    "rw": lm.MOUNT_ATTR_RDONLY,
+    "suid": lm.MOUNT_ATTR_NOSUID,
+    "dev": lm.MOUNT_ATTR_NODEV,
+    "exec": lm.MOUNT_ATTR_NOEXEC,
+    "diratime": lm.MOUNT_ATTR_NODIRATIME,
+    "symfollow": lm.MOUNT_ATTR_NOSYMFOLLOW,
+}
+# The access-time modes exclude each other; relatime is zero in the kernel's field.
+_ATIME = {
+    "noatime": lm.MOUNT_ATTR_NOATIME,
+    "strictatime": lm.MOUNT_ATTR_STRICTATIME,
+    "relatime": 0,
+    "atime": 0,
+    "norelatime": 0,
+    "nostrictatime": 0,
+}
+_PROPAGATION = {
+    "shared": lm.MS_SHARED,
+    "slave": lm.MS_SLAVE,
+    "private": lm.MS_PRIVATE,
+    "unbindable": lm.MS_UNBINDABLE,
+}
+_SUPERBLOCK = {"sync", "dirsync", "mand", "lazytime", "silent"}
+_SUPERBLOCK_OFF = {"async", "nomand", "nolazytime", "loud", "iversion", "noiversion", "defaults", "remount"}
+
+
+@dataclass(slots=True)
+class Options:
+    """Mount options taken apart: attributes of the mount, propagation, and data for the file system."""
+
+    set_: int = 0
+    clear: int = 0
+    recursive_set: int = 0
+    recursive_clear: int = 0
+    propagation: list[tuple[int, bool]] = field(default_factory=list)
+    bind: bool = False
+    recursive: bool = False
+    data: list[tuple[str, str | None]] = field(default_factory=list)
+    copy_up: bool = False
+    read_only: bool = False
+
+
+def parse_options(options: list[str]) -> Options:
+    """Sorts mount options into their kinds. The last of contradicting options wins."""
+    parsed = Options()
+    for option in options:
+        if option in ("bind", "rbind"):
+            parsed.bind, parsed.recursive = True, option == "rbind"
+        elif option in _SET:
+            parsed.set_ |= _SET[option]
+            parsed.clear &= ~_SET[option]
+        elif option in _CLEAR:
+            parsed.clear |= _CLEAR[option]
+            parsed.set_ &= ~_CLEAR[option]
+        elif option in _ATIME:
+            parsed.clear |= lm.MOUNT_ATTR__ATIME
+            parsed.set_ = parsed.set_ & ~lm.MOUNT_ATTR__ATIME | _ATIME[option]
+        elif option[1:] in _PROPAGATION and option[0] == "r":
+            parsed.propagation.append((_PROPAGATION[option[1:]], True))
+        elif option in _PROPAGATION:
+            parsed.propagation.append((_PROPAGATION[option], False))
+        elif option[:1] == "r" and option[1:] in _SET:
+            parsed.recursive_set |= _SET[option[1:]]
+        elif option[:1] == "r" and option[1:] in _CLEAR:
+            parsed.recursive_clear |= _CLEAR[option[1:]]
+        elif option == "tmpcopyup":
+            parsed.copy_up = True
+        elif option in _SUPERBLOCK:
+            parsed.data.append((option, None))
+        elif option not in _SUPERBLOCK_OFF and option:
+            key, equals, value = option.partition("=")
+            parsed.data.append((key, value if equals else None))
+    parsed.read_only = bool(parsed.set_ & lm.MOUNT_ATTR_RDONLY)
+    return parsed
+
+
+def attach(rootfd: int, entry: dict[str, Any], userns: bool) -> None:
+    """Performs one entry of `mounts` inside the root. Raises RuntimeFailure naming the destination."""
+    options = parse_options(entry.get("options") or [])
+    destination = entry["destination"]
+    try:
+        if options.bind or entry.get("type") == "bind":
+            _bind(rootfd, entry, options)
+        elif entry.get("type") == "cgroup":
+            _cgroup(rootfd, destination, options)
+        else:
+            _filesystem(rootfd, entry, options, userns)
+    except OSError as error:
+        raise RuntimeFailure(f"mount {entry.get('source', '')} on {destination}: {error}") from error
+
+
+def _filesystem(rootfd: int, entry: dict[str, Any], options: Options, userns: bool) -> None:
+    fstype, destination = entry["type"], entry["destination"]
+    data = list(options.data)
+    if fstype in ("tmpfs", "shm"):
+        data.append(("source", entry.get("source") or "tmpfs"))
+        fstype = "tmpfs"
+    elif fstype in ("proc", "sysfs", "mqueue", "devpts", "cgroup2"):
+        if userns and fstype == "devpts":
+            data = [item for item in data if item[0] != "gid"]
+        data.append(("source", fstype))
+    elif entry.get("source"):
+        data.append(("source", entry["source"]))
+    target = destination_fd(rootfd, destination, directory=True, strict=fstype in ("proc", "sysfs"))
+    try:
+        info = os.fstat(target)
+        if fstype == "tmpfs" and not any(key == "mode" for key, _ in data):
+            data.append(("mode", oct(stat.S_IMODE(info.st_mode))[2:]))
+        try:
+            mounted = lm.new_filesystem(fstype, data, options.set_)
+        except SyscallError as error:
+            if fstype == "sysfs" and error.errno in (1, 16):
+                # Without an own network namespace sysfs can't be mounted: show the host's, read-only.
+                mounted = lm.open_tree(lm.AT_FDCWD, "/sys", recursive=True)
+                lm.mount_setattr(mounted, options.set_ | lm.MOUNT_ATTR_RDONLY, recursive=True)
+            else:
+                raise
+        try:
+            lm.move_mount(mounted, target, subject=destination)
+        finally:
+            os.close(mounted)
+    finally:
+        os.close(target)
+    _propagate(rootfd, destination, options)
+
+
+def _bind(rootfd: int, entry: dict[str, Any], options: Options) -> None:
+    source, destination = entry["source"], entry["destination"]
+    tree = lm.open_tree(entry.get("fd", lm.AT_FDCWD), source, recursive=options.recursive)
+    try:
+        is_directory = stat.S_ISDIR(os.fstat(tree).st_mode)
+        if options.set_ or options.clear:
+            lm.mount_setattr(tree, options.set_, options.clear)
+        if options.recursive_set or options.recursive_clear:
+            lm.mount_setattr(tree, options.recursive_set, options.recursive_clear, recursive=True)
+        target = destination_fd(rootfd, destination, directory=is_directory)
+        try:
+            lm.move_mount(tree, target, subject=destination)
+        finally:
+            os.close(target)
+        for kind, recursive in options.propagation or [(lm.MS_PRIVATE, True)]:
+            lm.mount_setattr(tree, propagation=kind, recursive=recursive)
+    finally:
+        os.close(tree)
+
+
+def _propagate(rootfd: int, destination: str, options: Options) -> None:
+    if not options.propagation:
+        return
+    fd = openat2.open_in_root(rootfd, destination)
+    try:
+        for kind, recursive in options.propagation:
+            lm.mount_setattr(fd, propagation=kind, recursive=recursive)
+    finally:
+        os.close(fd)
+
+
+def destination_fd(rootfd: int, destination: str, directory: bool, strict: bool = False) -> int:
+    """The mountpoint as a descriptor, created when missing. `strict` refuses any symlink (S004)."""
+    if not strict:
+        if directory:
+            return openat2.mkdir_in_root(rootfd, destination)
+        return openat2.create_file_in_root(rootfd, destination)
+    try:
+        return openat2.openat2(
+            rootfd,
+            destination.strip("/"),
+            os.O_PATH | os.O_DIRECTORY,
+            resolve=openat2.RESOLVE_BENEATH | openat2.RESOLVE_NO_SYMLINKS,
+        )
+    except FileNotFoundError:
+        return openat2.mkdir_in_root(rootfd, destination)
+    except OSError as error:
+        raise RuntimeFailure(f"the image's {destination} is not a plain directory: {error}") from error
+
+
+def _cgroup(rootfd: int, destination: str, options: Options) -> None:
+    """Shows the container its own cgroups: v2 as one mount, v1 as a tmpfs of bind mounts."""
+    from sampan.linux import cgroup
+
+    found = cgroup.hierarchies()
+    attributes = lm.MOUNT_ATTR_NOSUID | lm.MOUNT_ATTR_NODEV | lm.MOUNT_ATTR_NOEXEC
+    if not found.v1:
+        entry = {"type": "cgroup2", "destination": destination, "source": "cgroup", "options": []}
+        parsed = Options(set_=options.set_ | attributes)
+        _filesystem(rootfd, entry, parsed, userns=False)
+        return
+    top = lm.new_filesystem("tmpfs", [("mode", "755"), ("source", "tmpfs")], attributes)
+    target = destination_fd(rootfd, destination, directory=True)
+    lm.move_mount(top, target, subject=destination)
+    os.close(target)
+    groups = _own_groups()
+    for mountpoint in sorted(set(found.v1.values())):
+        names = [name for name, where in found.v1.items() if where == mountpoint]
+        own = next((groups[name] for name in names if name in groups), None)
+        if own is None:
+            continue
+        name = os.path.basename(mountpoint)
+        os.mkdir(name, 0o755, dir_fd=top)
+        tree = lm.open_tree(lm.AT_FDCWD, mountpoint + own)
+        lm.mount_setattr(tree, attributes | options.set_)
+        lm.move_mount(tree, top, name)
+        os.close(tree)
+        for alias in names:
+            if alias != name and not alias.startswith("name="):
+                os.symlink(name, alias, dir_fd=top)
+    if options.read_only:
+        lm.mount_setattr(top, lm.MOUNT_ATTR_RDONLY)
+    os.close(top)
+
+
+def _own_groups() -> dict[str, str]:
+    """v1 controller → path of our group, as the host sees it (read before the cgroup namespace)."""
+    groups: dict[str, str] = {}
+    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            _, controllers, path = line.rstrip("\n").split(":", 2)
+            for name in controllers.split(","):
+                groups[name] = "" if path == "/" else path
+    return groups

@@ -1,0 +1,233 @@
+"""The container's view of the file system: root, mounts, devices, masked paths, pivot."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Any
+
+from sampan.linux import mount as lm
+from sampan.linux import openat2
+from sampan.linux.syscall import SyscallError
+from sampan.runtime import mounts
+from sampan.runtime.errors import RuntimeFailure
+
+_DEVICES = (
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+)
+_LINKS = (
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+)
+_PROPAGATION = {
+    "shared": lm.MS_SHARED,
+    "rshared": lm.MS_SHARED | lm.MS_REC,
+    "slave": lm.MS_SLAVE,
+    "rslave": lm.MS_SLAVE | lm.MS_REC,
+    "private": lm.MS_PRIVATE,
+    "rprivate": lm.MS_PRIVATE | lm.MS_REC,
+    "unbindable": lm.MS_UNBINDABLE,
+    "runbindable": lm.MS_UNBINDABLE | lm.MS_REC,
+}
+
+
+def mount_root(spec: dict[str, Any], overlay: dict[str, Any] | None, where: str) -> int:
+    """Mounts the root file system on the directory `where`. Returns a descriptor of its top.
+
+    `overlay` ({"lower", "upper", "work"}) is the engine's way; without it `root.path` is used as the
+    runtime specification says. Must run in the container's own mount namespace.
+    """
+    propagation = spec["linux"].get("rootfsPropagation") or "rslave"
+    if propagation not in _PROPAGATION:
+        raise RuntimeFailure(f"unknown rootfsPropagation {propagation}")
+    lm.mount(None, "/", None, _PROPAGATION[propagation] & ~lm.MS_UNBINDABLE or lm.MS_SLAVE | lm.MS_REC)
+    if overlay is not None:
+        tree = lm.overlay(overlay["lower"], overlay.get("upper"), overlay.get("work"))
+    else:
+        # The parent must not be shared, or pivot_root refuses and the bind shows on the host.
+        tree = lm.open_tree(lm.AT_FDCWD, where, recursive=True)
+        lm.mount_setattr(tree, propagation=lm.MS_PRIVATE, recursive=False)
+    try:
+        lm.move_mount(tree, lm.AT_FDCWD, where, subject=where)
+    except SyscallError as error:
+        os.close(tree)
+        raise RuntimeFailure(f"mount the root file system on {where}: {error}") from error
+    return tree
+
+
+def populate(rootfd: int, spec: dict[str, Any], userns: bool) -> None:
+    """Mounts everything in `mounts`, in the order given, and fills /dev."""
+    for entry in spec.get("mounts") or []:
+        mounts.attach(rootfd, entry, userns)
+    _make_devices(rootfd, spec, userns)
+
+
+def _make_devices(rootfd: int, spec: dict[str, Any], userns: bool) -> None:
+    has_dev = any(entry["destination"].rstrip("/") == "/dev" for entry in spec.get("mounts") or [])
+    dev = openat2.mkdir_in_root(rootfd, "/dev")
+    try:
+        wanted = [
+            {"path": f"/dev/{name}", "type": "c", "major": major, "minor": minor, "fileMode": 0o666}
+            for name, major, minor in _DEVICES
+        ] + list(spec["linux"].get("devices") or [])
+        for device in wanted:
+            _make_device(rootfd, device, userns)
+        if has_dev:
+            for name, target in _LINKS:
+                _symlink(dev, name, target)
+    finally:
+        os.close(dev)
+
+
+def _symlink(dev: int, name: str, target: str) -> None:
+    if name == "ptmx":
+        try:
+            os.unlink(name, dir_fd=dev)
+        except OSError:
+            pass
+    try:
+        os.symlink(target, name, dir_fd=dev)
+    except OSError:
+        pass
+
+
+_KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+
+
+def _make_device(rootfd: int, device: dict[str, Any], userns: bool) -> None:
+    path = device["path"]
+    if device.get("type") not in _KINDS:
+        raise RuntimeFailure(f"device {path}: unknown type {device.get('type')!r}")
+    parent = openat2.mkdir_in_root(rootfd, os.path.dirname(path) or "/")
+    name = os.path.basename(path)
+    try:
+        if userns:
+            _bind_device(parent, name, path)
+            return
+        number = os.makedev(device.get("major", 0), device.get("minor", 0))
+        mode = device.get("fileMode")
+        mode = 0o666 if mode is None else stat.S_IMODE(mode)
+        try:
+            os.mknod(name, _KINDS[device["type"]] | mode, number, dir_fd=parent)
+        except FileExistsError:
+            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if stat.S_IFMT(found.st_mode) == _KINDS[device["type"]] and found.st_rdev == number:
+                return
+            os.unlink(name, dir_fd=parent)
+            os.mknod(name, _KINDS[device["type"]] | mode, number, dir_fd=parent)
+        os.chmod(name, mode, dir_fd=parent)
+        os.chown(name, device.get("uid") or 0, device.get("gid") or 0, dir_fd=parent, follow_symlinks=False)
+    except OSError as error:
+        raise RuntimeFailure(f"device {path}: {error.strerror}") from error
+    finally:
+        os.close(parent)
+
+
+def _bind_device(parent: int, name: str, path: str) -> None:
+    """In a user namespace mknod is not allowed: bind the host's node of the same name."""
+    try:
+        fd = os.open(name, os.O_CREAT | os.O_NOFOLLOW | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=parent)
+    except OSError:
+        return  # exists already, as a node or a mount
+    os.close(fd)
+    tree = lm.open_tree(lm.AT_FDCWD, path)
+    try:
+        lm.move_mount(tree, parent, name, subject=path)
+    finally:
+        os.close(tree)
+
+
+def open_null() -> int:
+    """A detached mount of the host's real /dev/null, checked to be device 1:3 (S011)."""
+    fd = os.open("/dev/null", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    info = os.fstat(fd)
+    os.close(fd)
+    if not stat.S_ISCHR(info.st_mode) or info.st_rdev != os.makedev(1, 3):
+        raise RuntimeFailure("the host's /dev/null is not the null device 1:3; masking would be unsafe")
+    return lm.open_tree(lm.AT_FDCWD, "/dev/null")
+
+
+def protect(rootfd: int, spec: dict[str, Any], null: int) -> None:
+    """Masks and makes read-only what the specification lists. A missing path is no error; any other
+    failure is, since starting without the mask would be unsafe."""
+    for path in spec["linux"].get("readonlyPaths") or []:
+        target = _existing(rootfd, path)
+        if target is None:
+            continue
+        tree = lm.open_tree(target, "", recursive=True)
+        lm.mount_setattr(tree, lm.MOUNT_ATTR_RDONLY, recursive=True)
+        lm.move_mount(tree, target, subject=path)
+        os.close(tree)
+        os.close(target)
+    for path in spec["linux"].get("maskedPaths") or []:
+        target = _existing(rootfd, path)
+        if target is None:
+            continue
+        if stat.S_ISDIR(os.fstat(target).st_mode):
+            options: list[tuple[str, str | None]] = [("mode", "555"), ("size", "0k"), ("source", "tmpfs")]
+            cover = lm.new_filesystem("tmpfs", options, lm.MOUNT_ATTR_RDONLY)
+        else:
+            cover = lm.open_tree(null, "")
+        lm.move_mount(cover, target, subject=path)
+        os.close(cover)
+        os.close(target)
+
+
+def _existing(rootfd: int, path: str) -> int | None:
+    try:
+        return openat2.open_in_root(rootfd, path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def pivot(rootfd: int, spec: dict[str, Any]) -> None:
+    """Makes `rootfd` the root of this mount namespace and lets go of the old one."""
+    os.fchdir(rootfd)
+    lm.pivot_root(".", ".")
+    # The old root now lies on top of the new one at "/": detach it without letting the unmount
+    # propagate to the host.
+    lm.mount(None, ".", None, lm.MS_SLAVE | lm.MS_REC)
+    lm.umount(".", lm.MNT_DETACH)
+    os.chdir("/")
+    propagation = spec["linux"].get("rootfsPropagation")
+    if propagation:
+        lm.mount(None, "/", None, _PROPAGATION[propagation])
+    if (spec.get("root") or {}).get("readonly"):
+        lm.mount_setattr(rootfd, lm.MOUNT_ATTR_RDONLY)
+
+
+def write_sysctls(proc: int, sysctls: dict[str, str]) -> None:
+    """Writes kernel parameters through a private procfs mount that no container can have covered (S013)."""
+    for name, value in sysctls.items():
+        path = "sys/" + name.replace(".", "/")
+        try:
+            fd = openat2.openat2(
+                proc,
+                path,
+                os.O_WRONLY,
+                resolve=openat2.RESOLVE_BENEATH
+                | openat2.RESOLVE_NO_SYMLINKS
+                | openat2.RESOLVE_NO_XDEV
+                | openat2.RESOLVE_NO_MAGICLINKS,
+            )
+        except OSError as error:
+            raise RuntimeFailure(f"sysctl {name}: {os.strerror(error.errno or 0)}") from error
+        try:
+            os.write(fd, value.encode())
+        except OSError as error:
+            raise RuntimeFailure(f"sysctl {name}={value}: {os.strerror(error.errno or 0)}") from error
+        finally:
+            os.close(fd)
+
+
+def private_proc() -> int:
+    """A detached procfs of the current pid namespace."""
+    return lm.new_filesystem("proc", [("source", "proc")])
