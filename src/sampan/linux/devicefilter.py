@@ -73,7 +73,7 @@ def _block(rule: dict[str, Any]) -> bytes:
 
 
 def attach(cgroup: str, rules: list[dict[str, Any]]) -> None:
-    """Loads the rules' program and attaches it to the cgroup v2 directory. Raises SyscallError."""
+    """Loads the rules' program and attaches it to the cgroup v2 directory. Raises OSError."""
     code = ctypes.create_string_buffer(build(rules))
     licence = ctypes.create_string_buffer(b"Apache-2.0")
     attr = bytearray(120)

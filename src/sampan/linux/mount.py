@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 
-from sampan.linux.syscall import SyscallError, check, libc, syscall
+from sampan.linux.syscall import check, failure, libc, syscall
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 0x1, 0x2, 0x4, 0x8
 MS_SYNCHRONOUS, MS_REMOUNT, MS_MANDLOCK, MS_DIRSYNC = 0x10, 0x20, 0x40, 0x80
@@ -129,9 +129,9 @@ def _fsconfig(context: int, key: str, value: str | None, fstype: str) -> None:
             ctypes.c_char_p(_bytes(value)),
             ctypes.c_int(0),
         )
-    except SyscallError as error:
+    except OSError as error:
         subject = f"{fstype} option {key}={value}{_context_log(context)}"
-        raise SyscallError(error.errno or 0, "mount", subject) from None
+        raise failure(error.errno or 0, "mount", subject) from None
 
 
 def _context_log(context: int) -> str:
@@ -156,7 +156,7 @@ def overlay(lower: list[str], upper: str | None, work: str | None, userxattr: bo
     tail.append(("source", "overlay"))
     try:
         return new_filesystem("overlay", [("lowerdir+", path) for path in lower] + tail)
-    except SyscallError as error:
-        if error.errno != 22 or "lowerdir+" not in error.subject:
+    except OSError as error:
+        if error.errno != 22 or "lowerdir+" not in str(error):
             raise
     return new_filesystem("overlay", [("lowerdir", ":".join(lower)), *tail])

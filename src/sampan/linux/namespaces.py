@@ -6,7 +6,7 @@ import ctypes
 import os
 import signal
 
-from sampan.linux.syscall import SyscallError, check, libc, syscall
+from sampan.linux.syscall import check, failure, libc, syscall
 
 CLONE_PIDFD = 0x1000
 CLONE_NEWTIME = 0x80
@@ -113,7 +113,7 @@ def _write(path: str, text: str) -> None:
     try:
         os.write(fd, text.encode())
     except OSError as error:
-        raise SyscallError(error.errno or 0, "write", path) from error
+        raise failure(error.errno or 0, "write", path) from error
     finally:
         os.close(fd)
 

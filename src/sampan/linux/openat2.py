@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 
-from sampan.linux.syscall import SyscallError, syscall
+from sampan.linux.syscall import failure, syscall
 
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
@@ -39,7 +39,7 @@ def openat2(dirfd: int, path: str | bytes, flags: int, mode: int = 0, resolve: i
                 ctypes.c_size_t(ctypes.sizeof(how)),
                 subject=os.fsdecode(path),
             )
-        except SyscallError as error:
+        except OSError as error:
             if error.errno != errno.EAGAIN or attempt == _RETRIES - 1:
                 raise
     raise AssertionError("unreachable")
@@ -78,7 +78,7 @@ def _open_or_make(rootfd: int, parent: int, walked: str, part: str, mode: int, u
     except FileNotFoundError:
         pass
     if part == "..":
-        raise SyscallError(errno.ENOENT, "mkdir", walked)
+        raise failure(errno.ENOENT, "mkdir", walked)
     try:
         os.mkdir(part, mode, dir_fd=parent)
         os.chown(part, uid, gid, dir_fd=parent, follow_symlinks=False)
@@ -90,7 +90,7 @@ def _open_or_make(rootfd: int, parent: int, walked: str, part: str, mode: int, u
         target = os.readlink(part, dir_fd=parent)
         base = "" if target.startswith("/") else os.path.dirname(walked)
         if walked.count("/") > 200:
-            raise SyscallError(errno.ELOOP, "mkdir", walked) from None
+            raise failure(errno.ELOOP, "mkdir", walked) from None
         os.close(mkdir_in_root(rootfd, f"{base}/{target}", mode, uid, gid))
         return open_in_root(rootfd, walked, flags)
     return openat2(parent, part, flags, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)

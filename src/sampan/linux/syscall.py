@@ -1,4 +1,4 @@
-"""The door to the kernel: raw system calls through libc, with one exception type.
+"""The door to the kernel: raw system calls through libc, raising OSError with the call's name.
 
 ``ctypes.PyDLL`` keeps the interpreter lock during a call. That is what makes it safe to continue in
 Python after a raw ``clone``: the child never has to win a lock whose owner does not exist there.
@@ -33,26 +33,18 @@ _COMMON = {
 NR = {**(_X86_64 if ARCH == "x86_64" else _GENERIC), **_COMMON}
 
 
-class SyscallError(OSError):
-    """A system call failed. The message names the call and its object: ``mount /proc: Permission denied``."""
-
-    def __init__(self, errno: int, call: str, subject: str = "") -> None:
-        super().__init__(errno, os.strerror(errno), subject or None)
-        self.call = call
-        self.subject = subject
-
-    def __str__(self) -> str:
-        subject = f" {self.subject}" if self.subject else ""
-        return f"{self.call}{subject}: {os.strerror(self.errno or 0)}"
+def failure(errno: int, call: str, subject: str = "") -> OSError:
+    """The OSError (of the subclass for `errno`) of a failed call; its text names call and object."""
+    return OSError(errno, f"{call}{' ' + subject if subject else ''}: {os.strerror(errno)}")
 
 
 def check(result: int, call: str, subject: str = "") -> int:
-    """Returns `result`, or raises SyscallError from errno when it is negative."""
+    """Returns `result`, or raises OSError from errno when it is negative."""
     if result < 0:
-        raise SyscallError(ctypes.get_errno(), call, subject)
+        raise failure(ctypes.get_errno(), call, subject)
     return result
 
 
 def syscall(name: str, *args: object, subject: str = "") -> int:
-    """Makes the system call `name` of the table above. Raises SyscallError."""
+    """Makes the system call `name` of the table above. Raises OSError."""
     return check(libc.syscall(ctypes.c_long(NR[name]), *args), name, subject)

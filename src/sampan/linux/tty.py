@@ -7,7 +7,7 @@ import os
 import struct
 import termios
 
-_TIOCGPTPEER = 0x5441
+_TIOCGPTPEER, _TIOCSPTLCK = 0x5441, 0x40045431
 
 
 def open_pair(ptmx: str = "/dev/ptmx") -> tuple[int, int]:
@@ -17,7 +17,7 @@ def open_pair(ptmx: str = "/dev/ptmx") -> tuple[int, int]:
     """
     master = os.open(ptmx, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     try:
-        fcntl.ioctl(master, termios.TIOCSPTLCK, struct.pack("i", 0))
+        fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
         slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     except BaseException:
         os.close(master)

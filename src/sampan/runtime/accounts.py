@@ -33,7 +33,7 @@ def resolve(rootfd: int, user: str, extra_groups: tuple[str, ...] = ()) -> Accou
     groups = _read(rootfd, "/etc/group")
     entry = _find_user(passwd, name or "0")
     if entry is None:
-        uid, primary, home, login = _number(name, "user"), 0, "/", None
+        uid, primary, home, login = _number(name or "0", "user"), 0, "/", None
     else:
         login, uid, primary, home = entry
     gid = primary if not group else _group_id(groups, group)

@@ -13,7 +13,6 @@ from typing import Any
 
 from sampan.linux import mount as lm
 from sampan.linux import openat2
-from sampan.linux.syscall import SyscallError
 from sampan.runtime.errors import RuntimeFailure
 
 _SET = {
@@ -135,7 +134,7 @@ def _filesystem(rootfd: int, entry: dict[str, Any], options: Options, userns: bo
             data.append(("mode", oct(stat.S_IMODE(info.st_mode))[2:]))
         try:
             mounted = lm.new_filesystem(fstype, data, options.set_)
-        except SyscallError as error:
+        except OSError as error:
             if fstype == "sysfs" and error.errno in (1, 16):
                 # Without an own network namespace sysfs can't be mounted: show the host's, read-only.
                 mounted = lm.open_tree(lm.AT_FDCWD, "/sys", recursive=True)

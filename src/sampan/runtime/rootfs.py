@@ -8,7 +8,6 @@ from typing import Any
 
 from sampan.linux import mount as lm
 from sampan.linux import openat2
-from sampan.linux.syscall import SyscallError
 from sampan.runtime import mounts
 from sampan.runtime.errors import RuntimeFailure
 
@@ -57,7 +56,7 @@ def mount_root(spec: dict[str, Any], overlay: dict[str, Any] | None, where: str)
         lm.mount_setattr(tree, propagation=lm.MS_PRIVATE, recursive=False)
     try:
         lm.move_mount(tree, lm.AT_FDCWD, where, subject=where)
-    except SyscallError as error:
+    except OSError as error:
         os.close(tree)
         raise RuntimeFailure(f"mount the root file system on {where}: {error}") from error
     return tree

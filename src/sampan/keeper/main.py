@@ -1,0 +1,89 @@
+"""The keeper process: how it is started from a read-only copy of the interpreter, and its entry."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+from sampan.linux import mount as lm
+from sampan.linux import prctl
+
+_ENTRY = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from sampan.keeper.main import main
+main(sys.argv[2])
+"""
+
+
+def read_only_interpreter() -> int:
+    """A descriptor of the Python binary on a detached read-only mount.
+
+    Whatever enters a container has this as its /proc/PID/exe: opening that for writing gives EROFS,
+    and no process in a container can remount a mount outside of its namespace (S001).
+    """
+    tree = lm.open_tree(lm.AT_FDCWD, os.path.realpath(sys.executable))
+    lm.mount_setattr(tree, lm.MOUNT_ATTR_RDONLY)
+    return tree
+
+
+def launch(socket_path: str) -> int:
+    """Starts a keeper that listens on `socket_path`, and waits until it does. Returns its pid."""
+    source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from sampan.keeper.main import main; main(sys.argv[2])"
+    )
+    interpreter = read_only_interpreter()
+    try:
+        with open(f"{socket_path}.log", "ab") as log:
+            os.chmod(log.name, 0o600)
+            child = subprocess.Popen(
+                [os.path.realpath(sys.executable), "-I", "-S", "-B", "-c", _ENTRY, source, socket_path],
+                executable=f"/proc/self/fd/{interpreter}",
+                pass_fds=(interpreter,),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd="/",
+                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+            )
+    finally:
+        os.close(interpreter)
+    for _ in range(1000):
+        with socket.socket(socket.AF_UNIX) as probe:
+            try:
+                probe.connect(socket_path)
+                return child.pid
+            except (FileNotFoundError, ConnectionRefusedError):
+                if child.poll() is not None:
+                    break
+                time.sleep(0.005)
+    raise OSError(f"the keeper did not start: see {socket_path}.log")
+
+
+def main(socket_path: str) -> None:
+    """The keeper's entry: listens, sets itself up as subreaper, serves."""
+    os.closerange(3, 64)
+    os.umask(0o077)
+    prctl.set_name("sampan-keeper")
+    prctl.set_child_subreaper()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    from sampan.keeper.supervisor import Supervisor
+
+    temporary = f"{socket_path}.{os.getpid()}"
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(temporary)
+    listener.listen(16)
+    os.rename(temporary, socket_path)
+    Supervisor(listener).run()
+    try:
+        os.unlink(socket_path)
+    except FileNotFoundError:
+        pass

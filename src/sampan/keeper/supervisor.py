@@ -1,0 +1,390 @@
+"""The keeper's loop: requests in, processes cloned, output logged, exits recorded and announced."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import socket
+import struct
+import termios
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sampan.keeper import logs, wire
+from sampan.linux import pidfd, tty
+from sampan.runtime import spawn
+from sampan.runtime.errors import RuntimeFailure
+
+_IDLE_SECONDS = 10.0
+_PIPE_SIZE = 1 << 20
+_UNKNOWN_STATUS = 255 << 8
+
+
+@dataclass(slots=True)
+class Task:
+    """A process the keeper looks after: a container's init, or an exec (which has no `directory`)."""
+
+    id: str
+    pid: int
+    pidfd: int
+    start_time: int
+    directory: str = ""
+    tty: bool = False
+    stdin: int = -1
+    outputs: dict[int, int] = field(default_factory=dict)  # descriptor → stream
+    writer: logs.Writer | None = None
+    log: dict[str, Any] = field(default_factory=dict)
+    is_child: bool = True
+
+    def record(self) -> dict[str, Any]:
+        """What sampand needs to hand this task over to another keeper."""
+        return {
+            "id": self.id,
+            "pid": self.pid,
+            "start_time": self.start_time,
+            "directory": self.directory,
+            "tty": self.tty,
+            "log": self.log,
+            "streams": list(self.outputs.values()),
+            "has_stdin": self.stdin >= 0,
+        }
+
+
+class Supervisor:
+    """Holds all tasks and connections of one keeper process."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._poll = select.epoll()
+        self._handlers: dict[int, Callable[[int], None]] = {}
+        self._tasks: dict[str, Task] = {}
+        self._connections: dict[int, tuple[socket.socket, wire.Reader]] = {}
+        self._stopping = False
+        self._watch(listener.fileno(), lambda _: self._accept())
+
+    def run(self) -> None:
+        """Serves until told to stop, or until there has been nothing to keep for a while."""
+        idle_since = time.monotonic()
+        while not self._stopping:
+            for fd, events in self._poll.poll(2.0):
+                handler = self._handlers.get(fd)
+                if handler:
+                    handler(events)
+            if self._tasks or self._connections:
+                idle_since = time.monotonic()
+            elif time.monotonic() - idle_since > _IDLE_SECONDS:
+                return
+
+    def _watch(self, fd: int, handler: Callable[[int], None]) -> None:
+        self._handlers[fd] = handler
+        self._poll.register(fd, select.EPOLLIN)
+
+    def _unwatch(self, fd: int) -> None:
+        if self._handlers.pop(fd, None):
+            self._poll.unregister(fd)
+
+    # connections
+
+    def _accept(self) -> None:
+        sock, _ = self._listener.accept()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        sock.settimeout(10)
+        self._connections[sock.fileno()] = (sock, wire.Reader())
+        self._watch(sock.fileno(), lambda _: self._readable(sock))
+
+    def _readable(self, sock: socket.socket) -> None:
+        _, reader = self._connections[sock.fileno()]
+        messages = reader.receive(sock)
+        if messages is None:
+            self._drop(sock)
+            return
+        for message, fds in messages:
+            self._handle(sock, message, fds)
+
+    def _drop(self, sock: socket.socket) -> None:
+        entry = self._connections.pop(sock.fileno(), None)
+        if entry:
+            self._unwatch(sock.fileno())
+            entry[1].close()
+            sock.close()
+
+    def _send(self, sock: socket.socket, message: dict[str, Any], fds: list[int] | None = None) -> None:
+        if fds:
+            message["fds"] = len(fds)
+        try:
+            wire.send(sock, message, fds)
+        except OSError:
+            self._drop(sock)
+
+    def _announce(self, message: dict[str, Any]) -> None:
+        for sock, _ in list(self._connections.values()):
+            self._send(sock, message)
+
+    # requests
+
+    def _handle(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+        operation = getattr(self, f"_op_{message['op']}", None)
+        try:
+            if operation is None:
+                raise RuntimeFailure(f"unknown keeper operation {message['op']}")
+            operation(sock, message, fds)
+        except Exception as error:
+            for fd in fds:
+                _close(fd)
+            kind = error.kind if isinstance(error, RuntimeFailure) else "other"
+            self._send(sock, {"seq": message["seq"], "error": str(error) or repr(error), "failure": kind})
+
+    def _op_ping(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+        self._send(sock, {"seq": message["seq"], "pid": os.getpid()})
+
+    def _op_stop(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+        self._stopping = not self._tasks
+        self._send(sock, {"seq": message["seq"], "stopping": self._stopping})
+
+    def _op_list(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+        records = [task.record() for task in self._tasks.values() if task.directory]
+        self._send(sock, {"seq": message["seq"], "tasks": records})
+
+    def _op_hold(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+        """Copies a task's descriptors to the caller: pidfd, outputs, stdin."""
+        task = self._task(message)
+        self._send(sock, {"seq": message["seq"], **task.record()}, self._held(task))
+
+    def _held(self, task: Task) -> list[int]:
+        stdin = [task.stdin] if task.stdin >= 0 and not task.tty else []
+        return [task.pidfd, *task.outputs, *stdin]
+
+    def _op_adopt(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+        """Takes over a container from a keeper that died: the descriptors sampand kept, in hold's order."""
+        if message["id"] in self._tasks:
+            raise RuntimeFailure(f"task {message['id']} is here already")
+        streams = message["streams"]
+        outputs = dict(zip(fds[1 : 1 + len(streams)], streams, strict=True))
+        task = Task(message["id"], message["pid"], fds[0], message["start_time"], message["directory"],
+                    message["tty"], -1, outputs, log=message["log"], is_child=False)  # fmt: skip
+        if task.tty:
+            task.stdin = next(iter(outputs), -1)
+        elif message["has_stdin"]:
+            task.stdin = fds[1 + len(streams)]
+        task.writer = logs.Writer(f"{task.directory}/log", **task.log)
+        self._keep(task)
+        self._send(sock, {"seq": message["seq"]})
+
+    def _op_start(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+        if message["id"] in self._tasks:
+            raise RuntimeFailure(f"container {message['id']} is already running")
+        request = message["request"]
+        terminal = bool(request["spec"]["process"].get("terminal"))
+        pipes = _Pipes.make(message["stdin"]) if not terminal else None
+        try:
+            child = spawn.start(request, pipes.theirs if pipes else None)
+        except BaseException:
+            if pipes:
+                pipes.close()
+            raise
+        task = Task(message["id"], child.pid, child.pidfd, 0, message["directory"], terminal)
+        task.log = message["log"]
+        if pipes:
+            pipes.close_theirs()
+            task.stdin, task.outputs = pipes.stdin, {pipes.stdout: logs.STDOUT, pipes.stderr: logs.STDERR}
+        self._await_child(sock, message["seq"], child, task, request.get("warnings") or [])
+
+    def _op_exec(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+        request = message["request"]
+        terminal = bool(request["process"].get("terminal"))
+        child = spawn.join(request, None if terminal else (fds[0], fds[1], fds[2]))
+        for fd in fds:
+            os.close(fd)
+        fds.clear()
+        task = Task(message["id"], child.pid, child.pidfd, 0, tty=terminal)
+        self._await_child(sock, message["seq"], child, task, [])
+
+    def _op_stdin(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+        task = self._task(message)
+        if task.stdin < 0:
+            raise RuntimeFailure(f"stdin of {task.id} is closed")
+        self._send(sock, {"seq": message["seq"]}, [task.stdin])
+
+    def _op_close_stdin(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+        task = self._task(message)
+        if not task.tty and task.stdin >= 0:
+            os.close(task.stdin)
+            task.stdin = -1
+        self._send(sock, {"seq": message["seq"]})
+
+    def _op_resize(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+        task = self._task(message)
+        if task.tty and task.stdin >= 0:
+            tty.set_size(task.stdin, message["rows"], message["columns"])
+        self._send(sock, {"seq": message["seq"]})
+
+    def _task(self, message: dict[str, Any]) -> Task:
+        task = self._tasks.get(message["id"])
+        if task is None:
+            raise RuntimeFailure(f"no running task {message['id']}")
+        return task
+
+    # processes
+
+    def _await_child(
+        self, sock: socket.socket, seq: int, child: spawn.Child, task: Task, warnings: list[str]
+    ) -> None:
+        def report(_: int) -> None:
+            message = spawn.receive(child.channel)
+            if message.kind == "tty":
+                task.stdin = message.fd
+                if task.directory:
+                    task.outputs = {message.fd: logs.STDOUT}
+                return
+            if message.kind == "warning":
+                warnings.append(message.text)
+                return
+            self._unwatch(child.channel.fileno())
+            child.channel.close()
+            if message.kind == "error":
+                os.waitpid(task.pid, 0)
+                self._release(task)
+                self._send(sock, {"seq": seq, "error": message.text, "failure": message.failure})
+                return
+            task.start_time = pidfd.start_time(task.pid) or 0
+            if task.directory:
+                task.writer = logs.Writer(f"{task.directory}/log", **task.log)
+            held = self._held(task) if task.directory else [task.pidfd, *([task.stdin] if task.tty else [])]
+            self._send(sock, {"seq": seq, "warnings": warnings, **task.record()}, held)
+            self._keep(task)
+
+        self._watch(child.channel.fileno(), report)
+
+    def _keep(self, task: Task) -> None:
+        self._tasks[task.id] = task
+        for fd, stream in task.outputs.items():
+            os.set_blocking(fd, False)
+            self._watch(fd, lambda events, fd=fd, stream=stream: self._output(task, fd, stream))  # type: ignore[misc]
+        self._watch(task.pidfd, lambda _: self._exited(task))
+
+    def _output(self, task: Task, fd: int, stream: int) -> None:
+        """Logs what is ready; at the end of the stream stops watching it."""
+        assert task.writer is not None
+        try:
+            if task.tty:
+                data = os.read(fd, 64 << 10)
+                if data:
+                    task.writer.append(data, stream)
+                    return
+            else:
+                (available,) = struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))
+                if available:
+                    task.writer.splice(fd, available, stream)
+                    return
+                if os.read(fd, 1):  # pragma: no cover - raced with a writer: FIONREAD said nothing
+                    return
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno in (28, 122):  # ENOSPC, EDQUOT: keep the container running, drop its output
+                task.writer.failed += 1
+                _discard(fd)
+                return
+        self._unwatch(fd)
+
+    def _exited(self, task: Task) -> None:
+        self._unwatch(task.pidfd)
+        for fd, stream in list(task.outputs.items()):
+            for _ in range(1 << 16):
+                if fd not in self._handlers or not _ready(fd):
+                    break
+                self._output(task, fd, stream)
+        status = _wait(task)
+        exit_record = {"id": task.id, "status": status, "time": time.time_ns()}
+        if task.directory:
+            _write_exit(task.directory, exit_record)
+        self._tasks.pop(task.id, None)
+        self._release(task)
+        self._announce({"event": "exit", **exit_record})
+
+    def _release(self, task: Task) -> None:
+        for fd in {task.pidfd, task.stdin, *task.outputs}:
+            if fd >= 0:
+                self._unwatch(fd)
+                _close(fd)
+        if task.writer:
+            task.writer.close()
+
+
+@dataclass(slots=True)
+class _Pipes:
+    theirs: tuple[int, int, int]
+    stdin: int
+    stdout: int
+    stderr: int
+
+    @classmethod
+    def make(cls, stdin: bool) -> _Pipes:
+        if stdin:
+            their_in, our_in = os.pipe()
+        else:
+            their_in, our_in = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), -1
+        our_out, their_out = os.pipe()
+        our_err, their_err = os.pipe()
+        for fd in (our_out, our_err):
+            try:
+                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+            except OSError:
+                pass
+        return cls((their_in, their_out, their_err), our_in, our_out, our_err)
+
+    def close_theirs(self) -> None:
+        for fd in self.theirs:
+            os.close(fd)
+
+    def close(self) -> None:
+        self.close_theirs()
+        for fd in (self.stdin, self.stdout, self.stderr):
+            _close(fd)
+
+
+def _ready(fd: int) -> bool:
+    return bool(select.select([fd], [], [], 0)[0])
+
+
+def _discard(fd: int) -> None:
+    try:
+        os.read(fd, _PIPE_SIZE)
+    except OSError:
+        pass
+
+
+def _close(fd: int) -> None:
+    if fd >= 0:
+        try:
+            os.close(fd)
+        except OSError:
+            pass
+
+
+def _wait(task: Task) -> int:
+    """The wait status, also of a process that has another parent."""
+    try:
+        return os.waitpid(task.pid, 0)[1]
+    except ChildProcessError:
+        pass
+    for _ in range(200):
+        status = pidfd.exit_status(task.pidfd)
+        if status is not None:
+            return status
+        time.sleep(0.005)
+    return _UNKNOWN_STATUS
+
+
+def _write_exit(directory: str, record: dict[str, Any]) -> None:
+    """The exit record, before anybody is told. Atomic; a directory removed meanwhile is fine."""
+    try:
+        with open(f"{directory}/exit.tmp", "w", encoding="ascii") as file:
+            json.dump(record, file)
+        os.rename(f"{directory}/exit.tmp", f"{directory}/exit.json")
+    except OSError:
+        pass

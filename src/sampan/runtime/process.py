@@ -1,0 +1,191 @@
+"""The last steps before execve: identity, limits, capabilities, seccomp, descriptors."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import resource
+import signal
+from typing import Any
+
+from sampan.linux import caps, openat2, prctl, seccomp
+from sampan.linux.syscall import check, libc, syscall
+from sampan.runtime import accounts
+from sampan.runtime.errors import NOT_EXECUTABLE, NOT_FOUND, OTHER, RuntimeFailure
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_CLOSE_RANGE_CLOEXEC = 4
+
+
+def prepare_and_exec(
+    process: dict[str, Any], rootfd: int, seccomp_filter: bytes | None, warnings: list[str], create_cwd: bool
+) -> None:
+    """Turns this process into the container's. Returns only by raising RuntimeFailure.
+
+    Must run inside all namespaces with the root already in place, single-threaded.
+    """
+    account = _account(process, rootfd)
+    environment = _environment(process, account)
+    cwd = process.get("cwd") or "/"
+    _change_directory(rootfd, cwd, create_cwd)
+    _limits(process, warnings)
+    os.umask((process.get("user") or {}).get("umask", 0o022))
+    if process.get("oomScoreAdj") is not None:
+        prctl.set_oom_score_adj(int(process["oomScoreAdj"]))
+    no_new_privileges = bool(process.get("noNewPrivileges"))
+    sets = process.get("capabilities")
+    bounding = caps.current()[3]
+    if sets is not None:
+        bounding &= caps.mask(sets.get("bounding") or [])
+        caps.set_bounding(bounding)
+    if seccomp_filter is not None and not no_new_privileges:
+        seccomp.install(seccomp_filter)
+    _become(account, sets, bounding)
+    _check_directory()
+    if no_new_privileges:
+        prctl.set_no_new_privs()
+        if seccomp_filter is not None:
+            seccomp.install(seccomp_filter)
+    syscall_close_on_exec()
+    _reset_signals()
+    _execute(process["args"], environment)
+
+
+def syscall_close_on_exec() -> None:
+    """Marks every descriptor above 2 close-on-exec, so that nothing leaks whatever opened it (S002)."""
+    syscall("close_range", ctypes.c_uint(3), ctypes.c_uint(0xFFFFFFFF), ctypes.c_uint(_CLOSE_RANGE_CLOEXEC))
+
+
+def _account(process: dict[str, Any], rootfd: int) -> accounts.Account:
+    user = process.get("user") or {}
+    if "username" in user:
+        return accounts.resolve(rootfd, user["username"], tuple(user.get("additionalGroups") or ()))
+    gid = user.get("gid", 0)
+    groups = dict.fromkeys((gid, *(user.get("additionalGids") or [])))
+    return accounts.Account(user.get("uid", 0), gid, tuple(groups), "/")
+
+
+def _environment(process: dict[str, Any], account: accounts.Account) -> dict[str, str]:
+    environment: dict[str, str] = {}
+    for item in process.get("env") or []:
+        name, equals, value = item.partition("=")
+        if equals and name:
+            environment[name] = value
+    if not environment.get("HOME"):
+        environment["HOME"] = account.home
+    return environment
+
+
+def _change_directory(rootfd: int, cwd: str, create: bool) -> None:
+    if not cwd.startswith("/"):
+        raise RuntimeFailure(f"the working directory {cwd!r} is invalid: it needs to be an absolute path")
+    try:
+        if create:
+            fd = openat2.mkdir_in_root(rootfd, cwd)
+        else:
+            fd = openat2.open_in_root(rootfd, cwd, os.O_PATH | os.O_DIRECTORY)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise RuntimeFailure(f"chdir to cwd ({cwd!r}): {reason}", NOT_EXECUTABLE) from error
+    os.fchdir(fd)
+    os.close(fd)
+
+
+def _check_directory() -> None:
+    """A working directory outside of the root shows as "(unreachable)": refuse to go on (S002)."""
+    try:
+        inside = os.getcwd().startswith("/")
+    except FileNotFoundError:
+        inside = False
+    except PermissionError:
+        inside = True
+    if not inside:
+        raise RuntimeFailure("the working directory is outside of the container's root")
+
+
+def _limits(process: dict[str, Any], warnings: list[str]) -> None:
+    for limit in process.get("rlimits") or []:
+        number = getattr(resource, limit["type"], None)
+        if number is None:
+            raise RuntimeFailure(f"unknown rlimit {limit['type']}")
+        soft, hard = (_rlim(limit[key]) for key in ("soft", "hard"))
+        try:
+            resource.setrlimit(number, (soft, hard))
+        except (PermissionError, ValueError):
+            roof = resource.getrlimit(number)[1]
+            clamp = [value if roof == -1 or 0 <= value <= roof else roof for value in (soft, hard)]
+            resource.setrlimit(number, (clamp[0], clamp[1]))
+            warnings.append(f"{limit['type']}: may not be raised to {limit['hard']}, clamped to {roof}")
+
+
+def _rlim(value: int) -> int:
+    return -1 if value < 0 or value >= 1 << 63 else value
+
+
+def _become(account: accounts.Account, sets: dict[str, list[str]] | None, bounding: int) -> None:
+    if sets is not None:
+        prctl.set_keepcaps(True)
+    try:
+        os.setgroups(account.groups)
+    except PermissionError:
+        if account.groups not in ((), (account.gid,)):
+            raise RuntimeFailure("supplementary groups can't be set in this user namespace") from None
+    os.setresgid(account.gid, account.gid, account.gid)
+    os.setresuid(account.uid, account.uid, account.uid)
+    if sets is None:
+        return
+    permitted = caps.mask(sets.get("permitted") or []) & bounding
+    inheritable = caps.mask(sets.get("inheritable") or []) & bounding
+    effective = caps.mask(sets.get("effective") or []) & permitted
+    if account.uid != 0 and "username_nonroot_drop" in sets:
+        permitted = effective = caps.mask(sets.get("ambient") or []) & bounding
+        inheritable = permitted
+    caps.capset(effective, permitted, inheritable)
+    caps.set_ambient(caps.mask(sets.get("ambient") or []) & permitted & inheritable)
+    prctl.set_keepcaps(False)
+
+
+def _reset_signals() -> None:
+    """Python ignores SIGPIPE and SIGXFSZ, and ignored signals survive execve: give the defaults back."""
+    for number in range(1, signal.NSIG):
+        if number in (signal.SIGKILL, signal.SIGSTOP):
+            continue
+        try:
+            if signal.getsignal(number) is not signal.SIG_DFL:
+                signal.signal(number, signal.SIG_DFL)
+        except (OSError, ValueError):
+            continue
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def _execute(args: list[str], environment: dict[str, str]) -> None:
+    command = args[0]
+    candidates = [command] if "/" in command else []
+    if not candidates:
+        path = environment.get("PATH", DEFAULT_PATH)
+        candidates = [f"{directory or '.'}/{command}" for directory in path.split(":")]
+    failure: OSError | None = None
+    for candidate in candidates:
+        try:
+            os.execve(candidate, args, environment)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            failure = failure or error
+    if failure is None:
+        where = "" if "/" in command else " in $PATH"
+        message = f'exec: "{command}": executable file not found{where}'
+        if "/" in command:
+            message = f'exec: "{command}": stat {command}: no such file or directory'
+        raise RuntimeFailure(message, NOT_FOUND)
+    kind = NOT_EXECUTABLE if failure.errno in (errno.EACCES, errno.ENOEXEC, errno.EISDIR) else OTHER
+    raise RuntimeFailure(f'exec: "{command}": {(failure.strerror or "").lower()}', kind)
+
+
+def set_hostnames(spec: dict[str, Any]) -> None:
+    """sethostname(2) and setdomainname(2), in the container's own UTS namespace."""
+    for key, call in (("hostname", libc.sethostname), ("domainname", libc.setdomainname)):
+        if spec.get(key):
+            raw = str(spec[key]).encode()
+            check(call(raw, ctypes.c_size_t(len(raw))), key, spec[key])
