@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import tarfile
+import tempfile
 import time
 from typing import IO, Any
 
@@ -25,7 +26,7 @@ class _Archive:
     def __init__(self, file: IO[bytes]) -> None:
         plain = compression.decompress(file)
         if plain is not file:
-            spool = __import__("tempfile").TemporaryFile()
+            spool = tempfile.TemporaryFile()
             while block := plain.read(1 << 20):
                 spool.write(block)
             spool.seek(0)

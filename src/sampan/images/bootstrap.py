@@ -106,6 +106,4 @@ def _debian(store: ImageStore, name: str, suite: str) -> Image:
         if run.returncode != 0:
             raise ImageError(f"{tool} {suite} failed:\n{(run.stderr or run.stdout)[-2000:]}")
         with open(target, "rb") as file:
-            return archive.from_tar(
-                store, file, name, {"Cmd": ["bash"], "Env": [_PATH]}, f"sampan bootstrap {name}"
-            )
+            return archive.from_tar(store, file, name, {"Cmd": ["bash"], "Env": [_PATH]}, f"sampan bootstrap {name}")

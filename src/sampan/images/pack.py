@@ -87,6 +87,7 @@ class _Packer:
 
     @staticmethod
     def _xattrs(fd: int, member: tarfile.TarInfo) -> None:
+        headers: dict[str, str] = {}
         try:
             names = os.listxattr(fd)
         except OSError:
@@ -94,7 +95,8 @@ class _Packer:
         for name in names:
             if not name.startswith((*_OVERLAY, "security.selinux")):
                 value = os.getxattr(fd, name).decode("utf-8", "surrogateescape")
-                member.pax_headers[_XATTR + name] = value
+                headers[_XATTR + name] = value
+        member.pax_headers = headers
 
 
 class _Padded:

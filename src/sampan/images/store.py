@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -220,8 +221,6 @@ class ImageStore:
             raise ImageError("the image configuration does not list the layers of the manifest")
         for index, layer in enumerate(layers):
             self.unpack(layer.digest, diff_ids[: index + 1])
-        import io
-
         image_id, _ = self.put_blob(io.BytesIO(config))
         rows = json.dumps([[x.digest, x.size, x.diff_id, x.media_type] for x in layers])
         with self._db:
@@ -231,7 +230,7 @@ class ImageStore:
                 self._db.execute("INSERT OR REPLACE INTO tags VALUES (?, ?)", (tag, image_id))
         return self.get(image_id)
 
-    def list(self) -> list[Image]:
+    def all(self) -> list[Image]:
         """All images, the newest first."""
         rows = self._db.execute("SELECT id FROM images ORDER BY loaded DESC").fetchall()
         return [self.get(row[0]) for row in rows]
@@ -241,9 +240,7 @@ class ImageStore:
         row = self._db.execute("SELECT layers, loaded FROM images WHERE id = ?", (image_id,)).fetchone()
         if row is None:
             raise ImageNotFound(f"No such image: {image_id}")
-        tags = [
-            r[0] for r in self._db.execute("SELECT name FROM tags WHERE id = ? ORDER BY name", (image_id,))
-        ]
+        tags = [r[0] for r in self._db.execute("SELECT name FROM tags WHERE id = ? ORDER BY name", (image_id,))]
         config = json.loads(self.read_blob(image_id))
         return Image(image_id, config, [Layer(*item) for item in json.loads(row[0])], row[1], tags)
 
@@ -258,9 +255,7 @@ class ImageStore:
             pass
         prefix = text.removeprefix("sha256:")
         if prefix and all(c in "0123456789abcdef" for c in prefix):
-            rows = self._db.execute(
-                "SELECT id FROM images WHERE id LIKE ? LIMIT 2", (f"sha256:{prefix}%",)
-            ).fetchall()
+            rows = self._db.execute("SELECT id FROM images WHERE id LIKE ? LIMIT 2", (f"sha256:{prefix}%",)).fetchall()
             if len(rows) == 1:
                 return self.get(rows[0][0])
             if rows:
@@ -298,7 +293,7 @@ class ImageStore:
 
     def collect_garbage(self) -> int:
         """Deletes blobs and layers that no image needs. Returns the bytes of blobs freed."""
-        images = self.list()
+        images = self.all()
         blobs = {image.id for image in images} | {x.digest for image in images for x in image.layers}
         chains = {c for image in images for c in chain_ids([x.diff_id for x in image.layers])}
         freed = 0

@@ -34,9 +34,6 @@ def read_only_interpreter() -> int:
 def launch(socket_path: str) -> int:
     """Starts a keeper that listens on `socket_path`, and waits until it does. Returns its pid."""
     source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from sampan.keeper.main import main; main(sys.argv[2])"
-    )
     interpreter = read_only_interpreter()
     try:
         with open(f"{socket_path}.log", "ab") as log:

@@ -230,9 +230,7 @@ class Supervisor:
 
     # processes
 
-    def _await_child(
-        self, sock: socket.socket, seq: int, child: spawn.Child, task: Task, warnings: list[str]
-    ) -> None:
+    def _await_child(self, sock: socket.socket, seq: int, child: spawn.Child, task: Task, warnings: list[str]) -> None:
         def report(_: int) -> None:
             message = spawn.receive(child.channel)
             if message.kind == "tty":

@@ -68,9 +68,7 @@ class Program:
                 for index, item in enumerate(self._items)
                 if item.code in (JEQ, JGT, JGE)
                 and index not in wide
-                and any(
-                    name and labels[name] - positions[index] - 1 > 255 for name in (item.true, item.false)
-                )
+                and any(name and labels[name] - positions[index] - 1 > 255 for name in (item.true, item.false))
             }
             if not too_far:
                 break

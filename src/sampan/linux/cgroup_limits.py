@@ -72,9 +72,7 @@ def _memory(memory: dict[str, Any], v1: bool) -> list[Change]:
             name = "memory.soft_limit_in_bytes"
             out.append(Change("memory", name, text(reservation), "memory reservation", True))
         if memory.get("swappiness") is not None and memory["swappiness"] >= 0:
-            out.append(
-                Change("memory", "memory.swappiness", str(memory["swappiness"]), "memory swappiness", True)
-            )
+            out.append(Change("memory", "memory.swappiness", str(memory["swappiness"]), "memory swappiness", True))
         if memory.get("disableOOMKiller"):
             out.append(Change("memory", "memory.oom_control", "1", "oom-kill-disable", True))
         return out
@@ -106,13 +104,9 @@ def _cpu(cpu: dict[str, Any], v1: bool) -> list[Change]:
         if quota:
             out.append(Change("cpu", "cpu.cfs_quota_us", str(quota), "cpu quota"))
         if cpu.get("realtimePeriod"):
-            out.append(
-                Change("cpu", "cpu.rt_period_us", str(cpu["realtimePeriod"]), "cpu real-time period", True)
-            )
+            out.append(Change("cpu", "cpu.rt_period_us", str(cpu["realtimePeriod"]), "cpu real-time period", True))
         if cpu.get("realtimeRuntime"):
-            out.append(
-                Change("cpu", "cpu.rt_runtime_us", str(cpu["realtimeRuntime"]), "cpu real-time runtime", True)
-            )
+            out.append(Change("cpu", "cpu.rt_runtime_us", str(cpu["realtimeRuntime"]), "cpu real-time runtime", True))
     elif quota or period:
         first = "max" if not quota or quota < 0 else str(quota)
         out.append(Change("cpu", "cpu.max", f"{first} {period or 100000}", "cpu quota"))

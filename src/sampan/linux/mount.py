@@ -31,9 +31,7 @@ def _bytes(value: str | None) -> bytes | None:
 
 def mount(source: str | None, target: str, fstype: str | None = None, flags: int = 0, data: str = "") -> None:
     """mount(2)."""
-    result = libc.mount(
-        _bytes(source), _bytes(target), _bytes(fstype), ctypes.c_ulong(flags), _bytes(data or None)
-    )
+    result = libc.mount(_bytes(source), _bytes(target), _bytes(fstype), ctypes.c_ulong(flags), _bytes(data or None))
     check(result, "mount", target)
 
 
@@ -111,9 +109,7 @@ def new_filesystem(fstype: str, options: list[tuple[str, str | None]], attribute
             ctypes.c_int(0),
             subject=f"{fstype}{_context_log(context)}",
         )
-        return syscall(
-            "fsmount", ctypes.c_int(context), ctypes.c_uint(1), ctypes.c_uint(attributes), subject=fstype
-        )
+        return syscall("fsmount", ctypes.c_int(context), ctypes.c_uint(1), ctypes.c_uint(attributes), subject=fstype)
     finally:
         os.close(context)
 

@@ -106,9 +106,7 @@ def create_file_in_root(rootfd: int, path: str, mode: int = 0o644) -> int:
     try:
         name = os.path.basename(path)
         try:
-            fd = os.open(
-                name, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_WRONLY, mode, dir_fd=parent
-            )
+            fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_WRONLY, mode, dir_fd=parent)
         except FileExistsError:
             return open_in_root(rootfd, path)
         os.close(fd)

@@ -18,9 +18,7 @@ _CAP_AMBIENT = 47
 
 
 def _prctl(option: int, arg2: int = 0, arg3: int = 0, what: str = "") -> None:
-    result = libc.prctl(
-        option, ctypes.c_ulong(arg2), ctypes.c_ulong(arg3), ctypes.c_ulong(0), ctypes.c_ulong(0)
-    )
+    result = libc.prctl(option, ctypes.c_ulong(arg2), ctypes.c_ulong(arg3), ctypes.c_ulong(0), ctypes.c_ulong(0))
     check(result, "prctl", what)
 
 

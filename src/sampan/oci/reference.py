@@ -41,11 +41,7 @@ class Reference:
     @property
     def familiar(self) -> str:
         """The short form with tag and digest."""
-        return (
-            self.familiar_name
-            + (f":{self.tag}" if self.tag else "")
-            + (f"@{self.digest}" if self.digest else "")
-        )
+        return self.familiar_name + (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
 
     def with_default_tag(self) -> Reference:
         """Adds ``latest`` where there is neither tag nor digest."""

@@ -138,11 +138,14 @@ def _become(account: accounts.Account, sets: dict[str, list[str]] | None, boundi
     permitted = caps.mask(sets.get("permitted") or []) & bounding
     inheritable = caps.mask(sets.get("inheritable") or []) & bounding
     effective = caps.mask(sets.get("effective") or []) & permitted
-    if account.uid != 0 and "username_nonroot_drop" in sets:
-        permitted = effective = caps.mask(sets.get("ambient") or []) & bounding
-        inheritable = permitted
+    ambient = caps.mask(sets.get("ambient") or [])
+    if account.uid != 0:
+        # Capabilities asked for by name reach a program run by another user only as ambient (P053).
+        ambient |= caps.mask(sets.get("nonRootAmbient") or [])
+    ambient &= bounding
+    permitted, effective, inheritable = permitted | ambient, effective | ambient, inheritable | ambient
     caps.capset(effective, permitted, inheritable)
-    caps.set_ambient(caps.mask(sets.get("ambient") or []) & permitted & inheritable)
+    caps.set_ambient(ambient)
     prctl.set_keepcaps(False)
 
 

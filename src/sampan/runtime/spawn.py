@@ -104,9 +104,7 @@ def receive(channel: socket.socket) -> Report:
     if not data:
         return Report("started")
     message = json.loads(data)
-    return Report(
-        message["kind"], message.get("text", ""), message.get("failure", OTHER), fds[0] if fds else -1
-    )
+    return Report(message["kind"], message.get("text", ""), message.get("failure", OTHER), fds[0] if fds else -1)
 
 
 def _clone(flags: int, joins: list[tuple[str, int]], body: Any) -> Child:

@@ -1,0 +1,179 @@
+"""/containers: create to remove."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from aiohttp import web
+
+from sampan.api import listing
+from sampan.api.requests import body, engine_of, filters, flag, number
+from sampan.engine import creation, execs, lifecycle, stats
+from sampan.engine.container import Container
+from sampan.engine.engine import Engine
+from sampan.engine.errors import BadRequest, NotModified
+
+
+def _container(request: web.Request) -> tuple[Engine, Container]:
+    engine = engine_of(request)
+    return engine, engine.find(request.match_info["id"])
+
+
+async def create(request: web.Request) -> web.Response:
+    """POST /containers/create"""
+    engine = engine_of(request)
+    container, warnings = await creation.create(engine, await body(request), request.query.get("name", ""))
+    return web.json_response({"Id": container.id, "Warnings": warnings}, status=201)
+
+
+async def list_(request: web.Request) -> web.Response:
+    """GET /containers/json"""
+    engine = engine_of(request)
+    rows = listing.select(engine, filters(request), flag(request, "all"), number(request, "limit"))
+    size = flag(request, "size")
+    return web.json_response([listing.summary(engine, container, size) for container in rows])
+
+
+async def inspect(request: web.Request) -> web.Response:
+    """GET /containers/{id}/json"""
+    engine, container = _container(request)
+    return web.json_response(listing.details(engine, container, flag(request, "size")))
+
+
+async def start(request: web.Request) -> web.Response:
+    """POST /containers/{id}/start"""
+    engine, container = _container(request)
+    await lifecycle.start(engine, container)
+    return web.Response(status=204)
+
+
+async def stop(request: web.Request) -> web.Response:
+    """POST /containers/{id}/stop"""
+    engine, container = _container(request)
+    await lifecycle.stop(engine, container, number(request, "t"), request.query.get("signal", ""))
+    return web.Response(status=204)
+
+
+async def restart(request: web.Request) -> web.Response:
+    """POST /containers/{id}/restart"""
+    engine, container = _container(request)
+    await lifecycle.restart(engine, container, number(request, "t"), request.query.get("signal", ""))
+    return web.Response(status=204)
+
+
+async def kill(request: web.Request) -> web.Response:
+    """POST /containers/{id}/kill"""
+    engine, container = _container(request)
+    await lifecycle.kill(engine, container, request.query.get("signal", ""))
+    return web.Response(status=204)
+
+
+async def pause(request: web.Request) -> web.Response:
+    """POST /containers/{id}/pause"""
+    await lifecycle.pause(*_container(request))
+    return web.Response(status=204)
+
+
+async def unpause(request: web.Request) -> web.Response:
+    """POST /containers/{id}/unpause"""
+    await lifecycle.unpause(*_container(request))
+    return web.Response(status=204)
+
+
+async def wait(request: web.Request) -> web.StreamResponse:
+    """POST /containers/{id}/wait: the headers go out at once, so the client knows we are waiting."""
+    engine, container = _container(request)
+    future = lifecycle.wait(engine, container, request.query.get("condition", ""))
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    try:
+        code = await future
+        await response.write(json.dumps({"StatusCode": code}).encode() + b"\n")
+    finally:
+        for waiters in (container.exit_waiters, container.remove_waiters):
+            if future in waiters:
+                waiters.remove(future)
+    return response
+
+
+async def remove(request: web.Request) -> web.Response:
+    """DELETE /containers/{id}"""
+    engine, container = _container(request)
+    await lifecycle.remove(engine, container, flag(request, "force"), flag(request, "v"))
+    return web.Response(status=204)
+
+
+async def rename(request: web.Request) -> web.Response:
+    """POST /containers/{id}/rename"""
+    engine, container = _container(request)
+    lifecycle.rename(engine, container, request.query.get("name", ""))
+    return web.Response(status=204)
+
+
+async def update(request: web.Request) -> web.Response:
+    """POST /containers/{id}/update"""
+    engine, container = _container(request)
+    return web.json_response({"Warnings": lifecycle.update(engine, container, await body(request))})
+
+
+async def resize(request: web.Request) -> web.Response:
+    """POST /containers/{id}/resize"""
+    engine, container = _container(request)
+    rows, columns = number(request, "h"), number(request, "w")
+    if rows is None or columns is None:
+        raise BadRequest("resize needs h and w")
+    await execs.resize(engine, container.id, rows, columns)
+    return web.Response(status=200)
+
+
+async def top(request: web.Request) -> web.Response:
+    """GET /containers/{id}/top"""
+    _, container = _container(request)
+    if not container.running:
+        from sampan.engine.errors import Conflict
+
+        raise Conflict(f"container {container.id} is not running")
+    return web.json_response(await asyncio.to_thread(stats.top, container, request.query.get("ps_args", "")))
+
+
+async def stats_(request: web.Request) -> web.StreamResponse:
+    """GET /containers/{id}/stats"""
+    _, container = _container(request)
+    stream = flag(request, "stream", True)
+    if not stream:
+        first = None
+        if not flag(request, "one-shot") and container.running:
+            first = stats.sample(container, None)
+            await asyncio.sleep(1)
+        return web.json_response(stats.sample(container, first))
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    previous: dict[str, Any] | None = None
+    while not container.removed:
+        previous = stats.sample(container, previous)
+        await response.write(json.dumps(previous).encode() + b"\n")
+        await asyncio.sleep(1)
+    return response
+
+
+async def prune(request: web.Request) -> web.Response:
+    """POST /containers/prune"""
+    engine = engine_of(request)
+    wanted = filters(request)
+    deleted, freed = [], 0
+    for container in list(engine.containers.values()):
+        if (
+            container.running
+            or container.state["Status"] == "restarting"
+            or not listing.passes_prune(container, wanted)
+        ):
+            continue
+        freed += await asyncio.to_thread(listing.tree_size, f"{engine.directory(container)}/upper")
+        try:
+            await lifecycle.remove(engine, container)
+        except NotModified:
+            continue
+        deleted.append(container.id)
+    return web.json_response({"ContainersDeleted": deleted, "SpaceReclaimed": freed})

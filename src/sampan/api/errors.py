@@ -1,0 +1,42 @@
+"""Every exception's HTTP status, in one place."""
+
+from __future__ import annotations
+
+import json
+
+from aiohttp import web
+
+from sampan.engine import errors
+from sampan.images.errors import ImageError, ImageInUse, ImageNotFound
+from sampan.oci.reference import BadReference
+from sampan.runtime.errors import NOT_EXECUTABLE, NOT_FOUND, RuntimeFailure
+from sampan.volumes.local import VolumeConflict, VolumeError, VolumeNotFound
+
+_STATUS: list[tuple[type[Exception], int]] = [
+    (errors.NotModified, 304),
+    (errors.BadRequest, 400),
+    (errors.Forbidden, 403),
+    (errors.NotFound, 404),
+    (errors.Conflict, 409),
+    (ImageNotFound, 404),
+    (ImageInUse, 409),
+    (ImageError, 400),
+    (BadReference, 400),
+    (VolumeNotFound, 404),
+    (VolumeConflict, 409),
+    (VolumeError, 400),
+]
+
+
+def status_of(error: Exception) -> int:
+    """The HTTP status for an exception; 500 for those we did not expect."""
+    if isinstance(error, RuntimeFailure):
+        return 400 if error.kind in (NOT_FOUND, NOT_EXECUTABLE) else 500
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+
+
+def response(status: int, message: str) -> web.Response:
+    """Docker's error body."""
+    if status == 304:
+        return web.Response(status=304)
+    return web.json_response({"message": message}, status=status, dumps=lambda value: json.dumps(value))

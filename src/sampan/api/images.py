@@ -1,0 +1,234 @@
+"""/images: list, inspect, load, save, import, tag, remove, prune; and bootstrap, which is ours."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import json
+from typing import Any
+
+from aiohttp import web
+
+from sampan.api.listing import label_matches
+from sampan.api.requests import engine_of, filters, flag, spool
+from sampan.api.transfer import parse_changes, stream_from_thread
+from sampan.engine.engine import Engine
+from sampan.engine.errors import BadRequest, EngineError
+from sampan.images import archive, bootstrap
+from sampan.images.errors import ImageError, ImageInUse
+from sampan.images.store import Image
+from sampan.oci import reference
+
+
+def _created(image: Image) -> int:
+    text = image.config.get("created") or ""
+    try:
+        return int(datetime.datetime.fromisoformat(text[:19] + "+00:00").timestamp())
+    except ValueError:
+        return int(image.loaded)
+
+
+def _summary(engine: Engine, image: Image) -> dict[str, Any]:
+    return {
+        "Id": image.id,
+        "ParentId": "",
+        "RepoTags": [reference.parse(tag).familiar for tag in image.tags],
+        "RepoDigests": [],
+        "Created": _created(image),
+        "Size": image.size,
+        "SharedSize": -1,
+        "Labels": (image.config.get("config") or {}).get("Labels"),
+        "Containers": sum(1 for c in engine.containers.values() if c.image == image.id),
+    }
+
+
+def _passes(engine: Engine, image: Image, wanted: dict[str, list[str]]) -> bool:
+    import fnmatch
+
+    labels = (image.config.get("config") or {}).get("Labels") or {}
+    if not all(label_matches(labels, item) for item in wanted.get("label", [])):
+        return False
+    if "dangling" in wanted and (wanted["dangling"][0] in ("true", "1")) != (not image.tags):
+        return False
+    names = [reference.parse(tag) for tag in image.tags]
+    return not wanted.get("reference") or any(
+        fnmatch.fnmatchcase(form, pattern)
+        for pattern in wanted["reference"]
+        for name in names
+        for form in (name.familiar, name.familiar_name)
+    )
+
+
+async def list_(request: web.Request) -> web.Response:
+    """GET /images/json"""
+    engine = engine_of(request)
+    wanted = filters(request)
+    rows = [_summary(engine, image) for image in engine.images.all() if _passes(engine, image, wanted)]
+    return web.json_response(rows)
+
+
+async def inspect(request: web.Request) -> web.Response:
+    """GET /images/{name}/json"""
+    engine = engine_of(request)
+    image = engine.images.find(request.match_info["name"])
+    return web.json_response(
+        {
+            "Id": image.id,
+            "RepoTags": [reference.parse(tag).familiar for tag in image.tags],
+            "RepoDigests": [],
+            "Parent": "",
+            "Comment": "",
+            "Created": image.config.get("created"),
+            "DockerVersion": "",
+            "Author": image.config.get("author", ""),
+            "Config": image.config.get("config") or {},
+            "Architecture": image.config.get("architecture"),
+            "Os": image.config.get("os"),
+            "Size": image.size,
+            "GraphDriver": {"Name": "overlay2", "Data": None},
+            "RootFS": {"Type": "layers", "Layers": [layer.diff_id for layer in image.layers]},
+            "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
+        }
+    )
+
+
+async def history(request: web.Request) -> web.Response:
+    """GET /images/{name}/history"""
+    image = engine_of(request).images.find(request.match_info["name"])
+    layers = iter(image.layers)
+    rows = []
+    for entry in image.config.get("history") or []:
+        layer = None if entry.get("empty_layer") else next(layers, None)
+        rows.append(
+            {
+                "Id": "<missing>",
+                "Created": _created(image),
+                "CreatedBy": entry.get("created_by", ""),
+                "Tags": None,
+                "Size": layer.size if layer else 0,
+                "Comment": entry.get("comment", ""),
+            }
+        )
+    rows.reverse()
+    if rows:
+        rows[0] |= {"Id": image.id, "Tags": [reference.parse(tag).familiar for tag in image.tags] or None}
+    return web.json_response(rows)
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return json.dumps(value).encode() + b"\r\n"
+
+
+async def load(request: web.Request) -> web.StreamResponse:
+    """POST /images/load"""
+    engine = engine_of(request)
+    with await spool(request, engine.data_root) as file:
+        images = await asyncio.to_thread(archive.load, engine.images, file)
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    for image in images:
+        for tag in image.tags:
+            await response.write(_line({"stream": f"Loaded image: {reference.parse(tag).familiar}\n"}))
+        if not image.tags:
+            await response.write(_line({"stream": f"Loaded image ID: {image.id}\n"}))
+        engine.events.publish("image", "load", image.id, {"name": image.id})
+    return response
+
+
+async def save(request: web.Request) -> web.StreamResponse:
+    """GET /images/get and /images/{name}/get"""
+    engine = engine_of(request)
+    names = [request.match_info["name"]] if "name" in request.match_info else request.query.getall("names", [])
+    names = [part for name in names for part in name.split(",")]
+    if not names:
+        raise BadRequest("no images to save: give at least one name")
+    chosen: dict[str, tuple[Image, list[str]]] = {}
+    for name in names:
+        image = engine.images.find(name)
+        entry = chosen.setdefault(image.id, (image, []))
+        if not image.id.removeprefix("sha256:").startswith(name.removeprefix("sha256:")):
+            ref = reference.parse(name)
+            plain = not ref.tag and not ref.digest
+            matching = [t for t in image.tags if reference.parse(t).name == ref.name] if plain else [str(ref)]
+            entry[1].extend(tag for tag in matching if tag not in entry[1])
+    return await stream_from_thread(request, lambda out: archive.save(engine.images, list(chosen.values()), out))
+
+
+async def create(request: web.Request) -> web.StreamResponse:
+    """POST /images/create: `import` with fromSrc; pulling needs a registry client."""
+    engine = engine_of(request)
+    if request.query.get("fromSrc") != "-":
+        name = request.query.get("fromImage", "")
+        raise EngineError(
+            f"can't pull {name}: this build has no registry client yet; use `sampan load` or `sampan bootstrap`"
+        )
+    name = request.query.get("repo", "")
+    if name and request.query.get("tag"):
+        name += f":{request.query['tag']}"
+    config = parse_changes(request.query.getall("changes", []))
+    message = request.query.get("message") or "imported by sampan"
+    with await spool(request, engine.data_root) as file:
+        image = await asyncio.to_thread(archive.from_tar, engine.images, file, name, config, message)
+    engine.events.publish("image", "import", image.id, {"name": image.id})
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    await response.write(_line({"status": image.id}))
+    return response
+
+
+async def tag(request: web.Request) -> web.Response:
+    """POST /images/{name}/tag"""
+    engine = engine_of(request)
+    image = engine.images.find(request.match_info["name"])
+    name = request.query.get("repo", "")
+    if request.query.get("tag"):
+        name += f":{request.query['tag']}"
+    engine.images.tag(image, name)
+    engine.events.publish("image", "tag", image.id, {"name": name})
+    return web.Response(status=201)
+
+
+async def remove(request: web.Request) -> web.Response:
+    """DELETE /images/{name}"""
+    engine = engine_of(request)
+    name = request.match_info["name"]
+    image = engine.images.find(name)
+    users = [c for c in engine.containers.values() if c.image == image.id]
+    running = [c for c in users if c.running]
+    force = flag(request, "force")
+    if running and len(image.tags) <= 1:
+        raise ImageInUse(
+            f"conflict: unable to remove repository reference {name!r} - container {running[0].id[:12]} is using it"
+        )
+    rows = await asyncio.to_thread(engine.images.remove, name, force, bool(users))
+    for row in rows:
+        action, what = ("untag", row["Untagged"]) if "Untagged" in row else ("delete", row["Deleted"])
+        engine.events.publish("image", action, image.id, {"name": what})
+    return web.json_response(rows)
+
+
+async def prune(request: web.Request) -> web.Response:
+    """POST /images/prune"""
+    engine = engine_of(request)
+    wanted = filters(request)
+    everything = wanted.get("dangling", ["true"])[0] in ("false", "0")
+    used = {c.image for c in engine.containers.values()}
+    deleted: list[dict[str, str]] = []
+    freed = 0
+    for image in engine.images.all():
+        if image.id in used or (image.tags and not everything):
+            continue
+        freed += image.size
+        try:
+            deleted += await asyncio.to_thread(engine.images.remove, image.id, True, False)
+        except ImageError:
+            continue
+    return web.json_response({"ImagesDeleted": deleted or None, "SpaceReclaimed": freed})
+
+
+async def make(request: web.Request) -> web.StreamResponse:
+    """POST /sampan/bootstrap?name=debian:bookworm (our own)"""
+    engine = engine_of(request)
+    image = await asyncio.to_thread(bootstrap.bootstrap, engine.images, request.query.get("name", ""))
+    engine.events.publish("image", "import", image.id, {"name": image.id})
+    return web.json_response({"Id": image.id, "Size": image.size})

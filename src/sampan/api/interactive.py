@@ -1,0 +1,308 @@
+"""Attach, logs and exec: everything that carries a process's streams."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import deque
+
+from aiohttp import web
+
+from sampan.api import streams
+from sampan.api.requests import body, engine_of, flag, moment, number
+from sampan.engine import execs, output
+from sampan.engine.container import Container, timestamp
+from sampan.engine.engine import Engine
+from sampan.engine.errors import BadRequest
+from sampan.keeper import logs
+from sampan.keeper.client import KeeperGone
+from sampan.runtime.errors import RuntimeFailure
+
+
+async def attach(request: web.Request) -> web.StreamResponse:
+    """POST /containers/{id}/attach"""
+    engine = engine_of(request)
+    container = engine.find(request.match_info["id"])
+    if container.state["Paused"]:
+        from sampan.engine.errors import Conflict
+
+        raise Conflict(f"container {container.id} is paused, unpause the container before attach")
+    try:
+        keys = streams.detach_sequence(request.query.get("detachKeys"))
+    except ValueError as error:
+        raise BadRequest(str(error)) from error
+    wanted = {number_ for number_, name in ((1, "stdout"), (2, "stderr")) if flag(request, name)}
+    position = logs.Position() if flag(request, "logs") else logs.end(output.log_directory(engine, container))
+    client = streams.hijack(request, container.tty)
+    input_task = None
+    detached = client.closed
+    if flag(request, "stdin") and container.config.get("OpenStdin"):
+        input_task = engine.background(_attach_input(engine, container, client, keys if container.tty else b""))
+    if flag(request, "stream") or flag(request, "logs"):
+        await _copy_output(
+            engine, container, client, position, wanted, follow=flag(request, "stream"), detached=detached
+        )
+    elif input_task is not None:
+        await client.closed.wait()
+    if input_task is not None:
+        input_task.cancel()
+    client.close()
+    await client.closed.wait()
+    return web.Response()
+
+
+async def _copy_output(
+    engine: Engine, container: Container, client: streams.Hijacked, position: logs.Position, wanted: set[int],
+    follow: bool, detached: asyncio.Event,
+) -> None:  # fmt: skip
+    async def copy() -> None:
+        if not follow:
+            for frame in logs.read(output.log_directory(engine, container), position):
+                await _send(client, container, frame, wanted)
+            return
+        async for frame in output.follow(engine, container, position):
+            await _send(client, container, frame, wanted)
+
+    task = asyncio.ensure_future(copy())
+    gone = asyncio.ensure_future(detached.wait())
+    await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+    for each in (task, gone):
+        each.cancel()
+    await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _send(client: streams.Hijacked, container: Container, frame: logs.Frame, wanted: set[int]) -> None:
+    if frame.stream in wanted or container.tty:
+        await client.write(frame.data if container.tty else streams.frame(frame.stream, frame.data))
+
+
+async def _attach_input(engine: Engine, container: Container, client: streams.Hijacked, keys: bytes) -> None:
+    """Waits until the container runs, then passes input on. Closing input closes the container's stdin
+    only where it was made for one client (StdinOnce) or the client half-closed."""
+    while not container.running:
+        if container.removed or client.closed.is_set():
+            return
+        await asyncio.sleep(0.002)
+    try:
+        _, fds = await engine.keeper.call("stdin", id=container.id)
+    except (RuntimeFailure, KeeperGone):
+        return
+
+    def ended() -> None:
+        if not container.tty and container.config.get("StdinOnce"):
+            for fd in container.held[3:]:
+                os.close(fd)
+            del container.held[3:]
+            container.handover["has_stdin"] = False
+            engine.background(_close_stdin(engine, container))
+
+    sink = streams.Sink(fds[0], client, ended, keys)
+    try:
+        client.feed(sink)
+        await sink.detached.wait()
+        client.close()
+    finally:
+        sink.stop()
+
+
+async def _close_stdin(engine: Engine, container: Container) -> None:
+    try:
+        await engine.keeper.call("close_stdin", id=container.id)
+    except (RuntimeFailure, KeeperGone):
+        pass
+
+
+async def container_logs(request: web.Request) -> web.StreamResponse:
+    """GET /containers/{id}/logs"""
+    engine = engine_of(request)
+    container = engine.find(request.match_info["id"])
+    wanted = {number_ for number_, name in ((1, "stdout"), (2, "stderr")) if flag(request, name)}
+    if not wanted:
+        raise BadRequest("Bad parameters: you must choose at least one stream")
+    if container.host_config["LogConfig"]["Type"] == "none":
+        raise web.HTTPNotImplemented(
+            text='{"message":"configured logging driver does not support reading"}', content_type="application/json"
+        )
+    since = moment(request.query.get("since"), 0)
+    until = moment(request.query.get("until"), 2**62 / 1e9)
+    tail = request.query.get("tail") or "all"
+    timestamps = flag(request, "timestamps")
+    position = logs.Position()
+
+    def render(line: logs.Frame) -> bytes:
+        data = f"{timestamp(line.time)} ".encode() + line.data if timestamps else line.data
+        return data if container.tty else streams.frame(line.stream, data)
+
+    def passes(line: logs.Frame) -> bool:
+        return since <= line.time <= until and (container.tty or line.stream in wanted)
+
+    kind = streams.RAW if container.tty else streams.MULTIPLEXED
+    response = web.StreamResponse(headers={"Content-Type": kind})
+    await response.prepare(request)
+    past = (line for line in output.past_lines(engine, container, position) if passes(line))
+    if tail.isdecimal():
+        past = iter(deque(past, maxlen=int(tail)))
+    buffer = bytearray()
+    for line in past:
+        buffer += render(line)
+        if len(buffer) > 1 << 20:
+            await response.write(bytes(buffer))
+            buffer.clear()
+    if buffer:
+        await response.write(bytes(buffer))
+    if flag(request, "follow"):
+        await _follow_logs(engine, container, response, position, passes, render, until)
+    return response
+
+
+async def _follow_logs(engine, container, response, position, passes, render, until) -> None:  # type: ignore[no-untyped-def]
+    lines = output.Lines()
+    deadline = until / 1e9 - time.time()
+
+    async def copy() -> None:
+        async for frame in output.follow(engine, container, position):
+            data = b"".join(render(line) for line in lines.add(frame) if passes(line))
+            if data:
+                await response.write(data)
+        data = b"".join(render(line) for line in lines.rest() if passes(line))
+        if data:
+            await response.write(data)
+
+    try:
+        await asyncio.wait_for(copy(), None if deadline > 1e8 else max(0.0, deadline))
+    except TimeoutError:
+        pass
+
+
+async def exec_create(request: web.Request) -> web.Response:
+    """POST /containers/{id}/exec"""
+    engine = engine_of(request)
+    session = execs.create(engine, engine.find(request.match_info["id"]), await body(request))
+    return web.json_response({"Id": session.id}, status=201)
+
+
+async def exec_start(request: web.Request) -> web.StreamResponse:
+    """POST /exec/{id}/start"""
+    engine = engine_of(request)
+    session = execs.find(engine, request.match_info["id"])
+    options = await body(request, optional=True)
+    if options.get("ConsoleSize"):
+        session.config["ConsoleSize"] = options["ConsoleSize"]
+    if options.get("Detach"):
+        session.config |= {"AttachStdin": False, "AttachStdout": False, "AttachStderr": False}
+        session_streams = await execs.start(engine, session)
+        if session_streams.stdin >= 0:
+            engine.background(_hold_terminal(session, session_streams.stdin))
+        return web.Response(status=200)
+    session_streams = await execs.start(engine, session)
+    client = streams.hijack(request, bool(session.config.get("Tty")))
+    await _serve_exec(session, session_streams, client)
+    return web.Response()
+
+
+async def _hold_terminal(session: execs.Exec, master: int) -> None:
+    """A detached exec with a terminal keeps it until the process has ended; its output is dropped."""
+    loop = asyncio.get_running_loop()
+    os.set_blocking(master, False)
+
+    def drop() -> None:
+        try:
+            os.read(master, 1 << 16)
+        except OSError:
+            loop.remove_reader(master)
+
+    loop.add_reader(master, drop)
+    await session.done.wait()
+    loop.remove_reader(master)
+    os.close(master)
+
+
+async def _serve_exec(session: execs.Exec, ends: execs.Streams, client: streams.Hijacked) -> None:
+    tty = bool(session.config.get("Tty"))
+    sink = None
+    if session.config.get("AttachStdin") and ends.stdin >= 0:
+        sink = streams.Sink(os.dup(ends.stdin) if tty else ends.stdin, client, lambda: None)
+        client.feed(sink)
+    pumps = []
+    for number_, fd in ((1, ends.stdout), (2, ends.stderr)):
+        if fd >= 0:
+            pumps.append(asyncio.ensure_future(_pump(fd, number_, tty, client)))
+    if pumps:
+        everything = asyncio.gather(*pumps, return_exceptions=True)
+        gone = asyncio.ensure_future(client.closed.wait())
+        await asyncio.wait({everything, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if gone.done():
+            for pump in pumps:
+                pump.cancel()
+        gone.cancel()
+        await asyncio.gather(*pumps, return_exceptions=True)
+    if not client.closed.is_set():
+        await session.done.wait()
+    if sink is not None:
+        sink.stop()
+    for fd in {ends.stdout, ends.stderr} - {-1}:
+        os.close(fd)
+    client.close()
+    await client.closed.wait()
+
+
+async def _pump(fd: int, stream: int, tty: bool, client: streams.Hijacked) -> None:
+    """Copies a descriptor to the client until its end."""
+    loop = asyncio.get_running_loop()
+    os.set_blocking(fd, False)
+    ready = asyncio.Event()
+    while True:
+        try:
+            data = os.read(fd, 64 << 10)
+        except BlockingIOError:
+            ready.clear()
+            loop.add_reader(fd, ready.set)
+            try:
+                await ready.wait()
+            finally:
+                loop.remove_reader(fd)
+            continue
+        except OSError:
+            return
+        if not data:
+            return
+        await client.write(data if tty else streams.frame(stream, data))
+
+
+async def exec_inspect(request: web.Request) -> web.Response:
+    """GET /exec/{id}/json"""
+    session = execs.find(engine_of(request), request.match_info["id"])
+    config = session.config
+    return web.json_response(
+        {
+            "ID": session.id,
+            "Running": session.running,
+            "ExitCode": session.code,
+            "ProcessConfig": {
+                "tty": bool(config.get("Tty")),
+                "entrypoint": config["Cmd"][0],
+                "arguments": config["Cmd"][1:],
+                "privileged": bool(config.get("Privileged")),
+                "user": config.get("User") or "",
+            },
+            "OpenStdin": bool(config.get("AttachStdin")),
+            "OpenStdout": bool(config.get("AttachStdout")),
+            "OpenStderr": bool(config.get("AttachStderr")),
+            "CanRemove": session.code is not None,
+            "ContainerID": session.container.id,
+            "DetachKeys": "",
+            "Pid": session.pid,
+        }
+    )
+
+
+async def exec_resize(request: web.Request) -> web.Response:
+    """POST /exec/{id}/resize"""
+    engine = engine_of(request)
+    session = execs.find(engine, request.match_info["id"])
+    rows, columns = number(request, "h"), number(request, "w")
+    if rows is None or columns is None:
+        raise BadRequest("resize needs h and w")
+    await execs.resize(engine, session.id, rows, columns)
+    return web.Response(status=200)

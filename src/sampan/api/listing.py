@@ -1,0 +1,212 @@
+"""Containers as the API shows them: filters, the rows of a list, the whole of inspect."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import time
+from typing import Any
+
+from sampan.api.requests import moment
+from sampan.engine.container import ZERO_TIME, Container, timestamp
+from sampan.engine.creation import init_binary
+from sampan.engine.engine import Engine
+from sampan.engine.errors import BadRequest
+
+_FILTERS = ("ancestor", "before", "since", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name",
+            "network", "publish", "status", "volume", "until")  # fmt: skip
+
+
+def label_matches(labels: dict[str, str], wanted: str) -> bool:
+    """A label filter: "k", "k=v", "k!=v", "k!="."""
+    key, unequal, value = wanted.partition("!=")
+    if unequal:
+        return labels.get(key) != value if value else key not in labels
+    key, equals, value = wanted.partition("=")
+    return key in labels and (not equals or labels[key] == value)
+
+
+def select(engine: Engine, wanted: dict[str, list[str]], everything: bool, limit: int | None) -> list[Container]:
+    """The containers of a list, newest first. Raises BadRequest for unknown filters."""
+    for key in wanted:
+        if key not in _FILTERS:
+            raise BadRequest(f"invalid filter '{key}'")
+    rows = sorted(engine.containers.values(), key=lambda container: -container.created)
+    if wanted.get("before"):
+        edge = engine.find(wanted["before"][0]).created
+        rows = [c for c in rows if c.created < edge]
+    if wanted.get("since"):
+        edge = engine.find(wanted["since"][0]).created
+        rows = [c for c in rows if c.created > edge]
+    implied = everything or limit or wanted.get("status") or wanted.get("exited")
+    rows = [
+        c for c in rows if (implied or c.running or c.state["Status"] == "restarting") and _passes(engine, c, wanted)
+    ]
+    return rows[:limit] if limit and limit > 0 else rows
+
+
+def _passes(engine: Engine, container: Container, wanted: dict[str, list[str]]) -> bool:
+    import re
+
+    labels = container.config.get("Labels") or {}
+    tests = {
+        "id": lambda v: container.id.startswith(v),
+        "name": lambda v: re.search(v, "/" + container.name) is not None,
+        "status": lambda v: container.state["Status"] == v,
+        "exited": lambda v: container.state["Status"] == "exited" and str(container.state["ExitCode"]) == v,
+        "ancestor": lambda v: (
+            v in (container.image_name, container.image, container.image[7:])
+            or container.image[7:].startswith(v)
+            or container.image_name.partition(":")[0] == v
+        ),
+        "health": lambda v: (container.health or {"Status": "none"})["Status"] == v,
+        "volume": lambda v: any(v in (row.get("Name"), row["Destination"]) for row in container.mounts),
+        "network": lambda v: container.host_config.get("NetworkMode") == v,
+    }
+    if not all(label_matches(labels, item) for item in wanted.get("label", [])):
+        return False
+    return all(any(test(value) for value in wanted[key]) for key, test in tests.items() if wanted.get(key))
+
+
+def passes_prune(container: Container, wanted: dict[str, list[str]]) -> bool:
+    """Whether `container prune` may take it: label, label! and until."""
+    labels = container.config.get("Labels") or {}
+    if not all(label_matches(labels, item) for item in wanted.get("label", [])):
+        return False
+    if any(label_matches(labels, item) for item in wanted.get("label!", [])):
+        return False
+    return all(container.created < moment(item, time.time()) for item in wanted.get("until", []))
+
+
+def _ago(text: str) -> str:
+    moment_ = datetime.datetime.fromisoformat(text[:19] + "+00:00")
+    seconds = int(time.time() - moment_.timestamp())
+    for unit, size in (("week", 604800), ("day", 86400), ("hour", 3600), ("minute", 60)):
+        count = seconds // size
+        if count >= (2 if unit in ("week", "day") else 1):
+            if count == 1:
+                return f"About {'an' if unit == 'hour' else 'a'} {unit}"
+            return f"{count} {unit}s"
+    return "Less than a second" if seconds < 1 else "1 second" if seconds == 1 else f"{seconds} seconds"
+
+
+def status_text(container: Container) -> str:
+    """The STATUS column: "Up 5 minutes (healthy)", "Exited (0) 2 hours ago"."""
+    state = container.state
+    if state["Status"] in ("running", "paused"):
+        extra = " (Paused)" if state["Paused"] else ""
+        if container.health:
+            word = container.health["Status"]
+            extra += f" (health: {word})" if word == "starting" else f" ({word})"
+        return f"Up {_ago(state['StartedAt'])}{extra}"
+    if state["Status"] == "restarting":
+        return f"Restarting ({state['ExitCode']}) {_ago(state['FinishedAt'])} ago"
+    if state["Status"] == "exited" and state["FinishedAt"] != ZERO_TIME:
+        return f"Exited ({state['ExitCode']}) {_ago(state['FinishedAt'])} ago"
+    return str(state["Status"]).capitalize()
+
+
+def _mounts(container: Container) -> list[dict[str, Any]]:
+    keys = ("Type", "Name", "Source", "Destination", "Driver", "Mode", "RW", "Propagation")
+    return [{key: row[key] for key in keys if key in row} for row in container.mounts]
+
+
+def _networks(container: Container) -> dict[str, Any]:
+    mode = container.host_config.get("NetworkMode", "none")
+    if mode.startswith("container:"):
+        return {}
+    empty = {"IPAMConfig": None, "Links": None, "Aliases": None, "NetworkID": "", "EndpointID": "", "Gateway": "",
+             "IPAddress": "", "IPPrefixLen": 0, "MacAddress": ""}  # fmt: skip
+    return {mode: empty}
+
+
+def tree_size(path: str) -> int:
+    """Bytes on disk below a directory."""
+    total = 0
+    for directory, _, files in os.walk(path):
+        for name in files:
+            try:
+                total += os.lstat(f"{directory}/{name}").st_size
+            except OSError:
+                continue
+    return total
+
+
+def _command(container: Container) -> tuple[str, list[str]]:
+    args = [*(container.config.get("Entrypoint") or []), *(container.config.get("Cmd") or [])]
+    return (args[0], args[1:]) if args else ("", [])
+
+
+def summary(engine: Engine, container: Container, size: bool) -> dict[str, Any]:
+    """A row of GET /containers/json."""
+    path, args = _command(container)
+    row = {
+        "Id": container.id,
+        "Names": [f"/{container.name}"],
+        "Image": container.image_name,
+        "ImageID": container.image,
+        "Command": " ".join([path, *args]),
+        "Created": container.created // 10**9,
+        "Ports": [],
+        "Labels": container.config.get("Labels") or {},
+        "State": container.state["Status"],
+        "Status": status_text(container),
+        "HostConfig": {"NetworkMode": container.host_config.get("NetworkMode")},
+        "NetworkSettings": {"Networks": _networks(container)},
+        "Mounts": _mounts(container),
+    }
+    if size:
+        row |= _sizes(engine, container)
+    return row
+
+
+def _sizes(engine: Engine, container: Container) -> dict[str, int]:
+    written = tree_size(f"{engine.directory(container)}/upper")
+    return {"SizeRw": written, "SizeRootFs": written + engine.images.get(container.image).size}
+
+
+def details(engine: Engine, container: Container, size: bool) -> dict[str, Any]:
+    """The whole of GET /containers/{id}/json."""
+    path, args = _command(container)
+    directory = engine.directory(container)
+    state = dict(container.state)
+    if container.health:
+        state["Health"] = container.health
+    ports: dict[str, Any] = dict.fromkeys(container.config.get("ExposedPorts") or {})
+    host = {"Init": None, **container.host_config}
+    if host.get("Init"):
+        path, args = init_binary() or path, ["--", path, *args]
+    result: dict[str, Any] = {
+        "Id": container.id,
+        "Created": timestamp(container.created),
+        "Path": path,
+        "Args": args,
+        "State": state,
+        "Image": container.image,
+        "ResolvConfPath": f"{directory}/resolv.conf",
+        "HostnamePath": f"{directory}/hostname",
+        "HostsPath": f"{directory}/hosts",
+        "LogPath": f"{directory}/log",
+        "Name": f"/{container.name}",
+        "RestartCount": container.restart_count,
+        "Driver": "overlay2",
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": [e.id for e in engine.execs.values() if e.container is container and e.running] or None,
+        "HostConfig": host,
+        "GraphDriver": {"Name": "overlay2", "Data": {"UpperDir": f"{directory}/upper", "WorkDir": f"{directory}/work"}},
+        "Mounts": _mounts(container),
+        "Config": container.config,
+        "NetworkSettings": {
+            "Bridge": "",
+            "SandboxID": "",
+            "SandboxKey": f"/proc/{state['Pid']}/ns/net" if container.running else "",
+            "Ports": ports,
+            "Networks": _networks(container),
+        },
+    }
+    if size:
+        result |= _sizes(engine, container)
+    return result

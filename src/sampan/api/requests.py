@@ -1,0 +1,124 @@
+"""Reading requests: query parameters, filters, JSON bodies."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+import tempfile
+import time
+from typing import IO, Any
+
+from aiohttp import web
+
+from sampan.engine.engine import Engine
+from sampan.engine.errors import BadRequest
+
+ENGINE: web.AppKey[Engine] = web.AppKey("engine", Engine)
+MAX_JSON = 16 << 20
+
+
+def engine_of(request: web.Request) -> Engine:
+    """The engine behind the application."""
+    return request.app[ENGINE]
+
+
+def flag(request: web.Request, name: str, default: bool = False) -> bool:
+    """A boolean as Docker reads it: everything but "", 0, no, false, none is true."""
+    value = request.query.get(name)
+    if value is None:
+        return default
+    return value.strip().lower() not in ("", "0", "no", "false", "none")
+
+
+def number(request: web.Request, name: str) -> int | None:
+    """An integer parameter, or None. Raises BadRequest."""
+    value = request.query.get(name)
+    if value in (None, ""):
+        return None
+    try:
+        return int(value or "")
+    except ValueError:
+        raise BadRequest(f"invalid value for {name}: {value!r} is not a number") from None
+
+
+def filters(request: web.Request) -> dict[str, list[str]]:
+    """`filters` in both of Docker's forms: lists, or objects of true. Raises BadRequest."""
+    text = request.query.get("filters")
+    if not text:
+        return {}
+    try:
+        parsed = json.loads(text)
+        return {
+            k: list(v) if not isinstance(v, dict) else [name for name, on in v.items() if on] for k, v in parsed.items()
+        }
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise BadRequest(f"invalid filters: {error}") from error
+
+
+async def body(request: web.Request, optional: bool = False) -> dict[str, Any]:
+    """The JSON object in the body. Raises BadRequest."""
+    data = await request.content.read(-1) if request.can_read_body else b""
+    if not data:
+        if optional:
+            return {}
+        raise BadRequest("invalid JSON: got EOF while reading request body")
+    if request.content_type not in ("application/json", "application/octet-stream", "text/plain"):
+        raise BadRequest(f"unsupported Content-Type header ({request.content_type}): must be 'application/json'")
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"invalid JSON: {error}") from error
+    if value is None and optional:
+        return {}
+    if not isinstance(value, dict):
+        raise BadRequest("invalid JSON: the body must be an object")
+    return value
+
+
+async def spool(request: web.Request, directory: str) -> IO[bytes]:
+    """The body as a seekable temporary file. The caller closes it."""
+    file = tempfile.TemporaryFile(dir=directory)
+    try:
+        async for chunk in request.content.iter_chunked(1 << 20):
+            file.write(chunk)
+        file.seek(0)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h)")
+_UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def moment(text: str | None, default: float) -> int:
+    """Nanoseconds since the epoch of a Unix time, RFC 3339 or duration ("10m" ago). Raises BadRequest."""
+    if text in (None, "", "0"):
+        return int(default * 1e9)
+    assert text is not None
+    if re.fullmatch(r"-?\d+(\.\d{1,9})?", text):
+        whole, _, fraction = text.partition(".")
+        return int(whole) * 10**9 + int(fraction.ljust(9, "0") or "0")
+    if _DURATION.sub("", text) == "":
+        return time.time_ns() - int(sum(float(n) * _UNITS[u] for n, u in _DURATION.findall(text)) * 1e9)
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\d(?:T\d\d:\d\d(?::\d\d)?)?)(\.\d+)?(Z|[+-]\d\d:\d\d)?", text)
+    if not match:
+        raise BadRequest(f"failed to parse value as time or duration: {text!r}")
+    base = (
+        datetime.datetime.fromisoformat(match[1] + (match[3] or "+00:00" if "T" in match[1] else "")).replace(
+            tzinfo=None if "T" in match[1] else datetime.UTC
+        )
+        if "T" not in match[1]
+        else datetime.datetime.fromisoformat(match[1] + (match[3] or "+00:00").replace("Z", "+00:00"))
+    )
+    fraction = int((match[2] or ".0")[1:].ljust(9, "0")[:9])
+    return int(base.timestamp()) * 10**9 + fraction
+
+
+async def writer(request: web.Request, content_type: str) -> web.StreamResponse:
+    """A prepared streaming response."""
+    response = web.StreamResponse(headers={"Content-Type": content_type})
+    await response.prepare(request)
+    return response

@@ -1,0 +1,119 @@
+"""The application: routes, version negotiation, errors."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from sampan.api import containers, errors, images, interactive, system, transfer
+from sampan.api.requests import ENGINE
+from sampan.engine.engine import Engine
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_ROUTES: list[tuple[str, str, Handler]] = [
+    ("GET", "/_ping", system.ping),
+    ("HEAD", "/_ping", system.ping),
+    ("GET", "/version", system.version),
+    ("GET", "/info", system.info),
+    ("GET", "/events", system.events),
+    ("GET", "/system/df", system.disk_usage),
+    ("POST", "/containers/create", containers.create),
+    ("GET", "/containers/json", containers.list_),
+    ("POST", "/containers/prune", containers.prune),
+    ("GET", "/containers/{id}/json", containers.inspect),
+    ("POST", "/containers/{id}/start", containers.start),
+    ("POST", "/containers/{id}/stop", containers.stop),
+    ("POST", "/containers/{id}/restart", containers.restart),
+    ("POST", "/containers/{id}/kill", containers.kill),
+    ("POST", "/containers/{id}/pause", containers.pause),
+    ("POST", "/containers/{id}/unpause", containers.unpause),
+    ("POST", "/containers/{id}/wait", containers.wait),
+    ("POST", "/containers/{id}/rename", containers.rename),
+    ("POST", "/containers/{id}/update", containers.update),
+    ("POST", "/containers/{id}/resize", containers.resize),
+    ("GET", "/containers/{id}/top", containers.top),
+    ("GET", "/containers/{id}/stats", containers.stats_),
+    ("DELETE", "/containers/{id}", containers.remove),
+    ("POST", "/containers/{id}/attach", interactive.attach),
+    ("GET", "/containers/{id}/logs", interactive.container_logs),
+    ("POST", "/containers/{id}/exec", interactive.exec_create),
+    ("POST", "/exec/{id}/start", interactive.exec_start),
+    ("POST", "/exec/{id}/resize", interactive.exec_resize),
+    ("GET", "/exec/{id}/json", interactive.exec_inspect),
+    ("HEAD", "/containers/{id}/archive", transfer.head_archive),
+    ("GET", "/containers/{id}/archive", transfer.get_archive),
+    ("PUT", "/containers/{id}/archive", transfer.put_archive),
+    ("GET", "/containers/{id}/export", transfer.export),
+    ("GET", "/containers/{id}/changes", transfer.changes),
+    ("POST", "/commit", transfer.commit),
+    ("GET", "/images/json", images.list_),
+    ("GET", "/images/get", images.save),
+    ("POST", "/images/load", images.load),
+    ("POST", "/images/create", images.create),
+    ("POST", "/images/prune", images.prune),
+    ("GET", "/images/{name:.+}/json", images.inspect),
+    ("GET", "/images/{name:.+}/history", images.history),
+    ("GET", "/images/{name:.+}/get", images.save),
+    ("POST", "/images/{name:.+}/tag", images.tag),
+    ("DELETE", "/images/{name:.+}", images.remove),
+    ("POST", "/sampan/bootstrap", images.make),
+    ("POST", "/volumes/create", system.volume_create),
+    ("POST", "/volumes/prune", system.volume_prune),
+    ("GET", "/volumes", system.volume_list),
+    ("GET", "/volumes/{name}", system.volume_inspect),
+    ("DELETE", "/volumes/{name}", system.volume_remove),
+    ("GET", "/networks", system.network_list),
+    ("GET", "/networks/{name}", system.network_inspect),
+]
+
+
+def _parts(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
+@web.middleware
+async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Checks the API version and turns every exception into Docker's JSON error."""
+    asked = request.match_info.get("version")
+    if asked:
+        if _parts(asked) > _parts(system.MAX_API):
+            return errors.response(
+                400, f"client version {asked} is too new. Maximum supported API version is {system.MAX_API}"
+            )
+        if _parts(asked) < _parts(system.MIN_API):
+            return errors.response(
+                400,
+                f"client version {asked} is too old. Minimum supported API version is {system.MIN_API}, "
+                "please upgrade your client to a newer version",
+            )
+    try:
+        response = await handler(request)
+    except web.HTTPNotFound:
+        return errors.response(404, "page not found")
+    except web.HTTPMethodNotAllowed:
+        return errors.response(405, "method not allowed")
+    except web.HTTPException:
+        raise
+    except ConnectionError:
+        raise
+    except Exception as error:
+        status = errors.status_of(error)
+        if status == 500:
+            traceback.print_exc(file=sys.stderr)
+        return errors.response(status, str(error))
+    response.headers.setdefault("Server", "Sampan")
+    return response
+
+
+def application(engine: Engine) -> web.Application:
+    """The API of an engine as an aiohttp application."""
+    app = web.Application(middlewares=[_guard], client_max_size=16 << 20)
+    app[ENGINE] = engine
+    for method, path, handler in _ROUTES:
+        for prefix in ("", r"/v{version:\d+\.\d+}"):
+            app.router.add_route(method, prefix + path, handler)
+    return app

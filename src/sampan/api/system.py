@@ -1,0 +1,287 @@
+"""_ping, version, info, events, disk usage; volumes and the networks there are."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from typing import Any
+
+from aiohttp import web
+
+import sampan
+from sampan.api import listing
+from sampan.api.images import _summary
+from sampan.api.requests import body, engine_of, filters, flag, moment
+from sampan.engine.container import timestamp
+from sampan.engine.errors import BadRequest, Conflict, NotFound
+from sampan.engine.events import matches
+from sampan.linux.cgroup import hierarchies
+from sampan.volumes.local import Volume
+
+MAX_API, MIN_API = "1.51", "1.24"
+
+
+async def ping(request: web.Request) -> web.Response:
+    """GET and HEAD /_ping"""
+    headers = {
+        "Api-Version": MAX_API,
+        "Ostype": "linux",
+        "Builder-Version": "1",
+        "Docker-Experimental": "false",
+        "Swarm": "inactive",
+        "Cache-Control": "no-cache, no-store, must-revalidate",
+        "Pragma": "no-cache",
+        "Content-Type": "text/plain; charset=utf-8",
+    }
+    return web.Response(body=b"OK" if request.method == "GET" else b"", headers=headers)
+
+
+def _architecture() -> str:
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
+
+
+async def version(request: web.Request) -> web.Response:
+    """GET /version"""
+    details = {"ApiVersion": MAX_API, "MinAPIVersion": MIN_API, "Os": "linux", "Arch": _architecture(),
+               "KernelVersion": os.uname().release}  # fmt: skip
+    return web.json_response(
+        {
+            "Platform": {"Name": "Sampan"},
+            "Components": [{"Name": "Engine", "Version": sampan.__version__, "Details": details}],
+            "Version": sampan.__version__,
+            "GitCommit": "",
+            "GoVersion": "",
+            "BuildTime": "",
+            **details,
+        }
+    )
+
+
+async def info(request: web.Request) -> web.Response:
+    """GET /info"""
+    engine = engine_of(request)
+    states = [c.state["Status"] for c in engine.containers.values()]
+    v2 = hierarchies().version == "2"
+    return web.json_response(
+        {
+            "ID": "sampan",
+            "Containers": len(states),
+            "ContainersRunning": states.count("running"),
+            "ContainersPaused": states.count("paused"),
+            "ContainersStopped": len(states) - states.count("running") - states.count("paused"),
+            "Images": len(engine.images.all()),
+            "Driver": "overlay2",
+            "DriverStatus": [["Supports d_type", "true"]],
+            "Plugins": {
+                "Volume": ["local"],
+                "Network": ["host", "null"],
+                "Authorization": None,
+                "Log": ["json-file", "local", "none"],
+            },
+            "MemoryLimit": True,
+            "SwapLimit": True,
+            "CpuCfsPeriod": True,
+            "CpuCfsQuota": True,
+            "CPUShares": True,
+            "CPUSet": True,
+            "PidsLimit": True,
+            "OomKillDisable": not v2,
+            "IPv4Forwarding": True,
+            "NFd": len(os.listdir("/proc/self/fd")),
+            "NGoroutines": 0,
+            "SystemTime": timestamp(time.time_ns()),
+            "LoggingDriver": "json-file",
+            "CgroupDriver": "cgroupfs",
+            "CgroupVersion": hierarchies().version,
+            "NEventsListener": 0,
+            "KernelVersion": os.uname().release,
+            "OperatingSystem": _os_name(),
+            "OSType": "linux",
+            "Architecture": os.uname().machine,
+            "IndexServerAddress": "",
+            "RegistryConfig": {"IndexConfigs": {}, "InsecureRegistryCIDRs": [], "Mirrors": []},
+            "NCPU": os.cpu_count(),
+            "MemTotal": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+            "DockerRootDir": engine.data_root,
+            "HttpProxy": "",
+            "HttpsProxy": "",
+            "NoProxy": "",
+            "Name": os.uname().nodename,
+            "Labels": [],
+            "ExperimentalBuild": False,
+            "ServerVersion": sampan.__version__,
+            "Runtimes": {"sampan": {"path": "sampan"}},
+            "DefaultRuntime": "sampan",
+            "Swarm": {"LocalNodeState": "inactive"},
+            "LiveRestoreEnabled": True,
+            "Isolation": "",
+            "InitBinary": "tini-static",
+            "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
+            "Warnings": None,
+        }
+    )
+
+
+def _os_name() -> str:
+    try:
+        with open("/etc/os-release", encoding="utf-8") as file:
+            rows = dict(line.rstrip().partition("=")[::2] for line in file if "=" in line)
+        return rows.get("PRETTY_NAME", "Linux").strip('"')
+    except OSError:
+        return "Linux"
+
+
+async def events(request: web.Request) -> web.StreamResponse:
+    """GET /events"""
+    engine = engine_of(request)
+    wanted = filters(request)
+    since = moment(request.query.get("since"), time.time()) / 1e9
+    until_text = request.query.get("until")
+    until = moment(until_text, 0) / 1e9 if until_text else None
+    queue = engine.events.listen()
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    try:
+        if request.query.get("since"):
+            for event in engine.events.past(since, until or time.time()):
+                if matches(event, wanted):
+                    await response.write(json.dumps(event).encode() + b"\n")
+        while until is None or time.time() < until:
+            try:
+                event = await asyncio.wait_for(queue.get(), None if until is None else max(0.0, until - time.time()))
+            except TimeoutError:
+                break
+            if matches(event, wanted):
+                await response.write(json.dumps(event).encode() + b"\n")
+    finally:
+        engine.events.forget(queue)
+    return response
+
+
+async def disk_usage(request: web.Request) -> web.Response:
+    """GET /system/df"""
+    engine = engine_of(request)
+    images = engine.images.all()
+    return web.json_response(
+        {
+            "LayersSize": sum({x.digest: x.size for image in images for x in image.layers}.values()),
+            "Images": [_summary(engine, image) for image in images],
+            "Containers": [listing.summary(engine, c, True) for c in engine.containers.values()],
+            "Volumes": [
+                _volume(v) | {"UsageData": {"Size": listing.tree_size(v.path), "RefCount": len(_users(engine, v.name))}}
+                for v in engine.volumes.all()
+            ],
+            "BuildCache": [],
+        }
+    )
+
+
+# volumes
+
+
+def _users(engine: Any, name: str) -> list[str]:
+    return [c.id for c in engine.containers.values() if any(row.get("Name") == name for row in c.mounts)]
+
+
+def _volume(volume: Volume) -> dict[str, Any]:
+    return {
+        "Name": volume.name,
+        "Driver": "local",
+        "Mountpoint": volume.path,
+        "CreatedAt": timestamp(int(volume.created * 1e9)),
+        "Labels": volume.labels or None,
+        "Options": volume.options or None,
+        "Scope": "local",
+    }
+
+
+async def volume_create(request: web.Request) -> web.Response:
+    """POST /volumes/create"""
+    engine = engine_of(request)
+    wanted = await body(request, optional=True)
+    if wanted.get("Driver") not in (None, "", "local"):
+        raise BadRequest(f"error looking up volume plugin {wanted['Driver']}: plugin {wanted['Driver']!r} not found")
+    volume = engine.volumes.create(wanted.get("Name") or "", wanted.get("Labels") or {}, wanted.get("DriverOpts") or {})
+    engine.events.publish("volume", "create", volume.name, {"driver": "local"})
+    return web.json_response(_volume(volume), status=201)
+
+
+async def volume_list(request: web.Request) -> web.Response:
+    """GET /volumes"""
+    engine = engine_of(request)
+    wanted = filters(request)
+    rows = []
+    for volume in engine.volumes.all():
+        if not all(listing.label_matches(volume.labels, item) for item in wanted.get("label", [])):
+            continue
+        if wanted.get("name") and not any(item in volume.name for item in wanted["name"]):
+            continue
+        if wanted.get("dangling") and (wanted["dangling"][0] in ("true", "1")) == bool(_users(engine, volume.name)):
+            continue
+        rows.append(_volume(volume))
+    return web.json_response({"Volumes": rows, "Warnings": None})
+
+
+async def volume_inspect(request: web.Request) -> web.Response:
+    """GET /volumes/{name}"""
+    return web.json_response(_volume(engine_of(request).volumes.get(request.match_info["name"])))
+
+
+async def volume_remove(request: web.Request) -> web.Response:
+    """DELETE /volumes/{name}"""
+    engine = engine_of(request)
+    name = request.match_info["name"]
+    users = _users(engine, name)
+    if users:
+        raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
+    try:
+        await asyncio.to_thread(engine.volumes.remove, name)
+    except Exception:
+        if not flag(request, "force"):
+            raise
+    engine.events.publish("volume", "destroy", name, {"driver": "local"})
+    return web.Response(status=204)
+
+
+async def volume_prune(request: web.Request) -> web.Response:
+    """POST /volumes/prune: anonymous ones only, unless the filter `all` says otherwise."""
+    engine = engine_of(request)
+    wanted = filters(request)
+    everything = wanted.get("all", ["false"])[0] in ("true", "1")
+    deleted, freed = [], 0
+    for volume in engine.volumes.all():
+        matching = all(listing.label_matches(volume.labels, item) for item in wanted.get("label", []))
+        if _users(engine, volume.name) or not (everything or volume.anonymous) or not matching:
+            continue
+        freed += listing.tree_size(volume.path)
+        await asyncio.to_thread(engine.volumes.remove, volume.name)
+        deleted.append(volume.name)
+    return web.json_response({"VolumesDeleted": deleted, "SpaceReclaimed": freed})
+
+
+# networks
+
+_NETWORKS = {"host": "host", "none": "null"}
+
+
+def _network(name: str) -> dict[str, Any]:
+    return {"Name": name, "Id": name, "Created": "0001-01-01T00:00:00Z", "Scope": "local", "Driver": _NETWORKS[name],
+            "EnableIPv6": False, "IPAM": {"Driver": "default", "Options": None, "Config": []}, "Internal": False,
+            "Attachable": False, "Ingress": False, "Containers": {}, "Options": {}, "Labels": {}}  # fmt: skip
+
+
+async def network_list(request: web.Request) -> web.Response:
+    """GET /networks"""
+    wanted = filters(request)
+    names = [name for name in _NETWORKS if not wanted.get("name") or name in wanted["name"]]
+    return web.json_response([_network(name) for name in names])
+
+
+async def network_inspect(request: web.Request) -> web.Response:
+    """GET /networks/{name}"""
+    name = request.match_info["name"]
+    if name not in _NETWORKS:
+        raise NotFound(f"network {name} not found")
+    return web.json_response(_network(name))

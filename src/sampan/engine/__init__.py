@@ -1,0 +1,1 @@
+"""Containers, execs, events, health, restarts: what the API offers, without HTTP."""

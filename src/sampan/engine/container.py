@@ -1,0 +1,92 @@
+"""A container's record, as the database keeps it, and what lives only while we run."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+ZERO_TIME = "0001-01-01T00:00:00Z"
+
+
+def timestamp(nanoseconds: int) -> str:
+    """RFC 3339 with nanoseconds, as Docker prints times."""
+    seconds, rest = divmod(nanoseconds, 10**9)
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest:09}Z"
+
+
+def new_state() -> dict[str, Any]:
+    """The `State` of a container that was never started."""
+    return {
+        "Status": "created",
+        "Running": False,
+        "Paused": False,
+        "Restarting": False,
+        "OOMKilled": False,
+        "Dead": False,
+        "Pid": 0,
+        "ExitCode": 0,
+        "Error": "",
+        "StartedAt": ZERO_TIME,
+        "FinishedAt": ZERO_TIME,
+    }
+
+
+@dataclass(slots=True)
+class Container:
+    """One container. `config` and `host_config` are the API's objects with defaults filled in."""
+
+    id: str
+    name: str
+    created: int  # nanoseconds since the epoch
+    image: str  # full image id
+    image_name: str  # as the user wrote it
+    config: dict[str, Any]
+    host_config: dict[str, Any]
+    state: dict[str, Any] = field(default_factory=new_state)
+    mounts: list[dict[str, Any]] = field(default_factory=list)
+    restart_count: int = 0
+    stopped_by_user: bool = False
+    start_time: int = 0  # clock ticks: with the pid it names the process for ever
+    health: dict[str, Any] | None = None
+
+    # Only while this process runs.
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    exit_waiters: list[asyncio.Future[int]] = field(default_factory=list)
+    remove_waiters: list[asyncio.Future[int]] = field(default_factory=list)
+    held: list[int] = field(default_factory=list)  # descriptors kept for a keeper's successor
+    handover: dict[str, Any] = field(default_factory=dict)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    removed: bool = False
+
+    SAVED: ClassVar[tuple[str, ...]] = ("id", "name", "created", "image", "image_name", "config", "host_config", "state", "mounts",
+             "restart_count", "stopped_by_user", "start_time", "health")  # fmt: skip
+
+    def record(self) -> dict[str, Any]:
+        """The part that is saved."""
+        return {key: getattr(self, key) for key in self.SAVED}
+
+    @property
+    def running(self) -> bool:
+        """Whether its process exists (paused included)."""
+        return bool(self.state["Running"])
+
+    @property
+    def tty(self) -> bool:
+        """Whether it has a terminal."""
+        return bool(self.config.get("Tty"))
+
+    @property
+    def cgroup(self) -> str:
+        """The path of its control group below the roots."""
+        return f"/sampan/{self.id}"
+
+    def set_status(self, status: str) -> None:
+        """Sets `Status` and the booleans that follow from it."""
+        self.state["Status"] = status
+        self.state["Running"] = status in ("running", "paused")
+        self.state["Paused"] = status == "paused"
+        self.state["Restarting"] = status == "restarting"
+        self.state["Dead"] = status == "dead"

@@ -1,0 +1,277 @@
+"""Creating a container: names, defaults from the image, checks, its directory and files."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+import secrets
+import shutil
+import time
+from typing import Any
+
+from sampan.engine import mounts, spec
+from sampan.engine.container import Container
+from sampan.engine.engine import Engine
+from sampan.engine.errors import BadRequest, Conflict, NotFound
+from sampan.images.errors import ImageNotFound
+from sampan.images.store import Image
+
+_NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_ADJECTIVES = [
+    "amber",
+    "bold",
+    "calm",
+    "deft",
+    "eager",
+    "fleet",
+    "glad",
+    "hale",
+    "idle",
+    "jolly",
+    "keen",
+    "lively",
+    "merry",
+    "neat",
+    "open",
+    "proud",
+    "quiet",
+    "ready",
+    "sunny",
+    "tidy",
+    "urban",
+    "vivid",
+    "warm",
+    "young",
+]
+_NOUNS = [
+    "anchor",
+    "beacon",
+    "canoe",
+    "dinghy",
+    "eddy",
+    "ferry",
+    "galley",
+    "harbor",
+    "island",
+    "jetty",
+    "keel",
+    "lagoon",
+    "mast",
+    "narrows",
+    "oar",
+    "pier",
+    "quay",
+    "reef",
+    "sail",
+    "tiller",
+    "umiak",
+    "vessel",
+    "wharf",
+    "yawl",
+]
+INIT_CANDIDATES = ("/usr/bin/tini-static", "/usr/libexec/docker/docker-init", "/usr/bin/docker-init",
+                   "/usr/sbin/docker-init", "/usr/libexec/podman/catatonit", "/usr/bin/catatonit")  # fmt: skip
+
+
+def init_binary() -> str | None:
+    """The host's static init program for `--init`."""
+    return next((path for path in INIT_CANDIDATES if os.path.exists(path)), None)
+
+
+async def create(engine: Engine, body: dict[str, Any], name: str) -> tuple[Container, list[str]]:
+    """Makes a container from the API's request. Returns it and the warnings for the user.
+
+    Raises BadRequest, NotFound (image), Conflict (name).
+    """
+    host: dict[str, Any] = dict(body.get("HostConfig") or {})
+    config = {key: value for key, value in body.items() if key not in ("HostConfig", "NetworkingConfig")}
+    if not config.get("Image"):
+        raise BadRequest("config cannot be empty in order to create a container")
+    try:
+        image = engine.images.find(config["Image"])
+    except ImageNotFound:
+        raise NotFound(f"No such image: {config['Image']}") from None
+    identifier = secrets.token_hex(32)
+    name = _claim_name(engine, name)
+    _merge_image(config, image)
+    warnings = _defaults(engine, identifier, config, host)
+    _check(config, host)
+    container = Container(identifier, name, time.time_ns(), image.id, body["Image"], config, host)
+    spec.build(container, [], {})  # every complaint about the configuration comes now, not at start
+    container.mounts = mounts.plan(config, host, engine.volumes)
+    directory = engine.directory(container)
+    try:
+        for part in ("upper", "work", "rootfs", "log"):
+            os.makedirs(f"{directory}/{part}", 0o755 if part == "upper" else 0o700)
+        os.chmod(directory, 0o700)
+        _write_etc(engine, container, directory)
+        await asyncio.to_thread(_copy_up, engine, container, image)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    engine.containers[container.id] = container
+    engine.save(container)
+    announce(engine, container, "create")
+    return container, warnings
+
+
+def announce(engine: Engine, container: Container, action: str, **extra: str) -> None:
+    """Publishes a container event with Docker's attributes."""
+    attributes = {
+        "image": container.image_name,
+        "name": container.name,
+        **(container.config.get("Labels") or {}),
+        **extra,
+    }
+    engine.events.publish("container", action, container.id, attributes)
+
+
+def _claim_name(engine: Engine, name: str) -> str:
+    taken = {container.name: container.id for container in engine.containers.values()}
+    if name:
+        if not _NAME.fullmatch(name):
+            raise BadRequest(f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+        name = name.removeprefix("/")
+        if name in taken:
+            raise Conflict(
+                f'Conflict. The container name "/{name}" is already in use by container "{taken[name]}". '
+                "You have to remove (or rename) that container to be able to reuse that name."
+            )
+        return name
+    while True:
+        name = f"{random.choice(_ADJECTIVES)}_{random.choice(_NOUNS)}"
+        if name in taken:
+            name += str(random.randrange(10000))
+        if name not in taken:
+            return name
+
+
+def _merge_image(config: dict[str, Any], image: Image) -> None:
+    base = image.config.get("config") or {}
+    if config.get("Entrypoint") is None or config.get("Entrypoint") == []:
+        if not config.get("Cmd"):
+            config["Cmd"] = base.get("Cmd")
+        if config.get("Entrypoint") is None:
+            config["Entrypoint"] = base.get("Entrypoint")
+    elif config["Entrypoint"] == [""]:
+        config["Entrypoint"] = None
+    for key in ("Cmd", "Entrypoint"):
+        if isinstance(config.get(key), str):
+            config[key] = [config[key]]
+    for key in ("User", "WorkingDir", "StopSignal", "Shell", "Healthcheck"):
+        if not config.get(key) and base.get(key):
+            config[key] = base[key]
+    given = {item.partition("=")[0] for item in config.get("Env") or []}
+    inherited = [item for item in base.get("Env") or [] if item.partition("=")[0] not in given]
+    config["Env"] = inherited + list(config.get("Env") or [])
+    for key in ("Labels", "ExposedPorts", "Volumes"):
+        config[key] = {**(base.get(key) or {}), **(config.get(key) or {})}
+
+
+def _defaults(engine: Engine, identifier: str, config: dict[str, Any], host: dict[str, Any]) -> list[str]:
+    warnings = []
+    mode = host.get("NetworkMode") or "default"
+    if mode == "default":
+        host["NetworkMode"] = "none"
+        warnings.append(
+            "bridge networks are not built in yet: this container has no network; use --network host to have the host's"
+        )
+    elif mode.startswith("container:"):
+        host["NetworkMode"] = f"container:{engine.find(mode[10:]).id}"
+    elif mode not in ("none", "host"):
+        raise NotFound(f"network {mode} not found: --network takes none, host or container:NAME here")
+    for key in ("PidMode", "IpcMode"):
+        value = host.get(key) or ""
+        if value.startswith("container:"):
+            host[key] = f"container:{engine.find(value[10:]).id}"
+        elif value not in ("", "host", "private", "shareable", "none"):
+            raise BadRequest(f"invalid {key}: {value}")
+    if not config.get("Hostname") and host.get("NetworkMode") != "host":
+        config["Hostname"] = identifier[:12]
+    elif host.get("NetworkMode") == "host" and not config.get("Hostname"):
+        config["Hostname"] = os.uname().nodename
+    host.setdefault("RestartPolicy", {"Name": "no", "MaximumRetryCount": 0})
+    host["LogConfig"] = host.get("LogConfig") or {"Type": "", "Config": {}}
+    host["LogConfig"]["Type"] = host["LogConfig"].get("Type") or "json-file"
+    host["ShmSize"] = host.get("ShmSize") or 64 << 20
+    config.setdefault("OpenStdin", False)
+    config.setdefault("Tty", False)
+    return warnings
+
+
+def _check(config: dict[str, Any], host: dict[str, Any]) -> None:
+    policy = host["RestartPolicy"].get("Name") or "no"
+    if policy not in ("no", "always", "on-failure", "unless-stopped"):
+        raise BadRequest(f"invalid restart policy: unknown policy '{policy}'")
+    if host.get("AutoRemove") and policy != "no":
+        raise BadRequest("can't create 'AutoRemove' container with restart policy")
+    if host["RestartPolicy"].get("MaximumRetryCount") and policy != "on-failure":
+        raise BadRequest("invalid restart policy: maximum retry count can only be used with 'on-failure'")
+    if host["LogConfig"]["Type"] not in ("json-file", "local", "none"):
+        raise BadRequest(f"logger: no log driver named '{host['LogConfig']['Type']}' is registered")
+    if host.get("Isolation") not in (None, "", "default", "process", "container"):
+        raise BadRequest(f"invalid isolation {host['Isolation']!r}: this build knows container")
+    if host.get("Init") and init_binary() is None:
+        raise BadRequest("--init needs a static init program on the host: apt-get install tini")
+    if config.get("WorkingDir") and not config["WorkingDir"].startswith("/"):
+        raise BadRequest(f"the working directory '{config['WorkingDir']}' is invalid, it needs to be an absolute path")
+    for limit in host.get("Ulimits") or []:
+        if limit["Soft"] > limit["Hard"] >= 0:
+            raise BadRequest(
+                f"ulimit soft limit must be less than or equal to hard limit: {limit['Soft']} > {limit['Hard']}"
+            )
+    spec.security_options(host)
+
+
+def _write_etc(engine: Engine, container: Container, directory: str) -> None:
+    """/etc/hostname, /etc/hosts and /etc/resolv.conf, bound into the container."""
+    config, host = container.config, container.host_config
+    lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
+    if host.get("NetworkMode") == "host":
+        lines = [_read("/etc/hosts").rstrip("\n")]
+    for entry in host.get("ExtraHosts") or []:
+        name, _, address = entry.partition(":")
+        lines.append(f"{address}\t{name}")
+    files = {
+        "hostname": f"{config.get('Hostname', '')}\n",
+        "hosts": "\n".join(lines) + "\n",
+        "resolv.conf": _resolv_conf(host),
+    }
+    for name, text in files.items():
+        with open(f"{directory}/{name}", "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(f"{directory}/{name}", 0o644)
+
+
+def _resolv_conf(host: dict[str, Any]) -> str:
+    given = [f"nameserver {item}" for item in host.get("Dns") or []]
+    search = [item for item in host.get("DnsSearch") or [] if item != "."]
+    if search:
+        given.append(f"search {' '.join(search)}")
+    if host.get("DnsOptions"):
+        given.append(f"options {' '.join(host['DnsOptions'])}")
+    if given:
+        return "\n".join(given) + "\n"
+    return _read("/etc/resolv.conf") if host.get("NetworkMode") == "host" else ""
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _copy_up(engine: Engine, container: Container, image: Image) -> None:
+    from sampan.engine import files
+
+    if not any(row["Type"] == "volume" for row in container.mounts):
+        return
+    rootfd = files.lower_root(engine, image)
+    try:
+        mounts.copy_up(container, rootfd)
+    finally:
+        os.close(rootfd)

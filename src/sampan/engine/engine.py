@@ -1,0 +1,135 @@
+"""The engine's parts together: records, images, volumes, events and the keeper; start-up and shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+from typing import Any
+
+from sampan.engine import keeperlink
+from sampan.engine.container import Container
+from sampan.engine.errors import BadRequest, NotFound
+from sampan.engine.events import Events
+from sampan.engine.store import Store
+from sampan.engine.watch import Watcher
+from sampan.images.store import ImageStore
+from sampan.linux import pidfd
+from sampan.volumes.local import LocalVolumes
+
+
+class Engine:
+    """What every operation needs. The operations themselves are functions in the modules beside."""
+
+    def __init__(self, data_root: str, run_root: str) -> None:
+        os.umask(0o022)
+        for path in (data_root, run_root, f"{data_root}/containers"):
+            os.makedirs(path, 0o700, exist_ok=True)
+            os.chmod(path, 0o700)
+        self.data_root, self.run_root = data_root, run_root
+        self.store = Store(f"{data_root}/sampan.db")
+        self.images = ImageStore(f"{data_root}/images")
+        self.volumes = LocalVolumes(f"{data_root}/volumes")
+        self.events = Events()
+        self.containers: dict[str, Container] = {}
+        self.execs: dict[str, Any] = {}
+        self.watcher = Watcher()
+        self.keeper = keeperlink.KeeperLink(f"{run_root}/keeper.sock", self._on_exit, self._running)
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def directory(self, container: Container) -> str:
+        """The container's own directory."""
+        return f"{self.data_root}/containers/{container.id}"
+
+    def save(self, container: Container) -> None:
+        """Writes a container's record."""
+        if not container.removed:
+            self.store.put("container", container.id, container.record())
+
+    def find(self, text: str) -> Container:
+        """A container by id, name or unique id prefix. Raises NotFound, BadRequest when ambiguous."""
+        if text in self.containers:
+            return self.containers[text]
+        name = text.removeprefix("/")
+        for container in self.containers.values():
+            if container.name == name:
+                return container
+        matches = [c for c in self.containers.values() if text and c.id.startswith(text)]
+        if len(matches) > 1:
+            raise BadRequest(f"Multiple IDs found with provided prefix: {text}")
+        if not matches:
+            raise NotFound(f"No such container: {text}")
+        return matches[0]
+
+    def background(self, coroutine: Any) -> asyncio.Task[Any]:
+        """Runs a coroutine beside the requests, held so that it is not collected."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _running(self) -> list[Container]:
+        return [c for c in self.containers.values() if c.running]
+
+    def _on_exit(self, record: dict[str, Any]) -> None:
+        from sampan.engine import execs, lifecycle
+
+        container = self.containers.get(record["id"])
+        if container is not None:
+            lifecycle.exited(self, container, record["status"], record["time"])
+        else:
+            execs.exited(self, record)
+
+    async def open(self) -> None:
+        """Loads the records and brings them in line with what the kernel runs."""
+        for record in self.store.all("container"):
+            try:
+                container = Container(**record)
+            except TypeError:
+                self.store.delete("container", str(record.get("id")))
+                continue
+            self.containers[container.id] = container
+        self._clean_leftovers()
+        for container in self._running():
+            self._reconcile(container)
+        await self.keeper.open()
+        from sampan.engine import health, lifecycle
+
+        for container in list(self.containers.values()):
+            if container.running:
+                health.begin(self, container)
+            else:
+                lifecycle.resume_policy(self, container)
+
+    def _reconcile(self, container: Container) -> None:
+        """Is its process still the same? If not, its exit record tells how it ended."""
+        from sampan.engine import lifecycle
+
+        process = pidfd.open_if_same(container.state["Pid"], container.start_time)
+        if process is not None and pidfd.state(container.state["Pid"]) not in (None, "Z", "X"):
+            os.close(process)
+            return
+        if process is not None:
+            os.close(process)
+        try:
+            with open(f"{self.directory(container)}/exit.json", encoding="ascii") as file:
+                record = json.load(file)
+        except (OSError, ValueError):
+            record = {"status": 255 << 8, "time": 0}
+            container.state["Error"] = "the host or the keeper stopped while the container ran: exit code unknown"
+        lifecycle.exited(self, container, record["status"], record["time"])
+
+    def _clean_leftovers(self) -> None:
+        """Directories of containers that have no record: a removal or creation was cut short."""
+        top = f"{self.data_root}/containers"
+        for name in os.listdir(top):
+            if name not in self.containers:
+                shutil.rmtree(f"{top}/{name}", ignore_errors=True)
+
+    async def close(self) -> None:
+        """Ends our part; containers go on."""
+        for task in list(self._tasks):
+            task.cancel()
+        await self.keeper.close()
+        self.watcher.close()

@@ -1,0 +1,218 @@
+"""Further processes in a running container: exec sessions and health probes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+from dataclasses import dataclass, field
+from typing import Any
+
+from sampan.engine import spec
+from sampan.engine.container import Container
+from sampan.engine.creation import announce
+from sampan.engine.engine import Engine
+from sampan.engine.errors import BadRequest, Conflict, NotFound
+from sampan.runtime.errors import RuntimeFailure
+
+
+@dataclass(slots=True)
+class Exec:
+    """An exec session. `code` is None until it has ended."""
+
+    id: str
+    container: Container
+    config: dict[str, Any]
+    pid: int = 0
+    code: int | None = None
+    running: bool = False
+    pidfd: int = -1
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(slots=True)
+class Streams:
+    """Our ends of an exec's standard streams; -1 where there is none. With a tty all are the master."""
+
+    stdin: int
+    stdout: int
+    stderr: int
+
+
+def create(engine: Engine, container: Container, config: dict[str, Any]) -> Exec:
+    """Prepares an exec. Raises Conflict when the container does not run, BadRequest without a command."""
+    if not config.get("Cmd"):
+        raise BadRequest("No exec command specified")
+    if not container.running:
+        raise Conflict(f"container {container.id} is not running")
+    if container.state["Paused"]:
+        raise Conflict(f"Container {container.id} is paused, unpause the container before exec")
+    session = Exec(secrets.token_hex(32), container, config)
+    engine.execs[session.id] = session
+    announce(engine, container, f"exec_create: {' '.join(config['Cmd'])}", execID=session.id)
+    return session
+
+
+def find(engine: Engine, identifier: str) -> Exec:
+    """An exec by id. Raises NotFound."""
+    session = engine.execs.get(identifier)
+    if session is None:
+        raise NotFound(f"No such exec instance: {identifier}")
+    assert isinstance(session, Exec)
+    return session
+
+
+def _process(session: Exec) -> dict[str, Any]:
+    container, config = session.container, session.config
+    privileged = bool(config.get("Privileged"))
+    sets, explicit = spec.capability_sets({"Privileged": True} if privileged else container.host_config)
+    environment = spec.environment(container)
+    names = {item.partition("=")[0] for item in config.get("Env") or []}
+    environment = [item for item in environment if item.partition("=")[0] not in names]
+    if config.get("Tty") and "TERM" not in names:
+        environment.append("TERM=xterm")
+    process: dict[str, Any] = {
+        "terminal": bool(config.get("Tty")),
+        "args": config["Cmd"],
+        "env": environment + list(config.get("Env") or []),
+        "cwd": config.get("WorkingDir") or container.config.get("WorkingDir") or "/",
+        "user": {
+            "username": config.get("User") or container.config.get("User") or "",
+            "additionalGroups": container.host_config.get("GroupAdd") or [],
+        },
+        "capabilities": {"bounding": sets, "effective": sets, "permitted": sets, "nonRootAmbient": explicit},
+        "noNewPrivileges": spec.security_options(container.host_config).get("no-new-privileges") == "true",
+    }
+    rows, columns = config.get("ConsoleSize") or (0, 0)
+    if rows and columns:
+        process["consoleSize"] = {"height": rows, "width": columns}
+    return process
+
+
+async def start(engine: Engine, session: Exec) -> Streams:
+    """Starts the process. Raises RuntimeFailure when its program can't run, Conflict when started before."""
+    if session.running or session.code is not None:
+        raise Conflict(f"exec {session.id} has already run")
+    container, config = session.container, session.config
+    if not container.running:
+        raise Conflict(f"container {container.id} is not running")
+    tty = bool(config.get("Tty"))
+    options = spec.security_options(container.host_config)
+    privileged = bool(config.get("Privileged") or container.host_config.get("Privileged"))
+    sets, _ = spec.capability_sets(container.host_config)
+    request = {
+        "pid": container.state["Pid"],
+        "cgroup": container.cgroup,
+        "process": _process(session),
+        "seccomp": spec.seccomp_program(options, privileged, sets),
+    }
+    theirs: list[int] = []
+    streams = Streams(-1, -1, -1)
+    if not tty:
+        theirs, streams = _pipes(config)
+    session.running = True
+    try:
+        reply, fds = await engine.keeper.call("exec", theirs, id=session.id, request=request)
+    except RuntimeFailure as failure:
+        session.running, session.code = False, failure.exit_code
+        session.done.set()
+        _close(streams)
+        raise
+    except BaseException:
+        session.running = False
+        _close(streams)
+        raise
+    finally:
+        for fd in theirs:
+            os.close(fd)
+    session.pid, session.pidfd = reply["pid"], fds[0]
+    if tty:
+        streams = Streams(fds[1], fds[1], -1)
+    announce(engine, container, f"exec_start: {' '.join(config['Cmd'])}", execID=session.id)
+    return streams
+
+
+def _pipes(config: dict[str, Any]) -> tuple[list[int], Streams]:
+    if config.get("AttachStdin"):
+        stdin, ours = os.pipe()
+    else:
+        stdin, ours = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), -1
+    pair: list[int] = []
+    theirs = [stdin]
+    for wanted in (config.get("AttachStdout"), config.get("AttachStderr")):
+        if wanted:
+            reader, writer = os.pipe()
+        else:
+            reader, writer = -1, os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+        pair.append(reader)
+        theirs.append(writer)
+    return theirs, Streams(ours, pair[0], pair[1])
+
+
+def _close(streams: Streams) -> None:
+    for fd in {streams.stdin, streams.stdout, streams.stderr} - {-1}:
+        os.close(fd)
+
+
+def exited(engine: Engine, record: dict[str, Any]) -> None:
+    """Called when an exec's process has ended."""
+    from sampan.engine.lifecycle import exit_code
+
+    session = engine.execs.get(record["id"])
+    if session is None:
+        return
+    session.code, session.running = exit_code(record["status"]), False
+    if session.pidfd >= 0:
+        os.close(session.pidfd)
+        session.pidfd = -1
+    session.done.set()
+    announce(engine, session.container, "exec_die", execID=session.id, exitCode=str(session.code))
+    finished = [item for item in engine.execs.values() if item.code is not None]
+    for old in finished[:-512]:
+        del engine.execs[old.id]
+
+
+async def resize(engine: Engine, identifier: str, rows: int, columns: int) -> None:
+    """Sets the terminal size of a container or exec, by id."""
+    try:
+        await engine.keeper.call("resize", id=identifier, rows=rows, columns=columns)
+    except RuntimeFailure as error:
+        raise Conflict(str(error)) from error
+
+
+async def run_probe(engine: Engine, container: Container, args: list[str], timeout: float) -> tuple[int, bytes]:
+    """Runs a health probe. Returns (exit code, output); a probe over time is killed and gives -1."""
+    config = {"Cmd": args, "AttachStdout": True, "AttachStderr": True}
+    try:
+        session = create(engine, container, config)
+        streams = await start(engine, session)
+    except (RuntimeFailure, Conflict) as error:
+        return 1, str(error).encode()
+    output = bytearray()
+    loop = asyncio.get_running_loop()
+
+    def read(fd: int) -> None:
+        data = os.read(fd, 4096)
+        if data:
+            output.extend(data[: max(0, 8192 - len(output))])
+        else:
+            loop.remove_reader(fd)
+
+    outputs = (streams.stdout, streams.stderr)
+    for fd in outputs:
+        os.set_blocking(fd, False)
+        loop.add_reader(fd, read, fd)
+    try:
+        await asyncio.wait_for(session.done.wait(), timeout)
+        code = session.code if session.code is not None else -1
+    except TimeoutError:
+        if session.pidfd >= 0:
+            signal.pidfd_send_signal(session.pidfd, signal.SIGKILL)
+        code = -1
+        output[:] = f"Health check exceeded timeout ({timeout:g}s)".encode()
+    finally:
+        for fd in outputs:
+            loop.remove_reader(fd)
+        _close(streams)
+    return code, bytes(output)

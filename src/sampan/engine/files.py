@@ -1,0 +1,196 @@
+"""A container's file system from outside: its root by descriptor, cp, export, diff, commit."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from typing import IO, Any
+
+from sampan.engine.container import Container, timestamp
+from sampan.engine.engine import Engine
+from sampan.engine.errors import BadRequest, Forbidden, NotFound
+from sampan.images import archive, pack
+from sampan.images.errors import ImageError
+from sampan.images.extract import Extractor
+from sampan.images.store import Image
+from sampan.linux import mount, openat2
+
+
+def lower_root(engine: Engine, image: Image) -> int:
+    """A descriptor of an image's file system, read-only and mounted nowhere."""
+    directories = engine.images.lower_directories(image)
+    if len(directories) == 1:
+        return os.open(directories[0], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    return mount.overlay(directories, None, None)
+
+
+def root(engine: Engine, container: Container, write: bool = False) -> int:
+    """A descriptor of the container's root: the live one, or an overlay nobody else sees."""
+    if container.running:
+        return os.open(f"/proc/{container.state['Pid']}/root", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    directory = engine.directory(container)
+    lower = engine.images.lower_directories(engine.images.get(container.image))
+    if write:
+        return mount.overlay(lower, f"{directory}/upper", f"{directory}/work")
+    return mount.overlay([f"{directory}/upper", *lower], None, None)
+
+
+def _locate(engine: Engine, container: Container, path: str, write: bool) -> tuple[int, str, bool]:
+    """(root descriptor, path inside it, read-only): inside a volume when the path leads into one.
+
+    A running container's root shows its mounts already; for a stopped one the longest mount that
+    contains the path is opened instead.
+    """
+    normal = os.path.normpath("/" + path.lstrip("/"))
+    rows = [row for row in container.mounts if row["Type"] in ("volume", "bind")]
+    inside = [row for row in rows if normal == row["Destination"] or normal.startswith(row["Destination"] + "/")]
+    best = max(inside, key=lambda row: len(row["Destination"]), default=None)
+    read_only = not best["RW"] if best else bool(container.host_config.get("ReadonlyRootfs"))
+    if container.running or best is None:
+        return root(engine, container, write), path, read_only
+    source = best["Source"]
+    if not os.path.isdir(source):
+        return (
+            os.open(os.path.dirname(source), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC),
+            os.path.basename(source),
+            read_only,
+        )
+    fd = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    return fd, normal[len(best["Destination"]) :] or "/", read_only
+
+
+def path_stat(engine: Engine, container: Container, path: str) -> dict[str, Any]:
+    """The object of X-Docker-Container-Path-Stat. Raises NotFound."""
+    rootfd, inner, _ = _locate(engine, container, path, write=False)
+    try:
+        parent, _, name = inner.rstrip("/").rpartition("/")
+        directory = openat2.open_in_root(rootfd, parent or ".", os.O_PATH | os.O_DIRECTORY)
+        try:
+            info = os.stat(name or ".", dir_fd=directory, follow_symlinks=False)
+            if stat.S_ISLNK(info.st_mode) and path.endswith("/"):
+                info = os.fstat(openat2.open_in_root(rootfd, inner))
+            link = os.readlink(name, dir_fd=directory) if stat.S_ISLNK(info.st_mode) else ""
+        finally:
+            os.close(directory)
+    except OSError:
+        raise NotFound(f"Could not find the file {path} in container {container.name}") from None
+    finally:
+        os.close(rootfd)
+    return {
+        "name": os.path.basename(path.rstrip("/")) or "/",
+        "size": info.st_size,
+        "mode": _go_mode(info.st_mode),
+        "mtime": timestamp(info.st_mtime_ns),
+        "linkTarget": link,
+    }
+
+
+def _go_mode(mode: int) -> int:
+    """Go's os.FileMode bits of a stat mode, as the API sends them."""
+    value = mode & 0o777
+    kinds = {stat.S_IFDIR: 1 << 31, stat.S_IFLNK: 1 << 27, stat.S_IFBLK: 1 << 26, stat.S_IFIFO: 1 << 25,
+             stat.S_IFSOCK: 1 << 24, stat.S_IFCHR: 1 << 26 | 1 << 21}  # fmt: skip
+    value |= kinds.get(stat.S_IFMT(mode), 0)
+    for bit, go in ((stat.S_ISUID, 1 << 23), (stat.S_ISGID, 1 << 22), (stat.S_ISVTX, 1 << 20)):
+        value |= go if mode & bit else 0
+    return value
+
+
+def get_archive(engine: Engine, container: Container, path: str, out: IO[bytes]) -> None:
+    """Writes what is at `path` as a tar whose members start with its last component."""
+    rootfd, inner, _ = _locate(engine, container, path, write=False)
+    try:
+        if path.endswith(("/", "/.")):
+            inner = _follow(rootfd, inner)
+        pack.pack_tree(rootfd, inner, out, os.path.basename(path.rstrip("/")) or ".")
+    except OSError as error:
+        raise NotFound(f"Could not find the file {path} in container {container.name}") from error
+    finally:
+        os.close(rootfd)
+
+
+def _follow(rootfd: int, path: str) -> str:
+    fd = openat2.open_in_root(rootfd, path)
+    try:
+        return path if not stat.S_ISLNK(os.fstat(fd).st_mode) else os.readlink(path)
+    finally:
+        os.close(fd)
+
+
+def put_archive(engine: Engine, container: Container, path: str, stream: IO[bytes], keep_type: bool) -> None:
+    """Extracts a tar into the directory `path`. Raises NotFound, BadRequest, Forbidden (read-only)."""
+    rootfd, inner, read_only = _locate(engine, container, path, write=True)
+    try:
+        try:
+            target = openat2.open_in_root(rootfd, inner, os.O_RDONLY | os.O_DIRECTORY)
+        except NotADirectoryError:
+            raise BadRequest("extraction point is not a directory") from None
+        except OSError:
+            raise NotFound(f"Could not find the file {path} in container {container.name}") from None
+        try:
+            if read_only:
+                raise Forbidden("container rootfs is marked read-only")
+            Extractor(target, keep_type=keep_type).extract(stream)
+        except ImageError as error:
+            raise BadRequest(str(error)) from error
+        finally:
+            os.close(target)
+    finally:
+        os.close(rootfd)
+
+
+def export(engine: Engine, container: Container, out: IO[bytes]) -> None:
+    """Writes the container's own file system (without volumes) as a tar."""
+    directory = engine.directory(container)
+    lower = engine.images.lower_directories(engine.images.get(container.image))
+    rootfd = mount.overlay([f"{directory}/upper", *lower], None, None)
+    try:
+        pack.pack_tree(rootfd, "/", out)
+    finally:
+        os.close(rootfd)
+
+
+# What the engine itself puts into every root as mountpoints is no change by the user.
+_OURS = ("/dev", "/proc", "/sys", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/sbin/docker-init")
+
+
+def changes(engine: Engine, container: Container) -> list[dict[str, Any]]:
+    """The rows of `docker diff`."""
+    lowerfd = lower_root(engine, engine.images.get(container.image))
+    try:
+        rows = list(pack.changes(f"{engine.directory(container)}/upper", lowerfd))
+    finally:
+        os.close(lowerfd)
+    ours = {row["Destination"] for row in container.mounts} | set(_OURS)
+    kept = [(path, kind) for path, kind in rows if not any(path == o or path.startswith(f"{o}/") for o in ours)]
+    parents = {os.path.dirname(path) for path, _ in kept}
+    return [
+        {"Path": path, "Kind": kind}
+        for path, kind in kept
+        if kind != 0 or path in parents or not any(o.startswith(f"{path}/") for o in ours)
+    ]
+
+
+def commit(engine: Engine, container: Container, name: str, comment: str, config: dict[str, Any]) -> Image:
+    """Makes an image of the container's changes on top of its image."""
+    merged = {**(engine.images.get(container.image).config.get("config") or {})}
+    keys = (
+        "Cmd",
+        "Entrypoint",
+        "Env",
+        "ExposedPorts",
+        "Labels",
+        "StopSignal",
+        "User",
+        "Volumes",
+        "WorkingDir",
+        "Healthcheck",
+    )
+    for source in (container.config, config):
+        merged |= {key: source[key] for key in keys if source.get(key)}
+    base = engine.images.get(container.image)
+    with tempfile.TemporaryFile(dir=engine.data_root) as file:
+        pack.pack_layer(f"{engine.directory(container)}/upper", file)
+        file.seek(0)
+        return archive.add_layer(engine.images, base, file, merged, comment or "sampan commit", name)

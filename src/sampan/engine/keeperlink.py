@@ -1,0 +1,110 @@
+"""The engine's hold on the keeper: found or started, lost and replaced, containers handed over."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from sampan.engine.container import Container
+from sampan.keeper import main as keeper_main
+from sampan.keeper.client import KeeperClient, KeeperGone, Reply
+
+
+class KeeperLink:
+    """Keeps a connection to a live keeper and makes a new one when it dies."""
+
+    def __init__(
+        self,
+        socket_path: str,
+        on_exit: Callable[[dict[str, Any]], None],
+        running: Callable[[], list[Container]],
+    ) -> None:
+        self._path = socket_path
+        self._on_exit = on_exit
+        self._running = running
+        self._client: KeeperClient | None = None
+        self._ready = asyncio.Lock()
+        self._closing = False
+        self._revival: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Connects, starting a keeper when none listens, and hands over what an old one left."""
+        async with self._ready:
+            if self._client is not None or self._closing:
+                return
+            client = KeeperClient(self._on_exit, self._lost)
+            try:
+                client.connect(self._path)
+            except OSError:
+                await asyncio.to_thread(keeper_main.launch, self._path)
+                client.connect(self._path)
+            self._client = client
+        await self._hand_over(client)
+
+    async def _hand_over(self, client: KeeperClient) -> None:
+        reply, _ = await client.call("list")
+        known = {task["id"] for task in reply["tasks"]}
+        for container in self._running():
+            if container.id in known:
+                await self._take_hold(client, container)
+            elif container.held:
+                await client.call("adopt", list(container.held), **container.handover)
+
+    async def _take_hold(self, client: KeeperClient, container: Container) -> None:
+        if container.held:
+            return
+        reply, fds = await client.call("hold", id=container.id)
+        self.keep(container, reply, fds)
+
+    @staticmethod
+    def keep(container: Container, reply: dict[str, Any], fds: list[int]) -> None:
+        """Remembers a container's descriptors, so that another keeper can go on with them."""
+        keys = ("id", "pid", "start_time", "directory", "tty", "log", "streams", "has_stdin")
+        container.handover = {key: reply[key] for key in keys}
+        container.held = fds
+
+    async def call(self, op: str, fds: list[int] | None = None, **arguments: Any) -> Reply:
+        """A request to the keeper; one that breaks because the keeper died is not repeated."""
+        await self.open()
+        if self._client is None:
+            raise KeeperGone("the engine is shutting down")
+        return await self._client.call(op, fds, **arguments)
+
+    def _lost(self) -> None:
+        self._client = None
+        if not self._closing:
+            self._revival = asyncio.get_running_loop().create_task(self._revive())
+
+    async def _revive(self) -> None:
+        for delay in (0.0, 0.1, 0.5, 2.0, 5.0):
+            await asyncio.sleep(delay)
+            try:
+                await self.open()
+                return
+            except (OSError, KeeperGone) as error:
+                print(f"sampand: can't restart the keeper: {error}", file=sys.stderr)
+
+    async def close(self) -> None:
+        """Lets go of the keeper; one that has nothing to keep ends too."""
+        self._closing = True
+        client, self._client = self._client, None
+        if client is not None:
+            try:
+                await asyncio.wait_for(client.call("stop"), 2)
+            except (KeeperGone, TimeoutError):
+                pass
+            client.close()
+
+
+def release(container: Container) -> None:
+    """Closes the descriptors kept of a container that has ended."""
+    for fd in container.held:
+        try:
+            os.close(fd)
+        except OSError:
+            pass
+    container.held = []
+    container.handover = {}

@@ -1,0 +1,405 @@
+"""Start, stop, kill, pause, wait, remove: the states of a container and the ways between them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import time
+from typing import Any
+
+from sampan.engine import health, keeperlink, mounts, spec
+from sampan.engine.container import ZERO_TIME, Container, timestamp
+from sampan.engine.creation import announce, init_binary
+from sampan.engine.engine import Engine
+from sampan.engine.errors import BadRequest, Conflict, EngineError, NotFound, NotModified
+from sampan.keeper.client import KeeperGone
+from sampan.linux.cgroup import Cgroup
+from sampan.runtime.errors import RuntimeFailure
+
+_RESTART_DELAY, _RESTART_DELAY_MAX, _STEADY_SECONDS = 0.1, 60.0, 10.0
+
+
+async def start(engine: Engine, container: Container) -> None:
+    """Starts a container. Raises NotModified when it runs, BadRequest when its program can't."""
+    async with container.lock:
+        if container.removed:
+            raise NotFound(f"No such container: {container.id}")
+        if container.state["Paused"]:
+            raise Conflict("cannot start a paused container, try unpause instead")
+        if container.running:
+            raise NotModified("already started")
+        await _start(engine, container)
+
+
+async def _start(engine: Engine, container: Container) -> None:
+    directory = engine.directory(container)
+    container.stopped_by_user = False
+    try:
+        request = _request(engine, container, directory)
+        reply, fds = await engine.keeper.call(
+            "start",
+            id=container.id,
+            request=request,
+            directory=directory,
+            stdin=bool(container.config.get("OpenStdin")),
+            log=_log_options(container),
+        )
+    except (RuntimeFailure, EngineError, OSError, KeeperGone) as error:
+        _start_failed(engine, container, error)
+        raise
+    keeperlink.KeeperLink.keep(container, reply, fds)
+    container.start_time = reply["start_time"]
+    container.state |= {"Pid": reply["pid"], "StartedAt": timestamp(time.time_ns()), "ExitCode": 0, "Error": "",
+                        "OOMKilled": False}  # fmt: skip
+    container.set_status("running")
+    engine.save(container)
+    health.begin(engine, container)
+    announce(engine, container, "start")
+
+
+def _start_failed(engine: Engine, container: Container, error: Exception) -> None:
+    code = error.exit_code if isinstance(error, RuntimeFailure) else 128
+    container.state |= {"ExitCode": code, "Error": str(error), "Pid": 0}
+    container.set_status("created" if container.state["StartedAt"] == ZERO_TIME else "exited")
+    engine.save(container)
+    Cgroup(container.cgroup).remove()
+    if container.host_config.get("AutoRemove"):
+        engine.background(remove(engine, container, force=True, volumes=True))
+
+
+def _request(engine: Engine, container: Container, directory: str) -> dict[str, Any]:
+    host = container.host_config
+    init = init_binary() if host.get("Init") else None
+    joins: dict[str, str] = {"cgroup": "host" if host.get("CgroupnsMode") == "host" else ""}
+    joins["uts"] = "host" if host.get("UTSMode") == "host" or host.get("NetworkMode") == "host" else ""
+    for kind, key, file in (("network", "NetworkMode", "net"), ("pid", "PidMode", "pid"), ("ipc", "IpcMode", "ipc")):
+        mode = host.get(key) or ""
+        joins[kind] = "host" if mode == "host" else ""
+        if mode.startswith("container:"):
+            other = engine.find(mode[10:])
+            if not other.running:
+                raise Conflict(f"cannot join the {kind} namespace of a non running container: {other.name}")
+            joins[kind] = f"/proc/{other.state['Pid']}/ns/{file}"
+    entries = mounts.specification(container, directory, engine.volumes, init)
+    request = spec.build(container, entries, joins)
+    if init:
+        request["spec"]["process"]["args"] = ["/sbin/docker-init", "--", *request["spec"]["process"]["args"]]
+    image = engine.images.get(container.image)
+    request["overlay"] = {
+        "lower": engine.images.lower_directories(image),
+        "upper": f"{directory}/upper",
+        "work": f"{directory}/work",
+    }
+    request["where"] = f"{directory}/rootfs"
+    return request
+
+
+def _log_options(container: Container) -> dict[str, int]:
+    config = container.host_config["LogConfig"]
+    options = config.get("Config") or {}
+    if config["Type"] == "none":
+        return {"max_size": 1 << 20, "max_files": 2}  # only what attached clients still have to read
+    try:
+        size = parse_size(options.get("max-size", "0"))
+        return {"max_size": max(size, 0), "max_files": int(options.get("max-file", "1"))}
+    except ValueError as error:
+        raise BadRequest(f"invalid log option: {error}") from error
+
+
+def parse_size(text: str) -> int:
+    """Bytes of "10m", "1g", "-1". Raises ValueError."""
+    text = text.strip().lower().removesuffix("b").removesuffix("i")
+    unit = {"k": 10, "m": 20, "g": 30, "t": 40}.get(text[-1:], 0)
+    return int(float(text[:-1] if unit else text) * (1 << unit))
+
+
+def exit_code(status: int) -> int:
+    """The shell's exit code of a wait status."""
+    if os.WIFSIGNALED(status):
+        return 128 + os.WTERMSIG(status)
+    return os.waitstatus_to_exitcode(status)
+
+
+def exited(engine: Engine, container: Container, status: int, moment: int) -> None:
+    """Called once when a container's init has ended, whoever noticed."""
+    if not container.running:
+        return
+    group = Cgroup(container.cgroup)
+    code = exit_code(status)
+    container.state |= {
+        "Pid": 0,
+        "ExitCode": code,
+        "OOMKilled": group.oom_kills() > 0,
+        "FinishedAt": timestamp(moment or time.time_ns()),
+    }
+    container.set_status("exited")
+    health.end(container)
+    keeperlink.release(container)
+    try:
+        group.remove()
+    except OSError:
+        engine.background(_remove_group_later(group))
+    restart = _restart_delay(container, code)
+    if restart is not None:
+        container.set_status("restarting")
+        container.restart_count += 1
+    engine.save(container)
+    if container.state["OOMKilled"]:
+        announce(engine, container, "oom")
+    announce(engine, container, "die", exitCode=str(code))
+    if container.host_config.get("AutoRemove"):
+        engine.background(remove(engine, container, force=True, volumes=True))
+    _resolve(container.exit_waiters, code)
+    if restart is not None:
+        task = engine.background(_restart_later(engine, container, restart))
+        container.tasks.add(task)
+        task.add_done_callback(container.tasks.discard)
+
+
+async def _remove_group_later(group: Cgroup) -> None:
+    for _ in range(50):
+        await asyncio.sleep(0.1)
+        try:
+            group.remove()
+            return
+        except OSError:
+            continue
+
+
+def _resolve(waiters: list[asyncio.Future[int]], code: int) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(code)
+    waiters.clear()
+
+
+def _restart_delay(container: Container, code: int) -> float | None:
+    """Seconds until the restart policy starts it again, or None."""
+    policy = container.host_config.get("RestartPolicy") or {}
+    name = policy.get("Name") or "no"
+    if container.stopped_by_user or name == "no":
+        return None
+    if name == "on-failure":
+        limit = policy.get("MaximumRetryCount") or 0
+        if code == 0 or (limit and container.restart_count >= limit):
+            return None
+    return float(min(_RESTART_DELAY * 2 ** min(container.restart_count, 10), _RESTART_DELAY_MAX))
+
+
+async def _restart_later(engine: Engine, container: Container, delay: float) -> None:
+    await asyncio.sleep(delay)
+    async with container.lock:
+        if container.removed or container.state["Status"] != "restarting":
+            return
+        try:
+            await _start(engine, container)
+        except (RuntimeFailure, EngineError, OSError, KeeperGone):
+            return
+
+
+def resume_policy(engine: Engine, container: Container) -> None:
+    """After a start of the daemon: starts again what its restart policy wants running."""
+    name = (container.host_config.get("RestartPolicy") or {}).get("Name") or "no"
+    status = container.state["Status"]
+    if status == "restarting" or (name == "always" and status == "exited" and not container.stopped_by_user):
+        container.set_status("restarting")
+        engine.background(_restart_later(engine, container, 0.0))
+    elif container.host_config.get("AutoRemove") and status in ("exited", "dead"):
+        engine.background(remove(engine, container, force=True, volumes=True))
+
+
+def signal_number(text: str) -> int:
+    """A signal by name or number: "TERM", "SIGRTMIN+3", "9". Raises BadRequest."""
+    name = text.upper().removeprefix("SIG")
+    if name.isdecimal() and 0 < int(name) < signal.NSIG:
+        return int(name)
+    base, plus, offset = name.partition("+")
+    if base == "RTMIN" and (not plus or offset.isdecimal()):
+        return int(signal.SIGRTMIN) + int(offset or 0)
+    base, minus, offset = name.partition("-")
+    if base == "RTMAX" and (not minus or offset.isdecimal()):
+        return int(signal.SIGRTMAX) - int(offset or 0)
+    try:
+        return int(signal.Signals[f"SIG{name}"])
+    except KeyError:
+        raise BadRequest(f"Invalid signal: {text}") from None
+
+
+def _signal(container: Container, number: int) -> None:
+    descriptor = container.held[0] if container.held else os.pidfd_open(container.state["Pid"])
+    try:
+        signal.pidfd_send_signal(descriptor, number)
+    except ProcessLookupError:
+        pass
+    finally:
+        if not container.held:
+            os.close(descriptor)
+
+
+async def kill(engine: Engine, container: Container, text: str) -> None:
+    """Sends a signal to the container's init. Raises Conflict when it does not run."""
+    number = signal_number(text or "KILL")
+    if not container.running:
+        raise Conflict(f"cannot kill container: {container.id}: container {container.id} is not running")
+    if number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        container.stopped_by_user = True
+    waiter = _exit_future(container) if number == signal.SIGKILL else None
+    if number == signal.SIGKILL and container.state["Paused"]:
+        await unpause(engine, container)
+    _signal(container, number)
+    announce(engine, container, "kill", signal=str(number))
+    if waiter is not None:
+        await asyncio.wait_for(waiter, 30)
+
+
+def _exit_future(container: Container) -> asyncio.Future[int]:
+    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    container.exit_waiters.append(future)
+    return future
+
+
+async def stop(engine: Engine, container: Container, timeout: int | None, text: str = "") -> None:
+    """Asks with the stop signal, then kills after `timeout` seconds (negative: waits for ever)."""
+    if container.state["Status"] == "restarting":
+        container.stopped_by_user = True
+        container.set_status("exited")
+        engine.save(container)
+        return
+    if not container.running:
+        raise NotModified("already stopped")
+    number = signal_number(text or container.config.get("StopSignal") or "TERM")
+    if timeout is None:
+        given = container.config.get("StopTimeout")
+        timeout = 10 if given is None else int(given)
+    container.stopped_by_user = True
+    waiter = _exit_future(container)
+    if container.state["Paused"]:
+        await unpause(engine, container)
+    _signal(container, number)
+    announce(engine, container, "kill", signal=str(number))
+    try:
+        await asyncio.wait_for(asyncio.shield(waiter), None if timeout < 0 else timeout)
+    except TimeoutError:
+        if container.running:
+            _signal(container, signal.SIGKILL)
+            announce(engine, container, "kill", signal=str(int(signal.SIGKILL)))
+        await waiter
+    announce(engine, container, "stop")
+    engine.save(container)
+
+
+async def restart(engine: Engine, container: Container, timeout: int | None, text: str = "") -> None:
+    """Stops it if it runs, and starts it."""
+    try:
+        await stop(engine, container, timeout, text)
+    except NotModified:
+        pass
+    await start(engine, container)
+    announce(engine, container, "restart")
+
+
+async def pause(engine: Engine, container: Container) -> None:
+    """Freezes every process of the container."""
+    if not container.running:
+        raise Conflict(f"Container {container.id} is not running")
+    if container.state["Paused"]:
+        raise Conflict(f"Container {container.id} is already paused")
+    await asyncio.to_thread(Cgroup(container.cgroup).freeze, True)
+    container.set_status("paused")
+    engine.save(container)
+    announce(engine, container, "pause")
+
+
+async def unpause(engine: Engine, container: Container) -> None:
+    """Lets a paused container go on."""
+    if not container.state["Paused"]:
+        raise Conflict(f"Container {container.id} is not paused")
+    await asyncio.to_thread(Cgroup(container.cgroup).freeze, False)
+    container.set_status("running")
+    engine.save(container)
+    announce(engine, container, "unpause")
+
+
+def wait(engine: Engine, container: Container, condition: str) -> asyncio.Future[int]:
+    """A future of the exit code: "not-running" (now or later), "next-exit" or "removed"."""
+    if condition not in ("", "not-running", "next-exit", "removed"):
+        raise BadRequest(f'invalid condition: "{condition}"')
+    if condition == "removed":
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        container.remove_waiters.append(future)
+        return future
+    future = _exit_future(container)
+    if condition != "next-exit" and not container.running and container.state["Status"] != "restarting":
+        _resolve([future], container.state["ExitCode"])
+    return future
+
+
+async def remove(engine: Engine, container: Container, force: bool = False, volumes: bool = False) -> None:
+    """Deletes a container, its writable layer and logs; with `volumes` its anonymous volumes too."""
+    if container.running and not force:
+        raise Conflict(
+            f'cannot remove container "/{container.name}": container is running: stop the container before removing or force remove'
+        )
+    if container.removed:
+        return
+    container.stopped_by_user = True
+    for task in list(container.tasks):
+        task.cancel()
+    if container.running:
+        await kill(engine, container, "KILL")
+    async with container.lock:
+        if container.removed:
+            return
+        container.removed = True
+        engine.containers.pop(container.id, None)
+        engine.store.delete("container", container.id)
+        directory = engine.directory(container)
+        await asyncio.to_thread(shutil.rmtree, directory, True)
+        if volumes:
+            _remove_volumes(engine, container)
+    announce(engine, container, "destroy")
+    _resolve(container.remove_waiters, container.state["ExitCode"])
+    _resolve(container.exit_waiters, container.state["ExitCode"])
+
+
+def _remove_volumes(engine: Engine, container: Container) -> None:
+    used = {row.get("Name") for other in engine.containers.values() for row in other.mounts}
+    for row in container.mounts:
+        name = row.get("Name")
+        if name and name not in used and engine.volumes.get(name).anonymous:
+            engine.volumes.remove(name)
+
+
+def rename(engine: Engine, container: Container, name: str) -> None:
+    """Gives a container another name. Raises Conflict, BadRequest."""
+    from sampan.engine.creation import _claim_name
+
+    if not name:
+        raise BadRequest("Neither old nor new names may be empty")
+    old = container.name
+    container.name = _claim_name(engine, name)
+    engine.save(container)
+    announce(engine, container, "rename", oldName=f"/{old}")
+
+
+def update(engine: Engine, container: Container, changes: dict[str, Any]) -> list[str]:
+    """Changes limits and restart policy, of a running container at once. Returns warnings."""
+    known = ("Memory", "MemorySwap", "MemoryReservation", "CpuShares", "CpuPeriod", "CpuQuota", "CpusetCpus",
+             "CpusetMems", "NanoCpus", "PidsLimit", "BlkioWeight", "RestartPolicy")  # fmt: skip
+    wanted = {key: value for key, value in changes.items() if key in known and value not in (None, 0, "", {})}
+    if wanted.get("RestartPolicy", {}).get("Name") == "":
+        del wanted["RestartPolicy"]
+    host = {**container.host_config, **wanted}
+    limits = spec.resources(host)
+    group = Cgroup(container.cgroup)
+    if container.running:
+        try:
+            group.apply(limits, devices=False)
+        except OSError as error:
+            raise EngineError(f"Cannot update container {container.id}: {error}") from error
+    container.host_config.update(wanted)
+    engine.save(container)
+    announce(engine, container, "update")
+    return group.warnings

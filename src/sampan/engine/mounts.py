@@ -1,0 +1,218 @@
+"""A container's mounts: Binds, Mounts, Tmpfs and the image's VOLUMEs, sorted out at create time."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from typing import Any
+
+from sampan.engine.container import Container
+from sampan.engine.errors import BadRequest, NotFound
+from sampan.images.extract import Extractor
+from sampan.images.pack import pack_tree
+from sampan.linux import openat2
+from sampan.volumes.local import LocalVolumes, VolumeError, VolumeNotFound
+
+_PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
+_MODES = ("ro", "rw", "z", "Z", "nocopy", "cached", "delegated", "consistent", *_PROPAGATIONS)
+
+
+def plan(config: dict[str, Any], host: dict[str, Any], volumes: LocalVolumes) -> list[dict[str, Any]]:
+    """The rows of `Mounts` for a new container; makes anonymous and missing named volumes.
+
+    Raises BadRequest for contradictions and NotFound... never: a missing volume is created.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+
+    def add(row: dict[str, Any], explicit: bool = True) -> None:
+        destination = os.path.normpath("/" + row["Destination"].lstrip("/"))
+        if destination == "/":
+            raise BadRequest("invalid volume specification: destination can't be '/'")
+        if not explicit and destination in rows:
+            return
+        if destination in rows:
+            raise BadRequest(f"Duplicate mount point: {destination}")
+        rows[destination] = {**row, "Destination": destination}
+
+    for text in host.get("Binds") or []:
+        add(_parse_bind(text, volumes))
+    for item in host.get("Mounts") or []:
+        add(_parse_mount(item, volumes))
+    for destination, options in (host.get("Tmpfs") or {}).items():
+        add({"Type": "tmpfs", "Source": "", "Destination": destination, "Mode": options, "RW": True,
+             "Propagation": ""})  # fmt: skip
+    for destination in config.get("Volumes") or {}:
+        path = os.path.normpath(destination)
+        if path not in rows:
+            volume = volumes.create("", {}, {})
+            add({"Type": "volume", "Name": volume.name, "Source": volume.path, "Destination": destination,
+                 "Driver": "local", "Mode": "", "RW": True, "Propagation": ""}, explicit=False)  # fmt: skip
+    return list(rows.values())
+
+
+def _parse_bind(text: str, volumes: LocalVolumes) -> dict[str, Any]:
+    parts = text.split(":")
+    if len(parts) > 3 or len(parts) < 2 or not all(parts[:2]):
+        raise BadRequest(f"invalid volume specification: '{text}'")
+    source, destination = parts[0], parts[1]
+    modes = parts[2].split(",") if len(parts) == 3 else []
+    for mode in modes:
+        if mode not in _MODES:
+            raise BadRequest(f"invalid mode: {parts[2]} in volume specification '{text}'")
+    if not destination.startswith("/"):
+        raise BadRequest(
+            f"invalid volume specification: '{text}': invalid mount path: '{destination}' mount path must be absolute"
+        )
+    row = {"Destination": destination, "Mode": ",".join(modes), "RW": "ro" not in modes,
+           "NoCopy": "nocopy" in modes}  # fmt: skip
+    propagation = next((mode for mode in modes if mode in _PROPAGATIONS), "")
+    if source.startswith("/"):
+        os.makedirs(source, 0o755, exist_ok=True) if not os.path.lexists(source) else None
+        return {**row, "Type": "bind", "Source": os.path.normpath(source), "Propagation": propagation or "rprivate"}
+    return {**row, **_volume(volumes, source, {}, {}), "Propagation": ""}
+
+
+def _volume(volumes: LocalVolumes, name: str, labels: dict[str, str], options: dict[str, str]) -> dict[str, Any]:
+    try:
+        volume = volumes.create(name, labels, options)
+    except VolumeError as error:
+        raise BadRequest(str(error)) from error
+    return {"Type": "volume", "Name": volume.name, "Source": volume.path, "Driver": "local"}
+
+
+def _parse_mount(item: dict[str, Any], volumes: LocalVolumes) -> dict[str, Any]:
+    kind, target, source = item.get("Type"), item.get("Target") or "", item.get("Source") or ""
+    if not target.startswith("/"):
+        raise BadRequest(
+            f"invalid mount config for type {kind!r}: invalid mount path: '{target}' mount path must be absolute"
+        )
+    row: dict[str, Any] = {"Destination": target, "Mode": "", "RW": not item.get("ReadOnly"), "Propagation": ""}
+    if kind == "bind":
+        bind = item.get("BindOptions") or {}
+        if not os.path.lexists(source):
+            if not bind.get("CreateMountpoint"):
+                raise BadRequest(f'invalid mount config for type "bind": bind source path does not exist: {source}')
+            os.makedirs(source, 0o755, exist_ok=True)
+        return {**row, "Type": "bind", "Source": source, "Propagation": bind.get("Propagation") or "rprivate",
+                "NonRecursive": bool(bind.get("NonRecursive"))}  # fmt: skip
+    if kind == "volume":
+        options = item.get("VolumeOptions") or {}
+        driver = options.get("DriverConfig") or {}
+        found = _volume(volumes, source, options.get("Labels") or {}, driver.get("Options") or {})
+        return {**row, **found, "NoCopy": bool(options.get("NoCopy")), "Subpath": options.get("Subpath") or ""}
+    if kind == "tmpfs":
+        options = item.get("TmpfsOptions") or {}
+        mode = [f"size={options['SizeBytes']}"] if options.get("SizeBytes") else []
+        mode += [f"mode={options['Mode']:o}"] if options.get("Mode") else []
+        return {**row, "Type": "tmpfs", "Source": "", "Mode": ",".join(mode)}
+    raise BadRequest(f"invalid mount config: mount type unknown: {kind!r}")
+
+
+def specification(
+    container: Container, directory: str, volumes: LocalVolumes, init: str | None
+) -> list[dict[str, Any]]:
+    """The `mounts` of the runtime specification, in the order in which they must be done."""
+    host = container.host_config
+    privileged = bool(host.get("Privileged"))
+    sysfs = "rw" if privileged else "ro"
+    shm = host.get("ShmSize") or 64 << 20
+    out: list[dict[str, Any]] = [
+        _fs("/proc", "proc", "nosuid", "noexec", "nodev"),
+        _fs("/dev", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
+        _fs("/dev/pts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
+        _fs("/sys", "sysfs", "nosuid", "noexec", "nodev", sysfs),
+        _fs("/sys/fs/cgroup", "cgroup", "nosuid", "noexec", "nodev", sysfs),
+        _fs("/dev/mqueue", "mqueue", "nosuid", "noexec", "nodev"),
+    ]
+    if host.get("IpcMode") == "host":
+        out.append({"destination": "/dev/shm", "type": "bind", "source": "/dev/shm", "options": ["rbind"]})
+    elif host.get("IpcMode") != "none":
+        out.append(_fs("/dev/shm", "tmpfs", "nosuid", "noexec", "nodev", "mode=1777", f"size={shm}"))
+    taken = {row["Destination"] for row in container.mounts}
+    for name in ("hostname", "hosts", "resolv.conf"):
+        if f"/etc/{name}" not in taken:
+            out.append({"destination": f"/etc/{name}", "type": "bind", "source": f"{directory}/{name}",
+                        "options": ["rbind", "rprivate"]})  # fmt: skip
+    if init:
+        out.append({"destination": "/sbin/docker-init", "type": "bind", "source": init, "options": ["bind", "ro"]})
+    for row in sorted(container.mounts, key=lambda item: item["Destination"].count("/")):
+        out.append(_entry(row, volumes))
+    return out
+
+
+def _fs(destination: str, kind: str, *options: str) -> dict[str, Any]:
+    return {"destination": destination, "type": kind, "source": kind, "options": list(options)}
+
+
+def _entry(row: dict[str, Any], volumes: LocalVolumes) -> dict[str, Any]:
+    if row["Type"] == "tmpfs":
+        given = [item for item in row["Mode"].split(",") if item]
+        return _fs(row["Destination"], "tmpfs", "nosuid", "nodev", "noexec", *given, *([] if row["RW"] else ["ro"]))
+    source = row["Source"]
+    if row["Type"] == "volume":
+        try:
+            source = volumes.get(row["Name"]).path
+        except VolumeNotFound as error:
+            raise NotFound(str(error)) from error
+        if row.get("Subpath"):
+            source = _subpath(source, row["Subpath"])
+    elif not os.path.lexists(source):
+        raise BadRequest(f'invalid mount config for type "bind": bind source path does not exist: {source}')
+    options = ["bind" if row.get("NonRecursive") else "rbind", row["Propagation"] or "rprivate"]
+    if not row["RW"]:
+        options += ["ro", "rro"]
+    return {"destination": row["Destination"], "type": "bind", "source": source, "options": options}
+
+
+def _subpath(volume: str, subpath: str) -> str:
+    """The directory inside a volume; a link in the volume can't lead out of it."""
+    root = os.open(volume, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fd = openat2.openat2(
+            root, subpath.strip("/"), os.O_PATH, resolve=openat2.RESOLVE_BENEATH | openat2.RESOLVE_NO_SYMLINKS
+        )
+    except OSError as error:
+        raise BadRequest(f"cannot access path {subpath!r} of the volume: {os.strerror(error.errno or 0)}") from error
+    finally:
+        os.close(root)
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
+
+
+def copy_up(container: Container, rootfd: int) -> None:
+    """Fills empty volumes with what the image has at their place, owner and mode of the top included."""
+    for row in container.mounts:
+        if row["Type"] != "volume" or row.get("NoCopy") or row.get("Subpath") or os.listdir(row["Source"]):
+            continue
+        try:
+            fd = openat2.open_in_root(rootfd, row["Destination"], os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            continue
+        try:
+            _copy_tree(fd, row["Source"])
+        finally:
+            os.close(fd)
+
+
+def _copy_tree(source: int, target: str) -> None:
+    info = os.fstat(source)
+    reader, writer = os.pipe()
+
+    def pack() -> None:
+        with os.fdopen(writer, "wb") as out:
+            pack_tree(source, "/", out)
+
+    packer = threading.Thread(target=pack)
+    packer.start()
+    fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with os.fdopen(reader, "rb") as stream:
+            Extractor(fd).extract(stream)
+        os.fchown(fd, info.st_uid, info.st_gid)
+        os.fchmod(fd, stat.S_IMODE(info.st_mode))
+    finally:
+        os.close(fd)
+        packer.join()

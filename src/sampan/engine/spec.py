@@ -1,0 +1,282 @@
+"""From the API's Config and HostConfig to a runtime specification."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+from typing import Any
+
+from sampan.engine.container import Container
+from sampan.engine.errors import BadRequest
+from sampan.linux import caps, seccomp
+from sampan.runtime import seccomp_default
+from sampan.runtime.process import DEFAULT_PATH
+
+DEFAULT_CAPABILITIES = [
+    f"CAP_{name}"
+    for name in [
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FSETID",
+        "FOWNER",
+        "MKNOD",
+        "NET_RAW",
+        "SETGID",
+        "SETUID",
+        "SETFCAP",
+        "SETPCAP",
+        "NET_BIND_SERVICE",
+        "SYS_CHROOT",
+        "KILL",
+        "AUDIT_WRITE",
+    ]
+]
+MASKED_PATHS = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+]
+READONLY_PATHS = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+_DEVICE_RULES = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)]
+_NAMESPACED_SYSCTLS = re.compile(
+    r"kernel\.(msg(max|mnb|mni)|sem|shm(all|max|mni|_rmid_forced)|hostname|domainname)|fs\.mqueue\..+|net\..+"
+)
+
+
+def capability_sets(host: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """(capabilities, those asked for by name) from Privileged, CapAdd, CapDrop. Raises BadRequest."""
+    add = [_capability(name) for name in host.get("CapAdd") or []]
+    drop = [_capability(name) for name in host.get("CapDrop") or []]
+    everything = [f"CAP_{name}" for name in caps.NAMES]
+    permitted = caps.current()[1]
+    if host.get("Privileged"):
+        wanted = everything
+    else:
+        wanted = everything if "ALL" in add else [] if "ALL" in drop else list(DEFAULT_CAPABILITIES)
+        wanted = [name for name in wanted if name not in drop]
+        wanted += [name for name in add if name != "ALL" and name not in wanted]
+    available = [name for name in wanted if permitted >> caps.NUMBER[name] & 1]
+    return available, [name for name in add if name in available and "ALL" not in add]
+
+
+def _capability(name: str) -> str:
+    upper = name.upper()
+    if upper == "ALL":
+        return upper
+    full = upper if upper.startswith("CAP_") else f"CAP_{upper}"
+    if full not in caps.NUMBER:
+        raise BadRequest(f'invalid capability: "{name}": unknown capability: "{full}"')
+    return full
+
+
+def security_options(host: dict[str, Any]) -> dict[str, str]:
+    """SecurityOpt by name. Raises BadRequest for one that is unknown."""
+    found: dict[str, str] = {}
+    for option in host.get("SecurityOpt") or []:
+        key, _, value = option.replace(":", "=", 1).partition("=") if "=" not in option else option.partition("=")
+        if key not in ("no-new-privileges", "seccomp", "apparmor", "label", "systempaths", "writable-cgroups"):
+            raise BadRequest(f"invalid --security-opt: {option!r}")
+        found[key] = value or "true"
+    return found
+
+
+def build(container: Container, mounts: list[dict[str, Any]], joins: dict[str, str]) -> dict[str, Any]:
+    """The keeper's request without "overlay" and "where". `joins`: namespace → path, "host" or ""."""
+    config, host = container.config, container.host_config
+    options = security_options(host)
+    privileged = bool(host.get("Privileged"))
+    sets, explicit = capability_sets(host)
+    process = {
+        "terminal": container.tty,
+        "args": command(config),
+        "env": environment(container),
+        "cwd": config.get("WorkingDir") or "/",
+        "user": {"username": config.get("User") or "", "additionalGroups": host.get("GroupAdd") or []},
+        "capabilities": {"bounding": sets, "effective": sets, "permitted": sets, "nonRootAmbient": explicit},
+        "noNewPrivileges": options.get("no-new-privileges") == "true",
+        "rlimits": [
+            {"type": f"RLIMIT_{item['Name'].upper()}", "soft": item["Soft"], "hard": item["Hard"]}
+            for item in host.get("Ulimits") or []
+        ],
+    }
+    if host.get("OomScoreAdj"):
+        process["oomScoreAdj"] = host["OomScoreAdj"]
+    rows, columns = host.get("ConsoleSize") or (0, 0)
+    if rows and columns:
+        process["consoleSize"] = {"height": rows, "width": columns}
+    namespaces = [{"type": "mount"}]
+    for kind, path in joins.items():
+        if path != "host":
+            namespaces.append({"type": kind, "path": path} if path else {"type": kind})
+    unmasked = privileged or options.get("systempaths") == "unconfined"
+    masked, readonly = host.get("MaskedPaths"), host.get("ReadonlyPaths")
+    spec: dict[str, Any] = {
+        "ociVersion": "1.2.0",
+        "process": process,
+        "root": {"path": "rootfs", "readonly": bool(host.get("ReadonlyRootfs"))},
+        "mounts": mounts,
+        "linux": {
+            "namespaces": namespaces,
+            "resources": resources(host),
+            "maskedPaths": [] if unmasked else MASKED_PATHS if masked is None else masked,
+            "readonlyPaths": [] if unmasked else READONLY_PATHS if readonly is None else readonly,
+            "sysctl": sysctls(host),
+            "devices": [_device(item) for item in host.get("Devices") or []],
+        },
+    }
+    if joins.get("uts") != "host":
+        spec["hostname"] = config.get("Hostname") or ""
+        spec["domainname"] = config.get("Domainname") or ""
+    return {"spec": spec, "cgroup": container.cgroup, "seccomp": seccomp_program(options, privileged, sets)}
+
+
+def seccomp_program(options: dict[str, str], privileged: bool, capabilities: list[str]) -> str | None:
+    """The filter in base64, or None for unconfined. Raises BadRequest for a bad profile."""
+    wanted = options.get("seccomp", "unconfined" if privileged else "builtin")
+    if wanted == "unconfined":
+        return None
+    if wanted in ("builtin", "default"):
+        return base64.b64encode(seccomp_default.compiled(tuple(capabilities))).decode()
+    try:
+        profile = json.loads(wanted)
+        return base64.b64encode(seccomp.compile_filter(_docker_profile(profile, capabilities))).decode()
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BadRequest(f"decoding seccomp profile failed: {error}") from error
+
+
+def _docker_profile(profile: dict[str, Any], capabilities: list[str]) -> dict[str, Any]:
+    """A profile in Docker's form (archMap, includes, excludes) as the runtime specification's."""
+    rules = []
+    for rule in profile.get("syscalls") or []:
+        includes, excludes = rule.get("includes") or {}, rule.get("excludes") or {}
+        if any(cap not in capabilities for cap in includes.get("caps") or []):
+            continue
+        if any(cap in capabilities for cap in excludes.get("caps") or []):
+            continue
+        if includes.get("arches") and not {"amd64", "x86_64"} & set(includes["arches"]):
+            continue
+        rules.append({**rule, "names": rule.get("names") or [rule["name"]]})
+    return {**profile, "syscalls": rules}
+
+
+def command(config: dict[str, Any]) -> list[str]:
+    """The argument vector: Entrypoint then Cmd. Raises BadRequest when there is none."""
+    args = [*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])]
+    if not args:
+        raise BadRequest("no command specified")
+    return args
+
+
+def environment(container: Container) -> list[str]:
+    """PATH, HOSTNAME and TERM first, then what image and user set; a later one wins."""
+    merged = {"PATH": DEFAULT_PATH, "HOSTNAME": container.config.get("Hostname") or ""}
+    if container.tty:
+        merged["TERM"] = "xterm"
+    for item in container.config.get("Env") or []:
+        name, equals, value = item.partition("=")
+        if equals:
+            merged[name] = value
+        else:
+            merged.pop(name, None)
+    return [f"{name}={value}" for name, value in merged.items()]
+
+
+def sysctls(host: dict[str, Any]) -> dict[str, str]:
+    """Kernel parameters, only those of the container's own namespaces. Raises BadRequest."""
+    wanted: dict[str, str] = host.get("Sysctls") or {}
+    for name in wanted:
+        if not _NAMESPACED_SYSCTLS.fullmatch(name):
+            raise BadRequest(f"sysctl {name!r} is not allowed: it belongs to no namespace of the container")
+        if name.startswith("net.") and host.get("NetworkMode") == "host":
+            raise BadRequest(f"sysctl {name!r} not allowed in host network namespace")
+    return {key: str(value) for key, value in wanted.items()}
+
+
+def _device(item: dict[str, Any]) -> dict[str, Any]:
+    source = item["PathOnHost"]
+    try:
+        info = os.stat(source)
+    except OSError as error:
+        raise BadRequest(
+            f"error gathering device information while adding custom device {source!r}: {error.strerror}"
+        ) from error
+    kind = "c" if info.st_mode & 0o170000 == 0o020000 else "b" if info.st_mode & 0o170000 == 0o060000 else ""
+    if not kind:
+        raise BadRequest(f"error gathering device information while adding custom device {source!r}: not a device node")
+    return {
+        "path": item.get("PathInContainer") or source,
+        "type": kind,
+        "major": os.major(info.st_rdev),
+        "minor": os.minor(info.st_rdev),
+        "fileMode": info.st_mode & 0o777,
+        "uid": info.st_uid,
+        "gid": info.st_gid,
+        "access": item.get("CgroupPermissions") or "rwm",
+    }
+
+
+def resources(host: dict[str, Any]) -> dict[str, Any]:
+    """`linux.resources` for the limits in HostConfig. Raises BadRequest for impossible ones."""
+    cpus = host.get("NanoCpus") or 0
+    available = os.cpu_count() or 1
+    if cpus < 0 or cpus > available * 10**9:
+        raise BadRequest(f"range of CPUs is from 0.01 to {available}.00, as there are only {available} CPUs available")
+    memory = host.get("Memory") or 0
+    if memory and memory < 6 << 20:
+        raise BadRequest("Minimum memory limit allowed is 6MB")
+    swap = host.get("MemorySwap") or 0
+    if memory and not swap:
+        swap = memory * 2
+    if swap > 0 and memory > swap:
+        raise BadRequest("Minimum memoryswap limit should be larger than memory limit, see usage")
+    rules: list[dict[str, Any]]
+    if host.get("Privileged"):
+        rules = [{"allow": True, "access": "rwm"}]
+    else:
+        rules = [{"allow": False, "access": "rwm"}]
+        rules += [{"allow": True, "type": kind, "access": "m"} for kind in ("c", "b")]
+        rules += [{"allow": True, "type": "c", "major": a, "minor": b, "access": "rwm"} for a, b in _DEVICE_RULES]
+        rules.append({"allow": True, "type": "c", "major": 136, "access": "rwm"})
+        for item in (_device(device) for device in host.get("Devices") or []):
+            rules.append({"allow": True, **{key: item[key] for key in ("type", "major", "minor", "access")}})
+    cpu: dict[str, Any] = {
+        "shares": host.get("CpuShares"),
+        "quota": host.get("CpuQuota"),
+        "period": host.get("CpuPeriod"),
+        "cpus": cpuset(host.get("CpusetCpus"), available),
+        "mems": host.get("CpusetMems"),
+    }
+    if cpus:
+        cpu["period"], cpu["quota"] = 100000, cpus * 100000 // 10**9
+    return {
+        "devices": rules,
+        "memory": {"limit": memory, "swap": swap, "reservation": host.get("MemoryReservation"),
+                   "disableOOMKiller": host.get("OomKillDisable")},
+        "cpu": cpu,
+        "pids": {"limit": host.get("PidsLimit") or 0},
+        "blockIO": {"weight": host.get("BlkioWeight")},
+    }  # fmt: skip
+
+
+def cpuset(text: str | None, available: int) -> str | None:
+    """Checks a list like "0-2,4" against the machine. Raises BadRequest."""
+    if not text:
+        return None
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        if not first.isdecimal() or (last and not last.isdecimal()):
+            raise BadRequest(f"Invalid value {text} for cpuset cpus")
+        if int(last or first) >= available:
+            raise BadRequest(f"Requested CPUs are not available - requested {text}, available: 0-{available - 1}")
+    return text

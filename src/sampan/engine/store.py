@@ -1,0 +1,39 @@
+"""The records in SQLite: each change is one transaction, and a broken row harms no other."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+from typing import Any
+
+
+class Store:
+    """Named tables of JSON records by key."""
+
+    def __init__(self, path: str) -> None:
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS records "
+            "(kind TEXT NOT NULL, key TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (kind, key))"
+        )
+
+    def put(self, kind: str, key: str, body: dict[str, Any]) -> None:
+        """Inserts or replaces a record."""
+        self._db.execute("INSERT OR REPLACE INTO records VALUES (?, ?, ?)", (kind, key, json.dumps(body)))
+
+    def delete(self, kind: str, key: str) -> None:
+        """Deletes a record; a missing one is fine."""
+        self._db.execute("DELETE FROM records WHERE kind = ? AND key = ?", (kind, key))
+
+    def all(self, kind: str) -> list[dict[str, Any]]:
+        """All readable records of a kind. A damaged one is named on stderr and left out."""
+        found = []
+        for key, body in self._db.execute("SELECT key, body FROM records WHERE kind = ?", (kind,)):
+            try:
+                found.append(json.loads(body))
+            except ValueError:
+                print(f"sampand: the record of {kind} {key} is damaged and skipped", file=sys.stderr)
+        return found
