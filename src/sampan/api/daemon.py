@@ -50,7 +50,9 @@ async def serve(options: argparse.Namespace) -> None:
     """Runs the daemon until SIGTERM or SIGINT. Containers go on without it."""
     engine = Engine(options.data_root, options.exec_root)
     await engine.open()
-    runner = web.AppRunner(application(engine), access_log=None, handle_signals=False, shutdown_timeout=1.0)
+    runner = web.AppRunner(
+        application(engine), access_log=None, handle_signals=False, handler_cancellation=True, shutdown_timeout=1.0
+    )
     await runner.setup()
     sock = listen(options.host.removeprefix("unix://"))
     await web.SockSite(runner, sock).start()

@@ -39,4 +39,6 @@ def response(status: int, message: str) -> web.Response:
     """Docker's error body."""
     if status == 304:
         return web.Response(status=304)
-    return web.json_response({"message": message}, status=status, dumps=lambda value: json.dumps(value))
+    # Exactly this type: the docker CLI shows the message only when no charset follows.
+    data = json.dumps({"message": message}).encode()
+    return web.Response(body=data, status=status, headers={"Content-Type": "application/json"})

@@ -6,6 +6,9 @@ import asyncio
 import os
 import time
 from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 
@@ -34,42 +37,60 @@ async def attach(request: web.Request) -> web.StreamResponse:
         raise BadRequest(str(error)) from error
     wanted = {number_ for number_, name in ((1, "stdout"), (2, "stderr")) if flag(request, name)}
     position = logs.Position() if flag(request, "logs") else logs.end(output.log_directory(engine, container))
+    follow, replay = flag(request, "stream"), flag(request, "logs")
+    stdin = flag(request, "stdin") and bool(container.config.get("OpenStdin"))
     client = streams.hijack(request, container.tty)
-    input_task = None
-    detached = client.closed
-    if flag(request, "stdin") and container.config.get("OpenStdin"):
-        input_task = engine.background(_attach_input(engine, container, client, keys if container.tty else b""))
-    if flag(request, "stream") or flag(request, "logs"):
-        await _copy_output(
-            engine, container, client, position, wanted, follow=flag(request, "stream"), detached=detached
-        )
+    session = _Attachment(client, position, wanted, follow, replay, stdin, keys if container.tty else b"")
+    # Shielded: the end of the connection cancels this handler, not the clean-up of descriptors.
+    await asyncio.shield(engine.background(_serve_attach(engine, container, session)))
+    return web.Response()
+
+
+@dataclass(slots=True)
+class _Attachment:
+    """What an attached client asked for."""
+
+    client: streams.Hijacked
+    position: logs.Position
+    wanted: set[int]
+    follow: bool
+    replay: bool
+    stdin: bool
+    detach_keys: bytes
+
+
+async def _serve_attach(engine: Engine, container: Container, session: _Attachment) -> None:
+    client, input_task = session.client, None
+    if session.stdin:
+        input_task = engine.background(_attach_input(engine, container, client, session.detach_keys))
+    if session.follow or session.replay:
+        await _copy_output(engine, container, session)
     elif input_task is not None:
         await client.closed.wait()
     if input_task is not None:
         input_task.cancel()
     client.close()
     await client.closed.wait()
-    return web.Response()
 
 
-async def _copy_output(
-    engine: Engine, container: Container, client: streams.Hijacked, position: logs.Position, wanted: set[int],
-    follow: bool, detached: asyncio.Event,
-) -> None:  # fmt: skip
+async def _copy_output(engine: Engine, container: Container, session: _Attachment) -> None:
+    client = session.client
+
     async def copy() -> None:
-        if not follow:
-            for frame in logs.read(output.log_directory(engine, container), position):
-                await _send(client, container, frame, wanted)
+        if not session.follow:
+            for frame in logs.read(output.log_directory(engine, container), session.position):
+                await _send(client, container, frame, session.wanted)
             return
-        async for frame in output.follow(engine, container, position):
-            await _send(client, container, frame, wanted)
+        async for frame in output.follow(engine, container, session.position):
+            await _send(client, container, frame, session.wanted)
 
     task = asyncio.ensure_future(copy())
-    gone = asyncio.ensure_future(detached.wait())
-    await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-    for each in (task, gone):
+    gone = asyncio.ensure_future(client.closed.wait())
+    both: set[asyncio.Future[Any]] = {task, gone}
+    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    for each in both:
         each.cancel()
-    await asyncio.gather(task, gone, return_exceptions=True)
+    await asyncio.gather(*both, return_exceptions=True)
 
 
 async def _send(client: streams.Hijacked, container: Container, frame: logs.Frame, wanted: set[int]) -> None:
@@ -140,7 +161,7 @@ async def container_logs(request: web.Request) -> web.StreamResponse:
     kind = streams.RAW if container.tty else streams.MULTIPLEXED
     response = web.StreamResponse(headers={"Content-Type": kind})
     await response.prepare(request)
-    past = (line for line in output.past_lines(engine, container, position) if passes(line))
+    past: Iterator[logs.Frame] = (line for line in output.past_lines(engine, container, position) if passes(line))
     if tail.isdecimal():
         past = iter(deque(past, maxlen=int(tail)))
     buffer = bytearray()
@@ -197,7 +218,7 @@ async def exec_start(request: web.Request) -> web.StreamResponse:
         return web.Response(status=200)
     session_streams = await execs.start(engine, session)
     client = streams.hijack(request, bool(session.config.get("Tty")))
-    await _serve_exec(session, session_streams, client)
+    await asyncio.shield(engine.background(_serve_exec(session, session_streams, client)))
     return web.Response()
 
 
@@ -231,7 +252,8 @@ async def _serve_exec(session: execs.Exec, ends: execs.Streams, client: streams.
     if pumps:
         everything = asyncio.gather(*pumps, return_exceptions=True)
         gone = asyncio.ensure_future(client.closed.wait())
-        await asyncio.wait({everything, gone}, return_when=asyncio.FIRST_COMPLETED)
+        both: set[asyncio.Future[Any]] = {everything, gone}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         if gone.done():
             for pump in pumps:
                 pump.cancel()

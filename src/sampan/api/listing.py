@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 from sampan.api.requests import moment
@@ -49,7 +50,7 @@ def _passes(engine: Engine, container: Container, wanted: dict[str, list[str]]) 
     import re
 
     labels = container.config.get("Labels") or {}
-    tests = {
+    tests: dict[str, Callable[[str], bool]] = {
         "id": lambda v: container.id.startswith(v),
         "name": lambda v: re.search(v, "/" + container.name) is not None,
         "status": lambda v: container.state["Status"] == v,

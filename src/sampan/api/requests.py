@@ -103,18 +103,16 @@ def moment(text: str | None, default: float) -> int:
         return int(whole) * 10**9 + int(fraction.ljust(9, "0") or "0")
     if _DURATION.sub("", text) == "":
         return time.time_ns() - int(sum(float(n) * _UNITS[u] for n, u in _DURATION.findall(text)) * 1e9)
-    match = re.fullmatch(r"(\d{4}-\d\d-\d\d(?:T\d\d:\d\d(?::\d\d)?)?)(\.\d+)?(Z|[+-]\d\d:\d\d)?", text)
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\d)(?:T(\d\d:\d\d(?::\d\d)?)(\.\d+)?(Z|[+-]\d\d:\d\d)?)?", text)
     if not match:
         raise BadRequest(f"failed to parse value as time or duration: {text!r}")
-    base = (
-        datetime.datetime.fromisoformat(match[1] + (match[3] or "+00:00" if "T" in match[1] else "")).replace(
-            tzinfo=None if "T" in match[1] else datetime.UTC
-        )
-        if "T" not in match[1]
-        else datetime.datetime.fromisoformat(match[1] + (match[3] or "+00:00").replace("Z", "+00:00"))
-    )
-    fraction = int((match[2] or ".0")[1:].ljust(9, "0")[:9])
-    return int(base.timestamp()) * 10**9 + fraction
+    day, clock, rest, zone = match.groups()
+    offset = "+00:00" if zone in (None, "Z") else zone
+    try:
+        seconds = int(datetime.datetime.fromisoformat(f"{day}T{clock or '00:00'}{offset}").timestamp())
+    except ValueError as error:
+        raise BadRequest(f"failed to parse value as time or duration: {text!r}") from error
+    return seconds * 10**9 + int((rest or ".0")[1:].ljust(9, "0")[:9])
 
 
 async def writer(request: web.Request, content_type: str) -> web.StreamResponse:

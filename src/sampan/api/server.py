@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
@@ -99,7 +100,7 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPException:
         raise
     except ConnectionError:
-        raise
+        raise asyncio.CancelledError from None  # the client is gone: nobody to tell
     except Exception as error:
         status = errors.status_of(error)
         if status == 500:

@@ -1,0 +1,1 @@
+"""The command line: one module per noun, nothing heavy on the way of `run`."""

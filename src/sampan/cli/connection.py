@@ -1,0 +1,63 @@
+"""Which engine to talk to, and starting one when none listens."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from sampan.client.http import Http, NoEngine
+
+DEFAULT_SOCKET = "/run/sampan/sampan.sock"
+
+
+def socket_path() -> str:
+    """The engine's socket: SAMPAN_HOST, else the default. (DOCKER_HOST names Docker's engine, not ours.)"""
+    host = os.environ.get("SAMPAN_HOST") or f"unix://{DEFAULT_SOCKET}"
+    if not host.startswith("unix://"):
+        raise NoEngine(f"SAMPAN_HOST={host}: only unix:// sockets")
+    return host.removeprefix("unix://")
+
+
+def engine() -> Http:
+    """A connection to the engine; starts `sampand` when none listens and we are root."""
+    path = socket_path()
+    http = Http(path)
+    try:
+        http._idle = http.connect()
+    except NoEngine:
+        if os.geteuid() != 0:
+            raise
+        _start_daemon(path)
+        http._idle = http.connect()
+    return http
+
+
+def _start_daemon(path: str) -> None:
+    import subprocess
+
+    options = []
+    root = os.environ.get("SAMPAN_ROOT")
+    if root:
+        options = ["--data-root", f"{root}/data", "--exec-root", f"{root}/run"]
+    directory = os.path.dirname(path)
+    os.makedirs(directory, 0o755, exist_ok=True)
+    code = "from sampan.api.daemon import main; main()"
+    with open(f"{directory}/sampand.log", "ab") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-c", code, "-H", f"unix://{path}", *options],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd="/",
+        )
+    for _ in range(600):
+        try:
+            Http(path).connect().close()
+            return
+        except NoEngine:
+            if child.poll() is not None:
+                break
+            time.sleep(0.02)
+    raise NoEngine(f"sampand did not start: see {directory}/sampand.log")

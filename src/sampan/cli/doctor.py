@@ -1,0 +1,47 @@
+"""doctor: what this machine can and can't do, and the command that fixes it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+
+def _checks() -> list[tuple[str, bool, str]]:
+    """(what, whether it works, what to do when it does not)."""
+    from importlib import import_module
+
+    cgroup = import_module("sampan.linux.cgroup")
+    creation_candidates = ("/usr/bin/tini-static", "/usr/libexec/docker/docker-init", "/usr/bin/docker-init", "/usr/sbin/docker-init",
+                           "/usr/libexec/podman/catatonit", "/usr/bin/catatonit")  # fmt: skip
+    found = cgroup.hierarchies()
+    with open("/proc/filesystems", encoding="ascii") as file:
+        filesystems = file.read()
+    release = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
+    return [
+        ("running as root", os.geteuid() == 0, "run it with sudo"),
+        (f"kernel {os.uname().release} (5.12 or newer)", release >= (5, 12), "boot a newer kernel"),
+        ("overlay file system", "overlay" in filesystems, "modprobe overlay"),
+        (f"cgroups, version {found.version}", bool(found.v1 or found.v2), "mount -t cgroup2 none /sys/fs/cgroup"),
+        (
+            "memory limits",
+            "memory" in found.v1 or "memory" in found.v2_controllers,
+            "enable the memory controller: cgroup_enable=memory",
+        ),
+        ("user namespaces", os.path.exists("/proc/self/ns/user"), "sysctl user.max_user_namespaces=15000"),
+        ("static init for --init", any(map(os.path.exists, creation_candidates)), "apt-get install tini"),
+        ("static busybox for `bootstrap busybox`", os.path.exists("/bin/busybox"), "apt-get install busybox-static"),
+        (
+            "bootstrap tool for `bootstrap debian:...`",
+            bool(shutil.which("mmdebstrap") or shutil.which("debootstrap")),
+            "apt-get install mmdebstrap",
+        ),
+    ]
+
+
+def doctor(args: list[str]) -> int:
+    """sampan doctor"""
+    bad = 0
+    for what, works, remedy in _checks():
+        print(f"{'ok  ' if works else 'FAIL'}  {what}" + ("" if works else f"\n      to fix: {remedy}"))
+        bad += not works
+    return 1 if bad else 0

@@ -1,0 +1,1 @@
+"""The Python SDK: a synchronous client and an asynchronous one."""

@@ -1,0 +1,205 @@
+"""HTTP/1.1 over a unix socket, as little of it as the engine's API needs.
+
+The standard library's client costs 25 ms to import, half of the budget of ``sampan run``
+(docs/adr/0003).
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+
+class APIError(Exception):
+    """The engine answered with an error. `status` is the HTTP status."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class NoEngine(Exception):
+    """Nobody listens on the socket."""
+
+
+def query(**parameters: Any) -> str:
+    """A query string of those parameters that are not None; lists repeat, booleans are 1 and 0."""
+    parts = []
+    for key, value in parameters.items():
+        values = value if isinstance(value, list) else [value]
+        for item in values:
+            if item is not None:
+                text = str(int(item)) if isinstance(item, bool) else str(item)
+                parts.append(f"{key}={quote(text, safe='')}")
+    return "?" + "&".join(parts) if parts else ""
+
+
+class Response:
+    """A response whose body is read as it comes. Close it, or read it to the end."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._buffer = b""
+        head = self._head()
+        while head.startswith(b"HTTP/1.1 100"):
+            head = self._head()
+        lines = head.decode("latin-1").split("\r\n")
+        self.status = int(lines[0].split(" ", 2)[1])
+        self.headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines[1:])}
+        self.tty = self.headers.get("content-type") == "application/vnd.docker.raw-stream"
+
+    def _head(self) -> bytes:
+        while b"\r\n\r\n" not in self._buffer:
+            data = self.sock.recv(65536)
+            if not data:
+                raise NoEngine("the engine closed the connection")
+            self._buffer += data
+        head, self._buffer = self._buffer.split(b"\r\n\r\n", 1)
+        return head
+
+    def raw(self) -> Iterator[bytes]:
+        """What follows the headers, unframed, to the end of the connection."""
+        if self._buffer:
+            data, self._buffer = self._buffer, b""
+            yield data
+        while data := self.sock.recv(1 << 18):
+            yield data
+
+    def _read(self, count: int) -> bytes:
+        while len(self._buffer) < count:
+            data = self.sock.recv(1 << 18)
+            if not data:
+                raise NoEngine("the engine closed the connection in the middle of an answer")
+            self._buffer += data
+        data, self._buffer = self._buffer[:count], self._buffer[count:]
+        return data
+
+    def chunks(self) -> Iterator[bytes]:
+        """The body in pieces, by Content-Length, chunked, or to the end."""
+        if self.status in (204, 304):
+            return
+        if "content-length" in self.headers:
+            left = int(self.headers["content-length"])
+            while left:
+                part = self._read(min(left, 1 << 18))
+                left -= len(part)
+                yield part
+        elif self.headers.get("transfer-encoding") == "chunked":
+            while True:
+                while b"\r\n" not in self._buffer:
+                    self._buffer += self.sock.recv(1 << 16) or b"0\r\n\r\n"
+                size, self._buffer = self._buffer.split(b"\r\n", 1)
+                count = int(size.split(b";")[0], 16)
+                data = self._read(count)
+                self._read(2)
+                if not count:
+                    return
+                yield data
+        else:
+            yield from self.raw()
+
+    def read(self) -> bytes:
+        """The whole body."""
+        return b"".join(self.chunks())
+
+    def lines(self) -> Iterator[bytes]:
+        """The body line by line."""
+        rest = b""
+        for chunk in self.chunks():
+            *whole, rest = (rest + chunk).split(b"\n")
+            yield from whole
+        if rest:
+            yield rest
+
+    def frames(self) -> Iterator[tuple[int, bytes]]:
+        """(stream, data) of an attached or logged process, whether framed or raw."""
+        source = self.raw() if self.status == 101 or "transfer-encoding" not in self.headers else self.chunks()
+        if self.tty:
+            for data in source:
+                yield 1, data
+            return
+        buffer = b""
+        for data in source:
+            buffer += data
+            while len(buffer) >= 8:
+                length = int.from_bytes(buffer[4:8], "big")
+                if len(buffer) < 8 + length:
+                    break
+                yield buffer[0], buffer[8 : 8 + length]
+                buffer = buffer[8 + length :]
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self.sock.close()
+
+
+class Http:
+    """Requests to one engine, over one kept connection where possible."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._idle: socket.socket | None = None
+
+    def connect(self) -> socket.socket:
+        """A new connection. Raises NoEngine."""
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.connect(self._path)
+        except OSError as error:
+            sock.close()
+            raise NoEngine(f"Cannot connect to the Sampan engine at unix://{self._path}: {error.strerror}") from error
+        return sock
+
+    def send(
+        self, method: str, path: str, body: Any = None, upgrade: bool = False, stream: Iterator[bytes] | None = None
+    ) -> Response:
+        """Makes a request and returns once the headers are there. Raises APIError, NoEngine.
+
+        `body` goes as JSON; `stream` goes in chunks.
+        """
+        head = f"{method} {path} HTTP/1.1\r\nHost: sampan\r\n"
+        data = b""
+        if upgrade:
+            head += "Connection: Upgrade\r\nUpgrade: tcp\r\n"
+        if stream is not None:
+            head += "Transfer-Encoding: chunked\r\nContent-Type: application/x-tar\r\n"
+        elif body is not None:
+            data = json.dumps(body).encode()
+            head += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n"
+        elif method in ("POST", "PUT"):
+            head += "Content-Length: 0\r\n"
+        sock, self._idle = self._idle or self.connect(), None
+        try:
+            sock.sendall(head.encode() + b"\r\n" + data)
+            for chunk in stream or ():
+                sock.sendall(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+            if stream is not None:
+                sock.sendall(b"0\r\n\r\n")
+        except BrokenPipeError:
+            pass  # an early error answer: read it
+        response = Response(sock)
+        if response.status >= 400:
+            text = response.read()
+            try:
+                message = json.loads(text)["message"]
+            except (ValueError, KeyError, TypeError):
+                message = text.decode(errors="replace")
+            self._keep(response)
+            raise APIError(response.status, message)
+        return response
+
+    def _keep(self, response: Response) -> None:
+        if response.headers.get("connection") == "close" or self._idle is not None:
+            response.close()
+        else:
+            self._idle = response.sock
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """A request whose whole JSON answer (or None) is returned. Raises APIError, NoEngine."""
+        response = self.send(method, path, body)
+        data = response.read()
+        self._keep(response)
+        return json.loads(data) if data else None
