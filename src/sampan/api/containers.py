@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from sampan.api import listing
+from sampan.api import listing, schema
 from sampan.api.requests import body, engine_of, filters, flag, number
 from sampan.engine import creation, execs, lifecycle, stats
 from sampan.engine.container import Container
@@ -24,7 +24,8 @@ def _container(request: web.Request) -> tuple[Engine, Container]:
 async def create(request: web.Request) -> web.Response:
     """POST /containers/create"""
     engine = engine_of(request)
-    container, warnings = await creation.create(engine, await body(request), request.query.get("name", ""))
+    wanted = schema.check(await body(request), schema.ContainerCreate)
+    container, warnings = await creation.create(engine, wanted, request.query.get("name", ""))
     return web.json_response({"Id": container.id, "Warnings": warnings}, status=201)
 
 
@@ -115,7 +116,9 @@ async def rename(request: web.Request) -> web.Response:
 async def update(request: web.Request) -> web.Response:
     """POST /containers/{id}/update"""
     engine, container = _container(request)
-    return web.json_response({"Warnings": lifecycle.update(engine, container, await body(request))})
+    return web.json_response(
+        {"Warnings": lifecycle.update(engine, container, schema.check(await body(request), schema.HostConfig))}
+    )
 
 
 async def resize(request: web.Request) -> web.Response:

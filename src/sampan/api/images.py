@@ -126,10 +126,10 @@ async def load(request: web.Request) -> web.StreamResponse:
         images = await asyncio.to_thread(archive.load, engine.images, file)
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
-    for image in images:
-        for tag in image.tags:
+    for image, names in images:
+        for tag in names:
             await response.write(_line({"stream": f"Loaded image: {reference.parse(tag).familiar}\n"}))
-        if not image.tags:
+        if not names:
             await response.write(_line({"stream": f"Loaded image ID: {image.id}\n"}))
         engine.events.publish("image", "load", image.id, {"name": image.id})
     return response

@@ -12,12 +12,12 @@ from typing import Any
 
 from aiohttp import web
 
-from sampan.api import streams
+from sampan.api import schema, streams
 from sampan.api.requests import body, engine_of, flag, moment, number
 from sampan.engine import execs, output
 from sampan.engine.container import Container, timestamp
 from sampan.engine.engine import Engine
-from sampan.engine.errors import BadRequest
+from sampan.engine.errors import BadRequest, EngineError
 from sampan.keeper import logs
 from sampan.keeper.client import KeeperGone
 from sampan.runtime.errors import RuntimeFailure
@@ -199,7 +199,9 @@ async def _follow_logs(engine, container, response, position, passes, render, un
 async def exec_create(request: web.Request) -> web.Response:
     """POST /containers/{id}/exec"""
     engine = engine_of(request)
-    session = execs.create(engine, engine.find(request.match_info["id"]), await body(request))
+    session = execs.create(
+        engine, engine.find(request.match_info["id"]), schema.check(await body(request), schema.ExecCreate)
+    )
     return web.json_response({"Id": session.id}, status=201)
 
 
@@ -216,8 +218,19 @@ async def exec_start(request: web.Request) -> web.StreamResponse:
         if session_streams.stdin >= 0:
             engine.background(_hold_terminal(session, session_streams.stdin))
         return web.Response(status=200)
-    session_streams = await execs.start(engine, session)
-    client = streams.hijack(request, bool(session.config.get("Tty")))
+    execs.check_startable(session)
+    # As Docker does: the connection is taken over first, so the headers travel alone (docker-py loses
+    # what arrives with them, P048), and a failure to start arrives in the stream.
+    tty = bool(session.config.get("Tty"))
+    client = streams.hijack(request, tty)
+    try:
+        session_streams = await execs.start(engine, session)
+    except (RuntimeFailure, EngineError, KeeperGone, OSError) as error:
+        text = f"{error}\r\n".encode()
+        await client.write(text if tty else streams.frame(2, text))
+        client.close()
+        await client.closed.wait()
+        return web.Response()
     await asyncio.shield(engine.background(_serve_exec(session, session_streams, client)))
     return web.Response()
 

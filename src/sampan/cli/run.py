@@ -90,9 +90,18 @@ def run(args: list[str]) -> int:
     session.converse(attached, body["AttachStdin"], body["Tty"], resize)
     import json
 
-    if body["Tty"] and http.call("GET", f"{path}/json")["State"]["Running"] and not values["rm"]:
+    if body["Tty"] and _still_running(http, path):
         return 0  # detached with the keys
     return int(json.loads(waiting.read())["StatusCode"])
+
+
+def _still_running(http: Http, path: str) -> bool:
+    try:
+        return bool(http.call("GET", f"{path}/json")["State"]["Running"])
+    except APIError as error:
+        if error.status == 404:
+            return False
+        raise
 
 
 def create(args: list[str]) -> int:
@@ -194,7 +203,7 @@ def _attach(http: Http, name: str, stdin: bool, begin: bool) -> int:
         Http(http._path).call("POST", f"{path}/resize?h={rows}&w={columns}")
 
     session.converse(response, stdin, found["Config"]["Tty"], resize)
-    if found["Config"]["Tty"] and http.call("GET", f"{path}/json")["State"]["Running"]:
+    if found["Config"]["Tty"] and _still_running(http, path):
         return 0
     import json
 

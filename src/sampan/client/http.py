@@ -40,8 +40,9 @@ def query(**parameters: Any) -> str:
 class Response:
     """A response whose body is read as it comes. Close it, or read it to the end."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, bodyless: bool = False) -> None:
         self.sock = sock
+        self._bodyless = bodyless
         self._buffer = b""
         head = self._head()
         while head.startswith(b"HTTP/1.1 100"):
@@ -79,7 +80,7 @@ class Response:
 
     def chunks(self) -> Iterator[bytes]:
         """The body in pieces, by Content-Length, chunked, or to the end."""
-        if self.status in (204, 304):
+        if self._bodyless or self.status in (204, 304):
             return
         if "content-length" in self.headers:
             left = int(self.headers["content-length"])
@@ -180,7 +181,7 @@ class Http:
                 sock.sendall(b"0\r\n\r\n")
         except BrokenPipeError:
             pass  # an early error answer: read it
-        response = Response(sock)
+        response = Response(sock, bodyless=method == "HEAD")
         if response.status >= 400:
             text = response.read()
             try:

@@ -90,13 +90,18 @@ def _process(session: Exec) -> dict[str, Any]:
     return process
 
 
-async def start(engine: Engine, session: Exec) -> Streams:
-    """Starts the process. Raises RuntimeFailure when its program can't run, Conflict when started before."""
+def check_startable(session: Exec) -> None:
+    """Raises Conflict when the exec has run before or its container is gone."""
     if session.running or session.code is not None:
         raise Conflict(f"exec {session.id} has already run")
+    if not session.container.running:
+        raise Conflict(f"container {session.container.id} is not running")
+
+
+async def start(engine: Engine, session: Exec) -> Streams:
+    """Starts the process. Raises RuntimeFailure when its program can't run, Conflict when started before."""
+    check_startable(session)
     container, config = session.container, session.config
-    if not container.running:
-        raise Conflict(f"container {container.id} is not running")
     tty = bool(config.get("Tty"))
     options = spec.security_options(container.host_config)
     privileged = bool(config.get("Privileged") or container.host_config.get("Privileged"))

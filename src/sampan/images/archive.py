@@ -67,8 +67,8 @@ class _Archive:
             raise ImageError(f"{name} is not JSON: {error}") from error
 
 
-def load(store: ImageStore, file: IO[bytes]) -> list[Image]:
-    """Loads every image of an archive. Raises ImageError; nothing half loaded gets a name."""
+def load(store: ImageStore, file: IO[bytes]) -> list[tuple[Image, list[str]]]:
+    """Loads every image of an archive, each with the names it got. Raises ImageError; nothing half loaded gets a name."""
     try:
         archive = _Archive(file)
         if "manifest.json" in archive:
@@ -90,7 +90,7 @@ def _names(tags: list[str]) -> list[str]:
     return [str(reference.parse(tag).with_default_tag()) for tag in tags]
 
 
-def _load_docker(store: ImageStore, archive: _Archive, entry: dict[str, Any]) -> Image:
+def _load_docker(store: ImageStore, archive: _Archive, entry: dict[str, Any]) -> tuple[Image, list[str]]:
     config = archive.open(entry["Config"]).read(_MAX_JSON)
     diff_ids = json.loads(config)["rootfs"]["diff_ids"]
     if len(diff_ids) != len(entry["Layers"]):
@@ -99,10 +99,11 @@ def _load_docker(store: ImageStore, archive: _Archive, entry: dict[str, Any]) ->
     for name, diff_id in zip(entry["Layers"], diff_ids, strict=True):
         digest, size = store.put_blob(archive.open(name))
         layers.append(Layer(digest, size, diff_id))
-    return store.add(config, layers, _names(entry.get("RepoTags") or []))
+    names = _names(entry.get("RepoTags") or [])
+    return store.add(config, layers, names), names
 
 
-def _load_oci(store: ImageStore, archive: _Archive, row: dict[str, Any]) -> Image:
+def _load_oci(store: ImageStore, archive: _Archive, row: dict[str, Any]) -> tuple[Image, list[str]]:
     manifest = archive.json(_blob_name(row["digest"]))
     config = archive.open(_blob_name(manifest["config"]["digest"])).read(_MAX_JSON)
     diff_ids = json.loads(config)["rootfs"]["diff_ids"]
@@ -113,7 +114,8 @@ def _load_oci(store: ImageStore, archive: _Archive, row: dict[str, Any]) -> Imag
         layers.append(Layer(digest, size, diff_id, descriptor.get("mediaType", "")))
     annotations = row.get("annotations") or {}
     name = annotations.get("io.containerd.image.name") or annotations.get("org.opencontainers.image.ref.name")
-    return store.add(config, layers, _names([name] if name else []))
+    names = _names([name] if name else [])
+    return store.add(config, layers, names), names
 
 
 def _blob_name(digest: str) -> str:

@@ -213,7 +213,7 @@ class Extractor:
 
     def _whiteout(self, parent: str, parent_fd: int, name: str) -> None:
         if name == _OPAQUE:
-            for entry in os.listdir(parent_fd if parent_fd >= 0 else self.rootfd):
+            for entry in _entries(parent_fd):
                 path = f"{parent}/{entry}" if parent else entry
                 if not self._keeps(path):
                     remove_tree(parent_fd, entry)
@@ -227,6 +227,15 @@ class Extractor:
 
     def _keeps(self, path: str) -> bool:
         return path in self._created or any(item.startswith(f"{path}/") for item in self._created)
+
+
+def _entries(fd: int) -> list[str]:
+    """The names in a directory given by an O_PATH descriptor, which can't be listed itself."""
+    readable = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+    try:
+        return os.listdir(readable)
+    finally:
+        os.close(readable)
 
 
 def normalise(name: str) -> str:

@@ -86,7 +86,7 @@ def _change_directory(rootfd: int, cwd: str, create: bool) -> None:
         else:
             fd = openat2.open_in_root(rootfd, cwd, os.O_PATH | os.O_DIRECTORY)
     except OSError as error:
-        reason = os.strerror(error.errno or 0)
+        reason = os.strerror(error.errno or 0).lower()
         raise RuntimeFailure(f"chdir to cwd ({cwd!r}): {reason}", NOT_EXECUTABLE) from error
     os.fchdir(fd)
     os.close(fd)

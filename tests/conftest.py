@@ -1,0 +1,153 @@
+"""Fixtures: a real sampand with a busybox image, and the means to drive it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sampan.client.http import Http, NoEngine
+
+BIN = Path(sys.executable).parent
+
+
+@dataclass
+class Daemon:
+    """A running sampand with its own state."""
+
+    root: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def socket(self) -> str:
+        return f"{self.root}/sampan.sock"
+
+    @property
+    def env(self) -> dict[str, str]:
+        path = f"{BIN}:{os.environ['PATH']}"
+        return {
+            **os.environ,
+            "PATH": path,
+            "SAMPAN_HOST": f"unix://{self.socket}",
+            "DOCKER_HOST": f"unix://{self.socket}",
+        }
+
+    def start(self) -> None:
+        with open(self.root / "log", "ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    str(BIN / "sampand"),
+                    "-H",
+                    f"unix://{self.socket}",
+                    "--data-root",
+                    f"{self.root}/data",
+                    "--exec-root",
+                    f"{self.root}/run",
+                ],
+                stdout=log,
+                stderr=log,
+            )
+        for _ in range(200):
+            try:
+                Http(self.socket).connect().close()
+                return
+            except NoEngine:
+                assert self.process.poll() is None, (self.root / "log").read_text()
+                time.sleep(0.05)
+        raise AssertionError((self.root / "log").read_text())
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        assert self.process is not None
+        self.process.terminate()
+        self.process.wait(15)
+
+    @property
+    def http(self) -> Http:
+        return Http(self.socket)
+
+    def run(self, *command: str, input: bytes | None = None, timeout: float = 60) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(command, env=self.env, input=input, capture_output=True, timeout=timeout)
+
+    def sampan(self, *args: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+        return self.run("sampan", *args, **options)
+
+    def ok(self, *args: str, **options: Any) -> str:
+        done = self.sampan(*args, **options)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode()
+
+    def keeper_pid(self) -> int:
+        for entry in os.listdir("/proc"):
+            if entry.isdecimal():
+                try:
+                    line = Path(f"/proc/{entry}/cmdline").read_bytes()
+                except OSError:
+                    continue
+                if f"{self.root}/run/keeper.sock".encode() in line:
+                    return int(entry)
+        raise AssertionError("no keeper")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "integration" in item.path.parts or "e2e" in item.path.parts:
+            item.add_marker(pytest.mark.root)
+
+
+def new_daemon() -> Daemon:
+    daemon = Daemon(Path(tempfile.mkdtemp(prefix="sampan-test-")))
+    daemon.start()
+    daemon.ok("bootstrap", "busybox")
+    return daemon
+
+
+def end_daemon(daemon: Daemon) -> None:
+    for row in daemon.http.call("GET", "/containers/json?all=1"):
+        daemon.http.call("DELETE", f"/containers/{row['Id']}?force=1&v=1")
+    daemon.stop()
+    shutil.rmtree(daemon.root)
+
+
+@pytest.fixture(scope="session")
+def shared_daemon() -> Iterator[Daemon]:
+    daemon = new_daemon()
+    yield daemon
+    end_daemon(daemon)
+
+
+@pytest.fixture
+def daemon(shared_daemon: Daemon) -> Iterator[Daemon]:
+    """The shared daemon; every container a test leaves behind is removed."""
+    yield shared_daemon
+    for row in shared_daemon.http.call("GET", "/containers/json?all=1"):
+        shared_daemon.http.call("DELETE", f"/containers/{row['Id']}?force=1&v=1")
+
+
+@pytest.fixture
+def own_daemon() -> Iterator[Daemon]:
+    """A daemon that the test may kill."""
+    daemon = new_daemon()
+    yield daemon
+    end_daemon(daemon)
+
+
+def eventually(check: Callable[[], bool], seconds: float = 10) -> None:
+    """Waits until `check` holds."""
+    deadline = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < deadline, "did not become true in time"
+        time.sleep(0.02)

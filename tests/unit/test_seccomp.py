@@ -1,0 +1,106 @@
+"""The compiled policy, run by an interpreter of classic BPF (S030)."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from sampan.linux import seccomp
+from sampan.runtime import seccomp_default
+
+X86_64, I386 = 0xC000003E, 0x40000003
+ALLOW, EPERM, ENOSYS = 0x7FFF0000, 0x50001, 0x50026
+
+
+def evaluate(program: bytes, number: int, args: tuple[int, ...] = (), arch: int = X86_64) -> int:
+    data = struct.pack("<IIQ6Q", number, arch, 0, *(args + (0,) * (6 - len(args))))
+    instructions = list(struct.iter_unpack("<HBBI", program))
+    accumulator = position = 0
+    while True:
+        code, true, false, k = instructions[position]
+        position += 1
+        if code == 0x20:
+            accumulator = struct.unpack_from("<I", data, k)[0]
+        elif code == 0x54:
+            accumulator &= k
+        elif code == 0x06:
+            return k
+        elif code == 0x05:
+            position += k
+        else:
+            holds = {0x15: accumulator == k, 0x25: accumulator > k, 0x35: accumulator >= k}[code]
+            position += true if holds else false
+
+
+@pytest.fixture(scope="module")
+def program() -> bytes:
+    return seccomp_default.compiled(())
+
+
+def number(name: str, arch: str = "x86_64") -> int:
+    return seccomp.numbers(arch)[name]
+
+
+@pytest.mark.parametrize("name", ["read", "openat", "execve", "mmap", "futex", "statx", "getrandom"])
+def test_ordinary_calls_are_allowed(program: bytes, name: str) -> None:
+    assert evaluate(program, number(name)) == ALLOW
+
+
+@pytest.mark.parametrize(
+    "name", ["keyctl", "mount", "bpf", "io_uring_setup", "kexec_load", "unshare", "open_by_handle_at", "reboot"]
+)
+def test_dangerous_calls_are_denied(program: bytes, name: str) -> None:
+    assert evaluate(program, number(name)) == EPERM
+
+
+@pytest.mark.parametrize(
+    ("family", "allowed"), [(1, True), (2, True), (37, True), (38, False), (39, True), (40, False), (41, True)]
+)
+def test_socket_families(program: bytes, family: int, allowed: bool) -> None:
+    expected = ALLOW if allowed else EPERM
+    assert evaluate(program, number("socket"), (family,)) == expected
+    assert evaluate(program, number("socket", "i386"), (family,), I386) == expected
+
+
+def test_socketcall_would_hide_the_family(program: bytes) -> None:
+    assert evaluate(program, number("socketcall", "i386"), (1,), I386) == EPERM
+
+
+def test_x32_and_unknown_calls_get_enosys(program: bytes) -> None:
+    assert evaluate(program, 0x40000000 | number("read")) == ENOSYS
+    assert evaluate(program, 9999) == ENOSYS
+
+
+def test_unknown_architecture_is_killed(program: bytes) -> None:
+    assert evaluate(program, 0, arch=0x1234) == 0x80000000
+
+
+def test_clone_may_not_make_namespaces(program: bytes) -> None:
+    assert evaluate(program, number("clone"), (0x11,)) == ALLOW
+    assert evaluate(program, number("clone"), (0x10000011,)) == EPERM
+    assert evaluate(program, number("clone3")) == ENOSYS
+
+
+def test_capability_opens_its_calls() -> None:
+    with_admin = seccomp_default.compiled(("CAP_SYS_ADMIN",))
+    assert evaluate(with_admin, number("mount")) == ALLOW
+    assert evaluate(with_admin, number("clone"), (0x10000011,)) == ALLOW
+
+
+@pytest.mark.parametrize(
+    ("op", "value", "argument", "holds"),
+    [("EQ", 1 << 40, 1 << 40, True), ("EQ", 1 << 40, 0, False), ("NE", 5, 5, False), ("NE", 5, 1 << 33 | 5, True),
+     ("GT", 1 << 32, 1 << 32, False), ("GT", 1 << 32, (1 << 32) + 1, True), ("GE", 7, 7, True), ("LT", 7, 7, False),
+     ("LT", 1 << 32, 5, True), ("LE", 7, 7, True), ("LE", 7, 8, False)],
+)  # fmt: skip
+def test_64_bit_comparisons(op: str, value: int, argument: int, holds: bool) -> None:
+    rule = {
+        "names": ["read"],
+        "action": "SCMP_ACT_ALLOW",
+        "args": [{"index": 1, "value": value, "op": f"SCMP_CMP_{op}"}],
+    }
+    program = seccomp.compile_filter(
+        {"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86_64"], "syscalls": [rule]}
+    )
+    assert (evaluate(program, 0, (0, argument)) == ALLOW) is holds
