@@ -86,7 +86,7 @@ def test_interpreter_cannot_be_overwritten(daemon: Daemon) -> None:
 
 def test_keeper_runs_from_a_read_only_mount(daemon: Daemon) -> None:
     exe = f"/proc/{daemon.keeper_pid()}/exe"
-    with pytest.raises(OSError, match="Text file busy|Read-only file system"):
+    with pytest.raises(OSError, match=r"Text file busy|Read-only file system"):
         os.open(exe, os.O_WRONLY)
     held = os.open(exe, os.O_RDONLY)  # what an attacker keeps until nobody runs the file any more
     assert os.fstatvfs(held).f_flag & os.ST_RDONLY

@@ -6,7 +6,10 @@ argparse takes 9 ms to import, cannot stop at the first positional argument and 
 
 from __future__ import annotations
 
-from typing import Any
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 BOOL, STR, INT, LIST = "bool", "string", "int", "list"
 

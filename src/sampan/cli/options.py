@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from sampan.cli.flags import BOOL, INT, LIST, STR, Flag, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 FLAGS = [
     Flag("add-host", "", LIST, "Add a custom host-to-IP mapping (host:ip)"),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
 
 from sampan.cli import options, session
 from sampan.cli.connection import engine
 from sampan.cli.flags import BOOL, LIST, STR, Flag, UsageError, parse
 from sampan.client.http import APIError, Http, query
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 EXEC_FLAGS = [
     Flag("detach", "d", BOOL, "Detached mode: run command in the background"),

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
-import socket
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
 
 from sampan.client.http import Response
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 
 def write_all(fd: int, data: bytes) -> None:
@@ -29,18 +29,14 @@ def copy_output(response: Response) -> None:
         write_all(2 if stream == 2 else 1, data)
 
 
-@contextlib.contextmanager
-def raw_terminal() -> Iterator[None]:
-    """Our terminal in raw mode, put back whatever happens."""
+def _raw_terminal() -> Callable[[], None]:
+    """Puts our terminal into raw mode. Returns what puts it back."""
     import termios
     import tty
 
     before = termios.tcgetattr(0)
-    try:
-        tty.setraw(0)
-        yield
-    finally:
-        termios.tcsetattr(0, termios.TCSADRAIN, before)
+    tty.setraw(0)
+    return lambda: termios.tcsetattr(0, termios.TCSADRAIN, before)
 
 
 def window_size() -> tuple[int, int]:
@@ -54,21 +50,30 @@ def window_size() -> tuple[int, int]:
 
 def converse(response: Response, stdin: bool, tty: bool, resize: Callable[[int, int], Any] | None) -> None:
     """Copies both ways until the process closes its output. With a tty in raw mode and resized along."""
-    with contextlib.ExitStack() as stack:
-        if tty and stdin and os.isatty(0):
-            stack.enter_context(raw_terminal())
+    restore = _raw_terminal() if tty and stdin and os.isatty(0) else None
+    try:
         if tty and resize is not None:
-
-            def changed(*_: object) -> None:
-                with contextlib.suppress(Exception):
-                    resize(*window_size())
-
-            signal.signal(signal.SIGWINCH, changed)
-            changed()
-        if not stdin:
+            _follow_size(resize)
+        if stdin:
+            _both_ways(response)
+        else:
             copy_output(response)
-            return
-        _both_ways(response)
+    finally:
+        if restore is not None:
+            restore()
+
+
+def _follow_size(resize: Callable[[int, int], Any]) -> None:
+    def changed(*_: object) -> None:
+        try:
+            resize(*window_size())
+        except Exception:
+            return  # the process is gone, or not there yet
+
+    import signal
+
+    signal.signal(signal.SIGWINCH, changed)
+    changed()
 
 
 def _both_ways(response: Response) -> None:
@@ -78,7 +83,7 @@ def _both_ways(response: Response) -> None:
         try:
             while data := os.read(0, 65536):
                 response.sock.sendall(data)
-            response.sock.shutdown(socket.SHUT_WR)
+            response.sock.shutdown(1)  # SHUT_WR
         except OSError:
             return
 
@@ -91,8 +96,12 @@ def forward_signals(send: Callable[[str], Any]) -> None:
     """Passes the signals we get on to the container."""
 
     def handler(number: int, _: object) -> None:
-        with contextlib.suppress(Exception):
+        try:
             send(str(number))
+        except Exception:
+            return  # it has ended meanwhile
+
+    import signal
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, handler)

@@ -7,10 +7,12 @@ The standard library's client costs 25 ms to import, half of the budget of ``sam
 from __future__ import annotations
 
 import json
-import socket
-from collections.abc import Iterator
-from typing import Any
-from urllib.parse import quote
+from _socket import AF_UNIX, socket  # the plain module costs 4 ms to import
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
 
 
 class APIError(Exception):
@@ -25,6 +27,14 @@ class NoEngine(Exception):
     """Nobody listens on the socket."""
 
 
+_SAFE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+
+
+def quote(text: str) -> str:
+    """Percent-encodes everything but unreserved characters (RFC 3986)."""
+    return "".join(c if c in _SAFE else "".join(f"%{byte:02X}" for byte in c.encode()) for c in text)
+
+
 def query(**parameters: Any) -> str:
     """A query string of those parameters that are not None; lists repeat, booleans are 1 and 0."""
     parts = []
@@ -33,14 +43,14 @@ def query(**parameters: Any) -> str:
         for item in values:
             if item is not None:
                 text = str(int(item)) if isinstance(item, bool) else str(item)
-                parts.append(f"{key}={quote(text, safe='')}")
+                parts.append(f"{key}={quote(text)}")
     return "?" + "&".join(parts) if parts else ""
 
 
 class Response:
     """A response whose body is read as it comes. Close it, or read it to the end."""
 
-    def __init__(self, sock: socket.socket, bodyless: bool = False) -> None:
+    def __init__(self, sock: socket, bodyless: bool = False) -> None:
         self.sock = sock
         self._bodyless = bodyless
         self._buffer = b""
@@ -142,11 +152,11 @@ class Http:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._idle: socket.socket | None = None
+        self._idle: socket | None = None
 
-    def connect(self) -> socket.socket:
+    def connect(self) -> socket:
         """A new connection. Raises NoEngine."""
-        sock = socket.socket(socket.AF_UNIX)
+        sock = socket(AF_UNIX)
         try:
             sock.connect(self._path)
         except OSError as error:
