@@ -107,7 +107,8 @@ async def create(engine: Engine, body: dict[str, Any], name: str) -> tuple[Conta
             os.makedirs(f"{directory}/{part}", 0o755 if part == "upper" else 0o700)
         os.chmod(directory, 0o700)
         _write_etc(engine, container, directory)
-        await asyncio.to_thread(_copy_up, engine, container, image)
+        if any(row["Type"] == "volume" for row in container.mounts):
+            await asyncio.to_thread(_copy_up, engine, container, image)
     except BaseException:
         shutil.rmtree(directory, ignore_errors=True)
         raise
@@ -268,8 +269,6 @@ def _read(path: str) -> str:
 def _copy_up(engine: Engine, container: Container, image: Image) -> None:
     from sampan.engine import files
 
-    if not any(row["Type"] == "volume" for row in container.mounts):
-        return
     rootfd = files.lower_root(engine, image)
     try:
         mounts.copy_up(container, rootfd)

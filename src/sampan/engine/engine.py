@@ -42,6 +42,16 @@ class Engine:
         """The container's own directory."""
         return f"{self.data_root}/containers/{container.id}"
 
+    def discard_directory(self, container: Container) -> None:
+        """Takes a container's directory out of the way at once and deletes it when there is time."""
+        trash = f"{self.data_root}/trash"
+        os.makedirs(trash, 0o700, exist_ok=True)
+        try:
+            os.rename(self.directory(container), f"{trash}/{container.id}")
+        except FileNotFoundError:
+            return
+        self.background(asyncio.to_thread(shutil.rmtree, f"{trash}/{container.id}", True))
+
     def save(self, container: Container) -> None:
         """Writes a container's record."""
         if not container.removed:
@@ -122,6 +132,7 @@ class Engine:
 
     def _clean_leftovers(self) -> None:
         """Directories of containers that have no record: a removal or creation was cut short."""
+        shutil.rmtree(f"{self.data_root}/trash", ignore_errors=True)
         top = f"{self.data_root}/containers"
         for name in os.listdir(top):
             if name not in self.containers:

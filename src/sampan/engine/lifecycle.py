@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import time
 from typing import Any
@@ -137,10 +136,13 @@ def exited(engine: Engine, container: Container, status: int, moment: int) -> No
     container.set_status("exited")
     health.end(container)
     keeperlink.release(container)
-    try:
-        group.remove()
-    except OSError:
-        engine.background(_remove_group_later(group))
+    if container.host_config.get("AutoRemove"):
+        engine.background(_remove_group_later(group, 0.0))
+    else:
+        try:
+            group.remove()
+        except OSError:
+            engine.background(_remove_group_later(group))
     restart = _restart_delay(container, code)
     if restart is not None:
         container.set_status("restarting")
@@ -158,9 +160,10 @@ def exited(engine: Engine, container: Container, status: int, moment: int) -> No
         task.add_done_callback(container.tasks.discard)
 
 
-async def _remove_group_later(group: Cgroup) -> None:
+async def _remove_group_later(group: Cgroup, delay: float = 0.1) -> None:
     for _ in range(50):
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(delay)
+        delay = 0.1
         try:
             group.remove()
             return
@@ -355,8 +358,7 @@ async def remove(engine: Engine, container: Container, force: bool = False, volu
         container.removed = True
         engine.containers.pop(container.id, None)
         engine.store.delete("container", container.id)
-        directory = engine.directory(container)
-        await asyncio.to_thread(shutil.rmtree, directory, True)
+        engine.discard_directory(container)
         if volumes:
             _remove_volumes(engine, container)
     announce(engine, container, "destroy")

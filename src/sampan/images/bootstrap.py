@@ -67,7 +67,7 @@ def _busybox(store: ImageStore, name: str) -> Image:
         for applet in applets:
             if applet != "busybox":
                 link = tarfile.TarInfo(f"bin/{applet}")
-                link.type, link.linkname = tarfile.LNKTYPE, "bin/busybox"
+                link.type, link.linkname, link.mode = tarfile.LNKTYPE, "bin/busybox", 0o755
                 tar.addfile(link)
     out.seek(0)
     return archive.from_tar(store, out, name, {"Cmd": ["sh"], "Env": [_PATH]}, "sampan bootstrap busybox")

@@ -80,6 +80,7 @@ class ImageStore:
 
     def __init__(self, root: str) -> None:
         self._root = root
+        self._configs: dict[str, dict[str, Any]] = {}  # parsed once: a digest's content never changes
         for name in ("blobs/sha256", "layers", "chains", "tmp"):
             os.makedirs(f"{root}/{name}", 0o700, exist_ok=True)
         os.chmod(root, 0o700)
@@ -241,7 +242,9 @@ class ImageStore:
         if row is None:
             raise ImageNotFound(f"No such image: {image_id}")
         tags = [r[0] for r in self._db.execute("SELECT name FROM tags WHERE id = ? ORDER BY name", (image_id,))]
-        config = json.loads(self.read_blob(image_id))
+        config = self._configs.get(image_id)
+        if config is None:
+            config = self._configs[image_id] = json.loads(self.read_blob(image_id))
         return Image(image_id, config, [Layer(*item) for item in json.loads(row[0])], row[1], tags)
 
     def find(self, text: str) -> Image:

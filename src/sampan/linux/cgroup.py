@@ -99,6 +99,24 @@ class Cgroup:
             _make(directory)
         self.apply(resources)
 
+    def rename(self, path: str) -> None:
+        """Gives the group another path with the same parent, processes included (v1 only)."""
+        for directory in self.directories().values():
+            os.rename(directory, directory.removesuffix(self.path) + path)
+        self.path = path
+
+    def complete(self, resources: dict[str, Any], pid: int) -> None:
+        """Applies limits to a group that was made without any, joining controllers only these need."""
+        extra = cgroup_limits.extra_controllers(resources)
+        if extra:
+            self.create(resources)
+            for name in extra:
+                directory = self.directories(extra).get(name)
+                if directory:
+                    _write(f"{directory}/cgroup.procs", str(pid))
+        else:
+            self.apply(resources)
+
     def apply(self, resources: dict[str, Any], devices: bool = True) -> None:
         """Writes limits to an existing group (start, and `update` with devices=False)."""
         mounts = hierarchies()

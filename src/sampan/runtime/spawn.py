@@ -61,7 +61,7 @@ def start(request: dict[str, Any], stdio: tuple[int, int, int] | None) -> Child:
         elif entry["type"] not in ("cgroup", "time"):
             flags |= flag
     try:
-        child = _clone(flags, joins, lambda channel: _container(request, joins, stdio, channel))
+        child = clone_child(flags, joins, lambda channel: become_container(request, joins, stdio, channel))
     finally:
         for _, fd in joins:
             os.close(fd)
@@ -73,7 +73,6 @@ def start(request: dict[str, Any], stdio: tuple[int, int, int] | None) -> Child:
         ns.write_id_maps(child.pid, rows[0], rows[1])
     _release(child, group)
     for warning in group.warnings:
-        child.channel.set_inheritable(False)
         request.setdefault("warnings", []).append(warning)
     return child
 
@@ -90,7 +89,7 @@ def join(request: dict[str, Any], stdio: tuple[int, int, int] | None) -> Child:
         raise ProcessLookupError(f"process {request['pid']} is gone") from None
     joins = [(kind, fd) for kind, fd in opened.items() if not ns.same_namespace(fd, kind)]
     try:
-        child = _clone(0, joins, lambda channel: _joined(request, joins, stdio, channel))
+        child = clone_child(0, joins, lambda channel: _joined(request, joins, stdio, channel))
     finally:
         for fd in opened.values():
             os.close(fd)
@@ -107,7 +106,8 @@ def receive(channel: socket.socket) -> Report:
     return Report(message["kind"], message.get("text", ""), message.get("failure", OTHER), fds[0] if fds else -1)
 
 
-def _clone(flags: int, joins: list[tuple[str, int]], body: Any) -> Child:
+def clone_child(flags: int, joins: list[tuple[str, int]], body: Any) -> Child:
+    """Clones this process; the child runs `body(channel)` once it has received one byte "g"."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid_namespace = next((fd for kind, fd in joins if kind == "pid"), None)
     own = -1
@@ -164,12 +164,13 @@ def _report(channel: socket.socket, **message: str) -> None:
         pass
 
 
-def _container(
+def become_container(
     request: dict[str, Any],
     joins: list[tuple[str, int]],
     stdio: tuple[int, int, int] | None,
     channel: socket.socket,
 ) -> None:
+    """Turns this process, in its new namespaces, into the container of `request`."""
     spec = request["spec"]
     new = {entry["type"] for entry in spec["linux"].get("namespaces") or [] if not entry.get("path")}
     prctl.set_dumpable(False)
@@ -185,11 +186,9 @@ def _container(
     prctl.join_session_keyring()
     null = rootfs.open_null()
     rootfd = rootfs.mount_root(spec, request.get("overlay"), request["where"])
+    rootfs.populate(rootfd, spec, "user" in new)
     if "cgroup" in new:
-        rootfs.populate(rootfd, spec, "user" in new)
         ns.unshare(ns.CLONE_NEWCGROUP)
-    else:
-        rootfs.populate(rootfd, spec, "user" in new)
     _terminal_or_stdio(spec["process"], stdio, channel, rootfd)
     rootfs.pivot(rootfd, spec)
     proc = rootfs.private_proc() if spec["linux"].get("sysctl") else -1
