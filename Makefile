@@ -11,6 +11,7 @@ $(VENV)/.ready: pyproject.toml scripts/packages
 	sh scripts/packages
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -e '.[dev]'
+	$(BIN)/python -m compileall -q src   # as an installed package is; some machines forbid to write it later
 	touch $@
 
 demo: setup

@@ -8,6 +8,7 @@ import sys
 from sampan.cli import options, session
 from sampan.cli.connection import engine
 from sampan.cli.flags import BOOL, LIST, STR, Flag, UsageError, parse
+from sampan.client import quickjson
 from sampan.client.http import APIError, Http, query
 
 TYPE_CHECKING = False
@@ -91,11 +92,9 @@ def run(args: list[str]) -> int:
         Http(http._path).call("POST", f"{path}/resize?h={rows}&w={columns}")
 
     session.converse(attached, body["AttachStdin"], body["Tty"], resize)
-    import json
-
     if body["Tty"] and _still_running(http, path):
         return 0  # detached with the keys
-    return int(json.loads(waiting.read())["StatusCode"])
+    return int(quickjson.loads(waiting.read())["StatusCode"])
 
 
 def _still_running(http: Http, path: str) -> bool:
@@ -208,6 +207,4 @@ def _attach(http: Http, name: str, stdin: bool, begin: bool) -> int:
     session.converse(response, stdin, found["Config"]["Tty"], resize)
     if found["Config"]["Tty"] and _still_running(http, path):
         return 0
-    import json
-
-    return int(json.loads(waiting.read())["StatusCode"])
+    return int(quickjson.loads(waiting.read())["StatusCode"])

@@ -6,8 +6,9 @@ The standard library's client costs 25 ms to import, half of the budget of ``sam
 
 from __future__ import annotations
 
-import json
 from _socket import AF_UNIX, socket  # the plain module costs 4 ms to import
+
+from sampan.client import quickjson
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ class Http:
         if stream is not None:
             head += "Transfer-Encoding: chunked\r\nContent-Type: application/x-tar\r\n"
         elif body is not None:
-            data = json.dumps(body).encode()
+            data = quickjson.dumps(body).encode()
             head += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n"
         elif method in ("POST", "PUT"):
             head += "Content-Length: 0\r\n"
@@ -195,7 +196,7 @@ class Http:
         if response.status >= 400:
             text = response.read()
             try:
-                message = json.loads(text)["message"]
+                message = quickjson.loads(text)["message"]
             except (ValueError, KeyError, TypeError):
                 message = text.decode(errors="replace")
             self._keep(response)
@@ -213,4 +214,4 @@ class Http:
         response = self.send(method, path, body)
         data = response.read()
         self._keep(response)
-        return json.loads(data) if data else None
+        return quickjson.loads(data) if data else None
