@@ -114,11 +114,11 @@ def test_cycles_leave_nothing_behind(own_daemon: Daemon) -> None:
         http.call("DELETE", f"/containers/{identifier}")
 
     cycle("true")
-    eventually(lambda: _traces(own_daemon)[3] == 0)
+    eventually(lambda: _traces(own_daemon)[3] == 1)  # the slot that waits for the next container
     before = _traces(own_daemon)
     for number in range(150):
         cycle("nope" if number % 10 == 0 else "true")
-    eventually(lambda: _traces(own_daemon)[3] == 0)
+    eventually(lambda: _traces(own_daemon)[3] == 1)  # the slot that waits for the next container
     after = _traces(own_daemon)
     assert after[0] == before[0]
     assert after[1] == before[1]
@@ -141,3 +141,18 @@ def test_a_full_disk(own_daemon: Daemon) -> None:
     finally:
         subprocess.run(["umount", str(mountpoint)], check=True)
     assert own_daemon.sampan("load", input=saved).returncode == 0
+
+
+def test_many_at_once(own_daemon: Daemon) -> None:
+    """P117: the one that finds the slot and those that don't are alike, and each gets its own exit code."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def one(number: int) -> tuple[int, str]:
+        done = own_daemon.sampan(
+            "run", "--rm", *NONE, "-h", f"h{number}", "busybox", "sh", "-c", f"hostname; exit {number}"
+        )
+        return done.returncode, done.stdout.decode().strip()
+
+    with ThreadPoolExecutor(10) as pool:
+        assert list(pool.map(one, range(40))) == [(number, f"h{number}") for number in range(40)]
+    assert own_daemon.http.call("GET", "/containers/json?all=1") == []
