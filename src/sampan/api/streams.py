@@ -38,14 +38,16 @@ class Hijacked(asyncio.Protocol):
         if self._early:
             sink.write(bytes(self._early))
             self._early.clear()
+        self._transport.resume_reading()
         if self._eof:
             sink.end()
 
     def data_received(self, data: bytes) -> None:
         """Part of asyncio.Protocol."""
         if self._sink is None:
-            if len(self._early) < 1 << 20:
-                self._early += data
+            self._early += data
+            if len(self._early) > 1 << 16:
+                self._transport.pause_reading()
         else:
             self._sink.write(data)
 

@@ -60,6 +60,7 @@ class Container:
     handover: dict[str, Any] = field(default_factory=dict)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     removed: bool = False
+    followers: int = 0  # readers of its log; the files stay until they are done
 
     SAVED: ClassVar[tuple[str, ...]] = ("id", "name", "created", "image", "image_name", "config", "host_config", "state", "mounts",
              "restart_count", "stopped_by_user", "start_time", "health")  # fmt: skip

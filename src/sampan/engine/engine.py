@@ -50,7 +50,13 @@ class Engine:
             os.rename(self.directory(container), f"{trash}/{container.id}")
         except FileNotFoundError:
             return
-        self.background(asyncio.to_thread(shutil.rmtree, f"{trash}/{container.id}", True))
+        self.background(self._empty_trash(container, f"{trash}/{container.id}"))
+
+    @staticmethod
+    async def _empty_trash(container: Container, path: str) -> None:
+        while container.followers:
+            await asyncio.sleep(0.05)
+        await asyncio.to_thread(shutil.rmtree, path, True)
 
     def save(self, container: Container) -> None:
         """Writes a container's record."""

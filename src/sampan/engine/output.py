@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 
 from sampan.engine.container import Container
@@ -19,7 +20,10 @@ async def follow(
     engine: Engine, container: Container, position: logs.Position, until_exit: bool = True
 ) -> AsyncIterator[logs.Frame]:
     """Frames from `position` on, as they are written, until the container has ended."""
-    directory = log_directory(engine, container)
+    # By descriptor: removing the container renames its directory away while we may still be reading.
+    fd = os.open(log_directory(engine, container), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    directory = f"/proc/self/fd/{fd}"
+    container.followers += 1
     key, changed = engine.watcher.watch(directory)
     ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     if container.running or until_exit is False or container.state["Status"] == "created":
@@ -44,6 +48,8 @@ async def follow(
             waiting.cancel()
     finally:
         engine.watcher.unwatch(key, changed)
+        container.followers -= 1
+        os.close(fd)
         if ended in container.exit_waiters:
             container.exit_waiters.remove(ended)
 

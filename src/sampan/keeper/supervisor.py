@@ -406,6 +406,8 @@ def _wait(task: Task) -> int:
         pass
     for _ in range(200):
         status = pidfd.exit_status(task.pidfd)
+        if status is None:
+            status = pidfd.zombie_status(task.pid)
         if status is not None:
             return status
         time.sleep(0.005)

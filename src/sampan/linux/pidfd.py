@@ -28,6 +28,16 @@ def exit_status(pidfd: int) -> int | None:
     return int(struct.unpack_from("i", request, 60)[0])
 
 
+def zombie_status(pid: int) -> int | None:
+    """The wait status of a process that has ended and waits to be reaped (field 52 of /proc/PID/stat)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(fields[49]) if fields[0] in (b"Z", b"X") else None
+
+
 def start_time(pid: int) -> int | None:
     """The start time of a process in clock ticks since boot: with the pid it names it for ever."""
     try:

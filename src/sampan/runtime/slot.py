@@ -18,7 +18,7 @@ from typing import Any
 from sampan.linux import namespaces as ns
 from sampan.linux import prctl
 from sampan.linux.cgroup import Cgroup, hierarchies
-from sampan.runtime import spawn
+from sampan.runtime import process, spawn
 
 _KINDS = ("mount", "ipc", "uts", "network", "pid", "cgroup")
 _FLAGS = ns.CLONE_NEWNS | ns.CLONE_NEWIPC | ns.CLONE_NEWUTS | ns.CLONE_NEWNET | ns.CLONE_NEWPID
@@ -38,6 +38,8 @@ class Slot:
     def _wait(self, channel: socket.socket) -> None:
         """The child: joins its group, says so, becomes the container it is told to be."""
         prctl.set_pdeathsig(signal.SIGKILL)
+        # We live as long as other containers: a copy of their stdin would keep it from ever ending.
+        process.close_inherited(channel.fileno())
         prctl.set_dumpable(False)
         if self._groups_can_be_renamed():
             self.group.create({})
