@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import struct
+import termios
 from collections.abc import Callable
 from typing import cast
 
@@ -30,6 +32,7 @@ class Hijacked(asyncio.Protocol):
         self._sink: Sink | None = None
         self._early = bytearray()
         self._eof = False
+        self._headers_read = False
         self.closed = asyncio.Event()
 
     def feed(self, sink: Sink) -> None:
@@ -76,10 +79,27 @@ class Hijacked(asyncio.Protocol):
 
     async def write(self, data: bytes) -> None:
         """Writes, waiting while the client's buffer is full."""
+        if not self._headers_read:
+            self._headers_read = True
+            await self._until_read()
         if self.closed.is_set():
             raise ConnectionResetError("the client is gone")
         self._transport.write(data)
         await self._writable.wait()
+
+    async def _until_read(self) -> None:
+        """Waits, a second at most, until the client has taken the headers out of the socket.
+
+        docker-py loses whatever its buffered reader fetches together with them (docker-py#3160), so data
+        must not lie behind them in the same socket buffer. TIOCOUTQ counts what the peer has not read (unix(7)).
+        """
+        sock = self._transport.get_extra_info("socket")
+        for _ in range(1000):
+            if self.closed.is_set() or sock is None or sock.fileno() < 0:
+                return
+            if fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)) == bytes(4):
+                return
+            await asyncio.sleep(0.001)
 
     def pause_reading(self) -> None:
         """Stops taking input for a while."""
