@@ -74,14 +74,12 @@ def main(socket_path: str) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from sampan.keeper.supervisor import Supervisor
-    from sampan.runtime import slot
 
     temporary = f"{socket_path}.{os.getpid()}"
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(temporary)
     listener.listen(16)
     os.rename(temporary, socket_path)
-    slot.remove_leftovers()
     gc.freeze()  # children share what is loaded now
     Supervisor(listener).run()
     try:

@@ -16,11 +16,10 @@ from typing import Any
 
 from sampan.keeper import logs, wire
 from sampan.linux import pidfd, tty
-from sampan.runtime import slot, spawn
+from sampan.runtime import spawn
 from sampan.runtime.errors import RuntimeFailure
 
 _IDLE_SECONDS = 10.0
-_QUIET_SECONDS = 0.025  # make the next slot when nothing else is to be done: its clone blocks us 3 ms
 _PIPE_SIZE = 1 << 20
 _UNKNOWN_STATUS = 255 << 8
 
@@ -65,25 +64,20 @@ class Supervisor:
         self._tasks: dict[str, Task] = {}
         self._connections: dict[int, tuple[socket.socket, wire.Reader]] = {}
         self._stopping = False
-        self._slot: slot.Slot | None = None
         self._watch(listener.fileno(), lambda _: self._accept())
 
     def run(self) -> None:
         """Serves until told to stop, or until there has been nothing to keep for a while."""
         idle_since = time.monotonic()
         while not self._stopping:
-            ready = self._poll.poll(_QUIET_SECONDS if self._slot is None else 2.0)
-            if not ready and self._slot is None:
-                self._make_slot()
-            for fd, events in ready:
+            for fd, events in self._poll.poll(2.0):
                 handler = self._handlers.get(fd)
                 if handler:
                     handler(events)
             if self._tasks or self._connections:
                 idle_since = time.monotonic()
             elif time.monotonic() - idle_since > _IDLE_SECONDS:
-                break
-        self._drop_slot()
+                return
 
     def _watch(self, fd: int, handler: Callable[[int], None]) -> None:
         self._handlers[fd] = handler
@@ -187,7 +181,7 @@ class Supervisor:
         terminal = bool(request["spec"]["process"].get("terminal"))
         pipes = _Pipes.make(message["stdin"]) if not terminal else None
         try:
-            child = self._spawn(request, pipes.theirs if pipes else None)
+            child = spawn.start(request, pipes.theirs if pipes else None)
         except BaseException:
             if pipes:
                 pipes.close()
@@ -198,34 +192,6 @@ class Supervisor:
             pipes.close_theirs()
             task.stdin, task.outputs = pipes.stdin, {pipes.stdout: logs.STDOUT, pipes.stderr: logs.STDERR}
         self._await_child(sock, message["seq"], child, task, request.get("warnings") or [])
-
-    def _spawn(self, request: dict[str, Any], stdio: tuple[int, int, int] | None) -> spawn.Child:
-        """A container's first process: the one that waits already where it fits, else a new one."""
-        waiting = self._slot
-        if waiting is not None and waiting.ready and slot.fits(request["spec"]):
-            self._slot = None
-            self._unwatch(waiting.child.channel.fileno())
-            child = waiting.use(request, stdio)
-            if child is not None:
-                return child
-            waiting.discard()
-        return spawn.start(request, stdio)
-
-    def _make_slot(self) -> None:
-        self._slot = waiting = slot.Slot()
-
-        def heard(_: int) -> None:
-            message = spawn.receive(waiting.child.channel)
-            waiting.ready = message.kind == "ready"
-            self._unwatch(waiting.child.channel.fileno())
-
-        self._watch(waiting.child.channel.fileno(), heard)
-
-    def _drop_slot(self) -> None:
-        waiting, self._slot = self._slot, None
-        if waiting is not None:
-            self._unwatch(waiting.child.channel.fileno())
-            waiting.discard()
 
     def _op_exec(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
         request = message["request"]

@@ -57,13 +57,6 @@ def syscall_close_on_exec() -> None:
     syscall("close_range", ctypes.c_uint(3), ctypes.c_uint(0xFFFFFFFF), ctypes.c_uint(_CLOSE_RANGE_CLOEXEC))
 
 
-def close_inherited(keep: int) -> None:
-    """Closes every descriptor above 2 except one."""
-    for first, last in ((3, keep - 1), (keep + 1, 0xFFFFFFFF)):
-        if first <= last:
-            syscall("close_range", ctypes.c_uint(first), ctypes.c_uint(last), ctypes.c_uint(0))
-
-
 def _account(process: dict[str, Any], rootfd: int) -> accounts.Account:
     user = process.get("user") or {}
     if "username" in user:

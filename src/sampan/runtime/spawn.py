@@ -71,7 +71,7 @@ def start(request: dict[str, Any], stdio: tuple[int, int, int] | None) -> Child:
             for key in ("uidMappings", "gidMappings")
         ]
         ns.write_id_maps(child.pid, rows[0], rows[1])
-    _release(child, group)
+    _release(child)
     for warning in group.warnings:
         request.setdefault("warnings", []).append(warning)
     return child
@@ -93,7 +93,7 @@ def join(request: dict[str, Any], stdio: tuple[int, int, int] | None) -> Child:
     finally:
         for fd in opened.values():
             os.close(fd)
-    _release(child, Cgroup(request["cgroup"]))
+    _release(child)
     return child
 
 
@@ -143,9 +143,8 @@ def _run_child(ours: socket.socket, theirs: socket.socket, body: Any) -> None:
         os._exit(1)
 
 
-def _release(child: Child, group: Cgroup) -> None:
+def _release(child: Child) -> None:
     try:
-        group.add(child.pid)
         child.channel.send(b"g")
     except BaseException:
         child.channel.close()
@@ -172,6 +171,7 @@ def become_container(
 ) -> None:
     """Turns this process, in its new namespaces, into the container of `request`."""
     spec = request["spec"]
+    Cgroup(request["cgroup"]).join()
     new = {entry["type"] for entry in spec["linux"].get("namespaces") or [] if not entry.get("path")}
     prctl.set_dumpable(False)
     _enter(joins, {"pid"})
@@ -204,6 +204,7 @@ def _joined(
     stdio: tuple[int, int, int] | None,
     channel: socket.socket,
 ) -> None:
+    Cgroup(request["cgroup"]).join()
     # Not dumpable: a process of the container must not ptrace us or read our memory (S003).
     prctl.set_dumpable(False)
     _enter(joins, {"pid"})
