@@ -11,6 +11,7 @@ from typing import Any
 from sampan.engine.container import Container
 from sampan.keeper import main as keeper_main
 from sampan.keeper.client import KeeperClient, KeeperGone, Reply
+from sampan.runtime.errors import RuntimeFailure
 
 
 class KeeperLink:
@@ -48,10 +49,13 @@ class KeeperLink:
         reply, _ = await client.call("list")
         known = {task["id"] for task in reply["tasks"]}
         for container in self._running():
-            if container.id in known:
-                await self._take_hold(client, container)
-            elif container.held:
-                await client.call("adopt", list(container.held), **container.handover)
+            try:
+                if container.id in known:
+                    await self._take_hold(client, container)
+                elif container.held:
+                    await client.call("adopt", list(container.held), **container.handover)
+            except RuntimeFailure as error:  # it has ended meanwhile; the others still want their keeper
+                print(f"sampand: container {container.id}: {error}", file=sys.stderr)
 
     async def _take_hold(self, client: KeeperClient, container: Container) -> None:
         if container.held:
@@ -75,17 +79,19 @@ class KeeperLink:
 
     def _lost(self) -> None:
         self._client = None
-        if not self._closing:
+        if not self._closing and (self._revival is None or self._revival.done()):
             self._revival = asyncio.get_running_loop().create_task(self._revive())
 
     async def _revive(self) -> None:
-        for delay in (0.0, 0.1, 0.5, 2.0, 5.0):
+        """Tries until a keeper is there and has everything; it may die again at any point of that."""
+        delay = 0.0
+        while self._client is None and not self._closing:
             await asyncio.sleep(delay)
+            delay = min(delay * 2 + 0.02, 1.0)
             try:
                 await self.open()
-                return
             except (OSError, KeeperGone) as error:
-                print(f"sampand: can't restart the keeper: {error}", file=sys.stderr)
+                print(f"sampand: can't restart the keeper yet: {error}", file=sys.stderr)
 
     async def close(self) -> None:
         """Lets go of the keeper; one that has nothing to keep ends too."""
