@@ -254,7 +254,12 @@ async def kill(engine: Engine, container: Container, text: str) -> None:
     _signal(container, number)
     announce(engine, container, "kill", signal=str(number))
     if waiter is not None:
-        await asyncio.wait_for(waiter, 30)
+        try:
+            await asyncio.wait_for(waiter, 30)
+        except TimeoutError:
+            raise EngineError(
+                f"cannot kill container: {container.id}: its process did not end within 30 s of SIGKILL"
+            ) from None
 
 
 def _exit_future(container: Container) -> asyncio.Future[int]:
