@@ -17,7 +17,9 @@ from sampan.engine.errors import BadRequest
 from sampan.images import compression
 
 
-async def stream_from_thread(request: web.Request, produce: Callable[[IO[bytes]], None]) -> web.StreamResponse:
+async def stream_from_thread(
+    request: web.Request, produce: Callable[[IO[bytes]], None], headers: dict[str, str] | None = None
+) -> web.StreamResponse:
     """Sends what `produce` writes into a pipe, in a thread. An error before the first byte is an error reply."""
     reader, writer = os.pipe()
 
@@ -32,7 +34,7 @@ async def stream_from_thread(request: web.Request, produce: Callable[[IO[bytes]]
         first = await asyncio.to_thread(source.read, 1 << 18)
         if not first:
             await task
-        response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
+        response = web.StreamResponse(headers={"Content-Type": "application/x-tar", **(headers or {})})
         await response.prepare(request)
         while first:
             await response.write(first)
@@ -70,20 +72,11 @@ async def get_archive(request: web.Request) -> web.StreamResponse:
     engine = engine_of(request)
     container, path = engine.find(request.match_info["id"]), _path(request)
     header = await asyncio.to_thread(_stat_header, request)
-    reader, writer = os.pipe()
-
-    def run() -> None:
-        with os.fdopen(writer, "wb") as out:
-            files.get_archive(engine, container, path, out)
-
-    task = asyncio.get_running_loop().run_in_executor(None, run)
-    response = web.StreamResponse(headers={"Content-Type": "application/x-tar", "X-Docker-Container-Path-Stat": header})
-    await response.prepare(request)
-    with os.fdopen(reader, "rb", buffering=0) as source:
-        while block := await asyncio.to_thread(source.read, 1 << 18):
-            await response.write(block)
-    await task
-    return response
+    return await stream_from_thread(
+        request,
+        lambda out: files.get_archive(engine, container, path, out),
+        {"X-Docker-Container-Path-Stat": header},
+    )
 
 
 async def put_archive(request: web.Request) -> web.Response:

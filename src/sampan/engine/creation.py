@@ -94,7 +94,7 @@ async def create(engine: Engine, body: dict[str, Any], name: str) -> tuple[Conta
     except ImageNotFound:
         raise NotFound(f"No such image: {config['Image']}") from None
     identifier = secrets.token_hex(32)
-    name = _claim_name(engine, name)
+    name = claim_name(engine, name)
     _merge_image(config, image)
     warnings = _defaults(engine, identifier, config, host)
     _check(config, host)
@@ -129,7 +129,8 @@ def announce(engine: Engine, container: Container, action: str, **extra: str) ->
     engine.events.publish("container", action, container.id, attributes)
 
 
-def _claim_name(engine: Engine, name: str) -> str:
+def claim_name(engine: Engine, name: str) -> str:
+    """A free name: the one asked for, or one made up. Raises BadRequest, Conflict."""
     taken = {container.name: container.id for container in engine.containers.values()}
     if name:
         if not _NAME.fullmatch(name):

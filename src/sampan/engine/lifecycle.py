@@ -381,12 +381,12 @@ def _remove_volumes(engine: Engine, container: Container) -> None:
 
 def rename(engine: Engine, container: Container, name: str) -> None:
     """Gives a container another name. Raises Conflict, BadRequest."""
-    from sampan.engine.creation import _claim_name
+    from sampan.engine.creation import claim_name
 
     if not name:
         raise BadRequest("Neither old nor new names may be empty")
     old = container.name
-    container.name = _claim_name(engine, name)
+    container.name = claim_name(engine, name)
     engine.save(container)
     announce(engine, container, "rename", oldName=f"/{old}")
 

@@ -7,7 +7,6 @@ import os
 
 from sampan.linux.syscall import check, libc, syscall
 
-_SET_PDEATHSIG = 1
 _SET_DUMPABLE = 4
 _SET_KEEPCAPS = 8
 _SET_NAME = 15
@@ -20,11 +19,6 @@ _CAP_AMBIENT = 47
 def _prctl(option: int, arg2: int = 0, arg3: int = 0, what: str = "") -> None:
     result = libc.prctl(option, ctypes.c_ulong(arg2), ctypes.c_ulong(arg3), ctypes.c_ulong(0), ctypes.c_ulong(0))
     check(result, "prctl", what)
-
-
-def set_pdeathsig(signal: int) -> None:
-    """The signal this process gets when its parent thread dies (PR_SET_PDEATHSIG)."""
-    _prctl(_SET_PDEATHSIG, signal, what="PR_SET_PDEATHSIG")
 
 
 def set_dumpable(value: bool) -> None:

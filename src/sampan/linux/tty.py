@@ -28,15 +28,3 @@ def open_pair(ptmx: str = "/dev/ptmx") -> tuple[int, int]:
 def set_size(fd: int, rows: int, columns: int) -> None:
     """Sets a terminal's window size; its foreground process group gets SIGWINCH."""
     fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows & 0xFFFF, columns & 0xFFFF, 0, 0))
-
-
-def get_size(fd: int) -> tuple[int, int]:
-    """(rows, columns) of a terminal."""
-    rows, columns, _, _ = struct.unpack("HHHH", fcntl.ioctl(fd, termios.TIOCGWINSZ, bytes(8)))
-    return rows, columns
-
-
-def make_controlling(slave: int) -> None:
-    """Starts a session whose controlling terminal is `slave` (setsid(2), TIOCSCTTY)."""
-    os.setsid()
-    fcntl.ioctl(slave, termios.TIOCSCTTY, 0)

@@ -47,7 +47,17 @@ _PROPAGATION = {
     "unbindable": lm.MS_UNBINDABLE,
 }
 _SUPERBLOCK = {"sync", "dirsync", "mand", "lazytime", "silent"}
-_SUPERBLOCK_OFF = {"async", "nomand", "nolazytime", "loud", "iversion", "noiversion", "defaults", "remount"}
+_SUPERBLOCK_OFF = {
+    "async",
+    "nomand",
+    "nolazytime",
+    "loud",
+    "iversion",
+    "noiversion",
+    "defaults",
+    "remount",
+    "tmpcopyup",
+}
 
 
 @dataclass(slots=True)
@@ -62,7 +72,6 @@ class Options:
     bind: bool = False
     recursive: bool = False
     data: list[tuple[str, str | None]] = field(default_factory=list)
-    copy_up: bool = False
     read_only: bool = False
 
 
@@ -89,8 +98,6 @@ def parse_options(options: list[str]) -> Options:
             parsed.recursive_set |= _SET[option[1:]]
         elif option[:1] == "r" and option[1:] in _CLEAR:
             parsed.recursive_clear |= _CLEAR[option[1:]]
-        elif option == "tmpcopyup":
-            parsed.copy_up = True
         elif option in _SUPERBLOCK:
             parsed.data.append((option, None))
         elif option not in _SUPERBLOCK_OFF and option:
@@ -152,7 +159,7 @@ def _filesystem(rootfd: int, entry: dict[str, Any], options: Options, userns: bo
 
 def _bind(rootfd: int, entry: dict[str, Any], options: Options) -> None:
     source, destination = entry["source"], entry["destination"]
-    tree = lm.open_tree(entry.get("fd", lm.AT_FDCWD), source, recursive=options.recursive)
+    tree = lm.open_tree(lm.AT_FDCWD, source, recursive=options.recursive)
     try:
         is_directory = stat.S_ISDIR(os.fstat(tree).st_mode)
         if options.set_ or options.clear:
