@@ -14,6 +14,7 @@ from sampan.engine.creation import announce, init_binary
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, EngineError, NotFound, NotModified
 from sampan.keeper.client import KeeperGone
+from sampan.linux import signals
 from sampan.linux.cgroup import Cgroup
 from sampan.runtime.errors import RuntimeFailure
 
@@ -215,19 +216,10 @@ def resume_policy(engine: Engine, container: Container) -> None:
 
 def signal_number(text: str) -> int:
     """A signal by name or number: "TERM", "SIGRTMIN+3", "9". Raises BadRequest."""
-    name = text.upper().removeprefix("SIG")
-    if name.isdecimal() and 0 < int(name) < signal.NSIG:
-        return int(name)
-    base, plus, offset = name.partition("+")
-    if base == "RTMIN" and (not plus or offset.isdecimal()):
-        return int(signal.SIGRTMIN) + int(offset or 0)
-    base, minus, offset = name.partition("-")
-    if base == "RTMAX" and (not minus or offset.isdecimal()):
-        return int(signal.SIGRTMAX) - int(offset or 0)
     try:
-        return int(signal.Signals[f"SIG{name}"])
-    except KeyError:
-        raise BadRequest(f"Invalid signal: {text}") from None
+        return signals.number(text)
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
 
 
 def _signal(container: Container, number: int) -> None:

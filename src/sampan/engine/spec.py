@@ -12,6 +12,7 @@ from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest
 from sampan.linux import caps, seccomp
 from sampan.runtime import seccomp_default
+from sampan.runtime.rootfs import DEVICE_RULES
 from sampan.runtime.process import DEFAULT_PATH
 
 DEFAULT_CAPABILITIES = [
@@ -48,7 +49,6 @@ MASKED_PATHS = [
     "/sys/firmware",
 ]
 READONLY_PATHS = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
-_DEVICE_RULES = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)]
 _NAMESPACED_SYSCTLS = re.compile(
     r"kernel\.(msg(max|mnb|mni)|sem|shm(all|max|mni|_rmid_forced)|hostname|domainname)|fs\.mqueue\..+|net\..+"
 )
@@ -244,10 +244,7 @@ def resources(host: dict[str, Any]) -> dict[str, Any]:
     if host.get("Privileged"):
         rules = [{"allow": True, "access": "rwm"}]
     else:
-        rules = [{"allow": False, "access": "rwm"}]
-        rules += [{"allow": True, "type": kind, "access": "m"} for kind in ("c", "b")]
-        rules += [{"allow": True, "type": "c", "major": a, "minor": b, "access": "rwm"} for a, b in _DEVICE_RULES]
-        rules.append({"allow": True, "type": "c", "major": 136, "access": "rwm"})
+        rules = [{"allow": False, "access": "rwm"}, *DEVICE_RULES]
         for item in (_device(device) for device in host.get("Devices") or []):
             rules.append({"allow": True, **{key: item[key] for key in ("type", "major", "minor", "access")}})
     cpu: dict[str, Any] = {

@@ -10,8 +10,7 @@ import subprocess
 import sys
 import time
 
-from sampan.linux import mount as lm
-from sampan.linux import prctl
+from sampan.linux import interpreter, prctl
 
 _ENTRY = """
 import sys
@@ -21,28 +20,17 @@ main(sys.argv[2])
 """
 
 
-def read_only_interpreter() -> int:
-    """A descriptor of the Python binary on a detached read-only mount.
-
-    Whatever enters a container has this as its /proc/PID/exe: opening that for writing gives EROFS,
-    and no process in a container can remount a mount outside of its namespace (S001).
-    """
-    tree = lm.open_tree(lm.AT_FDCWD, os.path.realpath(sys.executable))
-    lm.mount_setattr(tree, lm.MOUNT_ATTR_RDONLY)
-    return tree
-
-
 def launch(socket_path: str) -> int:
     """Starts a keeper that listens on `socket_path`, and waits until it does. Returns its pid."""
     source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    interpreter = read_only_interpreter()
+    binary = interpreter.read_only()
     try:
         with open(f"{socket_path}.log", "ab") as log:
             os.chmod(log.name, 0o600)
             child = subprocess.Popen(
                 [os.path.realpath(sys.executable), "-I", "-S", "-B", "-c", _ENTRY, source, socket_path],
-                executable=f"/proc/self/fd/{interpreter}",
-                pass_fds=(interpreter,),
+                executable=f"/proc/self/fd/{binary}",
+                pass_fds=(binary,),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -51,7 +39,7 @@ def launch(socket_path: str) -> int:
                 env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
             )
     finally:
-        os.close(interpreter)
+        os.close(binary)
     for _ in range(1000):
         with socket.socket(socket.AF_UNIX) as probe:
             try:

@@ -16,7 +16,7 @@ from typing import Any
 
 from sampan.keeper import logs, wire
 from sampan.linux import pidfd, tty
-from sampan.runtime import spawn
+from sampan.runtime import channel, spawn
 from sampan.runtime.errors import RuntimeFailure
 
 _IDLE_SECONDS = 10.0
@@ -232,11 +232,11 @@ class Supervisor:
 
     def _await_child(self, sock: socket.socket, seq: int, child: spawn.Child, task: Task, warnings: list[str]) -> None:
         def report(_: int) -> None:
-            message = spawn.receive(child.channel)
+            message = channel.receive(child.channel)
             if message.kind == "tty":
-                task.stdin = message.fd
+                task.stdin = message.fds[0]
                 if task.directory:
-                    task.outputs = {message.fd: logs.STDOUT}
+                    task.outputs = {task.stdin: logs.STDOUT}
                 return
             if message.kind == "warning":
                 warnings.append(message.text)

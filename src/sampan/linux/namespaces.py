@@ -9,6 +9,7 @@ import signal
 from sampan.linux.syscall import check, failure, libc, syscall
 
 CLONE_PIDFD = 0x1000
+CLONE_PARENT = 0x8000
 CLONE_NEWTIME = 0x80
 CLONE_NEWNS = 0x20000
 CLONE_NEWCGROUP = 0x2000000
@@ -17,7 +18,7 @@ CLONE_NEWIPC = 0x8000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
-CLONE_INTO_CGROUP = 0x200000000
+_NS_GET_NSTYPE = 0xB703
 
 # The runtime specification's names, with the flag and the file under /proc/PID/ns.
 KINDS = {
@@ -51,17 +52,17 @@ class _CloneArgs(ctypes.Structure):
     ]
 
 
-def clone(flags: int, cgroup_fd: int = -1) -> tuple[int, int]:
+def clone(flags: int, sibling: bool = False) -> tuple[int, int]:
     """fork() with namespace flags. Returns (pid, pidfd) to the parent and (0, -1) to the child.
 
-    The caller must be single-threaded: the child goes on in the same interpreter. With `cgroup_fd`
-    the child starts inside that cgroup v2 directory. Source: clone3 in clone(2).
+    The caller must be single-threaded: the child goes on in the same interpreter. A `sibling` becomes
+    a child of our own parent. Source: clone3 in clone(2).
     """
     pidfd = ctypes.c_int(-1)
     args = _CloneArgs(flags=flags | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=signal.SIGCHLD)
-    if cgroup_fd >= 0:
-        args.flags |= CLONE_INTO_CGROUP
-        args.cgroup = cgroup_fd
+    if sibling:
+        args.flags |= CLONE_PARENT
+        args.exit_signal = 0
     pid = syscall("clone3", ctypes.byref(args), ctypes.c_size_t(ctypes.sizeof(args)), subject=hex(flags))
     return pid, pidfd.value
 
@@ -94,18 +95,36 @@ def same_namespace(fd: int, kind: str) -> bool:
     return (own.st_dev, own.st_ino) == (other.st_dev, other.st_ino)
 
 
-def write_id_maps(
-    pid: int, uid_map: list[tuple[int, int, int]], gid_map: list[tuple[int, int, int]], setgroups: bool = True
-) -> None:
-    """Writes the id maps of a child's new user namespace: (inside, outside, count) rows.
+def is_kind(fd: int, kind: str) -> bool:
+    """Whether `fd` names a namespace of that kind (NS_GET_NSTYPE in ioctl_ns(2))."""
+    import fcntl
 
-    Without CAP_SETUID in the parent namespace the rows must map only our own ids; then setgroups(2)
-    is denied first, as user_namespaces(7) asks.
-    """
-    if not setgroups:
-        _write(f"/proc/{pid}/setgroups", "deny")
-    _write(f"/proc/{pid}/gid_map", "".join(f"{a} {b} {c}\n" for a, b, c in gid_map))
-    _write(f"/proc/{pid}/uid_map", "".join(f"{a} {b} {c}\n" for a, b, c in uid_map))
+    try:
+        return fcntl.ioctl(fd, _NS_GET_NSTYPE) == KINDS[kind][0]
+    except OSError:
+        return False
+
+
+def write_id_map(pid: int, kind: str, rows: list[tuple[int, int, int]]) -> None:
+    """Writes the "uid" or "gid" map of a child's new user namespace: (inside, outside, count) rows."""
+    _write(f"/proc/{pid}/{kind}_map", "".join(f"{a} {b} {c}\n" for a, b, c in rows))
+
+
+def deny_setgroups(pid: int) -> None:
+    """What an unprivileged parent must do before it writes a gid map (user_namespaces(7))."""
+    _write(f"/proc/{pid}/setgroups", "deny")
+
+
+def open_time_offsets() -> int:
+    """This process's timens_offsets (time_namespaces(7)), to be opened before it loses its rights to /proc."""
+    return os.open("/proc/self/timens_offsets", os.O_WRONLY | os.O_CLOEXEC)
+
+
+def set_time_offsets(fd: int, offsets: dict[str, dict[str, int]]) -> None:
+    """Sets the clocks of the time namespace made by unshare(CLONE_NEWTIME), before it has a process."""
+    for clock, offset in offsets.items():
+        os.write(fd, f"{clock} {offset.get('secs', 0)} {offset.get('nanosecs', 0)}\n".encode())
+    os.close(fd)
 
 
 def _write(path: str, text: str) -> None:

@@ -28,6 +28,15 @@ def exit_status(pidfd: int) -> int | None:
     return int(struct.unpack_from("i", request, 60)[0])
 
 
+def pid_of(pidfd: int) -> int:
+    """The pid of a process in our pid namespace, from its descriptor's fdinfo (pidfd_open(2))."""
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("Pid:"):
+                return int(line[4:])
+    raise ProcessLookupError("not a pidfd")
+
+
 def zombie_status(pid: int) -> int | None:
     """The wait status of a process that has ended and waits to be reaped (field 52 of /proc/PID/stat)."""
     try:

@@ -88,3 +88,8 @@ def set_oom_score_adj(value: int) -> int:
             return int(os.pread(fd, 16, 0))
     finally:
         os.close(fd)
+
+
+def set_personality(value: int) -> None:
+    """The execution domain of this process and its children (personality(2))."""
+    check(libc.personality(ctypes.c_ulong(value)), "personality", hex(value))

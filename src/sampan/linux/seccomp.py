@@ -64,6 +64,26 @@ def compile_filter(section: dict[str, Any]) -> bytes:
     return program.assemble()
 
 
+def known_actions() -> list[str]:
+    """The actions compile_filter() takes."""
+    return sorted(_ACTIONS)
+
+
+def known_operators() -> list[str]:
+    """The comparisons compile_filter() takes."""
+    return [f"SCMP_CMP_{name}" for name in ("NE", "LT", "LE", "EQ", "GE", "GT", "MASKED_EQ")]
+
+
+def known_archs() -> list[str]:
+    """The architectures compile_filter() takes."""
+    return sorted(_OCI_ARCH)
+
+
+def known_flags() -> list[str]:
+    """The flags of seccomp(2) that flags() takes."""
+    return sorted(_FLAGS)
+
+
 def flags(section: dict[str, Any]) -> int:
     """The filter flags of the section as seccomp(2) takes them."""
     value = 0

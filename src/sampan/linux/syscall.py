@@ -19,8 +19,26 @@ ARCH = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.
 
 # Only the calls that neither `os` nor libc's symbols give us. Numbers: asm/unistd_64.h and, from 424
 # on, one table for all architectures (asm-generic/unistd.h).
-_X86_64 = {"pivot_root": 155, "keyctl": 250, "seccomp": 317, "bpf": 321, "clone3": 435, "openat2": 437}
-_GENERIC = {"pivot_root": 41, "keyctl": 219, "seccomp": 277, "bpf": 280, "clone3": 435, "openat2": 437}
+_X86_64 = {
+    "pivot_root": 155,
+    "ioprio_set": 251,
+    "sched_setattr": 314,
+    "keyctl": 250,
+    "seccomp": 317,
+    "bpf": 321,
+    "clone3": 435,
+    "openat2": 437,
+}
+_GENERIC = {
+    "pivot_root": 41,
+    "ioprio_set": 30,
+    "sched_setattr": 274,
+    "keyctl": 219,
+    "seccomp": 277,
+    "bpf": 280,
+    "clone3": 435,
+    "openat2": 437,
+}
 _COMMON = {
     "open_tree": 428,
     "move_mount": 429,

@@ -10,19 +10,13 @@ import termios
 _TIOCGPTPEER, _TIOCSPTLCK = 0x5441, 0x40045431
 
 
-def open_pair(ptmx: str = "/dev/ptmx") -> tuple[int, int]:
-    """Opens a new pty at `ptmx`. Returns (master, slave), both close-on-exec.
+def open_peer(master: int) -> int:
+    """Unlocks and opens the slave of a pty's master, close-on-exec. Raises OSError when it is no master.
 
-    The slave comes from TIOCGPTPEER (ioctl_tty(2)), so no path inside a container is looked up.
+    By TIOCGPTPEER (ioctl_tty(2)), so no path inside a container is looked up.
     """
-    master = os.open(ptmx, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    try:
-        fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
-        slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    except BaseException:
-        os.close(master)
-        raise
-    return master, slave
+    fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("i", 0))
+    return fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
 
 
 def set_size(fd: int, rows: int, columns: int) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from sampan.linux import mount as lm
 from sampan.linux import openat2
+from sampan.runtime import copyup
 from sampan.runtime.errors import RuntimeFailure
 
 _SET = {
@@ -56,7 +57,8 @@ _SUPERBLOCK_OFF = {
     "noiversion",
     "defaults",
     "remount",
-    "tmpcopyup",
+    "idmap",
+    "ridmap",
 }
 
 
@@ -73,6 +75,7 @@ class Options:
     recursive: bool = False
     data: list[tuple[str, str | None]] = field(default_factory=list)
     read_only: bool = False
+    copy_up: bool = False
 
 
 def parse_options(options: list[str]) -> Options:
@@ -98,6 +101,8 @@ def parse_options(options: list[str]) -> Options:
             parsed.recursive_set |= _SET[option[1:]]
         elif option[:1] == "r" and option[1:] in _CLEAR:
             parsed.recursive_clear |= _CLEAR[option[1:]]
+        elif option == "tmpcopyup":
+            parsed.copy_up = True
         elif option in _SUPERBLOCK:
             parsed.data.append((option, None))
         elif option not in _SUPERBLOCK_OFF and option:
@@ -105,6 +110,13 @@ def parse_options(options: list[str]) -> Options:
             parsed.data.append((key, value if equals else None))
     parsed.read_only = bool(parsed.set_ & lm.MOUNT_ATTR_RDONLY)
     return parsed
+
+
+def known_options() -> list[str]:
+    """Every option that is not data of a file system, for the `features` of the runtime."""
+    names = [*_SET, *_CLEAR, *_ATIME, *_PROPAGATION, *_SUPERBLOCK, *_SUPERBLOCK_OFF, "bind", "rbind", "tmpcopyup"]
+    names += [f"r{name}" for name in (*_SET, *_CLEAR, *_PROPAGATION)]
+    return sorted(names)
 
 
 def attach(rootfd: int, entry: dict[str, Any], userns: bool) -> None:
@@ -149,6 +161,8 @@ def _filesystem(rootfd: int, entry: dict[str, Any], options: Options, userns: bo
             else:
                 raise
         try:
+            if options.copy_up and fstype == "tmpfs":
+                copyup.copy_directory(target, mounted)
             lm.move_mount(mounted, target, subject=destination)
         finally:
             os.close(mounted)
@@ -159,7 +173,7 @@ def _filesystem(rootfd: int, entry: dict[str, Any], options: Options, userns: bo
 
 def _bind(rootfd: int, entry: dict[str, Any], options: Options) -> None:
     source, destination = entry["source"], entry["destination"]
-    tree = lm.open_tree(lm.AT_FDCWD, source, recursive=options.recursive)
+    tree = entry["tree"] if "tree" in entry else lm.open_tree(lm.AT_FDCWD, source, recursive=options.recursive)
     try:
         is_directory = stat.S_ISDIR(os.fstat(tree).st_mode)
         if options.set_ or options.clear:

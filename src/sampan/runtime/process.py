@@ -7,9 +7,12 @@ import errno
 import os
 import resource
 import signal
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from sampan.linux import caps, openat2, prctl, seccomp
+from sampan.linux import caps, openat2, prctl, scheduling, seccomp
+from sampan.linux import mount as lm
 from sampan.linux.syscall import check, libc, syscall
 from sampan.runtime import accounts
 from sampan.runtime.errors import NOT_EXECUTABLE, NOT_FOUND, OTHER, RuntimeFailure
@@ -18,21 +21,39 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CLOSE_RANGE_CLOEXEC = 4
 
 
-def prepare_and_exec(
-    process: dict[str, Any], rootfd: int, seccomp_filter: bytes | None, warnings: list[str], create_cwd: bool
-) -> None:
-    """Turns this process into the container's. Returns only by raising RuntimeFailure.
+@dataclass(slots=True)
+class Prepared:
+    """A process whose identity, environment and directory are known, and nothing of it given up yet."""
+
+    wanted: dict[str, Any]
+    account: accounts.Account
+    environment: dict[str, str]
+
+
+def prepare(process: dict[str, Any], rootfd: int, create_cwd: bool) -> Prepared:
+    """Resolves user and environment and enters the working directory. Raises RuntimeFailure.
 
     Must run inside all namespaces with the root already in place, single-threaded.
     """
     account = _account(process, rootfd)
     environment = _environment(process, account)
-    cwd = process.get("cwd") or "/"
-    _change_directory(rootfd, cwd, create_cwd)
-    _limits(process, warnings)
+    _change_directory(rootfd, process.get("cwd") or "/", create_cwd)
+    return Prepared(process, account, environment)
+
+
+def execute(
+    prepared: Prepared,
+    seccomp_filter: bytes | None,
+    seccomp_flags: int,
+    warn: Callable[[str], None],
+    preserve_fds: int = 0,
+) -> None:
+    """Turns this process into the container's. Returns only by raising RuntimeFailure."""
+    process, account = prepared.wanted, prepared.account
+    _limits(process, warn)
+    scheduling.apply(process)
+    _security_label(process)
     os.umask((process.get("user") or {}).get("umask", 0o022))
-    if process.get("oomScoreAdj") is not None:
-        prctl.set_oom_score_adj(int(process["oomScoreAdj"]))
     no_new_privileges = bool(process.get("noNewPrivileges"))
     sets = process.get("capabilities")
     bounding = caps.current()[3]
@@ -40,30 +61,48 @@ def prepare_and_exec(
         bounding &= caps.mask(sets.get("bounding") or [])
         caps.set_bounding(bounding)
     if seccomp_filter is not None and not no_new_privileges:
-        seccomp.install(seccomp_filter)
+        seccomp.install(seccomp_filter, seccomp_flags)
     _become(account, sets, bounding)
     _check_directory()
     if no_new_privileges:
         prctl.set_no_new_privs()
         if seccomp_filter is not None:
-            seccomp.install(seccomp_filter)
-    syscall_close_on_exec()
+            seccomp.install(seccomp_filter, seccomp_flags)
+    close_on_exec(3 + preserve_fds)
     _reset_signals()
-    _execute(process["args"], environment)
+    _execute(process["args"], prepared.environment)
 
 
-def syscall_close_on_exec() -> None:
-    """Marks every descriptor above 2 close-on-exec, so that nothing leaks whatever opened it (S002)."""
-    syscall("close_range", ctypes.c_uint(3), ctypes.c_uint(0xFFFFFFFF), ctypes.c_uint(_CLOSE_RANGE_CLOEXEC))
+def _security_label(process: dict[str, Any]) -> None:
+    """The AppArmor profile that the next execve takes (proc_pid_attr(5)), by a private procfs (S013)."""
+    profile = process.get("apparmorProfile")
+    if not profile or profile == "unconfined":
+        return
+    if not os.path.isdir("/sys/module/apparmor") and not os.path.isdir("/sys/kernel/security/apparmor"):
+        raise RuntimeFailure(f"apparmor profile {profile}: this kernel runs without AppArmor")
+    proc = lm.new_filesystem("proc", [("source", "proc")])
+    try:
+        fd = os.open("thread-self/attr/apparmor/exec", os.O_WRONLY | os.O_CLOEXEC, dir_fd=proc)
+        os.write(fd, f"exec {profile}".encode())
+        os.close(fd)
+    except OSError as error:
+        raise RuntimeFailure(f"apparmor profile {profile}: {error.strerror}") from error
+    finally:
+        os.close(proc)
+
+
+def close_on_exec(first: int) -> None:
+    """Marks every descriptor from `first` on close-on-exec, so that nothing leaks whatever opened it (S002)."""
+    syscall("close_range", ctypes.c_uint(first), ctypes.c_uint(0xFFFFFFFF), ctypes.c_uint(_CLOSE_RANGE_CLOEXEC))
 
 
 def _account(process: dict[str, Any], rootfd: int) -> accounts.Account:
     user = process.get("user") or {}
     if "username" in user:
         return accounts.resolve(rootfd, user["username"], tuple(user.get("additionalGroups") or ()))
-    gid = user.get("gid", 0)
+    uid, gid = user.get("uid", 0), user.get("gid", 0)
     groups = dict.fromkeys((gid, *(user.get("additionalGids") or [])))
-    return accounts.Account(user.get("uid", 0), gid, tuple(groups), "/")
+    return accounts.Account(uid, gid, tuple(groups), accounts.resolve(rootfd, str(uid)).home)
 
 
 def _environment(process: dict[str, Any], account: accounts.Account) -> dict[str, str]:
@@ -104,7 +143,7 @@ def _check_directory() -> None:
         raise RuntimeFailure("the working directory is outside of the container's root")
 
 
-def _limits(process: dict[str, Any], warnings: list[str]) -> None:
+def _limits(process: dict[str, Any], warn: Callable[[str], None]) -> None:
     for limit in process.get("rlimits") or []:
         number = getattr(resource, limit["type"], None)
         if number is None:
@@ -116,7 +155,7 @@ def _limits(process: dict[str, Any], warnings: list[str]) -> None:
             roof = resource.getrlimit(number)[1]
             clamp = [value if roof == -1 or 0 <= value <= roof else roof for value in (soft, hard)]
             resource.setrlimit(number, (clamp[0], clamp[1]))
-            warnings.append(f"{limit['type']}: may not be raised to {limit['hard']}, clamped to {roof}")
+            warn(f"{limit['type']}: may not be raised to {limit['hard']}, clamped to {roof}")
 
 
 def _rlim(value: int) -> int:
@@ -162,14 +201,32 @@ def _reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
+def _candidates(command: str, environment: dict[str, str]) -> list[str]:
+    if "/" in command:
+        return [command]
+    return [f"{directory or '.'}/{command}" for directory in environment.get("PATH", DEFAULT_PATH).split(":")]
+
+
+def _not_found(command: str) -> RuntimeFailure:
+    if "/" in command:
+        return RuntimeFailure(f'exec: "{command}": stat {command}: no such file or directory', NOT_FOUND)
+    return RuntimeFailure(f'exec: "{command}": executable file not found in $PATH', NOT_FOUND)
+
+
+def find_executable(prepared: Prepared) -> None:
+    """Checks, without running it, that there is such a program. Raises RuntimeFailure."""
+    command = prepared.wanted["args"][0]
+    found = [name for name in _candidates(command, prepared.environment) if os.path.exists(name)]
+    if not found:
+        raise _not_found(command)
+    if not any(os.access(name, os.X_OK) and not os.path.isdir(name) for name in found):
+        raise RuntimeFailure(f'exec: "{command}": permission denied', NOT_EXECUTABLE)
+
+
 def _execute(args: list[str], environment: dict[str, str]) -> None:
     command = args[0]
-    candidates = [command] if "/" in command else []
-    if not candidates:
-        path = environment.get("PATH", DEFAULT_PATH)
-        candidates = [f"{directory or '.'}/{command}" for directory in path.split(":")]
     failure: OSError | None = None
-    for candidate in candidates:
+    for candidate in _candidates(command, environment):
         try:
             os.execve(candidate, args, environment)
         except (FileNotFoundError, NotADirectoryError):
@@ -177,11 +234,7 @@ def _execute(args: list[str], environment: dict[str, str]) -> None:
         except OSError as error:
             failure = failure or error
     if failure is None:
-        where = "" if "/" in command else " in $PATH"
-        message = f'exec: "{command}": executable file not found{where}'
-        if "/" in command:
-            message = f'exec: "{command}": stat {command}: no such file or directory'
-        raise RuntimeFailure(message, NOT_FOUND)
+        raise _not_found(command)
     kind = NOT_EXECUTABLE if failure.errno in (errno.EACCES, errno.ENOEXEC, errno.EISDIR) else OTHER
     raise RuntimeFailure(f'exec: "{command}": {(failure.strerror or "").lower()}', kind)
 

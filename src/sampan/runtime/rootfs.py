@@ -19,6 +19,13 @@ _DEVICES = (
     ("urandom", 1, 9),
     ("tty", 5, 0),
 )
+# What every container may use: making any node, the devices above, console, ptmx and terminals.
+DEVICE_RULES: list[dict[str, Any]] = [
+    *({"allow": True, "type": kind, "access": "m"} for kind in ("c", "b")),
+    *({"allow": True, "type": "c", "major": major, "minor": minor, "access": "rwm"} for _, major, minor in _DEVICES),
+    *({"allow": True, "type": "c", "major": 5, "minor": minor, "access": "rwm"} for minor in (1, 2)),
+    {"allow": True, "type": "c", "major": 136, "access": "rwm"},
+]
 _LINKS = (
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
@@ -38,11 +45,11 @@ _PROPAGATION = {
 }
 
 
-def mount_root(spec: dict[str, Any], overlay: dict[str, Any] | None, where: str) -> int:
+def mount_root(spec: dict[str, Any], overlay: dict[str, Any] | None, where: str, tree: int = -1) -> int:
     """Mounts the root file system on the directory `where`. Returns a descriptor of its top.
 
-    `overlay` ({"lower", "upper", "work"}) is the engine's way; without it `root.path` is used as the
-    runtime specification says. Must run in the container's own mount namespace.
+    `overlay` ({"lower", "upper", "work"}) is the engine's way; without it `where` itself is bound, or
+    `tree`, a detached copy of it. Must run in the container's own mount namespace.
     """
     propagation = spec["linux"].get("rootfsPropagation") or "rslave"
     if propagation not in _PROPAGATION:
@@ -51,8 +58,9 @@ def mount_root(spec: dict[str, Any], overlay: dict[str, Any] | None, where: str)
     if overlay is not None:
         tree = lm.overlay(overlay["lower"], overlay.get("upper"), overlay.get("work"))
     else:
+        if tree < 0:
+            tree = lm.open_tree(lm.AT_FDCWD, where, recursive=True)
         # The parent must not be shared, or pivot_root refuses and the bind shows on the host.
-        tree = lm.open_tree(lm.AT_FDCWD, where, recursive=True)
         lm.mount_setattr(tree, propagation=lm.MS_PRIVATE, recursive=False)
     try:
         lm.move_mount(tree, lm.AT_FDCWD, where, subject=where)
@@ -187,14 +195,21 @@ def _existing(rootfd: int, path: str) -> int | None:
         return None
 
 
-def pivot(rootfd: int, spec: dict[str, Any]) -> None:
-    """Makes `rootfd` the root of this mount namespace and lets go of the old one."""
+def pivot(rootfd: int, spec: dict[str, Any], no_pivot: bool = False) -> None:
+    """Makes `rootfd` the root of this mount namespace and lets go of the old one.
+
+    `no_pivot` moves the mount over "/" instead, for a root on an initramfs, which pivot_root(2) refuses.
+    """
     os.fchdir(rootfd)
-    lm.pivot_root(".", ".")
-    # The old root now lies on top of the new one at "/": detach it without letting the unmount
-    # propagate to the host.
-    lm.mount(None, ".", None, lm.MS_SLAVE | lm.MS_REC)
-    lm.umount(".", lm.MNT_DETACH)
+    if no_pivot:
+        lm.mount(".", "/", None, lm.MS_MOVE)
+        os.chroot(".")
+    else:
+        lm.pivot_root(".", ".")
+        # The old root now lies on top of the new one at "/": detach it without letting the unmount
+        # propagate to the host.
+        lm.mount(None, ".", None, lm.MS_SLAVE | lm.MS_REC)
+        lm.umount(".", lm.MNT_DETACH)
     os.chdir("/")
     propagation = spec["linux"].get("rootfsPropagation")
     if propagation:

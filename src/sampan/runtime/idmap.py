@@ -1,0 +1,119 @@
+"""User namespaces: id maps of the container, and mounts whose owners are mapped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from typing import Any
+
+from sampan.linux import mount as lm
+from sampan.linux import namespaces as ns
+from sampan.runtime.errors import RuntimeFailure
+
+_Rows = list[tuple[int, int, int]]
+
+
+def rows(mappings: list[dict[str, int]] | None) -> _Rows:
+    """(inside, outside, count) rows of a `uidMappings` or `gidMappings`."""
+    return [(row["containerID"], row["hostID"], row["size"]) for row in mappings or []]
+
+
+def write(pid: int, spec: dict[str, Any]) -> None:
+    """Writes the maps of the child's new user namespace. Raises RuntimeFailure, OSError.
+
+    Without privilege only one's own id can be mapped directly; more takes the set-uid helpers of
+    shadow-utils, which check /etc/subuid and /etc/subgid.
+    """
+    uids, gids = rows(spec["linux"].get("uidMappings")), rows(spec["linux"].get("gidMappings"))
+    if not uids or not gids:
+        raise RuntimeFailure("a new user namespace needs uidMappings and gidMappings")
+    write_rows(pid, uids, gids)
+
+
+def write_rows(pid: int, uids: _Rows, gids: _Rows) -> None:
+    """As write(), for rows."""
+    if os.geteuid() == 0:
+        ns.write_id_map(pid, "gid", gids)
+        ns.write_id_map(pid, "uid", uids)
+        return
+    if [row[1:] for row in uids] == [(os.geteuid(), 1)] and [row[1:] for row in gids] == [(os.getegid(), 1)]:
+        ns.deny_setgroups(pid)
+        ns.write_id_map(pid, "gid", gids)
+        ns.write_id_map(pid, "uid", uids)
+        return
+    for helper, table in (("newuidmap", uids), ("newgidmap", gids)):
+        arguments = [str(number) for row in table for number in row]
+        try:
+            done = subprocess.run([helper, str(pid), *arguments], capture_output=True, check=False)
+        except FileNotFoundError:
+            raise RuntimeFailure(f"{helper} is not installed: install the package uidmap") from None
+        if done.returncode:
+            raise RuntimeFailure(f"{helper}: {done.stderr.decode(errors='replace').strip()}")
+
+
+def wanted(spec: dict[str, Any]) -> bool:
+    """Whether any mount of the bundle has owners to be mapped."""
+    return any(_is_mapped(entry) for entry in spec.get("mounts") or [])
+
+
+def _is_mapped(entry: dict[str, Any]) -> bool:
+    return bool(entry.get("uidMappings")) or any(option in ("idmap", "ridmap") for option in entry.get("options") or [])
+
+
+def prepare_mounts(request: dict[str, Any]) -> list[int]:
+    """Opens the root and the sources of bind mounts while we still have the rights of the host.
+
+    A process in the container's user namespace could not reach sources below directories closed to
+    it, nor map owners. Puts descriptors into the request; returns them for the caller to close.
+    """
+    if os.geteuid() != 0:
+        return []
+    opened: list[int] = []
+    try:
+        if request.get("overlay") is None:
+            request["root_tree"] = lm.open_tree(lm.AT_FDCWD, request["where"], recursive=True)
+            opened.append(request["root_tree"])
+        for entry in request["spec"].get("mounts") or []:
+            options = entry.get("options") or []
+            if "bind" not in options and "rbind" not in options and entry.get("type") != "bind":
+                continue
+            entry["tree"] = lm.open_tree(lm.AT_FDCWD, entry["source"], recursive="rbind" in options)
+            opened.append(entry["tree"])
+            if _is_mapped(entry):
+                _map_owners(entry, request["spec"])
+    except OSError as error:
+        for fd in opened:
+            os.close(fd)
+        raise RuntimeFailure(f"mount source: {error}") from error
+    return opened
+
+
+def _map_owners(entry: dict[str, Any], spec: dict[str, Any]) -> None:
+    uids = rows(entry.get("uidMappings") or spec["linux"].get("uidMappings"))
+    gids = rows(entry.get("gidMappings") or spec["linux"].get("gidMappings"))
+    if not uids or not gids:
+        raise RuntimeFailure(f"mount {entry['destination']}: idmap without uidMappings and gidMappings")
+    fd = namespace_of(uids, gids)
+    try:
+        recursive = "ridmap" in (entry.get("options") or [])
+        lm.mount_setattr(entry["tree"], lm.MOUNT_ATTR_IDMAP, userns_fd=fd, recursive=recursive)
+    except OSError as error:
+        raise RuntimeFailure(f"mount {entry['destination']}: its file system can't map owners: {error}") from error
+    finally:
+        os.close(fd)
+
+
+def namespace_of(uids: _Rows, gids: _Rows) -> int:
+    """A descriptor of a user namespace with these maps and no process in it."""
+    pid, pidfd = ns.clone(ns.CLONE_NEWUSER)
+    if pid == 0:
+        while True:
+            signal.pause()
+    try:
+        write_rows(pid, uids, gids)
+        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(pidfd)
