@@ -20,8 +20,7 @@ import pytest
 from sampan.runtime import bundle as bundles
 
 RUNTIME = str(Path(sys.executable).parent / "sampan-runtime")
-_APPLETS = ("sh ls cat echo id sleep mount ps hostname touch stat readlink env kill tty cp date mkdir test true false "
-            "printf uname head wc ln rm unshare ulimit awk grep dmesg").split()  # fmt: skip
+_APPLETS = ["sh", "ls", "cat", "echo", "id", "sleep", "mount", "ps", "hostname", "touch", "stat", "readlink", "env", "kill", "tty", "cp", "date", "mkdir", "test", "true", "false", "printf", "uname", "head", "wc", "ln", "rm", "unshare", "ulimit", "awk", "grep", "dmesg"]  # fmt: skip
 
 
 class Bundle:
@@ -237,7 +236,7 @@ def test_a_created_process_is_no_writable_interpreter(bundle: Bundle) -> None:
     pid = bundle.create()["pid"]
     with open(f"/proc/{pid}/exe", "rb") as file:
         assert os.fstatvfs(file.fileno()).f_flag & os.ST_RDONLY  # and ETXTBSY as long as it runs
-    with pytest.raises(OSError, match="Read-only|Text file busy"):
+    with pytest.raises(OSError, match=r"Read-only|Text file busy"):
         os.open(f"/proc/{pid}/exe", os.O_WRONLY)
 
 

@@ -12,8 +12,8 @@ from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest
 from sampan.linux import caps, seccomp
 from sampan.runtime import seccomp_default
-from sampan.runtime.rootfs import DEVICE_RULES
 from sampan.runtime.process import DEFAULT_PATH
+from sampan.runtime.rootfs import DEVICE_RULES
 
 DEFAULT_CAPABILITIES = [
     f"CAP_{name}"
@@ -59,7 +59,7 @@ def capability_sets(host: dict[str, Any]) -> tuple[list[str], list[str]]:
     add = [_capability(name) for name in host.get("CapAdd") or []]
     drop = [_capability(name) for name in host.get("CapDrop") or []]
     everything = [f"CAP_{name}" for name in caps.NAMES]
-    permitted = caps.current()[1]
+    permitted = caps.permitted()
     if host.get("Privileged"):
         wanted = everything
     else:

@@ -36,22 +36,35 @@ def mask(names: list[str]) -> int:
     return value
 
 
-def current() -> tuple[int, int, int, int]:
-    """This process's (inheritable, permitted, effective, bounding) masks, from /proc/self/status."""
-    found: dict[str, int] = {}
-    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
-        for line in status:
-            if line.startswith("Cap"):
-                key, _, value = line.partition(":")
-                found[key] = int(value, 16)
-    return found["CapInh"], found["CapPrm"], found["CapEff"], found["CapBnd"]
+def names(value: int) -> list[str]:
+    """The names of the bits of a mask, in the kernel's order."""
+    return [name for name, number in NUMBER.items() if value >> number & 1]
+
+
+def permitted() -> int:
+    """The permitted set of the calling thread (capget(2))."""
+    header = _Header(_VERSION_3, 0)
+    data = (_Data * 2)()
+    check(libc.capget(ctypes.byref(header), data), "capget")
+    return int(data[0].permitted) | int(data[1].permitted) << 32
+
+
+def bounding() -> int:
+    """The bounding set, asked of the kernel and not of a /proc that a container may have faked."""
+    value = 0
+    for number in range(64):
+        present = prctl.read_bounding(number)
+        if present < 0:
+            break  # beyond the last capability of this kernel
+        value |= present << number
+    return value
 
 
 def set_bounding(keep: int) -> None:
     """Drops from the bounding set every capability that is not in `keep`."""
-    bounding = current()[3]
+    now = bounding()
     for number in range(64):
-        if bounding >> number & 1 and not keep >> number & 1:
+        if now >> number & 1 and not keep >> number & 1:
             prctl.drop_bounding(number)
 
 

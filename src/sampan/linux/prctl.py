@@ -10,6 +10,7 @@ from sampan.linux.syscall import check, libc, syscall
 _SET_DUMPABLE = 4
 _SET_KEEPCAPS = 8
 _SET_NAME = 15
+_CAPBSET_READ = 23
 _CAPBSET_DROP = 24
 _SET_CHILD_SUBREAPER = 36
 _SET_NO_NEW_PRIVS = 38
@@ -45,6 +46,11 @@ def set_child_subreaper() -> None:
 def set_no_new_privs() -> None:
     """execve() can no longer grant privileges, for this process and its children, for ever."""
     _prctl(_SET_NO_NEW_PRIVS, 1, what="PR_SET_NO_NEW_PRIVS")
+
+
+def read_bounding(capability: int) -> int:
+    """1 or 0, or -1 for a capability the kernel does not have (PR_CAPBSET_READ)."""
+    return int(libc.prctl(_CAPBSET_READ, ctypes.c_ulong(capability), 0, 0, 0))
 
 
 def drop_bounding(capability: int) -> None:

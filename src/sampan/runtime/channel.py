@@ -11,7 +11,7 @@ import os
 import socket
 from dataclasses import dataclass, field
 
-from sampan.runtime.errors import OTHER
+from sampan.runtime.errors import OTHER, RuntimeFailure
 
 _MAX_MESSAGE = 64 << 10
 _MAX_TEXT = 8192
@@ -37,6 +37,12 @@ def send(sock: socket.socket, fds: list[int] | None = None, **message: str) -> N
         socket.send_fds(sock, [json.dumps(message).encode()], fds or [])
     except OSError:
         pass
+
+
+def send_failure(sock: socket.socket, error: BaseException) -> None:
+    """Tells the parent why there will be no process."""
+    kind = error.kind if isinstance(error, RuntimeFailure) else OTHER
+    send(sock, kind="error", text=str(error) or repr(error), failure=kind)
 
 
 def receive(sock: socket.socket) -> Report:

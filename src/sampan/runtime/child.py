@@ -158,9 +158,9 @@ def _finish(
             lambda text: channel.send(parent, kind="warning", text=text),
             int(request.get("preserve_fds") or 0),
         )
-    except RuntimeFailure as failure:
+    except BaseException as error:
         # Here, and not in our caller: behind the gate another process is listening.
-        channel.send(parent, kind="error", text=str(failure), failure=failure.kind)
+        channel.send_failure(parent, error)
         os._exit(1)
 
 
@@ -178,6 +178,6 @@ def _wait_at_gate(request: dict[str, Any], prepared: process.Prepared, parent: s
     try:
         hooks.run_all(request["spec"], "startContainer", {**request["state"], "status": "running"})
     except RuntimeFailure as failure:
-        channel.send(starter, kind="error", text=str(failure), failure=failure.kind)
+        channel.send_failure(starter, failure)
         os._exit(1)
     return starter

@@ -54,23 +54,58 @@ def execute(
     scheduling.apply(process)
     _security_label(process)
     os.umask((process.get("user") or {}).get("umask", 0o022))
-    no_new_privileges = bool(process.get("noNewPrivileges"))
-    sets = process.get("capabilities")
-    bounding = caps.current()[3]
-    if sets is not None:
-        bounding &= caps.mask(sets.get("bounding") or [])
-        caps.set_bounding(bounding)
-    if seccomp_filter is not None and not no_new_privileges:
-        seccomp.install(seccomp_filter, seccomp_flags)
-    _become(account, sets, bounding)
-    _check_directory()
-    if no_new_privileges:
-        prctl.set_no_new_privs()
-        if seccomp_filter is not None:
-            seccomp.install(seccomp_filter, seccomp_flags)
     close_on_exec(3 + preserve_fds)
     _reset_signals()
+    sets = _capability_sets(process.get("capabilities"), account, warn)
+    _become(account, sets)
+    _check_directory()
+    if process.get("noNewPrivileges"):
+        prctl.set_no_new_privs()
+    if seccomp_filter is not None:
+        # As late as can be: whatever comes after it, only capset and execve, the filter may deny.
+        seccomp.install(seccomp_filter, seccomp_flags)
+    if sets is not None:
+        caps.capset(sets.effective, sets.permitted, sets.inheritable)
     _execute(process["args"], prepared.environment)
+
+
+@dataclass(slots=True)
+class _Sets:
+    """The five capability sets as masks."""
+
+    bounding: int
+    permitted: int
+    effective: int
+    inheritable: int
+    ambient: int
+
+
+def _capability_sets(
+    wanted: dict[str, list[str]] | None, account: accounts.Account, warn: Callable[[str], None]
+) -> _Sets | None:
+    """What the specification asks for as far as we have it ourselves; config.md wants a warning for the rest."""
+    if wanted is None:
+        return None
+    unknown = {name for names in wanted.values() for name in names or [] if name not in caps.NUMBER}
+    if unknown:
+        warn(f"unknown capabilities {', '.join(sorted(unknown))} are ignored")
+
+    def mask(key: str) -> int:
+        return caps.mask([name for name in wanted.get(key) or [] if name in caps.NUMBER])
+
+    available = caps.bounding()
+    missing = mask("bounding") & ~available
+    if missing:
+        warn(f"capabilities {', '.join(caps.names(missing))} are not ours to give")
+    bounding = available & mask("bounding")
+    ambient = mask("ambient")
+    if account.uid != 0:
+        # Capabilities asked for by name reach a program run by another user only as ambient (P053).
+        ambient |= mask("nonRootAmbient")
+    ambient &= bounding
+    permitted = mask("permitted") & bounding | ambient
+    effective = mask("effective") & permitted | ambient
+    return _Sets(bounding, permitted, effective, mask("inheritable") & bounding | ambient, ambient)
 
 
 def _security_label(process: dict[str, Any]) -> None:
@@ -162,8 +197,10 @@ def _rlim(value: int) -> int:
     return -1 if value < 0 or value >= 1 << 63 else value
 
 
-def _become(account: accounts.Account, sets: dict[str, list[str]] | None, bounding: int) -> None:
+def _become(account: accounts.Account, sets: _Sets | None) -> None:
+    """Takes the ids and drops capabilities, all but the one that installing a seccomp filter needs."""
     if sets is not None:
+        caps.set_bounding(sets.bounding)
         prctl.set_keepcaps(True)
     try:
         os.setgroups(account.groups)
@@ -174,17 +211,9 @@ def _become(account: accounts.Account, sets: dict[str, list[str]] | None, boundi
     os.setresuid(account.uid, account.uid, account.uid)
     if sets is None:
         return
-    permitted = caps.mask(sets.get("permitted") or []) & bounding
-    inheritable = caps.mask(sets.get("inheritable") or []) & bounding
-    effective = caps.mask(sets.get("effective") or []) & permitted
-    ambient = caps.mask(sets.get("ambient") or [])
-    if account.uid != 0:
-        # Capabilities asked for by name reach a program run by another user only as ambient (P053).
-        ambient |= caps.mask(sets.get("nonRootAmbient") or [])
-    ambient &= bounding
-    permitted, effective, inheritable = permitted | ambient, effective | ambient, inheritable | ambient
-    caps.capset(effective, permitted, inheritable)
-    caps.set_ambient(ambient)
+    admin = caps.mask(["CAP_SYS_ADMIN"]) & caps.permitted()
+    caps.capset(sets.effective | admin, sets.permitted | admin, sets.inheritable)
+    caps.set_ambient(sets.ambient)
     prctl.set_keepcaps(False)
 
 

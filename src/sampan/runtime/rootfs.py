@@ -60,14 +60,32 @@ def mount_root(spec: dict[str, Any], overlay: dict[str, Any] | None, where: str,
     else:
         if tree < 0:
             tree = lm.open_tree(lm.AT_FDCWD, where, recursive=True)
-        # The parent must not be shared, or pivot_root refuses and the bind shows on the host.
         lm.mount_setattr(tree, propagation=lm.MS_PRIVATE, recursive=False)
+    if "shared" in propagation:
+        _make_parent_private(where)
     try:
         lm.move_mount(tree, lm.AT_FDCWD, where, subject=where)
     except OSError as error:
         os.close(tree)
         raise RuntimeFailure(f"mount the root file system on {where}: {error}") from error
     return tree
+
+
+def _make_parent_private(where: str) -> None:
+    """The mount that `where` lies on must not be shared, or our mount would show on the host and
+    pivot_root(2) refuse. mount_setattr takes only the top of a mount, so go up until there is one."""
+    path = where
+    while True:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            lm.mount_setattr(fd, propagation=lm.MS_PRIVATE)
+            return
+        except OSError:
+            if path == "/":
+                raise
+        finally:
+            os.close(fd)
+        path = os.path.dirname(path)
 
 
 def populate(rootfd: int, spec: dict[str, Any], userns: bool) -> None:

@@ -18,7 +18,7 @@ from sampan.linux import pidfd
 from sampan.linux.cgroup import Cgroup
 from sampan.runtime import channel, child, idmap
 from sampan.runtime.channel import Stdio
-from sampan.runtime.errors import OTHER, RuntimeFailure
+from sampan.runtime.errors import RuntimeFailure
 
 _Body = Callable[[socket.socket], None]
 
@@ -178,10 +178,8 @@ def _run_child(parent: socket.socket, body: _Body) -> None:
         gc.disable()
         channel.wait_for_go(parent)
         body(parent)
-    except RuntimeFailure as failure:
-        channel.send(parent, kind="error", text=str(failure), failure=failure.kind)
     except BaseException as error:
-        channel.send(parent, kind="error", text=str(error) or repr(error), failure=OTHER)
+        channel.send_failure(parent, error)
     finally:
         os._exit(1)
 
