@@ -144,13 +144,23 @@ def docker_run(root: str, run: tuple[str, ...], runs: int) -> dict[str, float]:
 
 
 def podman_run(root: str, run: tuple[str, ...], runs: int) -> dict[str, float]:
-    """`podman run`, with whatever runtime it finds."""
+    """`podman run`, with crun, or with runc where crun refuses the machine's hybrid cgroups."""
     base = ("podman", "--root", f"{root}/podman", "--runroot", f"{root}/podman-run", "--cgroup-manager", "cgroupfs")
     subprocess.run([*base, "load", "-i", f"{root}/busybox.tar"], check=True, capture_output=True)
-    # Without CAP_SYS_RESOURCE its default of raised limits fails: "host" keeps ours.
-    run = (*run[:2], "--ulimit", "host", *run[2:])
-    subprocess.run([*base, *run], check=True, stdout=subprocess.DEVNULL)
-    return measure(command(*base, *run), runs)
+    # Its default of raised limits fails without CAP_SYS_RESOURCE.
+    run = (*run[:2], "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000", *run[2:])
+    failed: subprocess.CalledProcessError | None = None
+    for runtime in ("crun", "runc"):
+        whole = [*base, "--runtime", runtime, *run]
+        try:
+            subprocess.run(whole, check=True, capture_output=True)
+        except subprocess.CalledProcessError as error:
+            failed = error
+            continue
+        print(f"podman runs with {runtime}", file=sys.stderr)
+        return measure(command(*whole), runs)
+    assert failed is not None
+    raise failed
 
 
 def main() -> None:

@@ -95,9 +95,10 @@ class Daemon:
             if entry.isdecimal():
                 try:
                     line = Path(f"/proc/{entry}/cmdline").read_bytes()
+                    name = Path(f"/proc/{entry}/comm").read_text().strip()
                 except OSError:
                     continue
-                if f"{self.root}/run/keeper.sock".encode() in line:
+                if name == "sampan-keeper" and f"{self.root}/run/keeper.sock".encode() in line:
                     return int(entry)
         raise AssertionError("no keeper")
 

@@ -93,11 +93,23 @@ def test_a_damaged_record_harms_no_other(own_daemon: Daemon) -> None:
 
 def _traces(daemon: Daemon) -> tuple[int, int, int, int]:
     mounts = Path("/proc/self/mountinfo").read_text().count(str(daemon.root))
-    groups = sum(len(files) for path, files, _ in os.walk("/sys/fs/cgroup") if path.endswith("/sampan"))
+    groups = sum(
+        not name.startswith("spare-")
+        for path, directories, _ in os.walk("/sys/fs/cgroup")
+        if path.endswith("/sampan")
+        for name in directories
+    )
     assert daemon.process is not None
     descriptors = len(os.listdir(f"/proc/{daemon.process.pid}/fd")) + len(os.listdir(f"/proc/{daemon.keeper_pid()}/fd"))
-    children = len(Path(f"/proc/{daemon.keeper_pid()}/task/{daemon.keeper_pid()}/children").read_text().split())
-    return mounts, groups, descriptors, children
+    children = Path(f"/proc/{daemon.keeper_pid()}/task/{daemon.keeper_pid()}/children").read_text().split()
+    return mounts, groups, descriptors, sum(not _is_spare(pid) for pid in children)
+
+
+def _is_spare(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text() == "sampan-spare\n"
+    except OSError:
+        return False
 
 
 def test_cycles_leave_nothing_behind(own_daemon: Daemon) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
+from sampan import quickjson
 from sampan.cli import options, session
 from sampan.cli.connection import engine
 from sampan.cli.flags import BOOL, LIST, STR, Flag, UsageError, parse
-from sampan.client import quickjson
 from sampan.client.http import APIError, Http, query
 
 TYPE_CHECKING = False

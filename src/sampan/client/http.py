@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from _socket import AF_UNIX, socket  # the plain module costs 4 ms to import
 
-from sampan.client import quickjson
+from sampan import quickjson
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

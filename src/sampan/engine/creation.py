@@ -197,7 +197,7 @@ def _defaults(engine: Engine, identifier: str, config: dict[str, Any], host: dic
     host.setdefault("RestartPolicy", {"Name": "no", "MaximumRetryCount": 0})
     host["LogConfig"] = host.get("LogConfig") or {"Type": "", "Config": {}}
     host["LogConfig"]["Type"] = host["LogConfig"].get("Type") or "json-file"
-    host["ShmSize"] = host.get("ShmSize") or 64 << 20
+    host["ShmSize"] = host.get("ShmSize") or mounts.DEFAULT_SHM
     config.setdefault("OpenStdin", False)
     config.setdefault("Tty", False)
     return warnings

@@ -30,6 +30,7 @@ class Engine:
         self.data_root, self.run_root = data_root, run_root
         self.store = Store(f"{data_root}/sampan.db")
         self.images = ImageStore(f"{data_root}/images")
+        self.mountpoints = self.images.mountpoints_directory()
         self.volumes = LocalVolumes(f"{data_root}/volumes")
         self.events = Events()
         self.containers: dict[str, Container] = {}

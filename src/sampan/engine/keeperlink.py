@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from sampan.engine import spec
 from sampan.engine.container import Container
 from sampan.keeper import main as keeper_main
 from sampan.keeper.client import KeeperClient, KeeperGone, Reply
@@ -46,6 +47,7 @@ class KeeperLink:
         await self._hand_over(client)
 
     async def _hand_over(self, client: KeeperClient) -> None:
+        await client.call("prepare", request=spec.ordinary())
         reply, _ = await client.call("list")
         known = {task["id"] for task in reply["tasks"]}
         for container in self._running():

@@ -88,7 +88,7 @@ def _request(engine: Engine, container: Container, directory: str) -> dict[str, 
         request["spec"]["process"]["args"] = ["/sbin/docker-init", "--", *request["spec"]["process"]["args"]]
     image = engine.images.get(container.image)
     request["overlay"] = {
-        "lower": engine.images.lower_directories(image),
+        "lower": [*engine.images.lower_directories(image), engine.mountpoints],
         "upper": f"{directory}/upper",
         "work": f"{directory}/work",
     }
@@ -137,13 +137,6 @@ def exited(engine: Engine, container: Container, status: int, moment: int) -> No
     container.set_status("exited")
     health.end(container)
     keeperlink.release(container)
-    if container.host_config.get("AutoRemove"):
-        engine.background(_remove_group_later(group, 0.0))
-    else:
-        try:
-            group.remove()
-        except OSError:
-            engine.background(_remove_group_later(group))
     restart = _restart_delay(container, code)
     if restart is not None:
         container.set_status("restarting")
@@ -152,19 +145,29 @@ def exited(engine: Engine, container: Container, status: int, moment: int) -> No
     if container.state["OOMKilled"]:
         announce(engine, container, "oom")
     announce(engine, container, "die", exitCode=str(code))
-    if container.host_config.get("AutoRemove"):
-        engine.background(remove(engine, container, force=True, volumes=True))
     _resolve(container.exit_waiters, code)
+    # After those who wait have been woken, and before anybody could start it again.
+    asyncio.get_running_loop().call_soon(_clear_up, engine, container, group)
     if restart is not None:
         task = engine.background(_restart_later(engine, container, restart))
         container.tasks.add(task)
         task.add_done_callback(container.tasks.discard)
 
 
-async def _remove_group_later(group: Cgroup, delay: float = 0.1) -> None:
+def _clear_up(engine: Engine, container: Container, group: Cgroup) -> None:
+    if container.running:
+        return
+    try:
+        group.remove()
+    except OSError:
+        engine.background(_remove_group_later(group))
+    if container.host_config.get("AutoRemove"):
+        engine.background(remove(engine, container, force=True, volumes=True))
+
+
+async def _remove_group_later(group: Cgroup) -> None:
     for _ in range(50):
-        await asyncio.sleep(delay)
-        delay = 0.1
+        await asyncio.sleep(0.1)
         try:
             group.remove()
             return

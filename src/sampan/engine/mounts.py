@@ -18,6 +18,9 @@ _PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 _MODES = ("ro", "rw", "z", "Z", "nocopy", "cached", "delegated", "consistent", *_PROPAGATIONS)
 
 
+DEFAULT_SHM = 64 << 20
+
+
 def plan(config: dict[str, Any], host: dict[str, Any], volumes: LocalVolumes) -> list[dict[str, Any]]:
     """The rows of `Mounts` for a new container; makes anonymous and missing named volumes.
 
@@ -109,15 +112,10 @@ def _parse_mount(item: dict[str, Any], volumes: LocalVolumes) -> dict[str, Any]:
     raise BadRequest(f"invalid mount config: mount type unknown: {kind!r}")
 
 
-def specification(
-    container: Container, directory: str, volumes: LocalVolumes, init: str | None
-) -> list[dict[str, Any]]:
-    """The `mounts` of the runtime specification, in the order in which they must be done."""
-    host = container.host_config
-    privileged = bool(host.get("Privileged"))
+def standard(privileged: bool) -> list[dict[str, Any]]:
+    """The file systems of the kernel that every container has."""
     sysfs = "rw" if privileged else "ro"
-    shm = host.get("ShmSize") or 64 << 20
-    out: list[dict[str, Any]] = [
+    return [
         _fs("/proc", "proc", "nosuid", "noexec", "nodev"),
         _fs("/dev", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
         _fs("/dev/pts", "devpts", "nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
@@ -125,10 +123,23 @@ def specification(
         _fs("/sys/fs/cgroup", "cgroup", "nosuid", "noexec", "nodev", sysfs),
         _fs("/dev/mqueue", "mqueue", "nosuid", "noexec", "nodev"),
     ]
+
+
+def shared_memory(size: int) -> dict[str, Any]:
+    """/dev/shm of `size` bytes."""
+    return _fs("/dev/shm", "tmpfs", "nosuid", "noexec", "nodev", "mode=1777", f"size={size}")
+
+
+def specification(
+    container: Container, directory: str, volumes: LocalVolumes, init: str | None
+) -> list[dict[str, Any]]:
+    """The `mounts` of the runtime specification, in the order in which they must be done."""
+    host = container.host_config
+    out = standard(bool(host.get("Privileged")))
     if host.get("IpcMode") == "host":
         out.append({"destination": "/dev/shm", "type": "bind", "source": "/dev/shm", "options": ["rbind"]})
     elif host.get("IpcMode") != "none":
-        out.append(_fs("/dev/shm", "tmpfs", "nosuid", "noexec", "nodev", "mode=1777", f"size={shm}"))
+        out.append(shared_memory(host.get("ShmSize") or DEFAULT_SHM))
     taken = {row["Destination"] for row in container.mounts}
     for name in ("hostname", "hosts", "resolv.conf"):
         if f"/etc/{name}" not in taken:

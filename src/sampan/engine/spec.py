@@ -10,6 +10,7 @@ from typing import Any
 
 from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest
+from sampan.engine.mounts import DEFAULT_SHM, shared_memory, standard
 from sampan.linux import caps, seccomp
 from sampan.runtime import seccomp_default
 from sampan.runtime.process import DEFAULT_PATH
@@ -139,6 +140,13 @@ def build(container: Container, mounts: list[dict[str, Any]], joins: dict[str, s
         spec["hostname"] = config.get("Hostname") or ""
         spec["domainname"] = config.get("Domainname") or ""
     return {"spec": spec, "cgroup": container.cgroup, "seccomp": seccomp_program(options, privileged, sets)}
+
+
+def ordinary() -> dict[str, Any]:
+    """The request of a container without any option: what the keeper should be prepared for."""
+    container = Container("ordinary", "", 0, "", "", {"Cmd": ["true"]}, {})
+    entries = [*standard(False), shared_memory(DEFAULT_SHM)]
+    return build(container, entries, dict.fromkeys(("network", "pid", "ipc", "uts", "cgroup"), "")) | {"seccomp": None}
 
 
 def seccomp_program(options: dict[str, str], privileged: bool, capabilities: list[str]) -> str | None:

@@ -203,11 +203,22 @@ class ImageStore:
     def lower_directories(self, image: Image) -> list[str]:
         """The directories whose overlay is the image's root file system."""
         directories = self._layer_directories(chain_ids([layer.diff_id for layer in image.layers]))
-        if not directories:
-            empty = f"{self._root}/empty"
-            os.makedirs(empty, 0o755, exist_ok=True)
-            return [empty]
-        return directories
+        return directories or [self.mountpoints_directory()]
+
+    def mountpoints_directory(self) -> str:
+        """A layer that holds only the mountpoints every container needs, to lie below all others.
+
+        With it an image that lacks them costs no copy-up of /etc at each start, and its containers'
+        changes do not show them.
+        """
+        top = f"{self._root}/mountpoints"
+        if not os.path.isdir(f"{top}/etc"):
+            for name in ("proc", "dev", "sys", "etc"):
+                os.makedirs(f"{top}/{name}", 0o755, exist_ok=True)
+        for name in ("hostname", "hosts", "resolv.conf"):
+            if not os.path.exists(f"{top}/etc/{name}"):
+                os.close(os.open(f"{top}/etc/{name}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+        return top
 
     # images
 

@@ -12,8 +12,8 @@ import os
 import struct
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+
+from sampan.record import record
 
 HEADER = struct.Struct("<QIB3s")
 MAGIC = b"SMP"
@@ -21,7 +21,8 @@ STDOUT, STDERR = 1, 2
 _CHUNK = 1 << 20
 
 
-class Frame(NamedTuple):
+@record
+class Frame:
     """Bytes that a process wrote in one go: when (nanoseconds since the epoch), on which stream."""
 
     time: int
@@ -126,7 +127,7 @@ def _repair(fd: int) -> int:
     return position
 
 
-@dataclass(slots=True)
+@record
 class Position:
     """Where a reader stands: file number and offset of the next frame."""
 

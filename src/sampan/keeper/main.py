@@ -6,7 +6,6 @@ import gc
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 
@@ -22,6 +21,8 @@ main(sys.argv[2])
 
 def launch(socket_path: str) -> int:
     """Starts a keeper that listens on `socket_path`, and waits until it does. Returns its pid."""
+    import subprocess
+
     source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     binary = interpreter.read_only()
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import select
 import socket
@@ -11,20 +10,24 @@ import struct
 import termios
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
-from sampan.keeper import logs, wire
+from sampan import quickjson
+from sampan.keeper import logs, spares, wire
 from sampan.linux import pidfd, tty
+from sampan.record import field, record
 from sampan.runtime import channel, spawn
 from sampan.runtime.errors import RuntimeFailure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _IDLE_SECONDS = 10.0
 _PIPE_SIZE = 1 << 20
 _UNKNOWN_STATUS = 255 << 8
 
 
-@dataclass(slots=True)
+@record
 class Task:
     """A process the keeper looks after: a container's init, or an exec (which has no `directory`)."""
 
@@ -39,6 +42,7 @@ class Task:
     writer: logs.Writer | None = None
     log: dict[str, Any] = field(default_factory=dict)
     is_child: bool = True
+    held: list[int] = field(default_factory=list)  # closed when its end has been announced
 
     def record(self) -> dict[str, Any]:
         """What sampand needs to hand this task over to another keeper."""
@@ -64,20 +68,25 @@ class Supervisor:
         self._tasks: dict[str, Task] = {}
         self._connections: dict[int, tuple[socket.socket, wire.Reader]] = {}
         self._stopping = False
+        self._spares = spares.Spares(os.path.dirname(listener.getsockname()))
         self._watch(listener.fileno(), lambda _: self._accept())
 
     def run(self) -> None:
         """Serves until told to stop, or until there has been nothing to keep for a while."""
         idle_since = time.monotonic()
         while not self._stopping:
-            for fd, events in self._poll.poll(2.0):
+            ready = self._poll.poll(self._spares.patience)
+            for fd, events in ready:
                 handler = self._handlers.get(fd)
                 if handler:
                     handler(events)
+            if not ready:
+                self._spares.refill()
             if self._tasks or self._connections:
                 idle_since = time.monotonic()
             elif time.monotonic() - idle_since > _IDLE_SECONDS:
-                return
+                break
+        self._spares.close()
 
     def _watch(self, fd: int, handler: Callable[[int], None]) -> None:
         self._handlers[fd] = handler
@@ -141,6 +150,11 @@ class Supervisor:
     def _op_ping(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
         self._send(sock, {"seq": message["seq"], "pid": os.getpid()})
 
+    def _op_prepare(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+        """Has a spare ready for the first container, which will probably be like `request`."""
+        self._spares.expect(message["request"])
+        self._send(sock, {"seq": message["seq"]})
+
     def _op_stop(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
         self._stopping = not self._tasks
         self._send(sock, {"seq": message["seq"], "stopping": self._stopping})
@@ -181,12 +195,12 @@ class Supervisor:
         terminal = bool(request["spec"]["process"].get("terminal"))
         pipes = _Pipes.make(message["stdin"]) if not terminal else None
         try:
-            child = spawn.start(request, pipes.theirs if pipes else None)
+            child = self._spares.start(request, pipes.theirs if pipes else None)
         except BaseException:
             if pipes:
                 pipes.close()
             raise
-        task = Task(message["id"], child.pid, child.pidfd, 0, message["directory"], terminal)
+        task = Task(message["id"], child.pid, child.pidfd, 0, message["directory"], terminal, held=child.held)
         task.log = message["log"]
         if pipes:
             pipes.close_theirs()
@@ -231,6 +245,11 @@ class Supervisor:
     # processes
 
     def _await_child(self, sock: socket.socket, seq: int, child: spawn.Child, task: Task, warnings: list[str]) -> None:
+        # Now, while the child is busy, and not when it has started.
+        task.start_time = pidfd.start_time(task.pid) or 0
+        if task.directory:
+            task.writer = logs.Writer(f"{task.directory}/log", **task.log)
+
         def report(_: int) -> None:
             message = channel.receive(child.channel)
             if message.kind == "tty":
@@ -248,9 +267,6 @@ class Supervisor:
                 self._release(task)
                 self._send(sock, {"seq": seq, "error": message.text, "failure": message.failure})
                 return
-            task.start_time = pidfd.start_time(task.pid) or 0
-            if task.directory:
-                task.writer = logs.Writer(f"{task.directory}/log", **task.log)
             held = self._held(task) if task.directory else [task.pidfd, *([task.stdin] if task.tty else [])]
             self._send(sock, {"seq": seq, "warnings": warnings, **task.record()}, held)
             self._keep(task)
@@ -301,11 +317,11 @@ class Supervisor:
         if task.directory:
             _write_exit(task.directory, exit_record)
         self._tasks.pop(task.id, None)
-        self._release(task)
         self._announce({"event": "exit", **exit_record})
+        self._release(task)
 
     def _release(self, task: Task) -> None:
-        for fd in {task.pidfd, task.stdin, *task.outputs}:
+        for fd in {task.pidfd, task.stdin, *task.outputs, *task.held}:
             if fd >= 0:
                 self._unwatch(fd)
                 _close(fd)
@@ -313,7 +329,7 @@ class Supervisor:
             task.writer.close()
 
 
-@dataclass(slots=True)
+@record
 class _Pipes:
     theirs: tuple[int, int, int]
     stdin: int
@@ -384,7 +400,7 @@ def _write_exit(directory: str, record: dict[str, Any]) -> None:
     """The exit record, before anybody is told. Atomic; a directory removed meanwhile is fine."""
     try:
         with open(f"{directory}/exit.tmp", "w", encoding="ascii") as file:
-            json.dump(record, file)
+            file.write(quickjson.dumps(record))
         os.rename(f"{directory}/exit.tmp", f"{directory}/exit.json")
     except OSError:
         pass

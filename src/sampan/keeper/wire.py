@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import struct
-from typing import Any
+
+from sampan import quickjson
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _HEADER = struct.Struct("!I")
 MAX_MESSAGE = 16 << 20
@@ -15,7 +19,7 @@ MAX_FDS = 8
 
 def encode(message: dict[str, Any]) -> bytes:
     """One message as bytes on the wire."""
-    body = json.dumps(message, separators=(",", ":")).encode()
+    body = quickjson.dumps(message).encode()
     return _HEADER.pack(len(body)) + body
 
 
@@ -59,7 +63,7 @@ class Reader:
             end = _HEADER.size + length
             if len(self._buffer) < end:
                 return
-            message = json.loads(bytes(self._buffer[_HEADER.size : end]))
+            message = quickjson.loads(bytes(self._buffer[_HEADER.size : end]))
             del self._buffer[:end]
             count = message.get("fds", 0)
             taken, self._fds = self._fds[:count], self._fds[count:]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+
+from sampan.record import field, record
 
 LD_ABS, ALU_AND, RET = 0x20, 0x54, 0x06
 JA, JEQ, JGT, JGE = 0x05, 0x15, 0x25, 0x35
 
 
-@dataclass(slots=True)
+@record
 class _Instruction:
     code: int
     k: int = 0
@@ -18,7 +19,7 @@ class _Instruction:
     label: str = ""
 
 
-@dataclass(slots=True)
+@record
 class Program:
     """A BPF program under construction. Jumps go forward only, to labels placed later."""
 

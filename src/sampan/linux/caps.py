@@ -60,11 +60,10 @@ def bounding() -> int:
     return value
 
 
-def set_bounding(keep: int) -> None:
-    """Drops from the bounding set every capability that is not in `keep`."""
-    now = bounding()
-    for number in range(64):
-        if now >> number & 1 and not keep >> number & 1:
+def drop_bounding(unwanted: int) -> None:
+    """Drops the capabilities of a mask from the bounding set."""
+    for number in range(unwanted.bit_length()):
+        if unwanted >> number & 1:
             prctl.drop_bounding(number)
 
 

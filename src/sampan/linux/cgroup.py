@@ -6,15 +6,18 @@ import errno
 import functools
 import os
 import time
-from dataclasses import dataclass, field
-from typing import Any
 
 from sampan.linux import cgroup_limits, devicefilter
+from sampan.record import field, record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 ROOT = "/sys/fs/cgroup"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Hierarchies:
     """The mounted hierarchies: v1 controller name → mountpoint, and the v2 root with its controllers."""
 
@@ -55,7 +58,7 @@ def hierarchies() -> Hierarchies:
 _ALWAYS = ("memory", "cpu", "cpuacct", "pids", "devices", "freezer", "blkio")
 
 
-@dataclass(slots=True)
+@record
 class Cgroup:
     """One control group, by its path below the roots ("/sampan/ID"), on all hierarchies at once."""
 
@@ -167,6 +170,30 @@ class Cgroup:
         if self.v2_directory:
             found.append(self.v2_directory)
         return found
+
+    def rename(self, path: str) -> None:
+        """Gives the group another name below the same parent; v1 only. Raises OSError."""
+        for directory in self._all_directories():
+            if directory != self.v2_directory and os.path.isdir(directory):
+                os.rename(directory, f"{os.path.dirname(directory)}/{os.path.basename(path)}")
+        if self.v2_directory and os.path.isdir(self.v2_directory):
+            os.rmdir(self.v2_directory)
+        self.path = path
+
+    def children(self) -> list[str]:
+        """The names of the groups directly below this one."""
+        names: set[str] = set()
+        for directory in self._all_directories():
+            try:
+                names.update(entry.name for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False))
+            except FileNotFoundError:
+                continue
+        return sorted(names)
+
+    @staticmethod
+    def extra_controllers(resources: dict[str, Any]) -> tuple[str, ...]:
+        """The v1 controllers that these limits need beyond those that every group is made on."""
+        return cgroup_limits.extra_controllers(resources)
 
     def exists(self) -> bool:
         """Whether the group exists on any hierarchy."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Any
+
+from sampan.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 V1_CONTROLLERS = ("memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "freezer", "blkio",
                   "hugetlb", "net_cls", "net_prio", "perf_event", "rdma", "misc")  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Change:
     """One write: `value` to `file` of `controller`. `what` names the option for messages."""
 

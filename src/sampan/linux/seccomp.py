@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import struct
-from importlib import resources
-from typing import Any
 
 from sampan.linux import bpf
 from sampan.linux.syscall import ARCH, syscall
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _ALLOW = 0x7FFF0000
 _ACTIONS = {
@@ -33,10 +36,15 @@ class SeccompError(ValueError):
     """The seccomp section asks for something that cannot be compiled."""
 
 
+def _table() -> str:
+    with open(os.path.join(os.path.dirname(__file__), "syscalls.tbl"), encoding="ascii") as file:
+        return file.read()
+
+
 @functools.cache
 def numbers(arch: str) -> dict[str, int]:
     """System call numbers of an architecture by name ("x86_64", "i386" or "aarch64")."""
-    text = resources.files("sampan.linux").joinpath("syscalls.tbl").read_text()
+    text = _table()
     rows = [line.split() for line in text.splitlines() if not line.startswith("#")]
     return {row[0]: int(row[_COLUMN[arch]]) for row in rows if row[_COLUMN[arch]] != "-"}
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 
 libc = ctypes.PyDLL(None, use_errno=True)
 libc_nogil = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
 
-ARCH = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
+ARCH = os.uname().machine
 
 # Only the calls that neither `os` nor libc's symbols give us. Numbers: asm/unistd_64.h and, from 424
 # on, one table for all architectures (asm-generic/unistd.h).

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 from sampan.linux import openat2
+from sampan.record import record
 from sampan.runtime.errors import RuntimeFailure
 
 _MAX_ID = 2**31 - 1
 _MAX_FILE = 4 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Account:
     """Numeric ids to run as, and the home directory ("/" when the user has no entry)."""
 

@@ -6,12 +6,15 @@ import base64
 import json
 import os
 import resource
-from typing import Any
 
 from sampan.linux import namespaces, seccomp
 from sampan.linux.cgroup import Cgroup
 from sampan.runtime.errors import RuntimeFailure
 from sampan.runtime.rootfs import DEVICE_RULES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 OCI_VERSION = "1.2.0"
 _MAX_CONFIG = 16 << 20

@@ -6,20 +6,25 @@ means that execve succeeded, since the child's end is close-on-exec.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
-from dataclasses import dataclass, field
 
+from sampan import quickjson
+from sampan.record import field, record
 from sampan.runtime.errors import OTHER, RuntimeFailure
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 _MAX_MESSAGE = 64 << 10
+MAX_REQUEST = 128 << 10
 _MAX_TEXT = 8192
 
 Stdio = tuple[int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Report:
     """A message from a child. `kind`: "tty", "warning", "error", "prepared", "created", "moved" or "started"."""
 
@@ -34,7 +39,7 @@ def send(sock: socket.socket, fds: list[int] | None = None, **message: str) -> N
     if "text" in message:
         message["text"] = message["text"][:_MAX_TEXT]
     try:
-        socket.send_fds(sock, [json.dumps(message).encode()], fds or [])
+        socket.send_fds(sock, [quickjson.dumps(message).encode()], fds or [])
     except OSError:
         pass
 
@@ -50,8 +55,21 @@ def receive(sock: socket.socket) -> Report:
     data, fds, _, _ = socket.recv_fds(sock, _MAX_MESSAGE, 1, socket.MSG_CMSG_CLOEXEC)
     if not data:
         return Report("started")
-    message = json.loads(data)
+    message = quickjson.loads(data)
     return Report(message["kind"], message.get("text", ""), message.get("failure", OTHER), list(fds))
+
+
+def send_request(sock: socket.socket, request: dict[str, Any], stdio: Stdio | None) -> None:
+    """Gives a spare its container. Raises OSError when it is gone or the request too large for one message."""
+    socket.send_fds(sock, [quickjson.dumps(request).encode()], list(stdio or ()))
+
+
+def receive_request(sock: socket.socket) -> tuple[dict[str, Any], Stdio | None]:
+    """What send_request() sent; blocks. Exits when the parent is gone."""
+    data, fds, _, _ = socket.recv_fds(sock, MAX_REQUEST, 3, socket.MSG_CMSG_CLOEXEC)
+    if not data:
+        os._exit(0)
+    return quickjson.loads(data), (fds[0], fds[1], fds[2]) if fds else None
 
 
 def wait_for_go(sock: socket.socket) -> None:

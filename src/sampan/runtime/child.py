@@ -2,49 +2,74 @@
 
 from __future__ import annotations
 
-import base64
+import binascii
 import fcntl
 import os
 import socket
 import stat
 import termios
-from typing import Any
 
 from sampan.linux import mount as lm
 from sampan.linux import namespaces as ns
 from sampan.linux import openat2, prctl, tty
-from sampan.linux.cgroup import Cgroup
-from sampan.runtime import channel, hooks, process, rootfs
+from sampan.linux.cgroup import Cgroup, hierarchies
+from sampan.record import record
+from sampan.runtime import channel, hooks, process, rootfs, skeletons
 from sampan.runtime.channel import Stdio
 from sampan.runtime.errors import RuntimeFailure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _PERSONALITIES = {"LINUX": 0x0000, "LINUX32": 0x0008}
 
 
-def become_container(request: dict[str, Any], stdio: Stdio | None, parent: socket.socket) -> None:
-    """Turns this process, in its new namespaces, into the container of `request`."""
-    spec = request["spec"]
-    new = {entry["type"] for entry in spec["linux"].get("namespaces") or [] if not entry.get("path")}
-    userns = any(entry["type"] == "user" for entry in spec["linux"].get("namespaces") or [])
+@record
+class Base:
+    """What of a container is the same for all: taken in by become_container(), made ahead by a spare."""
+
+    null: int
+    skeleton: skeletons.Skeleton | None = None
+
+
+def make_base(new: set[str], userns: bool) -> Base:
+    """The part of becoming a container that needs no request. `new`: types of the new namespaces."""
     prctl.set_dumpable(False)
     if userns:
         _become_root_inside()
     os.setsid()
-    if "uts" in new:
-        process.set_hostnames(spec)
+    process.reset_signals()
     if "network" in new:
         ns.loopback_up()
+    return Base(rootfs.open_null())
+
+
+def become_container(
+    request: dict[str, Any], stdio: Stdio | None, parent: socket.socket, base: Base | None = None
+) -> None:
+    """Turns this process, in its new namespaces, into the container of `request`."""
+    spec = request["spec"]
+    new = {entry["type"] for entry in spec["linux"].get("namespaces") or [] if not entry.get("path")}
+    userns = any(entry["type"] == "user" for entry in spec["linux"].get("namespaces") or [])
+    base = base or make_base(new, userns)
+    if "uts" in new:
+        process.set_hostnames(spec)
     if not request.get("keep_keyring"):
         prctl.join_session_keyring()
-    null = rootfs.open_null()
     rootfd = rootfs.mount_root(spec, request.get("overlay"), request["where"], request.get("root_tree", -1))
-    rootfs.populate(rootfd, spec, userns)
+    if "cgroup" in new and not hierarchies().v1:
+        ns.unshare(ns.CLONE_NEWCGROUP)  # a cgroup2 mount shows what its namespace shows
+    if base.skeleton is not None:
+        base.skeleton.move(rootfd, spec)
+    else:
+        rootfs.populate(rootfd, spec, userns)
     if request.get("hooks"):
         # The parent runs the hooks that belong before pivot_root and outside of the container.
         channel.send(parent, kind="prepared")
         channel.wait_for_go(parent)
         hooks.run_all(spec, "createContainer", request["state"])
-    if "cgroup" in new:
+    if "cgroup" in new and hierarchies().v1:
         ns.unshare(ns.CLONE_NEWCGROUP)
     slave = _terminal_or_stdio(spec["process"], stdio, parent, rootfd)
     if slave >= 0:
@@ -53,7 +78,8 @@ def become_container(request: dict[str, Any], stdio: Stdio | None, parent: socke
     proc = rootfs.private_proc() if spec["linux"].get("sysctl") else -1
     if proc >= 0:
         rootfs.write_sysctls(proc, spec["linux"]["sysctl"])
-    rootfs.protect(rootfd, spec, null)
+    if base.skeleton is None:
+        rootfs.protect(rootfd, spec, base.null)
     personality = spec["linux"].get("personality")
     if personality:
         _set_personality(personality)
@@ -63,6 +89,7 @@ def become_container(request: dict[str, Any], stdio: Stdio | None, parent: socke
 def become_joined(request: dict[str, Any], stdio: Stdio | None, parent: socket.socket) -> None:
     """Turns this process, which has entered a container's namespaces, into a further one in it."""
     os.setsid()
+    process.reset_signals()
     prctl.join_session_keyring()
     rootfd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     _terminal_or_stdio(request["process"], stdio, parent, rootfd)
@@ -153,7 +180,7 @@ def _finish(
     try:
         process.execute(
             prepared,
-            base64.b64decode(code) if code else None,
+            binascii.a2b_base64(code) if code else None,
             request.get("seccomp_flags", 0),
             lambda text: channel.send(parent, kind="warning", text=text),
             int(request.get("preserve_fds") or 0),

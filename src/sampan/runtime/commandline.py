@@ -10,13 +10,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
 
 from sampan.linux import caps, interpreter, namespaces, prctl, seccomp, signals
 from sampan.runtime import bundle, console, mounts, operations, options, state
 from sampan.runtime.errors import RuntimeFailure
 from sampan.runtime.operations import Options, Started
 from sampan.runtime.state import StateDirectory
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _ENTERING = {"create", "run", "exec", "start"}
 

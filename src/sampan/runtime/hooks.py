@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
-from typing import Any
 
+from sampan import quickjson
 from sampan.runtime.errors import RuntimeFailure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def run_all(spec: dict[str, Any], stage: str, state: dict[str, Any]) -> None:
@@ -33,7 +36,7 @@ def run(stage: str, hook: dict[str, Any], state: dict[str, Any]) -> None:
         _become_hook(path, args, environment, read_end, error_write)
     os.close(read_end)
     os.close(error_write)
-    _feed(write_end, json.dumps(state).encode())
+    _feed(write_end, quickjson.dumps(state).encode())
     status, output = _await(pid, error_read, hook.get("timeout"), name)
     code = os.waitstatus_to_exitcode(status)
     if code:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-from typing import Any
 
 from sampan.linux import mount as lm
 from sampan.linux import namespaces as ns
 from sampan.runtime.errors import RuntimeFailure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _Rows = list[tuple[int, int, int]]
 
@@ -42,6 +44,8 @@ def write_rows(pid: int, uids: _Rows, gids: _Rows) -> None:
         ns.write_id_map(pid, "gid", gids)
         ns.write_id_map(pid, "uid", uids)
         return
+    import subprocess
+
     for helper, table in (("newuidmap", uids), ("newgidmap", gids)):
         arguments = [str(number) for row in table for number in row]
         try:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, field
-from typing import Any
 
 from sampan.linux import mount as lm
 from sampan.linux import openat2
+from sampan.record import field, record
 from sampan.runtime import copyup
 from sampan.runtime.errors import RuntimeFailure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _SET = {
     "ro": lm.MOUNT_ATTR_RDONLY,
@@ -62,7 +65,7 @@ _SUPERBLOCK_OFF = {
 }
 
 
-@dataclass(slots=True)
+@record
 class Options:
     """Mount options taken apart: attributes of the mount, propagation, and data for the file system."""
 
@@ -134,9 +137,9 @@ def attach(rootfd: int, entry: dict[str, Any], userns: bool) -> None:
         raise RuntimeFailure(f"mount {entry.get('source', '')} on {destination}: {error}") from error
 
 
-def _filesystem(rootfd: int, entry: dict[str, Any], options: Options, userns: bool) -> None:
-    fstype, destination = entry["type"], entry["destination"]
-    data = list(options.data)
+def _filesystem_data(entry: dict[str, Any], options: Options, userns: bool) -> tuple[str, list[tuple[str, str | None]]]:
+    """The file system's type and its own options."""
+    fstype, data = entry["type"], list(options.data)
     if fstype in ("tmpfs", "shm"):
         data.append(("source", entry.get("source") or "tmpfs"))
         fstype = "tmpfs"
@@ -146,20 +149,17 @@ def _filesystem(rootfd: int, entry: dict[str, Any], options: Options, userns: bo
         data.append(("source", fstype))
     elif entry.get("source"):
         data.append(("source", entry["source"]))
+    return fstype, data
+
+
+def _filesystem(rootfd: int, entry: dict[str, Any], options: Options, userns: bool) -> None:
+    destination = entry["destination"]
+    fstype, data = _filesystem_data(entry, options, userns)
     target = destination_fd(rootfd, destination, directory=True, strict=fstype in ("proc", "sysfs"))
     try:
-        info = os.fstat(target)
         if fstype == "tmpfs" and not any(key == "mode" for key, _ in data):
-            data.append(("mode", oct(stat.S_IMODE(info.st_mode))[2:]))
-        try:
-            mounted = lm.new_filesystem(fstype, data, options.set_)
-        except OSError as error:
-            if fstype == "sysfs" and error.errno in (1, 16):
-                # Without an own network namespace sysfs can't be mounted: show the host's, read-only.
-                mounted = lm.open_tree(lm.AT_FDCWD, "/sys", recursive=True)
-                lm.mount_setattr(mounted, options.set_ | lm.MOUNT_ATTR_RDONLY, recursive=True)
-            else:
-                raise
+            data.append(("mode", oct(stat.S_IMODE(os.fstat(target).st_mode))[2:]))
+        mounted = _new_filesystem(fstype, data, options)
         try:
             if options.copy_up and fstype == "tmpfs":
                 copyup.copy_directory(target, mounted)
@@ -169,6 +169,18 @@ def _filesystem(rootfd: int, entry: dict[str, Any], options: Options, userns: bo
     finally:
         os.close(target)
     _propagate(rootfd, destination, options)
+
+
+def _new_filesystem(fstype: str, data: list[tuple[str, str | None]], options: Options) -> int:
+    try:
+        return lm.new_filesystem(fstype, data, options.set_)
+    except OSError as error:
+        if fstype != "sysfs" or error.errno not in (1, 16):
+            raise
+    # Without an own network namespace sysfs can't be mounted: show the host's, read-only.
+    mounted = lm.open_tree(lm.AT_FDCWD, "/sys", recursive=True)
+    lm.mount_setattr(mounted, options.set_ | lm.MOUNT_ATTR_RDONLY, recursive=True)
+    return mounted
 
 
 def _bind(rootfd: int, entry: dict[str, Any], options: Options) -> None:

@@ -8,7 +8,6 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from sampan.linux import pidfd
 from sampan.linux.cgroup import Cgroup
@@ -16,6 +15,10 @@ from sampan.runtime import bundle as bundles
 from sampan.runtime import channel, console, hooks, spawn
 from sampan.runtime.errors import RuntimeFailure
 from sampan.runtime.state import Record, StateDirectory
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _STDIO = (0, 1, 2)
 Warn = Callable[[str], None]

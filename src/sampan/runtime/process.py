@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # without the enums of `signal`
 import ctypes
 import errno
 import os
 import resource
-import signal
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 from sampan.linux import caps, openat2, prctl, scheduling, seccomp
 from sampan.linux import mount as lm
 from sampan.linux.syscall import check, libc, syscall
+from sampan.record import record
 from sampan.runtime import accounts
 from sampan.runtime.errors import NOT_EXECUTABLE, NOT_FOUND, OTHER, RuntimeFailure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CLOSE_RANGE_CLOEXEC = 4
 
 
-@dataclass(slots=True)
+@record
 class Prepared:
     """A process whose identity, environment and directory are known, and nothing of it given up yet."""
 
@@ -55,7 +58,6 @@ def execute(
     _security_label(process)
     os.umask((process.get("user") or {}).get("umask", 0o022))
     close_on_exec(3 + preserve_fds)
-    _reset_signals()
     sets = _capability_sets(process.get("capabilities"), account, warn)
     _become(account, sets)
     _check_directory()
@@ -69,11 +71,11 @@ def execute(
     _execute(process["args"], prepared.environment)
 
 
-@dataclass(slots=True)
+@record
 class _Sets:
-    """The five capability sets as masks."""
+    """The capability sets as masks, the bounding set by what is dropped from it."""
 
-    bounding: int
+    dropped: int
     permitted: int
     effective: int
     inheritable: int
@@ -105,7 +107,7 @@ def _capability_sets(
     ambient &= bounding
     permitted = mask("permitted") & bounding | ambient
     effective = mask("effective") & permitted | ambient
-    return _Sets(bounding, permitted, effective, mask("inheritable") & bounding | ambient, ambient)
+    return _Sets(available & ~bounding, permitted, effective, mask("inheritable") & bounding | ambient, ambient)
 
 
 def _security_label(process: dict[str, Any]) -> None:
@@ -200,7 +202,7 @@ def _rlim(value: int) -> int:
 def _become(account: accounts.Account, sets: _Sets | None) -> None:
     """Takes the ids and drops capabilities, all but the one that installing a seccomp filter needs."""
     if sets is not None:
-        caps.set_bounding(sets.bounding)
+        caps.drop_bounding(sets.dropped)
         prctl.set_keepcaps(True)
     try:
         os.setgroups(account.groups)
@@ -217,17 +219,12 @@ def _become(account: accounts.Account, sets: _Sets | None) -> None:
     prctl.set_keepcaps(False)
 
 
-def _reset_signals() -> None:
-    """Python ignores SIGPIPE and SIGXFSZ, and ignored signals survive execve: give the defaults back."""
-    for number in range(1, signal.NSIG):
-        if number in (signal.SIGKILL, signal.SIGSTOP):
-            continue
-        try:
-            if signal.getsignal(number) is not signal.SIG_DFL:
-                signal.signal(number, signal.SIG_DFL)
-        except (OSError, ValueError):
-            continue
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+def reset_signals() -> None:
+    """Ignored signals survive execve: give the defaults back to those that Python or our caller ignores."""
+    for number in range(1, _signal.NSIG):
+        if _signal.getsignal(number) == _signal.SIG_IGN:
+            _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
 
 
 def _candidates(command: str, environment: dict[str, str]) -> list[str]:

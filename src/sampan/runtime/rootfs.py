@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Any
 
 from sampan.linux import mount as lm
 from sampan.linux import openat2
 from sampan.runtime import mounts
 from sampan.runtime.errors import RuntimeFailure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _DEVICES = (
     ("null", 1, 3),

@@ -7,11 +7,14 @@ which come with a capability. `socketcall` is left out, since it hides the addre
 from __future__ import annotations
 
 import functools
-from importlib import resources
-from typing import Any
+import os
 
 from sampan.linux.seccomp import compile_filter
 from sampan.linux.syscall import ARCH
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _WITH_CAPABILITY = {
     "CAP_DAC_READ_SEARCH": "open_by_handle_at",
@@ -51,9 +54,14 @@ def _argument(op: str, value: int, index: int = 0, expected: int = 0) -> list[di
     return [{"index": index, "value": value, "valueTwo": expected, "op": f"SCMP_CMP_{op}"}]
 
 
+def _base_calls() -> list[str]:
+    with open(os.path.join(os.path.dirname(__file__), "seccomp_allowed.txt"), encoding="ascii") as file:
+        return file.read().split()
+
+
 def profile(capabilities: list[str]) -> dict[str, Any]:
     """The `linux.seccomp` section for a container with these bounding capabilities."""
-    base = resources.files("sampan.runtime").joinpath("seccomp_allowed.txt").read_text().split()
+    base = _base_calls()
     rules = [_allow([*base, "ptrace", "process_vm_readv", "process_vm_writev"])]
     # A single "!=" for each family would allow both: three ranges leave out exactly two (S030).
     rules += [

@@ -10,26 +10,31 @@ import gc
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 from sampan.linux import namespaces as ns
 from sampan.linux import pidfd
 from sampan.linux.cgroup import Cgroup
+from sampan.record import field, record
 from sampan.runtime import channel, child, idmap
 from sampan.runtime.channel import Stdio
 from sampan.runtime.errors import RuntimeFailure
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 _Body = Callable[[socket.socket], None]
 
 
-@dataclass(slots=True)
+@record
 class Child:
-    """A process being set up: its pid and pidfd, and the socket on which it reports."""
+    """A process being set up: its pid and pidfd, the socket on which it reports, and descriptors to
+    close when it has ended."""
 
     pid: int
     pidfd: int
     channel: socket.socket
+    held: list[int] = field(default_factory=list)
 
     def go(self) -> None:
         """Lets the child continue. Raises OSError when it is gone, after reaping it."""
@@ -43,7 +48,8 @@ class Child:
         """Gives up a child that has not been set up: it ends when its channel closes."""
         self.channel.close()
         os.waitpid(self.pid, 0)
-        os.close(self.pidfd)
+        for fd in (self.pidfd, *self.held):
+            os.close(fd)
 
 
 def start(request: dict[str, Any], stdio: Stdio | None) -> Child:
@@ -54,7 +60,7 @@ def start(request: dict[str, Any], stdio: Stdio | None) -> Child:
     OCI command line also "gate", "hooks", "state", "preserve_fds". `stdio` is None for a tty.
     """
     spec = request["spec"]
-    group = _create_group(request)
+    group = create_group(request)
     flags, joins = _namespaces(spec)
     # A user namespace that is joined has to own the new ones, and a new time namespace takes in only
     # children: both need a process between us and the container's.
@@ -82,16 +88,20 @@ def start(request: dict[str, Any], stdio: Stdio | None) -> Child:
     made.go()
     if staged:
         _follow_second(made)
-    if group is not None:
-        request.setdefault("warnings", []).extend(group.warnings)
     return made
 
 
-def _create_group(request: dict[str, Any]) -> Cgroup | None:
-    if not request.get("cgroup"):
-        return None
-    group = Cgroup(request["cgroup"])
-    group.create(request["spec"]["linux"].get("resources") or {})
+def group_of(request: dict[str, Any]) -> Cgroup | None:
+    """The container's cgroup, or None when it stays in ours."""
+    return Cgroup(request["cgroup"]) if request.get("cgroup") else None
+
+
+def create_group(request: dict[str, Any]) -> Cgroup | None:
+    """Makes the container's cgroup with its limits; warnings go into the request. Raises OSError."""
+    group = group_of(request)
+    if group is not None:
+        group.create(request["spec"]["linux"].get("resources") or {})
+        request["warnings"] = list(group.warnings)
     return group
 
 
@@ -135,7 +145,7 @@ def join(request: dict[str, Any], stdio: Stdio | None) -> Child:
     except FileNotFoundError:
         raise ProcessLookupError(f"process {request['pid']} is gone") from None
     joins = [(kind, fd) for kind, fd in opened.items() if not ns.same_namespace(fd, kind)]
-    group = Cgroup(request["cgroup"]) if request.get("cgroup") else None
+    group = group_of(request)
 
     def body(parent: socket.socket) -> None:
         child.enter(group, joins, request["process"])

@@ -8,12 +8,15 @@ import re
 import shutil
 import socket
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from sampan.linux import pidfd
 from sampan.linux.cgroup import Cgroup
 from sampan.runtime.bundle import OCI_VERSION
 from sampan.runtime.errors import RuntimeFailure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _ID = re.compile(r"[A-Za-z0-9_+.-]{1,1024}")
 

@@ -1,0 +1,76 @@
+"""/proc, /dev and /sys of a container with all that belongs on them, made before there is a root."""
+
+from __future__ import annotations
+
+import os
+
+from sampan.linux import mount as lm
+from sampan.record import record
+from sampan.runtime import mounts, rootfs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_TOPS = ("/proc", "/dev", "/sys")
+# What decides how the skeleton looks, besides its mounts.
+_KEYS = ("maskedPaths", "readonlyPaths", "devices")
+
+
+def _belongs(entry: dict[str, Any]) -> bool:
+    return any(entry["destination"] == top or entry["destination"].startswith(f"{top}/") for top in _TOPS)
+
+
+@record
+class Skeleton:
+    """Three mounts with what is mounted on them, waiting on a private directory."""
+
+    fd: int
+    entries: list[dict[str, Any]]
+    wanted: dict[str, Any]
+
+    def move(self, rootfd: int, spec: dict[str, Any]) -> None:
+        """Puts the three in place, then mounts the rest of the specification's `mounts`."""
+        for top in _TOPS:
+            target = mounts.destination_fd(rootfd, top, directory=True, strict=top != "/dev")
+            tree = lm.open_tree(self.fd, top[1:], clone=False)
+            lm.move_mount(tree, target, subject=top)
+            os.close(tree)
+            os.close(target)
+        os.close(self.fd)
+        for entry in spec.get("mounts") or []:
+            if not _belongs(entry):
+                mounts.attach(rootfd, entry, userns=False)
+
+
+def fits(spec: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    """Whether what was made for `wanted` (as outline() gives it) is what this container gets."""
+    return outline(spec) == wanted
+
+
+def outline(spec: dict[str, Any]) -> dict[str, Any]:
+    """The parts of a specification that a skeleton is made from."""
+    found = {key: spec["linux"].get(key) or [] for key in _KEYS}
+    found["mounts"] = [entry for entry in spec.get("mounts") or [] if _belongs(entry)]
+    found["propagation"] = spec["linux"].get("rootfsPropagation") or ""
+    return found
+
+
+def possible(wanted: dict[str, Any]) -> bool:
+    """Whether a skeleton can be made ahead: no sources of the container's own, all three tops present."""
+    tops = {entry["destination"] for entry in wanted["mounts"]}
+    sources = any(
+        entry.get("type") == "bind" or "tmpcopyup" in (entry.get("options") or []) for entry in wanted["mounts"]
+    )
+    return tops.issuperset(_TOPS) and not sources and not wanted["propagation"]
+
+
+def make(where: str, wanted: dict[str, Any], null: int) -> Skeleton:
+    """Builds it on the directory `where`, in the mount namespace of the container to be. Raises OSError, RuntimeFailure."""
+    lm.mount(None, "/", None, lm.MS_SLAVE | lm.MS_REC)
+    top = lm.new_filesystem("tmpfs", [("mode", "755"), ("source", "tmpfs")])
+    lm.move_mount(top, lm.AT_FDCWD, where, subject=where)
+    spec = {"mounts": wanted["mounts"], "linux": {key: wanted[key] for key in _KEYS}}
+    rootfs.populate(top, spec, userns=False)
+    rootfs.protect(top, spec, null)
+    return Skeleton(top, wanted["mounts"], wanted)

@@ -1,0 +1,141 @@
+"""A spare: a process cloned ahead, in new namespaces, waiting to become the next ordinary container.
+
+Cloning, the page faults after it, the cgroups, and the file systems that every container has are most
+of the time of a start. A spare has them behind it. It serves the containers that ask for exactly its
+namespaces; one that also has the expected mounts gets them ready made. Every other start clones as usual.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import select
+import socket
+
+from sampan.linux import namespaces as ns
+from sampan.linux import prctl
+from sampan.linux.cgroup import Cgroup, hierarchies
+from sampan.runtime import channel, child, skeletons, spawn
+from sampan.runtime.channel import Stdio
+from sampan.runtime.errors import RuntimeFailure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_KINDS = {"mount", "pid", "network", "ipc", "uts"}
+_FLAGS = ns.CLONE_NEWNS | ns.CLONE_NEWPID | ns.CLONE_NEWNET | ns.CLONE_NEWIPC | ns.CLONE_NEWUTS
+_PREFIX = "spare-"
+_numbers = itertools.count(1)
+
+
+def fits(request: dict[str, Any]) -> bool:
+    """Whether a spare can become this container."""
+    entries = request["spec"]["linux"].get("namespaces") or []
+    kinds = {entry["type"] for entry in entries if not entry.get("path")} - {"cgroup"}
+    return kinds == _KINDS and not any(entry.get("path") for entry in entries)
+
+
+def expectation(request: dict[str, Any]) -> dict[str, Any]:
+    """What the next container will probably have, taken from the last one."""
+    spec = request["spec"]
+    rules = (spec["linux"].get("resources") or {}).get("devices") or []
+    parent = os.path.dirname(request.get("cgroup") or "")
+    return {"outline": skeletons.outline(spec), "devices": rules, "cgroup_parent": parent}
+
+
+def clean(parent: str) -> None:
+    """Removes the cgroups that spares of a dead keeper have left below `parent`."""
+    for name in Cgroup(parent).children():
+        owner = name.removeprefix(_PREFIX).partition("-")[0]
+        if name.startswith(_PREFIX) and not os.path.exists(f"/proc/{owner}"):
+            Cgroup(f"{parent}/{name}").remove()
+
+
+class Spare:
+    """One waiting process. `where`: an empty directory for it to mount on, in its own mount namespace."""
+
+    def __init__(self, expected: dict[str, Any], where: str) -> None:
+        self._expected = expected
+        self._group: Cgroup | None = None
+        self._has_skeleton = False
+        if expected["cgroup_parent"] and _can_rename():
+            self._group = Cgroup(f"{expected['cgroup_parent']}/{_PREFIX}{os.getpid()}-{next(_numbers)}")
+            self._group.create({"devices": expected["devices"]})
+        group = self._group
+        self.child = spawn.clone_child(_FLAGS, [], lambda parent: _wait(parent, expected, where, group))
+        self.child.go()
+        self.ready = False
+
+    def poll(self) -> bool:
+        """Notes that the process is ready. False when it has ended."""
+        if not self.ready and select.select([self.child.channel], [], [], 0)[0]:
+            report = channel.receive(self.child.channel)
+            self._has_skeleton = report.text == "skeleton"
+            self.child.held += report.fds
+            self.ready = report.kind == "ready"
+            return self.ready
+        return True
+
+    def use(self, request: dict[str, Any], stdio: Stdio | None) -> spawn.Child:
+        """Lets it become the container. As spawn.start(); OSError also when it has ended meanwhile."""
+        joined = self._give_group(request)
+        skeleton = self._has_skeleton and joined and skeletons.fits(request["spec"], self._expected["outline"])
+        channel.send_request(self.child.channel, {**request, "joined": joined, "skeleton": skeleton}, stdio)
+        return self.child
+
+    def _give_group(self, request: dict[str, Any]) -> bool:
+        """Renames our cgroup to the container's and sets its limits. False: it has to join another."""
+        resources = request["spec"]["linux"].get("resources") or {}
+        same = (
+            self._group is not None and os.path.dirname(request.get("cgroup") or "") == self._expected["cgroup_parent"]
+        )
+        if self._group is None or not same or Cgroup(request["cgroup"]).exists():
+            spawn.create_group(request)
+            return False
+        self._group.rename(request["cgroup"])
+        group, self._group = self._group, None
+        ours = not group.extra_controllers(resources)
+        if ours:
+            group.apply(resources, devices=(resources.get("devices") or []) != self._expected["devices"])
+        else:
+            group.create(resources)
+        request["warnings"] = list(group.warnings)
+        return ours
+
+    def discard(self) -> None:
+        """Ends it."""
+        self.child.abandon()
+        if self._group is not None:
+            self._group.remove()
+
+
+def _can_rename() -> bool:
+    """Cgroups can be renamed on v1 only (there is no rename operation for v2 in kernel/cgroup/cgroup.c)."""
+    mounts = hierarchies()
+    return bool(mounts.v1) and mounts.version == "1"
+
+
+def _wait(parent: socket.socket, expected: dict[str, Any], where: str, group: Cgroup | None) -> None:
+    # Nothing of the containers that run may live on in this process: not the write end of a stdin (S002).
+    os.closerange(3, parent.fileno())
+    os.closerange(parent.fileno() + 1, 1 << 20)
+    prctl.set_name("sampan-spare")
+    base = child.make_base(_KINDS, userns=False)
+    skeleton = None
+    if group is not None:
+        group.join()
+        if skeletons.possible(expected["outline"]):
+            try:
+                skeleton = skeletons.make(where, expected["outline"], base.null)
+            except (OSError, RuntimeFailure):
+                pass  # it will fail, and be named, when the container asks for it
+    # The keeper holds our mount namespace until it has announced our end: taking some thirty mounts
+    # apart would otherwise come first (exit_task_namespaces precedes exit_notify in kernel/exit.c).
+    namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    channel.send(parent, [namespace], kind="ready", text="skeleton" if skeleton else "")
+    os.close(namespace)
+    request, stdio = channel.receive_request(parent)
+    base.skeleton = skeleton if request["skeleton"] else None
+    child.enter(None if request["joined"] else spawn.group_of(request), [], request["spec"]["process"])
+    child.become_container(request, stdio, parent, base)
