@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import tarfile
 import time
 from pathlib import Path
@@ -398,3 +399,14 @@ def test_terminal(daemon: Daemon) -> None:
     os.write(master, b"exit 4\n")
     assert process.wait(15) == 4
     os.close(master)
+
+
+def test_a_limit_that_cannot_be_raised_is_a_warning(daemon: Daemon) -> None:
+    """The whole way: from the process that sets it to the user who asked for it."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    done = daemon.sampan("run", "--rm", "--network", "none", "--ulimit", f"nofile={hard + 1}:{hard + 1}", "busybox",
+                         "sh", "-c", "ulimit -n")  # fmt: skip
+    assert done.returncode == 0
+    if done.stdout.strip() != str(hard + 1).encode():
+        assert done.stdout == b"%d\n" % hard
+        assert f"WARNING: RLIMIT_NOFILE: may not be raised to {hard + 1}, clamped to {hard}".encode() in done.stderr

@@ -46,8 +46,11 @@ async def inspect(request: web.Request) -> web.Response:
 async def start(request: web.Request) -> web.Response:
     """POST /containers/{id}/start"""
     engine, container = _container(request)
-    await lifecycle.start(engine, container)
-    return web.Response(status=204)
+    warnings = await lifecycle.start(engine, container)
+    response = web.Response(status=204)
+    for text in warnings:
+        response.headers.add("Warning", f'199 sampan "{text}"')  # RFC 7234, section 5.5
+    return response
 
 
 async def stop(request: web.Request) -> web.Response:

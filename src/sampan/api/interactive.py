@@ -146,7 +146,7 @@ async def container_logs(request: web.Request) -> web.StreamResponse:
             text='{"message":"configured logging driver does not support reading"}', content_type="application/json"
         )
     since = moment(request.query.get("since"), 0)
-    until = moment(request.query.get("until"), 2**62 / 1e9)
+    until = moment(request.query.get("until", "").lstrip("0"), 2**62 / 1e9)
     tail = request.query.get("tail") or "all"
     timestamps = flag(request, "timestamps")
     position = logs.Position()

@@ -10,9 +10,9 @@ from typing import Any
 
 from sampan.api.requests import moment
 from sampan.engine.container import ZERO_TIME, Container, timestamp
-from sampan.engine.creation import init_binary
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest
+from sampan.runtime import init_program
 
 _FILTERS = ("ancestor", "before", "since", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name",
             "network", "publish", "status", "volume", "until")  # fmt: skip
@@ -176,7 +176,7 @@ def details(engine: Engine, container: Container, size: bool) -> dict[str, Any]:
     ports: dict[str, Any] = dict.fromkeys(container.config.get("ExposedPorts") or {})
     host = {"Init": None, **container.host_config}
     if host.get("Init"):
-        path, args = init_binary() or path, ["--", path, *args]
+        path, args = init_program.find() or path, ["--", path, *args]
     result: dict[str, Any] = {
         "Id": container.id,
         "Created": timestamp(container.created),

@@ -95,9 +95,8 @@ _UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 def moment(text: str | None, default: float) -> int:
     """Nanoseconds since the epoch of a Unix time, RFC 3339 or duration ("10m" ago). Raises BadRequest."""
-    if text in (None, "", "0"):
+    if not text:
         return int(default * 1e9)
-    assert text is not None
     if re.fullmatch(r"-?\d+(\.\d{1,9})?", text):
         whole, _, fraction = text.partition(".")
         return int(whole) * 10**9 + int(fraction.ljust(9, "0") or "0")

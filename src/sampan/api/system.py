@@ -138,7 +138,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     engine = engine_of(request)
     wanted = filters(request)
     since = moment(request.query.get("since"), time.time()) / 1e9
-    until_text = request.query.get("until")
+    until_text = request.query.get("until", "").lstrip("0")  # 0 is "never" for Docker
     until = moment(until_text, 0) / 1e9 if until_text else None
     queue = engine.events.listen()
     response = web.StreamResponse(headers={"Content-Type": "application/json"})

@@ -125,6 +125,6 @@ def _is_directory(http: Http, name: str, path: str) -> bool:
 
 
 def _put(http: Http, name: str, directory: str, file: object) -> None:
-    from sampan.cli.manage import chunks
+    from sampan.cli.arguments import chunks
 
     Http(http._path).send("PUT", f"/containers/{name}/archive" + query(path=directory), stream=chunks(file)).read()  # type: ignore[arg-type]

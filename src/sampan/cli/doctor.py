@@ -11,8 +11,6 @@ def _checks() -> list[tuple[str, bool, str]]:
     from importlib import import_module
 
     cgroup = import_module("sampan.linux.cgroup")
-    creation_candidates = ("/usr/bin/tini-static", "/usr/libexec/docker/docker-init", "/usr/bin/docker-init", "/usr/sbin/docker-init",
-                           "/usr/libexec/podman/catatonit", "/usr/bin/catatonit")  # fmt: skip
     found = cgroup.hierarchies()
     with open("/proc/filesystems", encoding="ascii") as file:
         filesystems = file.read()
@@ -28,7 +26,11 @@ def _checks() -> list[tuple[str, bool, str]]:
             "enable the memory controller: cgroup_enable=memory",
         ),
         ("user namespaces", os.path.exists("/proc/self/ns/user"), "sysctl user.max_user_namespaces=15000"),
-        ("static init for --init", any(map(os.path.exists, creation_candidates)), "apt-get install tini"),
+        (
+            "static init for --init",
+            import_module("sampan.runtime.init_program").find() is not None,
+            "apt-get install tini",
+        ),
         ("static busybox for `bootstrap busybox`", os.path.exists("/bin/busybox"), "apt-get install busybox-static"),
         (
             "bootstrap tool for `bootstrap debian:...`",

@@ -5,14 +5,24 @@ from __future__ import annotations
 import os
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _RUN = {"run": "run", "create": "create", "exec": "exec_", "start": "start", "attach": "attach"}
-_MANAGE = ["stop", "restart", "kill", "pause", "unpause", "wait", "rm", "rename", "update", "ps", "images", "inspect", "logs", "top", "stats", "diff", "cp", "commit", "export", "save", "load", "rmi", "tag", "history", "events", "info", "version", "system", "volume", "bootstrap", "daemon"]  # fmt: skip
+_MODULES = {
+    "containers": "stop restart kill pause unpause wait rm rename update ps logs top stats diff cp commit export",
+    "images": "images save load import rmi tag history bootstrap",
+    "system": "inspect events info version system daemon",
+    "volumes": "volume",
+    "doctor": "doctor",
+}
 _IMAGE_WORDS = {"ls": "images", "rm": "rmi"}
 _CONTAINER_WORDS = {"ls": "ps"}
 
 
 def _help() -> str:
-    commands = sorted([*_RUN, *_MANAGE, "import", "doctor"])
+    commands = sorted([*_RUN, *" ".join(_MODULES.values()).split()])
     lines = ["Usage:  sampan COMMAND [OPTIONS]", "", "One engine for containers and virtual machines.", "", "Commands:"]
     for index in range(0, len(commands), 8):
         lines.append("  " + "  ".join(f"{name:<9}" for name in commands[index : index + 8]).rstrip())
@@ -31,20 +41,28 @@ def _dispatch(command: str, args: list[str]) -> int:
         from sampan.cli import run
 
         return int(getattr(run, _RUN[command])(args))
-    if command == "doctor":
-        from sampan.cli.doctor import doctor
-
-        return doctor(args)
-    if command in _MANAGE or command == "import":
-        from sampan.cli import manage
-
-        return int(getattr(manage, "import_" if command == "import" else command)(args))
+    function = _function(command)
+    if function is not None:
+        return int(function(args))
     print(f"sampan: '{command}' is not a sampan command.\nSee 'sampan --help'", file=sys.stderr)
     return 1
 
 
+def _function(command: str) -> Callable[[list[str]], int] | None:
+    """The function of a command; only its module is imported."""
+    module = next((name for name, commands in _MODULES.items() if command in commands.split()), None)
+    if module is None:
+        return None
+    from importlib import import_module
+
+    function: Callable[[list[str]], int] = getattr(
+        import_module(f"sampan.cli.{module}"), "import_" if command == "import" else command
+    )
+    return function
+
+
 def _command_help(command: str) -> str:
-    from sampan.cli import flags, manage, options, run
+    from sampan.cli import flags, options, run
 
     if command in ("run", "create"):
         return flags.usage(
@@ -54,7 +72,7 @@ def _command_help(command: str) -> str:
         return flags.usage(
             "exec", "[OPTIONS] CONTAINER COMMAND [ARG...]", "Execute a command in a running container.", run.EXEC_FLAGS
         )
-    function = getattr(manage, "import_" if command == "import" else command, None)
+    function = _function(command)
     return f"Usage:  sampan {(function.__doc__ or command).strip()}" if function else _help()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from sampan import sizes
 from sampan.cli.flags import BOOL, INT, LIST, STR, Flag, UsageError
 
 TYPE_CHECKING = False
@@ -88,12 +89,8 @@ FLAGS = [
 
 def size(text: str, flag: str) -> int:
     """Bytes of "64m", "1.5g". Raises UsageError."""
-    if text == "-1":
-        return -1
-    lower = text.lower().removesuffix("b").removesuffix("i")
-    unit = {"k": 10, "m": 20, "g": 30, "t": 40}.get(lower[-1:], 0)
     try:
-        return int(float(lower[:-1] if unit else lower) * (1 << unit))
+        return sizes.parse(text)
     except ValueError:
         raise UsageError(f'invalid argument "{text}" for "--{flag}" flag: invalid size: {text!r}') from None
 

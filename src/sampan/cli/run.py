@@ -7,8 +7,8 @@ import sys
 
 from sampan import quickjson
 from sampan.cli import options, session
-from sampan.cli.connection import engine
 from sampan.cli.flags import BOOL, LIST, STR, Flag, UsageError, parse
+from sampan.client.connection import engine
 from sampan.client.http import APIError, Http, query
 
 TYPE_CHECKING = False
@@ -62,6 +62,13 @@ def _create(http: Http, args: list[str], command: str) -> tuple[dict[str, Any], 
     return values, body, answer["Id"]
 
 
+def _start(http: Http, path: str) -> None:
+    response = http.send("POST", f"{path}/start")
+    response.read()
+    for text in response.warnings:
+        print(f"WARNING: {text}", file=sys.stderr)
+
+
 def run(args: list[str]) -> int:
     """sampan run"""
     http = engine()
@@ -72,7 +79,7 @@ def run(args: list[str]) -> int:
     path = f"/containers/{container}"
     if values["detach"]:
         try:
-            http.call("POST", f"{path}/start")
+            _start(http, path)
         except APIError as error:
             return fail(error, start_failure_code(error))
         print(container)
@@ -82,7 +89,7 @@ def run(args: list[str]) -> int:
     condition = "removed" if values["rm"] else "next-exit"
     waiting = Http(http._path).send("POST", f"{path}/wait?condition={condition}")
     try:
-        http.call("POST", f"{path}/start")
+        _start(http, path)
     except APIError as error:
         return fail(error, start_failure_code(error))
     if values["sig-proxy"] and not body["Tty"]:
@@ -167,7 +174,7 @@ def start(args: list[str]) -> int:
     status = 0
     for name in names:
         try:
-            http.call("POST", f"/containers/{name}/start")
+            _start(http, f"/containers/{name}")
             print(name)
         except APIError as error:
             status = fail(error, 1)
@@ -197,7 +204,7 @@ def _attach(http: Http, name: str, stdin: bool, begin: bool) -> int:
         )
         waiting = Http(http._path).send("POST", f"{path}/wait?condition=next-exit")
         if begin:
-            http.call("POST", f"{path}/start")
+            _start(http, path)
     except APIError as error:
         return fail(error, 1)
 

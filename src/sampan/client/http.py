@@ -61,6 +61,7 @@ class Response:
         lines = head.decode("latin-1").split("\r\n")
         self.status = int(lines[0].split(" ", 2)[1])
         self.headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines[1:])}
+        self.warnings = [line.partition('"')[2][:-1] for line in lines[1:] if line.startswith("Warning: 199")]
         self.tty = self.headers.get("content-type") == "application/vnd.docker.raw-stream"
 
     def _head(self) -> bytes:
@@ -164,6 +165,16 @@ class Http:
             sock.close()
             raise NoEngine(f"Cannot connect to the Sampan engine at unix://{self._path}: {error.strerror}") from error
         return sock
+
+    def open(self) -> None:
+        """Connects now, for the next request. Raises NoEngine."""
+        self._idle = self._idle or self.connect()
+
+    def close(self) -> None:
+        """Closes the kept connection, if there is one."""
+        if self._idle is not None:
+            self._idle.close()
+            self._idle = None
 
     def send(
         self, method: str, path: str, body: Any = None, upgrade: bool = False, stream: Iterator[bytes] | None = None

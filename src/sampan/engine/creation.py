@@ -17,6 +17,7 @@ from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, NotFound
 from sampan.images.errors import ImageNotFound
 from sampan.images.store import Image
+from sampan.runtime import init_program
 
 _NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _ADJECTIVES = [
@@ -71,13 +72,6 @@ _NOUNS = [
     "wharf",
     "yawl",
 ]
-INIT_CANDIDATES = ("/usr/bin/tini-static", "/usr/libexec/docker/docker-init", "/usr/bin/docker-init",
-                   "/usr/sbin/docker-init", "/usr/libexec/podman/catatonit", "/usr/bin/catatonit")  # fmt: skip
-
-
-def init_binary() -> str | None:
-    """The host's static init program for `--init`."""
-    return next((path for path in INIT_CANDIDATES if os.path.exists(path)), None)
 
 
 async def create(engine: Engine, body: dict[str, Any], name: str) -> tuple[Container, list[str]]:
@@ -215,7 +209,7 @@ def _check(config: dict[str, Any], host: dict[str, Any]) -> None:
         raise BadRequest(f"logger: no log driver named '{host['LogConfig']['Type']}' is registered")
     if host.get("Isolation") not in (None, "", "default", "process", "container"):
         raise BadRequest(f"invalid isolation {host['Isolation']!r}: this build knows container")
-    if host.get("Init") and init_binary() is None:
+    if host.get("Init") and init_program.find() is None:
         raise BadRequest("--init needs a static init program on the host: apt-get install tini")
     if config.get("WorkingDir") and not config["WorkingDir"].startswith("/"):
         raise BadRequest(f"the working directory '{config['WorkingDir']}' is invalid, it needs to be an absolute path")

@@ -5,24 +5,30 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from typing import Any
 
+from sampan import sizes
 from sampan.engine import health, keeperlink, mounts, spec
 from sampan.engine.container import ZERO_TIME, Container, timestamp
-from sampan.engine.creation import announce, init_binary
+from sampan.engine.creation import announce
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, EngineError, NotFound, NotModified
 from sampan.keeper.client import KeeperGone
 from sampan.linux import signals
 from sampan.linux.cgroup import Cgroup
+from sampan.runtime import init_program
 from sampan.runtime.errors import RuntimeFailure
 
 _RESTART_DELAY, _RESTART_DELAY_MAX, _STEADY_SECONDS = 0.1, 60.0, 10.0
 
 
-async def start(engine: Engine, container: Container) -> None:
-    """Starts a container. Raises NotModified when it runs, BadRequest when its program can't."""
+async def start(engine: Engine, container: Container) -> list[str]:
+    """Starts a container; returns warnings, of limits that could not be set as asked.
+
+    Raises NotModified when it runs, RuntimeFailure when its program can't.
+    """
     async with container.lock:
         if container.removed:
             raise NotFound(f"No such container: {container.id}")
@@ -30,10 +36,10 @@ async def start(engine: Engine, container: Container) -> None:
             raise Conflict("cannot start a paused container, try unpause instead")
         if container.running:
             raise NotModified("already started")
-        await _start(engine, container)
+        return await _start(engine, container)
 
 
-async def _start(engine: Engine, container: Container) -> None:
+async def _start(engine: Engine, container: Container) -> list[str]:
     directory = engine.directory(container)
     container.stopped_by_user = False
     try:
@@ -57,6 +63,10 @@ async def _start(engine: Engine, container: Container) -> None:
     engine.save(container)
     health.begin(engine, container)
     announce(engine, container, "start")
+    warnings: list[str] = reply["warnings"]
+    for text in warnings:
+        print(f"sampand: container {container.id[:12]}: {text}", file=sys.stderr)
+    return warnings
 
 
 def _start_failed(engine: Engine, container: Container, error: Exception) -> None:
@@ -71,7 +81,7 @@ def _start_failed(engine: Engine, container: Container, error: Exception) -> Non
 
 def _request(engine: Engine, container: Container, directory: str) -> dict[str, Any]:
     host = container.host_config
-    init = init_binary() if host.get("Init") else None
+    init = init_program.find() if host.get("Init") else None
     joins: dict[str, str] = {"cgroup": "host" if host.get("CgroupnsMode") == "host" else ""}
     joins["uts"] = "host" if host.get("UTSMode") == "host" or host.get("NetworkMode") == "host" else ""
     for kind, key, file in (("network", "NetworkMode", "net"), ("pid", "PidMode", "pid"), ("ipc", "IpcMode", "ipc")):
@@ -102,17 +112,10 @@ def _log_options(container: Container) -> dict[str, int]:
     if config["Type"] == "none":
         return {"max_size": 1 << 20, "max_files": 2}  # only what attached clients still have to read
     try:
-        size = parse_size(options.get("max-size", "0"))
+        size = sizes.parse(options.get("max-size", "0"))
         return {"max_size": max(size, 0), "max_files": int(options.get("max-file", "1"))}
     except ValueError as error:
         raise BadRequest(f"invalid log option: {error}") from error
-
-
-def parse_size(text: str) -> int:
-    """Bytes of "10m", "1g", "-1". Raises ValueError."""
-    text = text.strip().lower().removesuffix("b").removesuffix("i")
-    unit = {"k": 10, "m": 20, "g": 30, "t": 40}.get(text[-1:], 0)
-    return int(float(text[:-1] if unit else text) * (1 << unit))
 
 
 def exit_code(status: int) -> int:

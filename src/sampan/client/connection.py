@@ -11,25 +11,25 @@ from sampan.client.http import Http, NoEngine
 DEFAULT_SOCKET = "/run/sampan/sampan.sock"
 
 
-def socket_path() -> str:
-    """The engine's socket: SAMPAN_HOST, else the default. (DOCKER_HOST names Docker's engine, not ours.)"""
-    host = os.environ.get("SAMPAN_HOST") or f"unix://{DEFAULT_SOCKET}"
+def socket_path(host: str | None = None) -> str:
+    """The path in `host`, else in SAMPAN_HOST, else the default. (DOCKER_HOST names Docker's engine, not ours.)"""
+    host = host or os.environ.get("SAMPAN_HOST") or f"unix://{DEFAULT_SOCKET}"
     if not host.startswith("unix://"):
-        raise NoEngine(f"SAMPAN_HOST={host}: only unix:// sockets")
+        raise NoEngine(f"{host}: only unix:// sockets")
     return host.removeprefix("unix://")
 
 
-def engine() -> Http:
+def engine(path: str | None = None) -> Http:
     """A connection to the engine; starts `sampand` when none listens and we are root."""
-    path = socket_path()
+    path = path or socket_path()
     http = Http(path)
     try:
-        http._idle = http.connect()
+        http.open()
     except NoEngine:
         if os.geteuid() != 0:
             raise
         _start_daemon(path)
-        http._idle = http.connect()
+        http.open()
     return http
 
 

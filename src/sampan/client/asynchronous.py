@@ -1,0 +1,439 @@
+"""The client for asyncio: as `sampan.Client`, every method a coroutine, every stream an async iterator."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from types import TracebackType
+from typing import Any
+
+from sampan.client import calls
+from sampan.client.asynchttp import AsyncResponse, send
+from sampan.client.calls import Completed, filters, query, quote
+from sampan.client.connection import engine, socket_path
+from sampan.client.http import APIError
+
+# Where a method named `list` hides the type.
+_Rows = list[dict[str, Any]]
+_Names = list[str]
+_Command = str | list[str] | None
+
+
+class AsyncClient:
+    """One engine, used as `async with AsyncClient() as client`. As `sampan.Client`."""
+
+    def __init__(self, host: str | None = None) -> None:
+        self._path = socket_path(host)
+        self._given = host is not None
+        self.containers = AsyncContainers(self)
+        self.images = AsyncImages(self)
+        self.volumes = AsyncVolumes(self)
+
+    async def __aenter__(self) -> AsyncClient:
+        if not self._given:
+            (await asyncio.to_thread(engine, self._path)).close()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing is kept open between requests."""
+
+    async def call(self, method: str, path: str, body: Any = None) -> Any:
+        """Any request of the API with a JSON answer."""
+        data = await (await send(self._path, method, path, body)).read()
+        return json.loads(data) if data else None
+
+    async def stream(
+        self, method: str, path: str, body: Any = None, source: AsyncIterator[bytes] | None = None
+    ) -> AsyncResponse:
+        """Any request, its answer read as it comes."""
+        return await send(self._path, method, path, body, source=source)
+
+    async def hijack(self, path: str, body: Any = None) -> AsyncResponse:
+        """A request whose connection becomes a process's streams."""
+        return await send(self._path, "POST", path, body, upgrade=True)
+
+    async def ping(self) -> bool:
+        """Whether the engine answers."""
+        return await (await self.stream("GET", "/_ping")).read() == b"OK"
+
+    async def version(self) -> dict[str, Any]:
+        """Versions of engine and API."""
+        return dict(await self.call("GET", "/version"))
+
+    async def info(self) -> dict[str, Any]:
+        """The engine and its machine."""
+        return dict(await self.call("GET", "/info"))
+
+    async def disk_usage(self) -> dict[str, Any]:
+        """What images, containers and volumes take."""
+        return dict(await self.call("GET", "/system/df"))
+
+    async def events(
+        self, since: str | None = None, until: str | None = None, filter: Mapping[str, Any] | None = None
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Events as they happen, with `since` those before too; ends at `until`."""
+        wanted = query(since=since, until=until, filters=filters(filter))
+        async for event in _objects(await self.stream("GET", "/events" + wanted)):
+            yield event
+
+
+async def _objects(response: AsyncResponse) -> AsyncIterator[dict[str, Any]]:
+    try:
+        async for line in response.lines():
+            if line.strip():
+                yield json.loads(line)
+    finally:
+        response.close()
+
+
+async def _bytes(response: AsyncResponse) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in response.chunks():
+            yield chunk
+    finally:
+        response.close()
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+async def _collect(response: AsyncResponse) -> tuple[bytes, bytes]:
+    parts: dict[int, list[bytes]] = {1: [], 2: []}
+    async for stream, data in response.frames():
+        parts[2 if stream == 2 else 1].append(data)
+    response.close()
+    return b"".join(parts[1]), b"".join(parts[2])
+
+
+async def _converse(response: AsyncResponse, data: bytes | None) -> tuple[bytes, bytes]:
+    """Writes the input and reads the output at once, so that neither waits for the other."""
+    feeding = asyncio.ensure_future(_feed(response, data))
+    try:
+        return await _collect(response)
+    finally:
+        feeding.cancel()
+
+
+async def _feed(response: AsyncResponse, data: bytes | None) -> None:
+    if data is None:
+        return
+    try:
+        response.writer.write(data)
+        await response.writer.drain()
+        response.writer.write_eof()
+    except OSError:
+        pass  # it ended before it had read all
+
+
+async def _finish(response: AsyncResponse) -> dict[str, Any]:
+    """The last object of a progress stream. Raises APIError for an error in it."""
+    last: dict[str, Any] = {}
+    async for last in _objects(response):
+        if "error" in last:
+            raise APIError(500, last["error"])
+    return last
+
+
+class AsyncContainer:
+    """A container. `attrs` is what inspect said when it was last asked: see reload()."""
+
+    def __init__(self, client: AsyncClient, attrs: dict[str, Any]) -> None:
+        self._client = client
+        self.attrs = attrs
+        self.id: str = attrs["Id"]
+
+    def __repr__(self) -> str:
+        return f"<Container {self.id[:12]}>"
+
+    def _path(self, rest: str = "") -> str:
+        return f"/containers/{self.id}{rest}"
+
+    async def _post(self, rest: str, body: Any = None) -> Any:
+        return await self._client.call("POST", self._path(rest), body)
+
+    @property
+    def name(self) -> str:
+        """Its name, as of the last reload()."""
+        return str(self.attrs.get("Name", "")).removeprefix("/")
+
+    @property
+    def status(self) -> str:
+        """ "created", "running", "paused", "restarting", "exited" or "dead", as of the last reload()."""
+        return str(self.attrs["State"]["Status"])
+
+    async def reload(self) -> AsyncContainer:
+        """Asks the engine again."""
+        self.attrs = await self._client.call("GET", self._path("/json"))
+        return self
+
+    async def start(self) -> None:
+        """Starts it; one that runs is left alone."""
+        await self._post("/start")
+
+    async def stop(self, timeout: int | None = None) -> None:
+        """Asks it to end, and kills it after `timeout` seconds (10)."""
+        await self._post("/stop" + query(t=timeout))
+
+    async def restart(self, timeout: int | None = None) -> None:
+        """Stops and starts it."""
+        await self._post("/restart" + query(t=timeout))
+
+    async def kill(self, signal: str | int = "KILL") -> None:
+        """Sends a signal to its first process."""
+        await self._post("/kill" + query(signal=signal))
+
+    async def pause(self) -> None:
+        """Freezes its processes."""
+        await self._post("/pause")
+
+    async def unpause(self) -> None:
+        """Lets them go on."""
+        await self._post("/unpause")
+
+    async def wait(self, condition: str = "not-running") -> int:
+        """Waits for its end ("not-running", "next-exit", "removed") and returns the exit code."""
+        answer = await self._client.call("POST", self._path("/wait" + query(condition=condition)))
+        return int(answer["StatusCode"])
+
+    async def remove(self, force: bool = False, volumes: bool = False) -> None:
+        """Deletes it; `volumes` with its anonymous volumes."""
+        await self._client.call("DELETE", self._path(query(force=force, v=volumes)))
+
+    async def rename(self, name: str) -> None:
+        """Gives it another name."""
+        await self._post("/rename" + query(name=name))
+
+    async def update(
+        self, memory: int | str | None = None, cpus: float | None = None, pids_limit: int | None = None,
+        restart: str | None = None,
+    ) -> None:  # fmt: skip
+        """Changes limits and restart policy while it runs."""
+        await self._post("/update", calls.update(memory, cpus, pids_limit, restart))
+
+    async def logs(
+        self, stdout: bool = True, stderr: bool = True, since: str | None = None, until: str | None = None,
+        tail: int | str = "all", timestamps: bool = False,
+    ) -> bytes:  # fmt: skip
+        """What it has written, both streams in the order of writing."""
+        wanted = query(stdout=stdout, stderr=stderr, since=since, until=until, tail=tail, timestamps=timestamps)
+        response = await self._client.stream("GET", self._path("/logs" + wanted))
+        data = b"".join([data async for _, data in response.frames()])
+        response.close()
+        return data
+
+    async def follow(self, tail: int | str = "all") -> AsyncIterator[tuple[int, bytes]]:
+        """(stream, bytes) as it writes, to its end; stream 1 is stdout, 2 stderr."""
+        response = await self._client.stream(
+            "GET", self._path("/logs" + query(stdout=1, stderr=1, follow=1, tail=tail))
+        )
+        try:
+            async for frame in response.frames():
+                yield frame
+        finally:
+            response.close()
+
+    async def attach(self, input: bytes | None = None) -> Completed:
+        """Gives it `input`, collects its output to its end, and waits."""
+        response = await self._client.hijack(
+            self._path("/attach" + query(stream=1, stdin=input is not None, stdout=1, stderr=1, logs=1))
+        )
+        stdout, stderr = await _converse(response, input)
+        return Completed(await self.wait(), stdout, stderr)
+
+    async def exec(self, command: _Command, *, input: bytes | None = None, **options: Any) -> Completed:
+        """Runs a further process in it. Options: environment, user, working_dir, tty, privileged."""
+        body = calls.exec_config(command, stdin=input is not None, **options)
+        identifier = (await self._post("/exec", body))["Id"]
+        response = await self._client.hijack(f"/exec/{identifier}/start", {"Detach": False, "Tty": body["Tty"]})
+        stdout, stderr = await _converse(response, input)
+        ended = await self._client.call("GET", f"/exec/{identifier}/json")
+        return Completed(int(ended["ExitCode"]), stdout, stderr)
+
+    async def top(self, ps_args: str | None = None) -> dict[str, Any]:
+        """Its processes: Titles and Processes."""
+        return dict(await self._client.call("GET", self._path("/top" + query(ps_args=ps_args))))
+
+    async def stats(self) -> dict[str, Any]:
+        """One sample of what it uses."""
+        return dict(await self._client.call("GET", self._path("/stats?stream=0&one-shot=1")))
+
+    async def diff(self) -> _Rows:
+        """Paths changed against the image: Kind 0 modified, 1 added, 2 deleted."""
+        return list(await self._client.call("GET", self._path("/changes")) or [])
+
+    async def get_archive(self, path: str) -> AsyncIterator[bytes]:
+        """A tar of a file or directory in it."""
+        async for chunk in _bytes(await self._client.stream("GET", self._path("/archive" + query(path=path)))):
+            yield chunk
+
+    async def put_archive(self, path: str, tar: bytes | AsyncIterator[bytes]) -> None:
+        """Extracts a tar into a directory in it."""
+        source = _once(tar) if isinstance(tar, bytes) else tar
+        await (await self._client.stream("PUT", self._path("/archive" + query(path=path)), source=source)).read()
+
+    async def export(self) -> AsyncIterator[bytes]:
+        """A tar of its whole file system."""
+        async for chunk in _bytes(await self._client.stream("GET", self._path("/export"))):
+            yield chunk
+
+    async def commit(self, repository: str, tag: str = "latest") -> AsyncImage:
+        """Makes an image of its present state."""
+        answer = await self._client.call("POST", "/commit" + query(container=self.id, repo=repository, tag=tag), {})
+        return await self._client.images.get(answer["Id"])
+
+
+_Containers = list[AsyncContainer]
+
+
+class AsyncContainers:
+    """The containers of an engine."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def create(
+        self, image: str, command: _Command = None, *, name: str | None = None, **options: Any
+    ) -> AsyncContainer:
+        """Makes a container; options as calls.config() lists them."""
+        body = calls.config(image, command, **options)
+        return await self.get((await self._client.call("POST", "/containers/create" + query(name=name), body))["Id"])
+
+    async def run(
+        self, image: str, command: _Command = None, *, input: bytes | None = None,
+        remove: bool = True, name: str | None = None, **options: Any,
+    ) -> Completed:  # fmt: skip
+        """Runs a container to its end, gives it `input`, and returns exit code and output."""
+        container = await self.create(image, command, name=name, stdin_open=input is not None, **options)
+        try:
+            wanted = query(stream=1, stdin=input is not None, stdout=1, stderr=1)
+            response = await self._client.hijack(f"/containers/{container.id}/attach{wanted}")
+            await container.start()
+            stdout, stderr = await _converse(response, input)
+            return Completed(await container.wait(), stdout, stderr)
+        finally:
+            if remove:
+                await container.remove(force=True, volumes=True)
+
+    async def start(
+        self, image: str, command: _Command = None, *, name: str | None = None, **options: Any
+    ) -> AsyncContainer:
+        """Makes a container and starts it: `run --detach`."""
+        container = await self.create(image, command, name=name, **options)
+        await container.start()
+        return await container.reload()
+
+    async def get(self, name: str) -> AsyncContainer:
+        """One by id, prefix of an id, or name."""
+        return AsyncContainer(self._client, await self._client.call("GET", f"/containers/{quote(name)}/json"))
+
+    async def list(self, all: bool = False, filter: Mapping[str, Any] | None = None) -> _Containers:
+        """Those that run, or all."""
+        rows = await self._client.call("GET", "/containers/json" + query(all=all, filters=filters(filter)))
+        return [await self.get(row["Id"]) for row in rows]
+
+    async def prune(self, filter: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Deletes all that are stopped."""
+        return dict(await self._client.call("POST", "/containers/prune" + query(filters=filters(filter))))
+
+
+class AsyncImage:
+    """An image."""
+
+    def __init__(self, client: AsyncClient, attrs: dict[str, Any]) -> None:
+        self._client = client
+        self.attrs = attrs
+        self.id: str = attrs["Id"]
+
+    def __repr__(self) -> str:
+        return f"<Image {self.id[7:19]} {' '.join(self.tags)}>"
+
+    @property
+    def tags(self) -> list[str]:
+        """Its references."""
+        return list(self.attrs.get("RepoTags") or [])
+
+    async def tag(self, repository: str, tag: str = "latest") -> None:
+        """Gives it a further reference."""
+        await self._client.call("POST", f"/images/{self.id}/tag" + query(repo=repository, tag=tag))
+
+    async def history(self) -> _Rows:
+        """Its layers, newest first."""
+        return list(await self._client.call("GET", f"/images/{self.id}/history"))
+
+    async def save(self) -> AsyncIterator[bytes]:
+        """A docker-archive of it."""
+        async for chunk in self._client.images.save(self.tags or [self.id]):
+            yield chunk
+
+
+_Images = list[AsyncImage]
+
+
+class AsyncImages:
+    """The images of an engine."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def get(self, name: str) -> AsyncImage:
+        """One by reference or id."""
+        return AsyncImage(self._client, await self._client.call("GET", f"/images/{quote(name)}/json"))
+
+    async def list(self, filter: Mapping[str, Any] | None = None) -> _Images:
+        """All of them."""
+        rows = await self._client.call("GET", "/images/json" + query(filters=filters(filter)))
+        return [await self.get(row["Id"]) for row in rows]
+
+    async def load(self, archive: bytes | AsyncIterator[bytes]) -> str:
+        """Loads a docker-archive or OCI layout. Returns what the engine said last."""
+        source = _once(archive) if isinstance(archive, bytes) else archive
+        last = await _finish(await self._client.stream("POST", "/images/load", source=source))
+        return str(last.get("stream", "")).strip()
+
+    async def save(self, names: _Names) -> AsyncIterator[bytes]:
+        """A docker-archive of one or more images."""
+        async for chunk in _bytes(await self._client.stream("GET", "/images/get" + query(names=names))):
+            yield chunk
+
+    async def bootstrap(self, name: str) -> AsyncImage:
+        """Makes a base image from packages of the distribution: "busybox", "debian:bookworm"."""
+        return await self.get((await self._client.call("POST", "/sampan/bootstrap" + query(name=name)))["Id"])
+
+    async def remove(self, name: str, force: bool = False) -> _Rows:
+        """Untags and, when nothing else uses it, deletes it."""
+        return list(await self._client.call("DELETE", f"/images/{quote(name)}" + query(force=force)))
+
+    async def prune(self, filter: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Deletes those without a reference."""
+        return dict(await self._client.call("POST", "/images/prune" + query(filters=filters(filter))))
+
+
+class AsyncVolumes:
+    """The volumes of an engine, as the API's objects."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def create(self, name: str = "", labels: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Makes one, or returns the one of that name."""
+        return dict(await self._client.call("POST", "/volumes/create", {"Name": name, "Labels": dict(labels or {})}))
+
+    async def get(self, name: str) -> dict[str, Any]:
+        """One by name."""
+        return dict(await self._client.call("GET", f"/volumes/{quote(name)}"))
+
+    async def list(self, filter: Mapping[str, Any] | None = None) -> _Rows:
+        """All of them."""
+        return list((await self._client.call("GET", "/volumes" + query(filters=filters(filter))))["Volumes"] or [])
+
+    async def remove(self, name: str, force: bool = False) -> None:
+        """Deletes one that no container uses."""
+        await self._client.call("DELETE", f"/volumes/{quote(name)}" + query(force=force))
+
+    async def prune(self, filter: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Deletes anonymous ones that no container uses."""
+        return dict(await self._client.call("POST", "/volumes/prune" + query(filters=filters(filter))))

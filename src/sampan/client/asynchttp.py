@@ -1,0 +1,147 @@
+"""HTTP/1.1 over a unix socket for asyncio: one connection a request, bodies as they come."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from sampan.client.http import APIError, NoEngine
+
+_CHUNK = 1 << 18
+_LIMIT = 1 << 20
+
+
+class AsyncResponse:
+    """A response whose body is read as it comes. Close it, or read it to the end."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, bodyless: bool) -> None:
+        self._reader, self.writer, self._bodyless = reader, writer, bodyless
+        self.status = 0
+        self.headers: dict[str, str] = {}
+
+    async def begin(self) -> None:
+        """Reads status and headers. Raises NoEngine when the connection ends before."""
+        try:
+            head = await self._reader.readuntil(b"\r\n\r\n")
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            raise NoEngine("the engine closed the connection") from error
+        lines = head[:-4].decode("latin-1").split("\r\n")
+        self.status = int(lines[0].split(" ", 2)[1])
+        self.headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines[1:])}
+
+    async def _raw(self) -> AsyncIterator[bytes]:
+        while data := await self._reader.read(_CHUNK):
+            yield data
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body in pieces, by Content-Length, chunked, or to the end."""
+        if self._bodyless or self.status in (204, 304):
+            return
+        if "content-length" in self.headers:
+            left = int(self.headers["content-length"])
+            while left:
+                data = await self._reader.read(min(left, _CHUNK))
+                if not data:
+                    raise NoEngine("the engine closed the connection in the middle of an answer")
+                left -= len(data)
+                yield data
+        elif self.headers.get("transfer-encoding") == "chunked":
+            while size := int((await self._reader.readuntil(b"\r\n")).split(b";")[0], 16):
+                yield await self._reader.readexactly(size)
+                await self._reader.readexactly(2)
+            await self._reader.readexactly(2)
+        else:
+            async for data in self._raw():
+                yield data
+
+    async def read(self) -> bytes:
+        """The whole body; closes the connection."""
+        data = b"".join([chunk async for chunk in self.chunks()])
+        self.close()
+        return data
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        """The body line by line."""
+        rest = b""
+        async for chunk in self.chunks():
+            *whole, rest = (rest + chunk).split(b"\n")
+            for line in whole:
+                yield line
+        if rest:
+            yield rest
+
+    async def frames(self) -> AsyncIterator[tuple[int, bytes]]:
+        """(stream, data) of an attached or logged process, whether framed or raw."""
+        source = self._raw() if self.status == 101 or "transfer-encoding" not in self.headers else self.chunks()
+        raw = self.headers.get("content-type") == "application/vnd.docker.raw-stream"
+        buffer = b""
+        async for data in source:
+            if raw:
+                yield 1, data
+                continue
+            buffer += data
+            while len(buffer) >= 8 and len(buffer) >= 8 + (length := int.from_bytes(buffer[4:8], "big")):
+                yield buffer[0], buffer[8 : 8 + length]
+                buffer = buffer[8 + length :]
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self.writer.close()
+
+
+async def send(
+    path: str,
+    method: str,
+    target: str,
+    body: Any = None,
+    upgrade: bool = False,
+    source: AsyncIterator[bytes] | None = None,
+) -> AsyncResponse:
+    """Makes a request on the socket `path`; returns once the headers are there. Raises APIError, NoEngine."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(path, limit=_LIMIT)
+    except OSError as error:
+        raise NoEngine(f"Cannot connect to the Sampan engine at unix://{path}: {error.strerror}") from error
+    connection = "Upgrade\r\nUpgrade: tcp" if upgrade else "close"
+    head = f"{method} {target} HTTP/1.1\r\nHost: sampan\r\nConnection: {connection}\r\n"
+    data = b""
+    if source is not None:
+        head += "Transfer-Encoding: chunked\r\nContent-Type: application/x-tar\r\n"
+    elif body is not None:
+        data = json.dumps(body).encode()
+        head += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n"
+    elif method in ("POST", "PUT"):
+        head += "Content-Length: 0\r\n"
+    response = AsyncResponse(reader, writer, bodyless=method == "HEAD")
+    try:
+        await _write(writer, head.encode() + b"\r\n" + data, source)
+        await response.begin()
+        if response.status >= 400:
+            raise _error(response.status, await response.read())
+    except BaseException:
+        response.close()
+        raise
+    return response
+
+
+async def _write(writer: asyncio.StreamWriter, head: bytes, source: AsyncIterator[bytes] | None) -> None:
+    try:
+        writer.write(head)
+        if source is not None:
+            async for chunk in source:
+                if chunk:
+                    writer.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+                    await writer.drain()
+            writer.write(b"0\r\n\r\n")
+        await writer.drain()
+    except ConnectionError:
+        pass  # an early error answer: read it
+
+
+def _error(status: int, text: bytes) -> APIError:
+    try:
+        return APIError(status, json.loads(text)["message"])
+    except (ValueError, KeyError, TypeError):
+        return APIError(status, text.decode(errors="replace"))

@@ -1,0 +1,419 @@
+"""The client: `with sampan.Client() as client: client.containers.run("busybox", "echo hi")`."""
+
+from __future__ import annotations
+
+import json
+import socket as sockets
+import threading
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any
+
+from sampan.client import calls
+from sampan.client.calls import Completed, filters, query, quote
+from sampan.client.connection import engine, socket_path
+from sampan.client.http import APIError, Http, Response
+
+# Where a method named `list` hides the type.
+_Rows = list[dict[str, Any]]
+_Names = list[str]
+_Command = str | list[str] | None
+
+
+class Client:
+    """One engine. Without `host` ("unix:///path") the default one, started when none runs.
+
+    Raises NoEngine when there is none, APIError with `status` for what the engine refuses.
+    """
+
+    def __init__(self, host: str | None = None) -> None:
+        self._path = socket_path(host)
+        self._http = engine(self._path) if host is None else Http(self._path)
+        self.containers = Containers(self)
+        self.images = Images(self)
+        self.volumes = Volumes(self)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the kept connection; the client can still be used."""
+        self._http.close()
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """Any request of the API with a JSON answer."""
+        return self._http.call(method, path, body)
+
+    def stream(self, method: str, path: str, body: Any = None, source: Iterator[bytes] | None = None) -> Response:
+        """Any request, its answer read as it comes; on a connection of its own."""
+        return Http(self._path).send(method, path, body, stream=source)
+
+    def hijack(self, path: str, body: Any = None) -> Response:
+        """A request whose connection becomes a process's streams."""
+        return Http(self._path).send("POST", path, body, upgrade=True)
+
+    def ping(self) -> bool:
+        """Whether the engine answers."""
+        return self.stream("GET", "/_ping").read() == b"OK"
+
+    def version(self) -> dict[str, Any]:
+        """Versions of engine and API."""
+        return dict(self.call("GET", "/version"))
+
+    def info(self) -> dict[str, Any]:
+        """The engine and its machine."""
+        return dict(self.call("GET", "/info"))
+
+    def disk_usage(self) -> dict[str, Any]:
+        """What images, containers and volumes take."""
+        return dict(self.call("GET", "/system/df"))
+
+    def events(
+        self, since: str | None = None, until: str | None = None, filter: Mapping[str, Any] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Events as they happen, with `since` those before too; ends at `until`."""
+        return _objects(self.stream("GET", "/events" + query(since=since, until=until, filters=filters(filter))))
+
+
+def _objects(response: Response) -> Iterator[dict[str, Any]]:
+    try:
+        for line in response.lines():
+            if line.strip():
+                yield json.loads(line)
+    finally:
+        response.close()
+
+
+def _bytes(response: Response) -> Iterator[bytes]:
+    try:
+        yield from response.chunks()
+    finally:
+        response.close()
+
+
+def _collect(response: Response) -> tuple[bytes, bytes]:
+    parts: dict[int, list[bytes]] = {1: [], 2: []}
+    for stream, data in response.frames():
+        parts[2 if stream == 2 else 1].append(data)
+    response.close()
+    return b"".join(parts[1]), b"".join(parts[2])
+
+
+def _converse(response: Response, data: bytes | None) -> tuple[bytes, bytes]:
+    """Writes the input and reads the output at once, so that neither waits for the other."""
+    if data is not None:
+        threading.Thread(target=_feed, args=(response, data), daemon=True).start()
+    return _collect(response)
+
+
+def _feed(response: Response, data: bytes) -> None:
+    try:
+        response.sock.sendall(data)
+        response.sock.shutdown(sockets.SHUT_WR)
+    except OSError:
+        pass  # it ended before it had read all
+
+
+def _finish(response: Response) -> dict[str, Any]:
+    """The last object of a progress stream. Raises APIError for an error in it."""
+    last: dict[str, Any] = {}
+    for last in _objects(response):
+        if "error" in last:
+            raise APIError(500, last["error"])
+    return last
+
+
+class Container:
+    """A container. `attrs` is what inspect said when it was last asked: see reload()."""
+
+    def __init__(self, client: Client, attrs: dict[str, Any]) -> None:
+        self._client = client
+        self.attrs = attrs
+        self.id: str = attrs["Id"]
+
+    def __repr__(self) -> str:
+        return f"<Container {self.id[:12]}>"
+
+    def _path(self, rest: str = "") -> str:
+        return f"/containers/{self.id}{rest}"
+
+    def _post(self, rest: str, body: Any = None) -> Any:
+        return self._client.call("POST", self._path(rest), body)
+
+    @property
+    def name(self) -> str:
+        """Its name, as of the last reload()."""
+        return str(self.attrs.get("Name", "")).removeprefix("/")
+
+    @property
+    def status(self) -> str:
+        """ "created", "running", "paused", "restarting", "exited" or "dead", as of the last reload()."""
+        return str(self.attrs["State"]["Status"])
+
+    def reload(self) -> Container:
+        """Asks the engine again."""
+        self.attrs = self._client.call("GET", self._path("/json"))
+        return self
+
+    def start(self) -> None:
+        """Starts it; one that runs is left alone."""
+        self._post("/start")
+
+    def stop(self, timeout: int | None = None) -> None:
+        """Asks it to end, and kills it after `timeout` seconds (10)."""
+        self._post("/stop" + query(t=timeout))
+
+    def restart(self, timeout: int | None = None) -> None:
+        """Stops and starts it."""
+        self._post("/restart" + query(t=timeout))
+
+    def kill(self, signal: str | int = "KILL") -> None:
+        """Sends a signal to its first process."""
+        self._post("/kill" + query(signal=signal))
+
+    def pause(self) -> None:
+        """Freezes its processes."""
+        self._post("/pause")
+
+    def unpause(self) -> None:
+        """Lets them go on."""
+        self._post("/unpause")
+
+    def wait(self, condition: str = "not-running") -> int:
+        """Waits for its end ("not-running", "next-exit", "removed") and returns the exit code."""
+        return int(
+            json.loads(self._client.stream("POST", self._path("/wait" + query(condition=condition))).read())[
+                "StatusCode"
+            ]
+        )
+
+    def remove(self, force: bool = False, volumes: bool = False) -> None:
+        """Deletes it; `volumes` with its anonymous volumes."""
+        self._client.call("DELETE", self._path(query(force=force, v=volumes)))
+
+    def rename(self, name: str) -> None:
+        """Gives it another name."""
+        self._post("/rename" + query(name=name))
+
+    def update(
+        self, memory: int | str | None = None, cpus: float | None = None, pids_limit: int | None = None,
+        restart: str | None = None,
+    ) -> None:  # fmt: skip
+        """Changes limits and restart policy while it runs."""
+        self._post("/update", calls.update(memory, cpus, pids_limit, restart))
+
+    def logs(
+        self, stdout: bool = True, stderr: bool = True, since: str | None = None, until: str | None = None,
+        tail: int | str = "all", timestamps: bool = False,
+    ) -> bytes:  # fmt: skip
+        """What it has written, both streams in the order of writing."""
+        wanted = query(stdout=stdout, stderr=stderr, since=since, until=until, tail=tail, timestamps=timestamps)
+        response = self._client.stream("GET", self._path("/logs" + wanted))
+        data = b"".join(data for _, data in response.frames())
+        response.close()
+        return data
+
+    def follow(self, tail: int | str = "all") -> Iterator[tuple[int, bytes]]:
+        """(stream, bytes) as it writes, to its end; stream 1 is stdout, 2 stderr."""
+        response = self._client.stream("GET", self._path("/logs" + query(stdout=1, stderr=1, follow=1, tail=tail)))
+        try:
+            yield from response.frames()
+        finally:
+            response.close()
+
+    def attach(self, input: bytes | None = None) -> Completed:
+        """Gives it `input`, collects its output to its end, and waits."""
+        response = self._client.hijack(
+            self._path("/attach" + query(stream=1, stdin=input is not None, stdout=1, stderr=1, logs=1))
+        )
+        stdout, stderr = _converse(response, input)
+        return Completed(self.wait(), stdout, stderr)
+
+    def exec(self, command: _Command, *, input: bytes | None = None, **options: Any) -> Completed:
+        """Runs a further process in it. Options: environment, user, working_dir, tty, privileged."""
+        body = calls.exec_config(command, stdin=input is not None, **options)
+        identifier = self._post("/exec", body)["Id"]
+        response = self._client.hijack(f"/exec/{identifier}/start", {"Detach": False, "Tty": body["Tty"]})
+        stdout, stderr = _converse(response, input)
+        return Completed(int(self._client.call("GET", f"/exec/{identifier}/json")["ExitCode"]), stdout, stderr)
+
+    def top(self, ps_args: str | None = None) -> dict[str, Any]:
+        """Its processes: Titles and Processes."""
+        return dict(self._client.call("GET", self._path("/top" + query(ps_args=ps_args))))
+
+    def stats(self) -> dict[str, Any]:
+        """One sample of what it uses."""
+        return dict(self._client.call("GET", self._path("/stats?stream=0&one-shot=1")))
+
+    def diff(self) -> _Rows:
+        """Paths changed against the image: Kind 0 modified, 1 added, 2 deleted."""
+        return list(self._client.call("GET", self._path("/changes")) or [])
+
+    def get_archive(self, path: str) -> Iterator[bytes]:
+        """A tar of a file or directory in it."""
+        return _bytes(self._client.stream("GET", self._path("/archive" + query(path=path))))
+
+    def put_archive(self, path: str, tar: bytes | Iterator[bytes]) -> None:
+        """Extracts a tar into a directory in it."""
+        source = iter([tar]) if isinstance(tar, bytes) else tar
+        self._client.stream("PUT", self._path("/archive" + query(path=path)), source=source).read()
+
+    def export(self) -> Iterator[bytes]:
+        """A tar of its whole file system."""
+        return _bytes(self._client.stream("GET", self._path("/export")))
+
+    def commit(self, repository: str, tag: str = "latest") -> Image:
+        """Makes an image of its present state."""
+        answer = self._client.call("POST", "/commit" + query(container=self.id, repo=repository, tag=tag), {})
+        return self._client.images.get(answer["Id"])
+
+
+_Containers = list[Container]
+
+
+class Containers:
+    """The containers of an engine."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def create(self, image: str, command: _Command = None, *, name: str | None = None, **options: Any) -> Container:
+        """Makes a container; options as calls.config() lists them."""
+        body = calls.config(image, command, **options)
+        return self.get(self._client.call("POST", "/containers/create" + query(name=name), body)["Id"])
+
+    def run(
+        self, image: str, command: _Command = None, *, input: bytes | None = None,
+        remove: bool = True, name: str | None = None, **options: Any,
+    ) -> Completed:  # fmt: skip
+        """Runs a container to its end, gives it `input`, and returns exit code and output."""
+        container = self.create(image, command, name=name, stdin_open=input is not None, **options)
+        try:
+            wanted = query(stream=1, stdin=input is not None, stdout=1, stderr=1)
+            response = self._client.hijack(f"/containers/{container.id}/attach{wanted}")
+            container.start()
+            stdout, stderr = _converse(response, input)
+            return Completed(container.wait(), stdout, stderr)
+        finally:
+            if remove:
+                container.remove(force=True, volumes=True)
+
+    def start(self, image: str, command: _Command = None, *, name: str | None = None, **options: Any) -> Container:
+        """Makes a container and starts it: `run --detach`."""
+        container = self.create(image, command, name=name, **options)
+        container.start()
+        return container.reload()
+
+    def get(self, name: str) -> Container:
+        """One by id, prefix of an id, or name."""
+        return Container(self._client, self._client.call("GET", f"/containers/{quote(name)}/json"))
+
+    def list(self, all: bool = False, filter: Mapping[str, Any] | None = None) -> _Containers:
+        """Those that run, or all."""
+        rows = self._client.call("GET", "/containers/json" + query(all=all, filters=filters(filter)))
+        return [self.get(row["Id"]) for row in rows]
+
+    def prune(self, filter: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Deletes all that are stopped."""
+        return dict(self._client.call("POST", "/containers/prune" + query(filters=filters(filter))))
+
+
+class Image:
+    """An image."""
+
+    def __init__(self, client: Client, attrs: dict[str, Any]) -> None:
+        self._client = client
+        self.attrs = attrs
+        self.id: str = attrs["Id"]
+
+    def __repr__(self) -> str:
+        return f"<Image {self.id[7:19]} {' '.join(self.tags)}>"
+
+    @property
+    def tags(self) -> list[str]:
+        """Its references."""
+        return list(self.attrs.get("RepoTags") or [])
+
+    def tag(self, repository: str, tag: str = "latest") -> None:
+        """Gives it a further reference."""
+        self._client.call("POST", f"/images/{self.id}/tag" + query(repo=repository, tag=tag))
+
+    def history(self) -> _Rows:
+        """Its layers, newest first."""
+        return list(self._client.call("GET", f"/images/{self.id}/history"))
+
+    def save(self) -> Iterator[bytes]:
+        """A docker-archive of it."""
+        return self._client.images.save(self.tags or [self.id])
+
+
+_Images = list[Image]
+
+
+class Images:
+    """The images of an engine."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def get(self, name: str) -> Image:
+        """One by reference or id."""
+        return Image(self._client, self._client.call("GET", f"/images/{quote(name)}/json"))
+
+    def list(self, filter: Mapping[str, Any] | None = None) -> _Images:
+        """All of them."""
+        rows = self._client.call("GET", "/images/json" + query(filters=filters(filter)))
+        return [self.get(row["Id"]) for row in rows]
+
+    def load(self, archive: bytes | Iterator[bytes]) -> str:
+        """Loads a docker-archive or OCI layout. Returns what the engine said last."""
+        source = iter([archive]) if isinstance(archive, bytes) else archive
+        return str(_finish(self._client.stream("POST", "/images/load", source=source)).get("stream", "")).strip()
+
+    def save(self, names: _Names) -> Iterator[bytes]:
+        """A docker-archive of one or more images."""
+        return _bytes(self._client.stream("GET", "/images/get" + query(names=names)))
+
+    def bootstrap(self, name: str) -> Image:
+        """Makes a base image from packages of the distribution: "busybox", "debian:bookworm"."""
+        return self.get(self._client.call("POST", "/sampan/bootstrap" + query(name=name))["Id"])
+
+    def remove(self, name: str, force: bool = False) -> _Rows:
+        """Untags and, when nothing else uses it, deletes it."""
+        return list(self._client.call("DELETE", f"/images/{quote(name)}" + query(force=force)))
+
+    def prune(self, filter: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Deletes those without a reference."""
+        return dict(self._client.call("POST", "/images/prune" + query(filters=filters(filter))))
+
+
+class Volumes:
+    """The volumes of an engine, as the API's objects."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def create(self, name: str = "", labels: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Makes one, or returns the one of that name."""
+        return dict(self._client.call("POST", "/volumes/create", {"Name": name, "Labels": dict(labels or {})}))
+
+    def get(self, name: str) -> dict[str, Any]:
+        """One by name."""
+        return dict(self._client.call("GET", f"/volumes/{quote(name)}"))
+
+    def list(self, filter: Mapping[str, Any] | None = None) -> _Rows:
+        """All of them."""
+        return list(self._client.call("GET", "/volumes" + query(filters=filters(filter)))["Volumes"] or [])
+
+    def remove(self, name: str, force: bool = False) -> None:
+        """Deletes one that no container uses."""
+        self._client.call("DELETE", f"/volumes/{quote(name)}" + query(force=force))
+
+    def prune(self, filter: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Deletes anonymous ones that no container uses."""
+        return dict(self._client.call("POST", "/volumes/prune" + query(filters=filters(filter))))
