@@ -20,6 +20,7 @@ from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, EngineError
 from sampan.keeper import logs
 from sampan.keeper.client import KeeperGone
+from sampan.linux import signals
 from sampan.runtime.errors import RuntimeFailure
 
 
@@ -222,6 +223,10 @@ async def exec_start(request: web.Request) -> web.StreamResponse:
     # As Docker does: the connection is taken over first, so the headers travel alone (docker-py loses
     # what arrives with them, P048), and a failure to start arrives in the stream.
     tty = bool(session.config.get("Tty"))
+    try:
+        keys = streams.detach_sequence(session.config.get("DetachKeys"))
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
     client = streams.hijack(request, tty)
     try:
         session_streams = await execs.start(engine, session)
@@ -231,7 +236,7 @@ async def exec_start(request: web.Request) -> web.StreamResponse:
         client.close()
         await client.closed.wait()
         return web.Response()
-    await asyncio.shield(engine.background(_serve_exec(session, session_streams, client)))
+    await asyncio.shield(engine.background(_serve_exec(session, session_streams, client, keys)))
     return web.Response()
 
 
@@ -252,11 +257,25 @@ async def _hold_terminal(session: execs.Exec, master: int) -> None:
     os.close(master)
 
 
-async def _serve_exec(session: execs.Exec, ends: execs.Streams, client: streams.Hijacked) -> None:
+async def _kill_on_disconnect(session: execs.Exec, client: streams.Hijacked) -> None:
+    """For an exec that asked for it: the end of its client is its own."""
+    while not session.done.is_set():
+        if client.closed.is_set() or client.hung_up():
+            execs.kill(session)
+            return
+        await asyncio.sleep(0.2)
+
+
+async def _serve_exec(session: execs.Exec, ends: execs.Streams, client: streams.Hijacked, detach_keys: bytes) -> None:
     tty = bool(session.config.get("Tty"))
     sink = None
+    watching = None
+    if session.config.get("KillOnDisconnect"):
+        watching = asyncio.ensure_future(_kill_on_disconnect(session, client))
     if session.config.get("AttachStdin") and ends.stdin >= 0:
-        sink = streams.Sink(os.dup(ends.stdin) if tty else ends.stdin, client, lambda: None)
+        sink = streams.Sink(
+            os.dup(ends.stdin) if tty else ends.stdin, client, lambda: None, detach_keys if tty else b""
+        )
         client.feed(sink)
     pumps = []
     for number_, fd in ((1, ends.stdout), (2, ends.stderr)):
@@ -265,15 +284,19 @@ async def _serve_exec(session: execs.Exec, ends: execs.Streams, client: streams.
     if pumps:
         everything = asyncio.gather(*pumps, return_exceptions=True)
         gone = asyncio.ensure_future(client.closed.wait())
-        both: set[asyncio.Future[Any]] = {everything, gone}
+        left = asyncio.ensure_future(sink.detached.wait()) if sink is not None else gone
+        both: set[asyncio.Future[Any]] = {everything, gone, left}
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        if gone.done():
+        if gone.done() or left.done():
             for pump in pumps:
                 pump.cancel()
         gone.cancel()
+        left.cancel()
         await asyncio.gather(*pumps, return_exceptions=True)
-    if not client.closed.is_set():
+    if not client.closed.is_set() and not (sink is not None and sink.detached.is_set()):
         await session.done.wait()
+    if watching is not None:
+        await watching
     if sink is not None:
         sink.stop()
     for fd in {ends.stdout, ends.stderr} - {-1}:
@@ -330,6 +353,16 @@ async def exec_inspect(request: web.Request) -> web.Response:
             "Pid": session.pid,
         }
     )
+
+
+async def exec_kill(request: web.Request) -> web.Response:
+    """POST /exec/{id}/kill: ends the process and all it has started. Sampan's own."""
+    session = execs.find(engine_of(request), request.match_info["id"])
+    try:
+        execs.kill(session, signals.number(request.query.get("signal") or "KILL"))
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
+    return web.Response(status=204)
 
 
 async def exec_resize(request: web.Request) -> web.Response:

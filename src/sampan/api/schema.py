@@ -122,6 +122,8 @@ class ExecCreate(TypedDict, total=False):
     Env: _Strings
     User: str
     WorkingDir: str
+    KillOnDisconnect: bool
+    DetachKeys: str
     Tty: bool
     Privileged: bool
     AttachStdin: bool

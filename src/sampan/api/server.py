@@ -44,6 +44,7 @@ _ROUTES: list[tuple[str, str, Handler]] = [
     ("POST", "/containers/{id}/exec", interactive.exec_create),
     ("POST", "/exec/{id}/start", interactive.exec_start),
     ("POST", "/exec/{id}/resize", interactive.exec_resize),
+    ("POST", "/exec/{id}/kill", interactive.exec_kill),
     ("GET", "/exec/{id}/json", interactive.exec_inspect),
     ("HEAD", "/containers/{id}/archive", transfer.head_archive),
     ("GET", "/containers/{id}/archive", transfer.get_archive),

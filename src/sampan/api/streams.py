@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import select
 import struct
 import termios
 from collections.abc import Callable
@@ -100,6 +101,15 @@ class Hijacked(asyncio.Protocol):
             if fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)) == bytes(4):
                 return
             await asyncio.sleep(0.001)
+
+    def hung_up(self) -> bool:
+        """Whether the client has closed both directions (POLLHUP, unix(7)); half-closed is not that."""
+        sock = self._transport.get_extra_info("socket")
+        if self.closed.is_set() or sock is None or sock.fileno() < 0:
+            return True
+        poll = select.poll()
+        poll.register(sock.fileno(), 0)
+        return any(event & select.POLLHUP for _, event in poll.poll(0))
 
     def pause_reading(self) -> None:
         """Stops taking input for a while."""

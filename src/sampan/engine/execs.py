@@ -14,6 +14,8 @@ from sampan.engine.container import Container
 from sampan.engine.creation import announce
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, NotFound
+from sampan.linux import pidfd
+from sampan.linux.cgroup import Cgroup
 from sampan.runtime.errors import RuntimeFailure
 
 
@@ -178,6 +180,24 @@ def exited(engine: Engine, record: dict[str, Any]) -> None:
         del engine.execs[old.id]
 
 
+def kill(session: Exec, number: int = signal.SIGKILL) -> None:
+    """Signals the exec's process and all it has started; nothing else of the container.
+
+    Descendants are found by parent and, when their parent has gone, by session (P041).
+    """
+    if not session.running or session.pidfd < 0:
+        raise Conflict(f"exec {session.id} is not running")
+    for _ in range(20 if number == signal.SIGKILL else 1):
+        members = pidfd.family(session.pid, Cgroup(session.container.cgroup).pids())
+        for pid in members:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
+        if not [pid for pid in members if pidfd.state(pid) not in (None, "Z", "X")]:
+            return
+
+
 async def resize(engine: Engine, identifier: str, rows: int, columns: int) -> None:
     """Sets the terminal size of a container or exec, by id."""
     try:
@@ -212,8 +232,8 @@ async def run_probe(engine: Engine, container: Container, args: list[str], timeo
         await asyncio.wait_for(session.done.wait(), timeout)
         code = session.code if session.code is not None else -1
     except TimeoutError:
-        if session.pidfd >= 0:
-            signal.pidfd_send_signal(session.pidfd, signal.SIGKILL)
+        if session.running:
+            kill(session)
         code = -1
         output[:] = f"Health check exceeded timeout ({timeout:g}s)".encode()
     finally:

@@ -11,7 +11,7 @@ from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest, NotFound
 from sampan.images.extract import Extractor
 from sampan.images.pack import pack_tree
-from sampan.linux import openat2
+from sampan.linux import mountinfo, openat2
 from sampan.volumes.local import LocalVolumes, VolumeError, VolumeNotFound
 
 _PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
@@ -171,9 +171,23 @@ def _entry(row: dict[str, Any], volumes: LocalVolumes) -> dict[str, Any]:
     elif not os.path.lexists(source):
         raise BadRequest(f'invalid mount config for type "bind": bind source path does not exist: {source}')
     options = ["bind" if row.get("NonRecursive") else "rbind", row["Propagation"] or "rprivate"]
+    if row["Type"] == "bind":
+        _check_propagation(source, row["Propagation"])
     if not row["RW"]:
         options += ["ro", "rro"]
     return {"destination": row["Destination"], "type": "bind", "source": source, "options": options}
+
+
+def _check_propagation(source: str, wanted: str) -> None:
+    """A mount can only share what the host's mount shares. Raises BadRequest naming the mount."""
+    kind = wanted.removeprefix("r")
+    if kind not in ("shared", "slave"):
+        return
+    mount = mountinfo.mount_of(source)
+    if "shared" in mount.propagation or (kind == "slave" and "slave" in mount.propagation):
+        return
+    what = "a shared mount" if kind == "shared" else "a shared or slave mount"
+    raise BadRequest(f"path {source} is mounted on {mount.target} but it is not {what}")
 
 
 def _subpath(volume: str, subpath: str) -> str:

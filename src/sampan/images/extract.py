@@ -23,7 +23,8 @@ class Extractor:
     """Writes one tar stream below `rootfd`.
 
     With `whiteouts` the members ``.wh.*`` delete what lower layers brought (image-spec, layer.md);
-    otherwise they are ordinary names. `owner` overrides ids; `max_bytes` bounds what is written.
+    otherwise they are ordinary names. `owner` overrides ids; `max_bytes` bounds what is written, by
+    default to what the file system has free less a twentieth, so that no bomb fills it (S020).
     """
 
     rootfd: int
@@ -39,6 +40,9 @@ class Extractor:
 
     def extract(self, stream: IO[bytes]) -> None:
         """Extracts the whole stream. Raises ImageError for a damaged or hostile one."""
+        if not self.max_bytes:
+            free = os.fstatvfs(self.rootfd)
+            self.max_bytes = max(free.f_bavail * free.f_frsize * 19 // 20, 1)
         try:
             with tarfile.open(fileobj=stream, mode="r|", bufsize=_BLOCK, errorlevel=1) as tar:
                 for member in tar:
@@ -156,8 +160,8 @@ class Extractor:
 
     def _account(self, count: int) -> None:
         self._written += count
-        if self.max_bytes and self._written > self.max_bytes:
-            raise ImageError(f"the archive unpacks to more than {self.max_bytes} bytes")
+        if self._written > self.max_bytes:
+            raise ImageError(f"no space left on device: the archive unpacks to more than {self.max_bytes} bytes")
 
     @staticmethod
     def _write(fd: int, block: bytes) -> None:

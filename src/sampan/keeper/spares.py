@@ -8,6 +8,7 @@ import os
 from sampan.linux import memory
 from sampan.runtime import spare, spawn
 from sampan.runtime.channel import Stdio
+from sampan.runtime.errors import RuntimeFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ class Spares:
                 return ready.use(request, stdio)
             except ConnectionError:
                 pass  # it was killed
+            except RuntimeFailure:
+                ready.discard()
+                raise
             except OSError as error:
                 if error.errno != errno.EMSGSIZE:
                     ready.discard()

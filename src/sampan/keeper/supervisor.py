@@ -7,6 +7,7 @@ import os
 import select
 import socket
 import struct
+import sys
 import termios
 import time
 from collections.abc import Callable
@@ -300,6 +301,8 @@ class Supervisor:
             return
         except OSError as error:
             if error.errno in (28, 122):  # ENOSPC, EDQUOT: keep the container running, drop its output
+                if not task.writer.failed:
+                    print(f"no space for the log of {task.id}: its output is dropped", file=sys.stderr, flush=True)
                 task.writer.failed += 1
                 _discard(fd)
                 return

@@ -66,6 +66,27 @@ def state(pid: int) -> str | None:
         return None
 
 
+def parent_and_session(pid: int) -> tuple[int, int]:
+    """The parent and the session of a process (fields 4 and 6 of /proc/PID/stat); zeros when it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0, 0
+    return int(fields[1]), int(fields[3])
+
+
+def family(leader: int, among: list[int]) -> list[int]:
+    """Those of `among` that descend from `leader` or are in the session it leads, itself included."""
+    known = {pid: parent_and_session(pid) for pid in among}
+    found = {pid for pid, (_, session) in known.items() if leader in (pid, session)}
+    while True:
+        more = {pid for pid, (parent, _) in known.items() if parent in found} - found
+        if not more:
+            return sorted(found)
+        found |= more
+
+
 def open_if_same(pid: int, started: int) -> int | None:
     """A pidfd of the process `pid` that started at `started`, or None when it is another or gone."""
     try:

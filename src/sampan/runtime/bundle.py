@@ -11,6 +11,7 @@ from sampan.linux import namespaces, seccomp
 from sampan.linux.cgroup import Cgroup
 from sampan.runtime.errors import RuntimeFailure
 from sampan.runtime.rootfs import DEVICE_RULES
+from sampan.runtime.sources import is_bind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def request(spec: dict[str, Any], bundle: str, cgroup: str | None) -> dict[str, 
     """What `spawn.start` takes for this bundle. Raises RuntimeFailure."""
     for entry in spec.get("mounts") or []:
         source = entry.get("source") or ""
-        if _is_bind(entry) and not source.startswith("/"):
+        if is_bind(entry) and not source.startswith("/"):
             entry["source"] = os.path.join(bundle, source)  # config.md: relative to the bundle
     where = os.path.realpath(os.path.join(bundle, spec["root"]["path"]))
     if not os.path.isdir(where):
@@ -121,11 +122,6 @@ def request(spec: dict[str, Any], bundle: str, cgroup: str | None) -> dict[str, 
         except seccomp.SeccompError as error:
             raise RuntimeFailure(f"linux.seccomp: {error}") from error
     return {"spec": spec, "cgroup": cgroup, "where": where, "seccomp": program, "seccomp_flags": flags}
-
-
-def _is_bind(entry: dict[str, Any]) -> bool:
-    options = entry.get("options") or []
-    return "bind" in options or "rbind" in options or entry.get("type") == "bind"
 
 
 def usable_cgroup(path: str, spec: dict[str, Any]) -> str | None:

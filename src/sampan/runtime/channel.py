@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _MAX_MESSAGE = 64 << 10
 MAX_REQUEST = 128 << 10
+_MAX_FDS = 253  # SCM_MAX_FD, unix(7)
 _MAX_TEXT = 8192
 
 Stdio = tuple[int, int, int]
@@ -60,16 +61,21 @@ def receive(sock: socket.socket) -> Report:
 
 
 def send_request(sock: socket.socket, request: dict[str, Any], stdio: Stdio | None) -> None:
-    """Gives a spare its container. Raises OSError when it is gone or the request too large for one message."""
-    socket.send_fds(sock, [quickjson.dumps(request).encode()], list(stdio or ()))
+    """Gives a spare its container, with the descriptors in its "trees". Raises OSError when the spare
+    is gone or the request too large for one message."""
+    message = {**request, "stdio": stdio is not None}
+    socket.send_fds(sock, [quickjson.dumps(message).encode()], [*(stdio or ()), *request["trees"]])
 
 
 def receive_request(sock: socket.socket) -> tuple[dict[str, Any], Stdio | None]:
     """What send_request() sent; blocks. Exits when the parent is gone."""
-    data, fds, _, _ = socket.recv_fds(sock, MAX_REQUEST, 3, socket.MSG_CMSG_CLOEXEC)
+    data, fds, _, _ = socket.recv_fds(sock, MAX_REQUEST, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
     if not data:
         os._exit(0)
-    return quickjson.loads(data), (fds[0], fds[1], fds[2]) if fds else None
+    request = quickjson.loads(data)
+    stdio = (fds[0], fds[1], fds[2]) if request["stdio"] else None
+    request["trees"] = fds[3:] if stdio else fds
+    return request, stdio
 
 
 def wait_for_go(sock: socket.socket) -> None:

@@ -57,13 +57,15 @@ def become_container(
         process.set_hostnames(spec)
     if not request.get("keep_keyring"):
         prctl.join_session_keyring()
-    rootfd = rootfs.mount_root(spec, request.get("overlay"), request["where"], request.get("root_tree", -1))
+    trees: list[int] = request.get("trees") or []
+    root = trees[request["root"]] if "root" in request else -1
+    rootfd = rootfs.mount_root(spec, request.get("overlay"), request["where"], root)
     if "cgroup" in new and not hierarchies().v1:
         ns.unshare(ns.CLONE_NEWCGROUP)  # a cgroup2 mount shows what its namespace shows
     if base.skeleton is not None:
-        base.skeleton.move(rootfd, spec)
+        base.skeleton.move(rootfd, spec, trees)
     else:
-        rootfs.populate(rootfd, spec, userns)
+        rootfs.populate(rootfd, spec, userns, trees)
     if request.get("hooks"):
         # The parent runs the hooks that belong before pivot_root and outside of the container.
         channel.send(parent, kind="prepared")

@@ -1,11 +1,10 @@
-"""User namespaces: id maps of the container, and mounts whose owners are mapped."""
+"""User namespaces: the id maps of a container."""
 
 from __future__ import annotations
 
 import os
 import signal
 
-from sampan.linux import mount as lm
 from sampan.linux import namespaces as ns
 from sampan.runtime.errors import RuntimeFailure
 
@@ -54,58 +53,6 @@ def write_rows(pid: int, uids: _Rows, gids: _Rows) -> None:
             raise RuntimeFailure(f"{helper} is not installed: install the package uidmap") from None
         if done.returncode:
             raise RuntimeFailure(f"{helper}: {done.stderr.decode(errors='replace').strip()}")
-
-
-def wanted(spec: dict[str, Any]) -> bool:
-    """Whether any mount of the bundle has owners to be mapped."""
-    return any(_is_mapped(entry) for entry in spec.get("mounts") or [])
-
-
-def _is_mapped(entry: dict[str, Any]) -> bool:
-    return bool(entry.get("uidMappings")) or any(option in ("idmap", "ridmap") for option in entry.get("options") or [])
-
-
-def prepare_mounts(request: dict[str, Any]) -> list[int]:
-    """Opens the root and the sources of bind mounts while we still have the rights of the host.
-
-    A process in the container's user namespace could not reach sources below directories closed to
-    it, nor map owners. Puts descriptors into the request; returns them for the caller to close.
-    """
-    if os.geteuid() != 0:
-        return []
-    opened: list[int] = []
-    try:
-        if request.get("overlay") is None:
-            request["root_tree"] = lm.open_tree(lm.AT_FDCWD, request["where"], recursive=True)
-            opened.append(request["root_tree"])
-        for entry in request["spec"].get("mounts") or []:
-            options = entry.get("options") or []
-            if "bind" not in options and "rbind" not in options and entry.get("type") != "bind":
-                continue
-            entry["tree"] = lm.open_tree(lm.AT_FDCWD, entry["source"], recursive="rbind" in options)
-            opened.append(entry["tree"])
-            if _is_mapped(entry):
-                _map_owners(entry, request["spec"])
-    except OSError as error:
-        for fd in opened:
-            os.close(fd)
-        raise RuntimeFailure(f"mount source: {error}") from error
-    return opened
-
-
-def _map_owners(entry: dict[str, Any], spec: dict[str, Any]) -> None:
-    uids = rows(entry.get("uidMappings") or spec["linux"].get("uidMappings"))
-    gids = rows(entry.get("gidMappings") or spec["linux"].get("gidMappings"))
-    if not uids or not gids:
-        raise RuntimeFailure(f"mount {entry['destination']}: idmap without uidMappings and gidMappings")
-    fd = namespace_of(uids, gids)
-    try:
-        recursive = "ridmap" in (entry.get("options") or [])
-        lm.mount_setattr(entry["tree"], lm.MOUNT_ATTR_IDMAP, userns_fd=fd, recursive=recursive)
-    except OSError as error:
-        raise RuntimeFailure(f"mount {entry['destination']}: its file system can't map owners: {error}") from error
-    finally:
-        os.close(fd)
 
 
 def namespace_of(uids: _Rows, gids: _Rows) -> int:

@@ -122,13 +122,13 @@ def known_options() -> list[str]:
     return sorted(names)
 
 
-def attach(rootfd: int, entry: dict[str, Any], userns: bool) -> None:
+def attach(rootfd: int, entry: dict[str, Any], userns: bool, trees: list[int]) -> None:
     """Performs one entry of `mounts` inside the root. Raises RuntimeFailure naming the destination."""
     options = parse_options(entry.get("options") or [])
     destination = entry["destination"]
     try:
         if options.bind or entry.get("type") == "bind":
-            _bind(rootfd, entry, options)
+            _bind(rootfd, entry, options, trees)
         elif entry.get("type") == "cgroup":
             _cgroup(rootfd, destination, options)
         else:
@@ -183,9 +183,12 @@ def _new_filesystem(fstype: str, data: list[tuple[str, str | None]], options: Op
     return mounted
 
 
-def _bind(rootfd: int, entry: dict[str, Any], options: Options) -> None:
+def _bind(rootfd: int, entry: dict[str, Any], options: Options, trees: list[int]) -> None:
     source, destination = entry["source"], entry["destination"]
-    tree = entry["tree"] if "tree" in entry else lm.open_tree(lm.AT_FDCWD, source, recursive=options.recursive)
+    if "tree" in entry:
+        tree = trees[entry["tree"]]
+    else:
+        tree = lm.open_tree(lm.AT_FDCWD, source, recursive=options.recursive)
     try:
         is_directory = stat.S_ISDIR(os.fstat(tree).st_mode)
         if options.set_ or options.clear:

@@ -51,15 +51,16 @@ _PROPAGATION = {
 def mount_root(spec: dict[str, Any], overlay: dict[str, Any] | None, where: str, tree: int = -1) -> int:
     """Mounts the root file system on the directory `where`. Returns a descriptor of its top.
 
-    `overlay` ({"lower", "upper", "work"}) is the engine's way; without it `where` itself is bound, or
-    `tree`, a detached copy of it. Must run in the container's own mount namespace.
+    `overlay` ({"lower", "upper", "work"}) is the engine's way; without it `where` itself is bound.
+    `tree` is either of them as a detached mount made already. Must run in the container's own mount namespace.
     """
     propagation = spec["linux"].get("rootfsPropagation") or "rslave"
     if propagation not in _PROPAGATION:
         raise RuntimeFailure(f"unknown rootfsPropagation {propagation}")
     lm.mount(None, "/", None, _PROPAGATION[propagation] & ~lm.MS_UNBINDABLE or lm.MS_SLAVE | lm.MS_REC)
     if overlay is not None:
-        tree = lm.overlay(overlay["lower"], overlay.get("upper"), overlay.get("work"))
+        if tree < 0:
+            tree = lm.overlay(overlay["lower"], overlay.get("upper"), overlay.get("work"))
     else:
         if tree < 0:
             tree = lm.open_tree(lm.AT_FDCWD, where, recursive=True)
@@ -91,10 +92,10 @@ def _make_parent_private(where: str) -> None:
         path = os.path.dirname(path)
 
 
-def populate(rootfd: int, spec: dict[str, Any], userns: bool) -> None:
+def populate(rootfd: int, spec: dict[str, Any], userns: bool, trees: list[int]) -> None:
     """Mounts everything in `mounts`, in the order given, and fills /dev."""
     for entry in spec.get("mounts") or []:
-        mounts.attach(rootfd, entry, userns)
+        mounts.attach(rootfd, entry, userns, trees)
     _make_devices(rootfd, spec, userns)
 
 
@@ -226,9 +227,12 @@ def pivot(rootfd: int, spec: dict[str, Any], no_pivot: bool = False) -> None:
         lm.mount(".", "/", None, lm.MS_MOVE)
         os.chroot(".")
     else:
+        old = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         lm.pivot_root(".", ".")
         # The old root now lies on top of the new one at "/": detach it without letting the unmount
-        # propagate to the host.
+        # propagate to the host. By its descriptor: "." would be the new root, whose binds may be shared.
+        os.fchdir(old)
+        os.close(old)
         lm.mount(None, ".", None, lm.MS_SLAVE | lm.MS_REC)
         lm.umount(".", lm.MNT_DETACH)
     os.chdir("/")

@@ -6,7 +6,7 @@ import os
 
 from sampan.linux import mount as lm
 from sampan.record import record
-from sampan.runtime import mounts, rootfs
+from sampan.runtime import mounts, rootfs, sources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Skeleton:
     entries: list[dict[str, Any]]
     wanted: dict[str, Any]
 
-    def move(self, rootfd: int, spec: dict[str, Any]) -> None:
+    def move(self, rootfd: int, spec: dict[str, Any], trees: list[int]) -> None:
         """Puts the three in place, then mounts the rest of the specification's `mounts`."""
         for top in _TOPS:
             target = mounts.destination_fd(rootfd, top, directory=True, strict=top != "/dev")
@@ -40,7 +40,7 @@ class Skeleton:
         os.close(self.fd)
         for entry in spec.get("mounts") or []:
             if not _belongs(entry):
-                mounts.attach(rootfd, entry, userns=False)
+                mounts.attach(rootfd, entry, False, trees)
 
 
 def fits(spec: dict[str, Any], wanted: dict[str, Any]) -> bool:
@@ -59,10 +59,8 @@ def outline(spec: dict[str, Any]) -> dict[str, Any]:
 def possible(wanted: dict[str, Any]) -> bool:
     """Whether a skeleton can be made ahead: no sources of the container's own, all three tops present."""
     tops = {entry["destination"] for entry in wanted["mounts"]}
-    sources = any(
-        entry.get("type") == "bind" or "tmpcopyup" in (entry.get("options") or []) for entry in wanted["mounts"]
-    )
-    return tops.issuperset(_TOPS) and not sources and not wanted["propagation"]
+    own = any(sources.is_bind(entry) or "tmpcopyup" in (entry.get("options") or []) for entry in wanted["mounts"])
+    return tops.issuperset(_TOPS) and not own and not wanted["propagation"]
 
 
 def make(where: str, wanted: dict[str, Any], null: int) -> Skeleton:
@@ -71,6 +69,6 @@ def make(where: str, wanted: dict[str, Any], null: int) -> Skeleton:
     top = lm.new_filesystem("tmpfs", [("mode", "755"), ("source", "tmpfs")])
     lm.move_mount(top, lm.AT_FDCWD, where, subject=where)
     spec = {"mounts": wanted["mounts"], "linux": {key: wanted[key] for key in _KEYS}}
-    rootfs.populate(top, spec, userns=False)
+    rootfs.populate(top, spec, False, [])
     rootfs.protect(top, spec, null)
     return Skeleton(top, wanted["mounts"], wanted)

@@ -15,7 +15,7 @@ import socket
 from sampan.linux import namespaces as ns
 from sampan.linux import prctl
 from sampan.linux.cgroup import Cgroup, hierarchies
-from sampan.runtime import channel, child, skeletons, spawn
+from sampan.runtime import channel, child, skeletons, sources, spawn
 from sampan.runtime.channel import Stdio
 from sampan.runtime.errors import RuntimeFailure
 
@@ -81,7 +81,13 @@ class Spare:
         """Lets it become the container. As spawn.start(); OSError also when it has ended meanwhile."""
         joined = self._give_group(request)
         skeleton = self._has_skeleton and joined and skeletons.fits(request["spec"], self._expected["outline"])
-        channel.send_request(self.child.channel, {**request, "joined": joined, "skeleton": skeleton}, stdio)
+        trees = sources.open_all(request)
+        message = {**request, "joined": joined, "skeleton": skeleton, "trees": trees}
+        try:
+            channel.send_request(self.child.channel, message, stdio)
+        finally:
+            for fd in trees:
+                os.close(fd)
         return self.child
 
     def _give_group(self, request: dict[str, Any]) -> bool:

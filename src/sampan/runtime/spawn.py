@@ -15,7 +15,7 @@ from sampan.linux import namespaces as ns
 from sampan.linux import pidfd
 from sampan.linux.cgroup import Cgroup
 from sampan.record import field, record
-from sampan.runtime import channel, child, idmap
+from sampan.runtime import channel, child, idmap, sources
 from sampan.runtime.channel import Stdio
 from sampan.runtime.errors import RuntimeFailure
 
@@ -66,7 +66,7 @@ def start(request: dict[str, Any], stdio: Stdio | None) -> Child:
     # children: both need a process between us and the container's.
     user_joined = any(kind == "user" for kind, _ in joins)
     staged = flags if user_joined else flags & (ns.CLONE_NEWTIME | ns.CLONE_NEWPID) if flags & ns.CLONE_NEWTIME else 0
-    trees = idmap.prepare_mounts(request) if flags & ns.CLONE_NEWUSER or idmap.wanted(spec) else []
+    request["trees"] = trees = sources.open_all(request)
 
     def body(parent: socket.socket) -> None:
         child.enter(group, joins, spec["process"])

@@ -1,0 +1,85 @@
+"""What a container mounts from the host, opened by the parent before there is a child.
+
+In the parent's mount namespace, because a spare has an older copy of it, because a mount that is to
+propagate has to come from the original, and because a process in a user namespace could not reach
+sources below directories closed to it. The child gets detached mounts, by index into "trees".
+"""
+
+from __future__ import annotations
+
+import os
+
+from sampan.linux import mount as lm
+from sampan.runtime import idmap
+from sampan.runtime.errors import RuntimeFailure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def is_bind(entry: dict[str, Any]) -> bool:
+    """Whether an entry of `mounts` shows a path of the host."""
+    options = entry.get("options") or []
+    return entry.get("type") == "bind" or "bind" in options or "rbind" in options
+
+
+def open_all(request: dict[str, Any]) -> list[int]:
+    """Opens the root and every bind source; puts indices into the request. Raises RuntimeFailure.
+
+    Returns the descriptors, which the caller closes. Without the right to mount here (an ordinary
+    user) there are none, and the child, root in its user namespace, opens them itself.
+    """
+    if os.geteuid() != 0:
+        return []
+    trees: list[int] = []
+    userns = any(entry["type"] == "user" for entry in request["spec"]["linux"].get("namespaces") or [])
+    try:
+        overlay = request.get("overlay")
+        if overlay is None:
+            trees.append(lm.open_tree(lm.AT_FDCWD, request["where"], recursive=True))
+            request["root"] = 0
+        elif not userns:
+            trees.append(lm.overlay(overlay["lower"], overlay.get("upper"), overlay.get("work")))
+            request["root"] = 0
+        for entry in request["spec"].get("mounts") or []:
+            if is_bind(entry):
+                trees.append(_open(entry, request["spec"]))
+                entry["tree"] = len(trees) - 1
+    except BaseException as error:
+        for fd in trees:
+            os.close(fd)
+        if isinstance(error, OSError):
+            raise RuntimeFailure(f"mount: {error}") from error
+        raise
+    return trees
+
+
+def _open(entry: dict[str, Any], spec: dict[str, Any]) -> int:
+    options = entry.get("options") or []
+    try:
+        tree = lm.open_tree(lm.AT_FDCWD, entry["source"], recursive="rbind" in options)
+    except OSError as error:
+        raise RuntimeFailure(f"mount {entry['source']} on {entry['destination']}: {error}") from error
+    if entry.get("uidMappings") or "idmap" in options or "ridmap" in options:
+        try:
+            _map_owners(tree, entry, spec)
+        except BaseException:
+            os.close(tree)
+            raise
+    return tree
+
+
+def _map_owners(tree: int, entry: dict[str, Any], spec: dict[str, Any]) -> None:
+    uids = idmap.rows(entry.get("uidMappings") or spec["linux"].get("uidMappings"))
+    gids = idmap.rows(entry.get("gidMappings") or spec["linux"].get("gidMappings"))
+    if not uids or not gids:
+        raise RuntimeFailure(f"mount {entry['destination']}: idmap without uidMappings and gidMappings")
+    fd = idmap.namespace_of(uids, gids)
+    try:
+        recursive = "ridmap" in (entry.get("options") or [])
+        lm.mount_setattr(tree, lm.MOUNT_ATTR_IDMAP, userns_fd=fd, recursive=recursive)
+    except OSError as error:
+        raise RuntimeFailure(f"mount {entry['destination']}: its file system can't map owners: {error}") from error
+    finally:
+        os.close(fd)
