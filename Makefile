@@ -3,7 +3,7 @@ PYTHON ?= /usr/bin/python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test unit bench lint clean
+.PHONY: setup demo test unit soak bench lint clean
 
 setup: $(VENV)/.ready
 

@@ -13,7 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from sampan.api import schema, streams
-from sampan.api.requests import body, engine_of, flag, moment, number
+from sampan.api.requests import body, engine_of, flag, moment, never, number
 from sampan.engine import execs, output
 from sampan.engine.container import Container, timestamp
 from sampan.engine.engine import Engine
@@ -147,7 +147,7 @@ async def container_logs(request: web.Request) -> web.StreamResponse:
             text='{"message":"configured logging driver does not support reading"}', content_type="application/json"
         )
     since = moment(request.query.get("since"), 0)
-    until = moment(request.query.get("until", "").lstrip("0"), 2**62 / 1e9)
+    until = moment(never(request.query.get("until")), 2**62 / 1e9)
     tail = request.query.get("tail") or "all"
     timestamps = flag(request, "timestamps")
     position = logs.Position()

@@ -93,6 +93,11 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h)")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
+def never(text: str | None) -> str | None:
+    """An `until`, or None for the 0 by which Docker's clients say that there is none."""
+    return None if text == "0" else text
+
+
 def moment(text: str | None, default: float) -> int:
     """Nanoseconds since the epoch of a Unix time, RFC 3339 or duration ("10m" ago). Raises BadRequest."""
     if not text:

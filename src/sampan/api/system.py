@@ -13,7 +13,7 @@ from aiohttp import web
 import sampan
 from sampan.api import listing
 from sampan.api.images import _summary
-from sampan.api.requests import body, engine_of, filters, flag, moment
+from sampan.api.requests import body, engine_of, filters, flag, moment, never
 from sampan.engine.container import timestamp
 from sampan.engine.errors import BadRequest, Conflict, NotFound
 from sampan.engine.events import matches
@@ -138,7 +138,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     engine = engine_of(request)
     wanted = filters(request)
     since = moment(request.query.get("since"), time.time()) / 1e9
-    until_text = request.query.get("until", "").lstrip("0")  # 0 is "never" for Docker
+    until_text = never(request.query.get("until"))
     until = moment(until_text, 0) / 1e9 if until_text else None
     queue = engine.events.listen()
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
