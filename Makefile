@@ -31,6 +31,8 @@ test: setup
 
 bench: setup
 	$(BIN)/python bench/start.py
+	$(BIN)/python bench/logs.py
+	$(BIN)/python bench/memory.py
 
 clean:
 	rm -rf $(VENV) dist build
