@@ -8,6 +8,7 @@ from aiohttp import web
 
 from sampan.engine import errors
 from sampan.images.errors import ImageError, ImageInUse, ImageNotFound
+from sampan.network.errors import NetworkConflict, NetworkError, NetworkForbidden, NetworkNotFound
 from sampan.oci.reference import BadReference
 from sampan.runtime.errors import NOT_EXECUTABLE, NOT_FOUND, RuntimeFailure
 from sampan.volumes.local import VolumeConflict, VolumeError, VolumeNotFound
@@ -25,6 +26,10 @@ _STATUS: list[tuple[type[Exception], int]] = [
     (VolumeNotFound, 404),
     (VolumeConflict, 409),
     (VolumeError, 400),
+    (NetworkNotFound, 404),
+    (NetworkConflict, 409),
+    (NetworkForbidden, 403),
+    (NetworkError, 400),
 ]
 
 

@@ -12,6 +12,7 @@ from sampan.api.requests import moment
 from sampan.engine.container import ZERO_TIME, Container, timestamp
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest
+from sampan.network.model import Endpoint, Network
 from sampan.runtime import init_program
 
 _FILTERS = ("ancestor", "before", "since", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name",
@@ -62,7 +63,7 @@ def _passes(engine: Engine, container: Container, wanted: dict[str, list[str]]) 
         ),
         "health": lambda v: (container.health or {"Status": "none"})["Status"] == v,
         "volume": lambda v: any(v in (row.get("Name"), row["Destination"]) for row in container.mounts),
-        "network": lambda v: container.host_config.get("NetworkMode") == v,
+        "network": lambda v: v in container.networks or container.host_config.get("NetworkMode") == v,
     }
     if not all(label_matches(labels, item) for item in wanted.get("label", [])):
         return False
@@ -112,13 +113,63 @@ def _mounts(container: Container) -> list[dict[str, Any]]:
     return [{key: row[key] for key in keys if key in row} for row in container.mounts]
 
 
-def _networks(container: Container) -> dict[str, Any]:
+def _networks(engine: Engine, container: Container) -> dict[str, Any]:
     mode = container.host_config.get("NetworkMode", "none")
     if mode.startswith("container:"):
         return {}
-    empty = {"IPAMConfig": None, "Links": None, "Aliases": None, "NetworkID": "", "EndpointID": "", "Gateway": "",
-             "IPAddress": "", "IPPrefixLen": 0, "MacAddress": ""}  # fmt: skip
-    return {mode: empty}
+    if mode in ("host", "none"):
+        return {mode: _endpoint(engine.networking.networks.find(mode), None, {})}
+    found = {}
+    for name, settings in container.networks.items():
+        network = next((n for n in engine.networking.networks.all.values() if n.name == name), None)
+        if network is not None:
+            found[name] = _endpoint(network, network.endpoints.get(container.id), settings)
+            if network.has_names:
+                own = [container.name, *(settings.get("Aliases") or []), container.id[:12]]
+                found[name]["DNSNames"] = list(dict.fromkeys(own))
+    return found
+
+
+def _endpoint(network: Network, endpoint: Endpoint | None, settings: dict[str, Any]) -> dict[str, Any]:
+    row, row6 = network.row(4), network.row(6)
+    active = endpoint is not None
+    ipv4, _, length = (endpoint.ipv4 if endpoint else "").partition("/")
+    ipv6, _, length6 = (endpoint.ipv6 if endpoint else "").partition("/")
+    return {
+        "IPAMConfig": settings.get("IPAMConfig") or None,
+        "Links": settings.get("Links") or None,
+        "Aliases": settings.get("Aliases") or None,
+        "MacAddress": endpoint.mac if endpoint else settings.get("MacAddress") or "",
+        "DriverOpts": settings.get("DriverOpts") or None,
+        "GwPriority": settings.get("GwPriority") or 0,
+        "NetworkID": network.id if active or not network.has_names else "",
+        "EndpointID": endpoint.id if endpoint else "",
+        "Gateway": row["Gateway"] if active and row and not network.internal else "",
+        "IPAddress": ipv4,
+        "IPPrefixLen": int(length or 0),
+        "IPv6Gateway": row6["Gateway"] if active and row6 and not network.internal else "",
+        "GlobalIPv6Address": ipv6,
+        "GlobalIPv6PrefixLen": int(length6 or 0),
+        "DNSNames": None,
+    }
+
+
+def _port_map(container: Container) -> dict[str, Any]:
+    ports: dict[str, Any] = dict.fromkeys(container.config.get("ExposedPorts") or {})
+    for row in container.ports:
+        rows = ports.get(f"{row['container_port']}/{row['protocol']}") or []
+        rows.append({"HostIp": row["host_ip"], "HostPort": str(row["host_port"])})
+        ports[f"{row['container_port']}/{row['protocol']}"] = rows
+    return ports
+
+
+def _port_rows(container: Container) -> list[dict[str, Any]]:
+    rows = []
+    for key, bindings in (_port_map(container) if container.running else {}).items():
+        number, _, protocol = key.partition("/")
+        plain = {"PrivatePort": int(number), "Type": protocol or "tcp"}
+        rows += [{"IP": b["HostIp"], "PublicPort": int(b["HostPort"]), **plain} for b in bindings or []] or [plain]
+    return rows
 
 
 def tree_size(path: str) -> int:
@@ -148,12 +199,12 @@ def summary(engine: Engine, container: Container, size: bool) -> dict[str, Any]:
         "ImageID": container.image,
         "Command": " ".join([path, *args]),
         "Created": container.created // 10**9,
-        "Ports": [],
+        "Ports": _port_rows(container),
         "Labels": container.config.get("Labels") or {},
         "State": container.state["Status"],
         "Status": status_text(container),
         "HostConfig": {"NetworkMode": container.host_config.get("NetworkMode")},
-        "NetworkSettings": {"Networks": _networks(container)},
+        "NetworkSettings": {"Networks": _networks(engine, container)},
         "Mounts": _mounts(container),
     }
     if size:
@@ -173,7 +224,7 @@ def details(engine: Engine, container: Container, size: bool) -> dict[str, Any]:
     state = dict(container.state)
     if container.health:
         state["Health"] = container.health
-    ports: dict[str, Any] = dict.fromkeys(container.config.get("ExposedPorts") or {})
+    networks = _networks(engine, container)
     host = {"Init": None, **container.host_config}
     if host.get("Init"):
         path, args = init_program.find() or path, ["--", path, *args]
@@ -204,8 +255,13 @@ def details(engine: Engine, container: Container, size: bool) -> dict[str, Any]:
             "Bridge": "",
             "SandboxID": "",
             "SandboxKey": f"/proc/{state['Pid']}/ns/net" if container.running else "",
-            "Ports": ports,
-            "Networks": _networks(container),
+            "Ports": _port_map(container) if container.running else {},
+            "Networks": networks,
+            **{
+                key: networks.get("bridge", {}).get(key, "")
+                for key in ("Gateway", "IPAddress", "MacAddress", "EndpointID")
+            },
+            "IPPrefixLen": networks.get("bridge", {}).get("IPPrefixLen", 0),
         },
     }
     if size:

@@ -92,6 +92,22 @@ class Healthcheck(TypedDict, total=False):
     Retries: int
 
 
+class EndpointConfig(TypedDict, total=False):
+    """A container's settings on a network."""
+
+    IPAMConfig: dict[str, str | list[str] | None] | None
+    Aliases: _Strings
+    Links: _Strings
+    MacAddress: str
+    DriverOpts: _Map
+
+
+class NetworkingConfig(TypedDict, total=False):
+    """The networks of a new container."""
+
+    EndpointsConfig: dict[str, EndpointConfig | None] | None
+
+
 class ContainerCreate(TypedDict, total=False):
     """The body of POST /containers/create."""
 
@@ -113,6 +129,28 @@ class ContainerCreate(TypedDict, total=False):
     StopTimeout: int | None
     Healthcheck: Healthcheck | None
     HostConfig: HostConfig | None
+    NetworkingConfig: NetworkingConfig | None
+    MacAddress: str
+
+
+class NetworkCreate(TypedDict, total=False):
+    """The body of POST /networks/create."""
+
+    Name: str
+    Driver: str
+    Internal: bool
+    Attachable: bool
+    EnableIPv6: bool | None
+    Options: _Map
+    Labels: _Map
+
+
+class NetworkConnect(TypedDict, total=False):
+    """The body of POST /networks/{id}/connect and /disconnect."""
+
+    Container: str
+    EndpointConfig: EndpointConfig | None
+    Force: bool
 
 
 class ExecCreate(TypedDict, total=False):

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from sampan.api import containers, errors, images, interactive, system, transfer
+from sampan.api import containers, errors, images, interactive, networks, system, transfer
 from sampan.api.requests import ENGINE
 from sampan.engine.engine import Engine
 
@@ -68,8 +68,13 @@ _ROUTES: list[tuple[str, str, Handler]] = [
     ("GET", "/volumes", system.volume_list),
     ("GET", "/volumes/{name}", system.volume_inspect),
     ("DELETE", "/volumes/{name}", system.volume_remove),
-    ("GET", "/networks", system.network_list),
-    ("GET", "/networks/{name}", system.network_inspect),
+    ("GET", "/networks", networks.list_),
+    ("POST", "/networks/create", networks.create),
+    ("POST", "/networks/prune", networks.prune),
+    ("GET", "/networks/{id}", networks.inspect),
+    ("DELETE", "/networks/{id}", networks.remove),
+    ("POST", "/networks/{id}/connect", networks.connect),
+    ("POST", "/networks/{id}/disconnect", networks.disconnect),
 ]
 
 

@@ -1,4 +1,4 @@
-"""_ping, version, info, events, disk usage; volumes and the networks there are."""
+"""_ping, version, info, events, disk usage; volumes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sampan.api import listing
 from sampan.api.images import _summary
 from sampan.api.requests import body, engine_of, filters, flag, moment, never
 from sampan.engine.container import timestamp
-from sampan.engine.errors import BadRequest, Conflict, NotFound
+from sampan.engine.errors import BadRequest, Conflict
 from sampan.engine.events import matches
 from sampan.linux.cgroup import hierarchies
 from sampan.volumes.local import Volume
@@ -76,7 +76,7 @@ async def info(request: web.Request) -> web.Response:
             "DriverStatus": [["Supports d_type", "true"]],
             "Plugins": {
                 "Volume": ["local"],
-                "Network": ["host", "null"],
+                "Network": ["bridge", "host", "ipvlan", "macvlan", "null"],
                 "Authorization": None,
                 "Log": ["json-file", "local", "none"],
             },
@@ -259,29 +259,3 @@ async def volume_prune(request: web.Request) -> web.Response:
         await asyncio.to_thread(engine.volumes.remove, volume.name)
         deleted.append(volume.name)
     return web.json_response({"VolumesDeleted": deleted, "SpaceReclaimed": freed})
-
-
-# networks
-
-_NETWORKS = {"host": "host", "none": "null"}
-
-
-def _network(name: str) -> dict[str, Any]:
-    return {"Name": name, "Id": name, "Created": "0001-01-01T00:00:00Z", "Scope": "local", "Driver": _NETWORKS[name],
-            "EnableIPv6": False, "IPAM": {"Driver": "default", "Options": None, "Config": []}, "Internal": False,
-            "Attachable": False, "Ingress": False, "Containers": {}, "Options": {}, "Labels": {}}  # fmt: skip
-
-
-async def network_list(request: web.Request) -> web.Response:
-    """GET /networks"""
-    wanted = filters(request)
-    names = [name for name in _NETWORKS if not wanted.get("name") or name in wanted["name"]]
-    return web.json_response([_network(name) for name in names])
-
-
-async def network_inspect(request: web.Request) -> web.Response:
-    """GET /networks/{name}"""
-    name = request.match_info["name"]
-    if name not in _NETWORKS:
-        raise NotFound(f"network {name} not found")
-    return web.json_response(_network(name))

@@ -11,6 +11,7 @@ from sampan.cli.arguments import each, filters, need, to_file
 from sampan.cli.flags import BOOL, INT, LIST, STR, Flag, parse
 from sampan.cli.options import size
 from sampan.cli.output import human, rows_out, since, table
+from sampan.cli.run import fail
 from sampan.cli.session import copy_output
 from sampan.client.connection import engine
 from sampan.client.http import Http, query
@@ -104,7 +105,7 @@ def ps(args: list[str]) -> int:
             ),
             "CreatedAt": since(row["Created"]),
             "Status": row["Status"],
-            "Ports": "",
+            "Ports": _ports(row["Ports"]),
             "Names": ",".join(name.removeprefix("/") for name in row["Names"]),
             "Labels": ",".join(f"{k}={x}" for k, x in row["Labels"].items()),
             "State": row["State"],
@@ -114,6 +115,33 @@ def ps(args: list[str]) -> int:
     columns = [("CONTAINER ID", "ID"), ("IMAGE", "Image"), ("COMMAND", "Command"), ("CREATED", "CreatedAt"), ("STATUS", "Status"),
                ("PORTS", "Ports"), ("NAMES", "Names")]  # fmt: skip
     return rows_out(shown, columns, v["format"])
+
+
+def _ports(rows: list[dict[str, Any]]) -> str:
+    """The PORTS column: "0.0.0.0:8080->80/tcp, 443/tcp"."""
+    shown = []
+    for row in rows:
+        address = f"[{row['IP']}]" if ":" in row.get("IP", "") else row.get("IP", "")
+        public = f"{address}:{row['PublicPort']}->" if "PublicPort" in row else ""
+        shown.append(f"{public}{row['PrivatePort']}/{row['Type']}")
+    return ", ".join(shown)
+
+
+def port(args: list[str]) -> int:
+    """port CONTAINER [PORT[/PROTOCOL]]"""
+    need(args, 1, "port CONTAINER [PORT[/PROTOCOL]]")
+    published = engine().call("GET", f"/containers/{args[0]}/json")["NetworkSettings"]["Ports"]
+    wanted = (args[1] if "/" in args[1] else f"{args[1]}/tcp") if len(args) > 1 else None
+    found = 0
+    for key, rows in sorted(published.items()):
+        for row in rows or []:
+            if wanted in (None, key):
+                address = f"[{row['HostIp']}]" if ":" in row["HostIp"] else row["HostIp"]
+                print(f"{'' if wanted else key + ' -> '}{address}:{row['HostPort']}")
+                found += 1
+    if wanted and not found:
+        return fail(Exception(f"no public port '{wanted}' published for {args[0]}"), 1)
+    return 0
 
 
 def logs(args: list[str]) -> int:

@@ -11,10 +11,11 @@ if TYPE_CHECKING:
 
 _RUN = {"run": "run", "create": "create", "exec": "exec_", "start": "start", "attach": "attach"}
 _MODULES = {
-    "containers": "stop restart kill pause unpause wait rm rename update ps logs top stats diff cp commit export",
+    "containers": "stop restart kill pause unpause wait rm rename update ps port logs top stats diff cp commit export",
     "images": "images save load import rmi tag history bootstrap",
     "system": "inspect events info version system daemon",
     "volumes": "volume",
+    "networks": "network",
     "doctor": "doctor",
 }
 _IMAGE_WORDS = {"ls": "images", "rm": "rmi"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from sampan import sizes
+from sampan.cli import ports
 from sampan.cli.flags import BOOL, INT, LIST, STR, Flag, UsageError
 
 TYPE_CHECKING = False
@@ -57,8 +58,16 @@ FLAGS = [
     Flag("memory-swap", "", STR, "Memory plus swap limit: '-1' for unlimited"),
     Flag("mount", "", LIST, "Attach a filesystem mount to the container"),
     Flag("name", "", STR, "Assign a name to the container"),
-    Flag("network", "", STR, "Connect a container to a network"),
-    Flag("net", "", STR, "Connect a container to a network"),
+    Flag("network", "", LIST, "Connect a container to a network"),
+    Flag("net", "", LIST, "Connect a container to a network"),
+    Flag("network-alias", "", LIST, "Add network-scoped alias for the container"),
+    Flag("net-alias", "", LIST, "Add network-scoped alias for the container"),
+    Flag("ip", "", STR, "IPv4 address"),
+    Flag("ip6", "", STR, "IPv6 address"),
+    Flag("link-local-ip", "", LIST, "Container IPv4/IPv6 link-local addresses"),
+    Flag("mac-address", "", STR, "Container MAC address"),
+    Flag("publish", "p", LIST, "Publish a container's port(s) to the host"),
+    Flag("publish-all", "P", BOOL, "Publish all exposed ports to random ports"),
     Flag("no-healthcheck", "", BOOL, "Disable any container-specified HEALTHCHECK"),
     Flag("oom-kill-disable", "", BOOL, "Disable OOM Killer"),
     Flag("oom-score-adj", "", INT, "Tune host's OOM preferences (-1000 to 1000)"),
@@ -248,13 +257,17 @@ def request(v: dict[str, Any], image: str, command: list[str]) -> dict[str, Any]
     everything = not v["detach"] and not streams
     policy, _, retries = v["restart"].partition(":")
     binds = [item for item in map(_volume, v["volume"]) if ":" in item]
+    v["network-alias"] = v["network-alias"] + v["net-alias"]
+    mode, endpoints = ports.networks(v)
+    published = ports.bindings(v["publish"])
     host: dict[str, Any] = {
         "AutoRemove": v["rm"],
-        "NetworkMode": v["network"] or v["net"] or "default",
+        "NetworkMode": mode,
         "Privileged": v["privileged"],
         "ReadonlyRootfs": v["read-only"],
     }
     optional = {
+        "PortBindings": published, "PublishAllPorts": v["publish-all"],
         "Binds": binds, "CapAdd": v["cap-add"], "CapDrop": v["cap-drop"], "SecurityOpt": [_security(o) for o in v["security-opt"]],
         "Devices": [_device(item) for item in v["device"]], "Mounts": [_mount(item) for item in v["mount"]],
         "Dns": v["dns"], "DnsOptions": v["dns-option"], "DnsSearch": v["dns-search"], "ExtraHosts": v["add-host"],
@@ -295,6 +308,7 @@ def request(v: dict[str, Any], image: str, command: list[str]) -> dict[str, Any]
         "WorkingDir": v["workdir"], "Hostname": v["hostname"], "Domainname": v["domainname"], "Labels": _pairs(labels),
         "StopSignal": v["stop-signal"], "StopTimeout": v["stop-timeout"], "Healthcheck": _health(v),
         "Volumes": {item: {} for item in v["volume"] if ":" not in item},
-        "ExposedPorts": {port if "/" in port else f"{port}/tcp": {} for port in v["expose"]},
+        "ExposedPorts": {port: {} for item in v["expose"] for port in ports.expand(item)} | {port: {} for port in published},
+        "NetworkingConfig": {"EndpointsConfig": endpoints} if endpoints else None,
     }  # fmt: skip
     return body | {key: value for key, value in more.items() if value not in (None, "", {}, [])}

@@ -7,6 +7,8 @@ import datetime
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from sampan.linux.cgroup import Cgroup
+
 ZERO_TIME = "0001-01-01T00:00:00Z"
 
 
@@ -47,6 +49,8 @@ class Container:
     host_config: dict[str, Any]
     state: dict[str, Any] = field(default_factory=new_state)
     mounts: list[dict[str, Any]] = field(default_factory=list)
+    networks: dict[str, dict[str, Any]] = field(default_factory=dict)  # settings by network name
+    ports: list[dict[str, Any]] = field(default_factory=list)  # what is published while it runs
     restart_count: int = 0
     stopped_by_user: bool = False
     start_time: int = 0  # clock ticks: with the pid it names the process for ever
@@ -60,9 +64,10 @@ class Container:
     handover: dict[str, Any] = field(default_factory=dict)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     removed: bool = False
+    to_clear: Cgroup | None = None  # its cgroup, between its end and the removal of that
     followers: int = 0  # readers of its log; the files stay until they are done
 
-    SAVED: ClassVar[tuple[str, ...]] = ("id", "name", "created", "image", "image_name", "config", "host_config", "state", "mounts",
+    SAVED: ClassVar[tuple[str, ...]] = ("id", "name", "created", "image", "image_name", "config", "host_config", "state", "mounts", "networks", "ports",
              "restart_count", "stopped_by_user", "start_time", "health")  # fmt: skip
 
     def record(self) -> dict[str, Any]:

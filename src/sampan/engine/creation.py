@@ -15,6 +15,7 @@ from sampan.engine import mounts, spec
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, NotFound
+from sampan.engine.networking import check_ports
 from sampan.images.errors import ImageNotFound
 from sampan.images.store import Image
 from sampan.runtime import init_program
@@ -90,9 +91,12 @@ async def create(engine: Engine, body: dict[str, Any], name: str) -> tuple[Conta
     identifier = secrets.token_hex(32)
     name = claim_name(engine, name)
     _merge_image(config, image)
-    warnings = _defaults(engine, identifier, config, host)
+    endpoints = (body.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}
+    planned, warnings = engine.networking.plan(host, endpoints, config.get("MacAddress") or "")
+    _defaults(engine, identifier, config, host)
     _check(config, host)
-    container = Container(identifier, name, time.time_ns(), image.id, body["Image"], config, host)
+    check_ports(config, host)
+    container = Container(identifier, name, time.time_ns(), image.id, body["Image"], config, host, networks=planned)
     spec.build(container, [], {})  # every complaint about the configuration comes now, not at start
     container.mounts = mounts.plan(config, host, engine.volumes)
     directory = engine.directory(container)
@@ -166,18 +170,7 @@ def _merge_image(config: dict[str, Any], image: Image) -> None:
         config[key] = {**(base.get(key) or {}), **(config.get(key) or {})}
 
 
-def _defaults(engine: Engine, identifier: str, config: dict[str, Any], host: dict[str, Any]) -> list[str]:
-    warnings = []
-    mode = host.get("NetworkMode") or "default"
-    if mode == "default":
-        host["NetworkMode"] = "none"
-        warnings.append(
-            "bridge networks are not built in yet: this container has no network; use --network host to have the host's"
-        )
-    elif mode.startswith("container:"):
-        host["NetworkMode"] = f"container:{engine.find(mode[10:]).id}"
-    elif mode not in ("none", "host"):
-        raise NotFound(f"network {mode} not found: --network takes none, host or container:NAME here")
+def _defaults(engine: Engine, identifier: str, config: dict[str, Any], host: dict[str, Any]) -> None:
     for key in ("PidMode", "IpcMode"):
         value = host.get(key) or ""
         if value.startswith("container:"):
@@ -194,7 +187,6 @@ def _defaults(engine: Engine, identifier: str, config: dict[str, Any], host: dic
     host["ShmSize"] = host.get("ShmSize") or mounts.DEFAULT_SHM
     config.setdefault("OpenStdin", False)
     config.setdefault("Tty", False)
-    return warnings
 
 
 def _check(config: dict[str, Any], host: dict[str, Any]) -> None:
@@ -223,42 +215,15 @@ def _check(config: dict[str, Any], host: dict[str, Any]) -> None:
 
 def _write_etc(engine: Engine, container: Container, directory: str) -> None:
     """/etc/hostname, /etc/hosts and /etc/resolv.conf, bound into the container."""
-    config, host = container.config, container.host_config
-    lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
-    if host.get("NetworkMode") == "host":
-        lines = [_read("/etc/hosts").rstrip("\n")]
-    for entry in host.get("ExtraHosts") or []:
-        name, _, address = entry.partition(":")
-        lines.append(f"{address}\t{name}")
-    files = {
-        "hostname": f"{config.get('Hostname', '')}\n",
-        "hosts": "\n".join(lines) + "\n",
-        "resolv.conf": _resolv_conf(host),
+    texts = {
+        "hostname": f"{container.config.get('Hostname', '')}\n",
+        "hosts": engine.networking.hosts(container),
+        "resolv.conf": engine.networking.resolv_conf(container),
     }
-    for name, text in files.items():
+    for name, text in texts.items():
         with open(f"{directory}/{name}", "w", encoding="utf-8") as file:
             file.write(text)
         os.chmod(f"{directory}/{name}", 0o644)
-
-
-def _resolv_conf(host: dict[str, Any]) -> str:
-    given = [f"nameserver {item}" for item in host.get("Dns") or []]
-    search = [item for item in host.get("DnsSearch") or [] if item != "."]
-    if search:
-        given.append(f"search {' '.join(search)}")
-    if host.get("DnsOptions"):
-        given.append(f"options {' '.join(host['DnsOptions'])}")
-    if given:
-        return "\n".join(given) + "\n"
-    return _read("/etc/resolv.conf") if host.get("NetworkMode") == "host" else ""
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
 
 
 def _copy_up(engine: Engine, container: Container, image: Image) -> None:

@@ -12,6 +12,7 @@ from sampan.engine import keeperlink
 from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest, NotFound
 from sampan.engine.events import Events
+from sampan.engine.networking import Networking
 from sampan.engine.store import Store
 from sampan.engine.watch import Watcher
 from sampan.images.store import ImageStore
@@ -36,6 +37,7 @@ class Engine:
         self.containers: dict[str, Container] = {}
         self.execs: dict[str, Any] = {}
         self.watcher = Watcher()
+        self.networking = Networking(self)
         self.keeper = keeperlink.KeeperLink(f"{run_root}/keeper.sock", self._on_exit, self._running)
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -110,6 +112,7 @@ class Engine:
         self._clean_leftovers()
         for container in self._running():
             self._reconcile(container)
+        await self.networking.open()
         await self.keeper.open()
         from sampan.engine import health, lifecycle
 
@@ -150,4 +153,5 @@ class Engine:
         for task in list(self._tasks):
             task.cancel()
         await self.keeper.close()
+        self.networking.close()
         self.watcher.close()

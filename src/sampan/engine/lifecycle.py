@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from sampan import sizes
-from sampan.engine import health, keeperlink, mounts, spec
+from sampan.engine import health, keeperlink, mounts, networking, spec
 from sampan.engine.container import ZERO_TIME, Container, timestamp
 from sampan.engine.creation import announce
 from sampan.engine.engine import Engine
@@ -18,6 +18,7 @@ from sampan.engine.errors import BadRequest, Conflict, EngineError, NotFound, No
 from sampan.keeper.client import KeeperGone
 from sampan.linux import signals
 from sampan.linux.cgroup import Cgroup
+from sampan.network.errors import NetworkError
 from sampan.runtime import init_program
 from sampan.runtime.errors import RuntimeFailure
 
@@ -42,19 +43,28 @@ async def start(engine: Engine, container: Container) -> list[str]:
 async def _start(engine: Engine, container: Container) -> list[str]:
     directory = engine.directory(container)
     container.stopped_by_user = False
+    _clear_up(engine, container)
+    namespace = None
     try:
+        namespace = await engine.networking.prepare(container)
         request = _request(engine, container, directory)
         reply, fds = await engine.keeper.call(
             "start",
+            [] if namespace is None else [namespace],
             id=container.id,
             request=request,
             directory=directory,
             stdin=bool(container.config.get("OpenStdin")),
             log=_log_options(container),
         )
-    except (RuntimeFailure, EngineError, OSError, KeeperGone) as error:
+    except (RuntimeFailure, EngineError, NetworkError, OSError, KeeperGone) as error:
+        engine.networking.release(container)
         _start_failed(engine, container, error)
         raise
+    finally:
+        if namespace is not None:
+            os.close(namespace)
+    container.ports = engine.networking.port_records(container)
     keeperlink.KeeperLink.keep(container, reply, fds)
     container.start_time = reply["start_time"]
     container.state |= {"Pid": reply["pid"], "StartedAt": timestamp(time.time_ns()), "ExitCode": 0, "Error": "",
@@ -87,6 +97,8 @@ def _request(engine: Engine, container: Container, directory: str) -> dict[str, 
     for kind, key, file in (("network", "NetworkMode", "net"), ("pid", "PidMode", "pid"), ("ipc", "IpcMode", "ipc")):
         mode = host.get(key) or ""
         joins[kind] = "host" if mode == "host" else ""
+        if kind == "network" and not networking.shares(host):
+            joins[kind] = "@0"  # the descriptor that goes along with the request
         if mode.startswith("container:"):
             other = engine.find(mode[10:])
             if not other.running:
@@ -137,9 +149,11 @@ def exited(engine: Engine, container: Container, status: int, moment: int) -> No
         "OOMKilled": group.oom_kills() > 0,
         "FinishedAt": timestamp(moment or time.time_ns()),
     }
+    container.ports = []
     container.set_status("exited")
     health.end(container)
     keeperlink.release(container)
+    engine.networking.release(container)
     restart = _restart_delay(container, code)
     if restart is not None:
         container.set_status("restarting")
@@ -149,23 +163,25 @@ def exited(engine: Engine, container: Container, status: int, moment: int) -> No
         announce(engine, container, "oom")
     announce(engine, container, "die", exitCode=str(code))
     _resolve(container.exit_waiters, code)
-    # After those who wait have been woken, and before anybody could start it again.
-    asyncio.get_running_loop().call_soon(_clear_up, engine, container, group)
+    # After those who wait have been woken; a start that comes first does it itself.
+    container.to_clear = group
+    asyncio.get_running_loop().call_soon(_clear_up, engine, container)
+    if container.host_config.get("AutoRemove"):
+        engine.background(remove(engine, container, force=True, volumes=True))
     if restart is not None:
         task = engine.background(_restart_later(engine, container, restart))
         container.tasks.add(task)
         task.add_done_callback(container.tasks.discard)
 
 
-def _clear_up(engine: Engine, container: Container, group: Cgroup) -> None:
-    if container.running:
+def _clear_up(engine: Engine, container: Container) -> None:
+    group, container.to_clear = container.to_clear, None
+    if group is None:
         return
     try:
         group.remove()
     except OSError:
         engine.background(_remove_group_later(group))
-    if container.host_config.get("AutoRemove"):
-        engine.background(remove(engine, container, force=True, volumes=True))
 
 
 async def _remove_group_later(group: Cgroup) -> None:
@@ -205,7 +221,7 @@ async def _restart_later(engine: Engine, container: Container, delay: float) -> 
             return
         try:
             await _start(engine, container)
-        except (RuntimeFailure, EngineError, OSError, KeeperGone):
+        except (RuntimeFailure, EngineError, NetworkError, OSError, KeeperGone):
             return
 
 

@@ -193,6 +193,9 @@ class Supervisor:
         if message["id"] in self._tasks:
             raise RuntimeFailure(f"container {message['id']} is already running")
         request = message["request"]
+        for entry in request["spec"]["linux"]["namespaces"]:
+            if entry.get("path", "").startswith("@"):
+                entry["path"] = f"/proc/self/fd/{fds[int(entry['path'][1:])]}"
         terminal = bool(request["spec"]["process"].get("terminal"))
         pipes = _Pipes.make(message["stdin"]) if not terminal else None
         try:
@@ -201,6 +204,9 @@ class Supervisor:
             if pipes:
                 pipes.close()
             raise
+        for fd in fds:
+            os.close(fd)
+        fds.clear()
         task = Task(message["id"], child.pid, child.pidfd, 0, message["directory"], terminal, held=child.held)
         task.log = message["log"]
         if pipes:

@@ -1,0 +1,155 @@
+"""/networks"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from sampan.api import listing, schema
+from sampan.api.requests import body, engine_of, filters, moment
+from sampan.engine.container import timestamp
+from sampan.engine.engine import Engine
+from sampan.engine.errors import BadRequest
+from sampan.network.model import Network
+
+
+def describe(engine: Engine, network: Network, whole: bool = True) -> dict[str, Any]:
+    """A network as the API shows it; its containers only when `whole`."""
+    containers = {}
+    for endpoint in network.endpoints.values() if whole else ():
+        containers[endpoint.container] = {
+            "Name": endpoint.name,
+            "EndpointID": endpoint.id,
+            "MacAddress": endpoint.mac,
+            "IPv4Address": endpoint.ipv4,
+            "IPv6Address": endpoint.ipv6,
+        }
+    return {
+        "Name": network.name,
+        "Id": network.id,
+        "Created": timestamp(network.created),
+        "Scope": "local",
+        "Driver": network.driver,
+        "EnableIPv4": True,
+        "EnableIPv6": network.ipv6,
+        "IPAM": {"Driver": network.ipam_driver, "Options": network.ipam_options or None, "Config": network.ipam},
+        "Internal": network.internal,
+        "Attachable": network.attachable,
+        "Ingress": False,
+        "ConfigFrom": {"Network": ""},
+        "ConfigOnly": False,
+        "Containers": containers,
+        "Options": network.options,
+        "Labels": network.labels,
+    }
+
+
+def _users(engine: Engine, network: Network) -> list[str]:
+    """The names of all containers that are on it or will be when they start."""
+    return [c.name for c in engine.containers.values() if network.name in c.networks]
+
+
+def _passes(engine: Engine, network: Network, wanted: dict[str, list[str]]) -> bool:
+    for key, values in wanted.items():
+        if key == "name":
+            passed = any(value in network.name for value in values)
+        elif key == "id":
+            passed = any(network.id.startswith(value) for value in values)
+        elif key == "driver":
+            passed = network.driver in values
+        elif key == "type":
+            passed = ("builtin" if network.predefined else "custom") in values
+        elif key == "scope":
+            passed = "local" in values
+        elif key == "label":
+            passed = all(listing.label_matches(network.labels, value) for value in values)
+        elif key == "dangling":
+            unused = not network.predefined and not _users(engine, network)
+            passed = unused == (values[0] in ("true", "1"))
+        else:
+            raise BadRequest(f"invalid filter '{key}'")
+        if not passed:
+            return False
+    return True
+
+
+async def list_(request: web.Request) -> web.Response:
+    """GET /networks"""
+    engine = engine_of(request)
+    wanted = filters(request)
+    found = [network for network in engine.networking.networks.all.values() if _passes(engine, network, wanted)]
+    return web.json_response([describe(engine, network, whole=False) for network in found])
+
+
+def _network(request: web.Request) -> tuple[Engine, Network]:
+    engine = engine_of(request)
+    return engine, engine.networking.networks.find(request.match_info["id"])
+
+
+async def inspect(request: web.Request) -> web.Response:
+    """GET /networks/{id}"""
+    return web.json_response(describe(*_network(request)))
+
+
+async def create(request: web.Request) -> web.Response:
+    """POST /networks/create"""
+    engine = engine_of(request)
+    wanted = schema.check(await body(request), schema.NetworkCreate)
+    ipam = wanted.get("IPAM") or {}
+    if ipam.get("Driver") not in (None, "", "default"):
+        raise BadRequest(f"ipam driver {ipam['Driver']!r} not found: there is only default")
+    network = await engine.networking.create(
+        wanted.get("Name") or "",
+        driver=wanted.get("Driver") or "bridge",
+        ipam=[row for row in ipam.get("Config") or [] if row],
+        ipam_options=ipam.get("Options") or {},
+        ipv6=bool(wanted.get("EnableIPv6")),
+        internal=bool(wanted.get("Internal")),
+        attachable=bool(wanted.get("Attachable")),
+        options=wanted.get("Options") or {},
+        labels=wanted.get("Labels") or {},
+    )
+    return web.json_response({"Id": network.id, "Warning": ""}, status=201)
+
+
+async def remove(request: web.Request) -> web.Response:
+    """DELETE /networks/{id}"""
+    engine, network = _network(request)
+    await engine.networking.remove(network)
+    return web.Response(status=204)
+
+
+async def connect(request: web.Request) -> web.Response:
+    """POST /networks/{id}/connect"""
+    engine, network = _network(request)
+    wanted = schema.check(await body(request), schema.NetworkConnect)
+    container = engine.find(wanted.get("Container") or "")
+    async with container.lock:
+        await engine.networking.connect(container, network, wanted.get("EndpointConfig") or {})
+    return web.Response(status=200)
+
+
+async def disconnect(request: web.Request) -> web.Response:
+    """POST /networks/{id}/disconnect"""
+    engine, network = _network(request)
+    wanted = schema.check(await body(request), schema.NetworkConnect)
+    container = engine.find(wanted.get("Container") or "")
+    async with container.lock:
+        await engine.networking.disconnect(container, network, bool(wanted.get("Force")))
+    return web.Response(status=200)
+
+
+async def prune(request: web.Request) -> web.Response:
+    """POST /networks/prune"""
+    engine = engine_of(request)
+    wanted = filters(request)
+    deleted = []
+    for network in list(engine.networking.networks.all.values()):
+        matching = all(listing.label_matches(network.labels, item) for item in wanted.get("label", []))
+        old = all(network.created < moment(item, 0) for item in wanted.get("until", []))
+        if network.predefined or _users(engine, network) or network.endpoints or not matching or not old:
+            continue
+        await engine.networking.remove(network)
+        deleted.append(network.name)
+    return web.json_response({"NetworksDeleted": deleted})

@@ -1,0 +1,71 @@
+"""Network namespaces from a process with threads: making one, and working inside one."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from sampan.linux import namespaces as ns
+
+T = TypeVar("T")
+
+
+def new() -> int:
+    """A descriptor of a new network namespace with its loopback interface up; it lives as long as that."""
+
+    def make() -> int:
+        ns.unshare(ns.CLONE_NEWNET)
+        ns.loopback_up()
+        return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+    return _in_thread(make)
+
+
+def inside(fd: int, work: Callable[..., T], *arguments: Any) -> T:
+    """Runs `work` in the namespace `fd`, in a thread of its own: setns(2) moves the calling thread only.
+
+    /proc/sys/net, sockets and netlink are those of the namespace; mounts and all else are ours.
+    """
+
+    def enter() -> T:
+        ns.setns(fd, ns.CLONE_NEWNET)
+        return work(*arguments)
+
+    return _in_thread(enter)
+
+
+def _in_thread(work: Callable[[], T]) -> T:
+    result: list[T] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            result.append(work())
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return result[0]
+
+
+def open_of(pid: int) -> int:
+    """The network namespace of a process."""
+    return os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def write_sysctl(path: str, value: str) -> None:
+    """A setting below /proc/sys/net of the current thread's namespace; one the kernel lacks is skipped."""
+    try:
+        fd = os.open(f"/proc/sys/net/{path}", os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)

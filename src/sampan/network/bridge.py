@@ -1,0 +1,201 @@
+"""Networks and endpoints in the kernel: bridges, veth pairs, macvlan and ipvlan, addresses, routes."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+
+from sampan.linux import netns
+from sampan.linux import rtnetlink as rt
+from sampan.linux.netlink import Netlink, attribute
+from sampan.network.errors import NetworkConflict, NetworkError
+from sampan.network.model import Endpoint, Network
+
+_VETH_PREFIX = "sv"
+_MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
+_IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
+
+
+def ensure(network: Network) -> None:
+    """Makes the network's bridge with its gateways if it is not there, and lets the host forward.
+
+    Raises NetworkConflict when an interface of that name is something else, NetworkError.
+    """
+    if network.driver != "bridge":
+        return
+    with Netlink() as netlink:
+        found = rt.link(netlink, network.bridge)
+        if found is None:
+            try:
+                rt.add_link(netlink, network.bridge, "bridge", mtu=network.mtu or uplink_mtu(netlink), up=True)
+            except OSError as error:
+                raise NetworkError(f"network {network.name}: {error.strerror}") from error
+            found = rt.link(netlink, network.bridge)
+            assert found is not None
+        elif found.kind != "bridge":
+            raise NetworkConflict(f"network {network.name}: interface {network.bridge} exists and is no bridge")
+        netns.write_sysctl(f"ipv6/conf/{network.bridge}/accept_ra", "0")  # S043
+        for row in network.ipam:
+            prefix = ipaddress.ip_network(row["Subnet"]).prefixlen
+            rt.add_address(netlink, found.index, ipaddress.ip_interface(f"{row['Gateway']}/{prefix}"))
+        if not found.up:
+            rt.set_link(netlink, found.index, up=True)
+    netns.write_sysctl("ipv4/ip_forward", "1")
+    netns.write_sysctl(f"ipv4/conf/{network.bridge}/route_localnet", "1")
+    if network.row(6):
+        netns.write_sysctl("ipv6/conf/all/forwarding", "1")
+
+
+def uplink_mtu(netlink: Netlink) -> int:
+    """The MTU of the interface with the default route, else 1500."""
+    index = next((index for network, index in rt.routes(netlink) if network.prefixlen == 0), 0)
+    return next((link.mtu for link in rt.links(netlink) if link.index == index), 1500)
+
+
+def remove(network: Network) -> None:
+    """Deletes the network's interfaces on the host."""
+    with Netlink() as netlink:
+        for name in (network.bridge, _dummy(network)):
+            found = rt.link(netlink, name)
+            if found is not None and found.kind in ("bridge", "dummy"):
+                rt.delete_link(netlink, found.index)
+
+
+def taken_subnets() -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    """The destinations that the host has routes to."""
+    with Netlink() as netlink:
+        return [network for network, _ in rt.routes(netlink)]
+
+
+def has_ipv6() -> bool:
+    """Whether the host has IPv6 at all."""
+    return os.path.exists("/proc/sys/net/ipv6")
+
+
+def _dummy(network: Network) -> str:
+    return f"dm-{network.id[:12]}"
+
+
+def plug(network: Network, endpoint: Endpoint, namespace: int, default_route: bool) -> None:
+    """Gives the network namespace its interface on the network, configured and up. Raises NetworkError."""
+    try:
+        with Netlink() as netlink:
+            _make_interface(netlink, network, endpoint, namespace)
+            if network.options.get("com.docker.network.bridge.enable_icc") == "false":
+                port = rt.link(netlink, endpoint.host_interface)
+                if port is not None:
+                    rt.isolate_port(netlink, port.index)
+        netns.inside(namespace, _configure, network, endpoint, default_route)
+    except OSError as error:
+        unplug(endpoint)
+        raise NetworkError(f"network {network.name}: {error.strerror}") from error
+
+
+def _make_interface(netlink: Netlink, network: Network, endpoint: Endpoint, namespace: int) -> None:
+    if network.driver == "bridge":
+        master = rt.link(netlink, network.bridge)
+        if master is None:
+            ensure(network)
+            master = rt.link(netlink, network.bridge)
+            assert master is not None
+        rt.add_veth(netlink, endpoint.host_interface, master=master.index, mtu=network.mtu or master.mtu,
+                    peer=endpoint.interface, peer_address=endpoint.mac, netns=namespace)  # fmt: skip
+        return
+    parent = _parent(netlink, network)
+    if network.driver == "macvlan":
+        mode = _MACVLAN_MODES[network.options.get("macvlan_mode", "bridge")]
+        address = endpoint.mac
+    else:
+        mode = _IPVLAN_MODES[network.options.get("ipvlan_mode", "l2")]
+        address = ""
+    size = 4 if network.driver == "macvlan" else 2
+    data = [attribute(1, mode.to_bytes(size, "little"))]
+    rt.add_link(
+        netlink,
+        endpoint.interface,
+        network.driver,
+        data,
+        parent=parent,
+        mtu=network.mtu,
+        address=address,
+        netns=namespace,
+    )
+
+
+def _parent(netlink: Netlink, network: Network) -> int:
+    """The interface a macvlan or ipvlan network hangs on; without `parent` a dummy of its own."""
+    name = network.options.get("parent") or _dummy(network)
+    found = rt.link(netlink, name)
+    if found is None and not network.options.get("parent"):
+        rt.add_link(netlink, name, "dummy", up=True)
+        found = rt.link(netlink, name)
+    if found is None:
+        raise NetworkError(f"network {network.name}: parent interface {name} does not exist")
+    return found.index
+
+
+def _configure(network: Network, endpoint: Endpoint, default_route: bool) -> None:
+    """Inside the container's namespace: addresses, up, default route."""
+    name = endpoint.interface
+    if network.row(6) is None:
+        netns.write_sysctl(f"ipv6/conf/{name}/disable_ipv6", "1")
+    else:
+        for key in ("accept_ra", "accept_redirects"):
+            netns.write_sysctl(f"ipv6/conf/{name}/{key}", "0")
+    with Netlink() as netlink:
+        found = rt.link(netlink, name)
+        if found is None:
+            raise OSError(19, f"interface {name} is gone")
+        for text in (endpoint.ipv4, endpoint.ipv6):
+            if text:
+                rt.add_address(netlink, found.index, ipaddress.ip_interface(text))
+        rt.set_link(netlink, found.index, up=True)
+        if default_route and not network.internal:
+            for row in network.ipam:
+                rt.add_route(netlink, found.index, _gateway(network, row))
+
+
+def _gateway(network: Network, row: dict[str, str]) -> rt.IP | None:
+    if network.driver == "ipvlan" and network.options.get("ipvlan_mode", "l2") != "l2":
+        return None
+    return ipaddress.ip_address(row["Gateway"])
+
+
+def move_default_route(network: Network, endpoint: Endpoint, namespace: int) -> None:
+    """Makes this endpoint the way out of a running container."""
+
+    def change() -> None:
+        with Netlink() as netlink:
+            found = rt.link(netlink, endpoint.interface)
+            if found is not None and not network.internal:
+                for row in network.ipam:
+                    rt.add_route(netlink, found.index, _gateway(network, row))
+
+    netns.inside(namespace, change)
+
+
+def unplug(endpoint: Endpoint, namespace: int = -1) -> None:
+    """Deletes the endpoint's interface, from the host's side or inside `namespace`; gone is fine."""
+
+    def delete(name: str) -> None:
+        with Netlink() as netlink:
+            found = rt.link(netlink, name)
+            if found is not None:
+                rt.delete_link(netlink, found.index)
+
+    delete(endpoint.host_interface)
+    if namespace >= 0:
+        netns.inside(namespace, delete, endpoint.interface)
+
+
+def sweep(networks: list[Network]) -> list[str]:
+    """Deletes what a daemon that was killed has left: veth pairs of ours without an endpoint. Returns their names."""
+    endpoints = {endpoint.host_interface for network in networks for endpoint in network.endpoints.values()}
+    removed = []
+    with Netlink() as netlink:
+        for link in rt.links(netlink):
+            stale_veth = link.kind == "veth" and link.name.startswith(_VETH_PREFIX) and len(link.name) == 14
+            if stale_veth and link.name not in endpoints:
+                rt.delete_link(netlink, link.index)
+                removed.append(link.name)
+    return removed

@@ -1,0 +1,170 @@
+"""The one nftables table of ours: its text from the networks and published ports, and keeping it in place.
+
+Nobody else's rules are read or changed. Other tables' base chains still see our packets: what a host
+firewall drops stays dropped, as nftables wants it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sampan.linux import nftables
+from sampan.network.model import Network
+
+TABLE = "inet sampan"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A container's port on an address of the host ("" for all) by DNAT."""
+
+    protocol: str
+    host_ip: str
+    host_port: int
+    target: str
+    target_port: int
+
+    def rule(self) -> str:
+        """The rule that redirects to the container."""
+        family = "ip6" if ":" in self.target else "ip"
+        where = (
+            f"{family} daddr {self.host_ip} "
+            if self.host_ip
+            else f"meta nfproto {'ipv6' if family == 'ip6' else 'ipv4'} "
+        )
+        target = f"[{self.target}]" if family == "ip6" else self.target
+        return f"{where}{self.protocol} dport {self.host_port} dnat {family} to {target}:{self.target_port}"
+
+
+def ruleset(networks: Iterable[Network], published: Iterable[Published]) -> str:
+    """The commands that replace our table, in one transaction."""
+    bridges = sorted((n for n in networks if n.driver == "bridge"), key=lambda n: n.bridge)
+    return "\n".join(
+        [
+            f"add table {TABLE}",
+            f"delete table {TABLE}",
+            f"table {TABLE} {{",
+            *_raw(bridges),
+            *_nat(bridges, list(published)),
+            *_forward(bridges),
+            "}",
+        ]
+    )
+
+
+def _raw(bridges: list[Network]) -> list[str]:
+    # route_localnet lets a DNAT to a container start from 127.0.0.1; nobody else may use it (S043).
+    lines = ["  chain raw {", "    type filter hook prerouting priority raw; policy accept;"]
+    lines.append('    iifname != "lo" ip daddr 127.0.0.0/8 drop')
+    lines.append("  }")
+    return lines
+
+
+def _nat(bridges: list[Network], published: list[Published]) -> list[str]:
+    lines = ["  chain ports {"]
+    # A port of one address before the same port of all.
+    for item in sorted(published, key=lambda item: (not item.host_ip, item.protocol, item.host_port, item.target)):
+        lines.append(f"    {item.rule()}")
+    lines += [
+        "  }",
+        "  chain prerouting {",
+        "    type nat hook prerouting priority dstnat; policy accept;",
+        "    fib daddr type local jump ports",
+        "  }",
+        "  chain output {",
+        "    type nat hook output priority -100; policy accept;",
+        "    fib daddr type local jump ports",
+        "  }",
+        "  chain postrouting {",
+        "    type nat hook postrouting priority srcnat; policy accept;",
+    ]
+    for network in bridges:
+        for row in network.ipam:
+            lines += _masquerade(network, ipaddress.ip_network(row["Subnet"]))
+    lines.append("  }")
+    return lines
+
+
+def _masquerade(network: Network, subnet: ipaddress.IPv4Network | ipaddress.IPv6Network) -> list[str]:
+    family = "ip6" if subnet.version == 6 else "ip"
+    loopback = "::1" if subnet.version == 6 else "127.0.0.0/8"
+    name = network.bridge
+    # To a container's published port from itself or a neighbour, and from the host's loopback: the
+    # answer must come back through us.
+    lines = [
+        f'    oifname "{name}" {family} saddr {subnet} ct status dnat masquerade',
+        f'    oifname "{name}" {family} saddr {loopback} masquerade',
+    ]
+    if not network.internal and network.options.get("com.docker.network.bridge.enable_ip_masquerade", "true") == "true":
+        lines.append(f'    oifname != "{name}" {family} saddr {subnet} masquerade')
+    return lines
+
+
+def _forward(bridges: list[Network]) -> list[str]:
+    lines = ["  chain forward {", "    type filter hook forward priority filter; policy accept;"]
+    if not bridges:
+        return [*lines, "  }"]
+    names = ", ".join(f'"{n.bridge}"' for n in bridges)
+    same = ", ".join(f'"{n.bridge}" . "{n.bridge}"' for n in bridges)
+    inside = ", ".join(f'"{n.bridge}"' for n in bridges if n.internal)
+    lines += [
+        f"    oifname {{ {names} }} ct state established,related accept",
+        f"    iifname {{ {names} }} ct state established,related accept",
+    ]
+    lines.append(f"    iifname . oifname {{ {same} }} accept")
+    if inside:
+        lines += [f"    iifname {{ {inside} }} drop", f"    oifname {{ {inside} }} drop"]
+    lines += [
+        f"    oifname {{ {names} }} ct status dnat accept",
+        f"    oifname {{ {names} }} drop",
+        f"    iifname {{ {names} }} accept",
+        "  }",
+    ]
+    return lines
+
+
+class Firewall:
+    """Our table in the kernel, as it should be."""
+
+    def __init__(self) -> None:
+        self._listing = ""
+        self._text = ""
+
+    def apply(self, networks: Iterable[Network], published: Iterable[Published]) -> None:
+        """Replaces the table. Raises NftablesError; then the old one stays."""
+        text = ruleset(networks, published)
+        if text == self._text:
+            return
+        nftables.run(text)
+        self._text, self._listing = text, self._list()
+
+    @property
+    def applied(self) -> bool:
+        """Whether there is a table."""
+        return bool(self._text)
+
+    @staticmethod
+    def _list() -> str:
+        try:
+            return nftables.run(f"list table {TABLE}")
+        except nftables.NftablesError:
+            return ""
+
+    def intact(self) -> bool:
+        """Whether the kernel has what we put there."""
+        return bool(self._listing) and self._list() == self._listing
+
+    def restore(self) -> bool:
+        """Puts the table back if somebody has changed or flushed it. Whether it was needed."""
+        if not self._text or self.intact():
+            return False
+        nftables.run(self._text)
+        self._listing = self._list()
+        return True
+
+    def remove(self) -> None:
+        """Takes the table away."""
+        nftables.run(f"add table {TABLE}\ndelete table {TABLE}")
+        self._text = self._listing = ""

@@ -1,0 +1,121 @@
+"""Which subnets and addresses are free. Pure functions."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+from collections.abc import Iterable
+from typing import Any
+
+from sampan.network.errors import NetworkConflict, NetworkError
+
+Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# Docker's default pools: /16 of 172.17 to 172.31, then /20 of 192.168.
+_POOLS = (
+    *(ipaddress.IPv4Network(f"172.{second}.0.0/16") for second in range(17, 32)),
+    *ipaddress.IPv4Network("192.168.0.0/16").subnets(new_prefix=20),
+)
+
+
+def free_subnet(taken: Iterable[Subnet]) -> ipaddress.IPv4Network:
+    """The first default pool that overlaps nothing in `taken`. Raises NetworkConflict when none is left."""
+    used = [network for network in taken if isinstance(network, ipaddress.IPv4Network) and network.prefixlen]
+    for pool in _POOLS:
+        if not any(pool.overlaps(network) for network in used):
+            return pool
+    raise NetworkConflict("all predefined address pools have been fully subnetted: give --subnet")
+
+
+def free_subnet6() -> ipaddress.IPv6Network:
+    """A random unique local /64 (RFC 4193)."""
+    return ipaddress.IPv6Network((b"\xfd" + secrets.token_bytes(7) + bytes(8), 64))
+
+
+def plan(rows: list[dict[str, Any]], taken: Iterable[Subnet], ipv6: bool) -> list[dict[str, Any]]:
+    """The `ipam` rows of a new network: those asked for, checked, and defaults for what is missing.
+
+    Raises NetworkError for an impossible one, NetworkConflict where subnets overlap.
+    """
+    taken = list(taken)
+    planned = [_row(row) for row in rows if row.get("Subnet")]
+    for row in rows:
+        if not row.get("Subnet") and (row.get("Gateway") or row.get("IPRange")):
+            raise NetworkError("a gateway or an IP range needs a subnet")
+    for index, row in enumerate(planned):
+        subnet = ipaddress.ip_network(row["Subnet"])
+        others = [*taken, *(ipaddress.ip_network(other["Subnet"]) for other in planned[:index])]
+        for other in others:
+            if other.prefixlen and other.version == subnet.version and subnet.overlaps(other):
+                raise NetworkConflict(
+                    f"invalid pool request: Pool overlaps with other one on this address space: {subnet}"
+                )
+    if not any(":" not in row["Subnet"] for row in planned):
+        planned.insert(0, _row({"Subnet": str(free_subnet(taken))}))
+    if ipv6 and not any(":" in row["Subnet"] for row in planned):
+        planned.append(_row({"Subnet": str(free_subnet6())}))
+    return planned
+
+
+def _row(row: dict[str, Any]) -> dict[str, Any]:
+    try:
+        subnet = ipaddress.ip_network(row["Subnet"])
+    except ValueError as error:
+        raise NetworkError(f"invalid subnet {row['Subnet']}: {error}") from error
+    planned: dict[str, Any] = {"Subnet": str(subnet)}
+    gateway = row.get("Gateway") or str(next(subnet.hosts()))
+    planned["Gateway"] = str(_inside(gateway, subnet, "gateway"))
+    if row.get("IPRange"):
+        try:
+            part = ipaddress.ip_network(row["IPRange"])
+        except ValueError as error:
+            raise NetworkError(f"invalid ip-range {row['IPRange']}: {error}") from error
+        if part.version != subnet.version or not part.subnet_of(subnet):  # type: ignore[arg-type]
+            raise NetworkError(f"ip-range {part} is not inside the subnet {subnet}")
+        planned["IPRange"] = str(part)
+    auxiliary = row.get("AuxiliaryAddresses") or {}
+    if auxiliary:
+        planned["AuxiliaryAddresses"] = {name: str(_inside(ip, subnet, name)) for name, ip in auxiliary.items()}
+    return planned
+
+
+def _inside(text: str, subnet: Subnet, what: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    try:
+        address = ipaddress.ip_address(text.partition("/")[0])
+    except ValueError as error:
+        raise NetworkError(f"invalid {what} {text}: {error}") from error
+    if address.version != subnet.version or address not in subnet:
+        raise NetworkError(f"{what} {address} is not inside the subnet {subnet}")
+    return address
+
+
+def allocate(row: dict[str, Any], used: Iterable[str], wanted: str = "") -> str:
+    """A free address of the row's subnet, with prefix length: the lowest, or `wanted`.
+
+    Raises NetworkConflict when it is taken or none is left, NetworkError when it is outside.
+    """
+    subnet = ipaddress.ip_network(row["Subnet"])
+    busy = {int(ipaddress.ip_address(text)) for text in used if text}
+    busy.add(int(ipaddress.ip_address(row["Gateway"])))
+    busy.update(int(ipaddress.ip_address(text)) for text in (row.get("AuxiliaryAddresses") or {}).values())
+    first, last = int(subnet.network_address), int(subnet.broadcast_address)
+    if wanted:
+        address = _inside(wanted, subnet, "address")
+        if int(address) in busy or (subnet.version == 4 and subnet.prefixlen < 31 and int(address) in (first, last)):
+            raise NetworkConflict(
+                "Address already in use" if int(address) in busy else f"{address} is not a host address"
+            )
+        return f"{address}/{subnet.prefixlen}"
+    pool = ipaddress.ip_network(row.get("IPRange") or row["Subnet"])
+    for number in range(int(pool.network_address), int(pool.broadcast_address) + 1):
+        edge = number in (first, last) and subnet.prefixlen < (31 if subnet.version == 4 else 127)
+        if number not in busy and not edge:
+            kind = ipaddress.IPv4Address if subnet.version == 4 else ipaddress.IPv6Address
+            return f"{kind(number)}/{subnet.prefixlen}"
+    raise NetworkConflict(f"no available IPv{subnet.version} addresses on this network's address pools: {pool}")
+
+
+def mac_of(ipv4: str) -> str:
+    """Docker's MAC address of an IPv4 one: 02:42 and its four bytes; random without."""
+    tail = ipaddress.IPv4Address(ipv4.partition("/")[0]).packed if ipv4 else secrets.token_bytes(4)
+    return (b"\x02\x42" + tail).hex(":")

@@ -1,0 +1,83 @@
+"""The records: a network, and the endpoint of a container on it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True)
+class Endpoint:
+    """A container's place on a network. Addresses are text, with the prefix's length ("172.17.0.2/16")."""
+
+    id: str
+    container: str
+    name: str
+    interface: str
+    mac: str
+    ipv4: str = ""
+    ipv6: str = ""
+    aliases: list[str] = field(default_factory=list)
+
+    @property
+    def host_interface(self) -> str:
+        """The end of the veth pair on the host; its prefix tells our interfaces from others'."""
+        return f"sv{self.id[:12]}"
+
+    def address(self, version: int) -> str:
+        """The bare address, or "" without one."""
+        return (self.ipv4 if version == 4 else self.ipv6).partition("/")[0]
+
+
+@dataclass(slots=True)
+class Network:
+    """A network. `ipam` rows are the API's: Subnet, IPRange, Gateway, AuxiliaryAddresses."""
+
+    id: str
+    name: str
+    driver: str
+    created: int  # nanoseconds since the epoch
+    ipam: list[dict[str, Any]] = field(default_factory=list)
+    ipam_driver: str = "default"
+    ipam_options: dict[str, str] = field(default_factory=dict)
+    ipv6: bool = False
+    internal: bool = False
+    attachable: bool = False
+    options: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    endpoints: dict[str, Endpoint] = field(default_factory=dict)  # by container id
+
+    @property
+    def bridge(self) -> str:
+        """The name of its bridge on the host."""
+        return self.options.get("com.docker.network.bridge.name") or f"br-{self.id[:12]}"
+
+    @property
+    def mtu(self) -> int:
+        """What the user asked for, or 0."""
+        text = self.options.get("com.docker.network.driver.mtu", "0")
+        return int(text) if text.isdecimal() else 0
+
+    @property
+    def predefined(self) -> bool:
+        """Whether it is one of the three that are always there."""
+        return self.name in ("bridge", "host", "none")
+
+    @property
+    def has_names(self) -> bool:
+        """Whether its containers find each other by name: on all but the default bridge."""
+        return self.driver in ("bridge", "macvlan", "ipvlan") and self.name != "bridge"
+
+    def row(self, version: int) -> dict[str, Any] | None:
+        """The `ipam` row of an IP version."""
+        return next((row for row in self.ipam if (":" in row["Subnet"]) == (version == 6)), None)
+
+    def record(self) -> dict[str, Any]:
+        """The part that is saved."""
+        return asdict(self)
+
+    @classmethod
+    def load(cls, record: dict[str, Any]) -> Network:
+        """From record(). Raises TypeError, KeyError for a damaged one."""
+        endpoints = {key: Endpoint(**value) for key, value in record.pop("endpoints", {}).items()}
+        return cls(**record, endpoints=endpoints)

@@ -1,0 +1,171 @@
+"""All networks of an engine: their records, and who is on them."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import sys
+import time
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from sampan.network import bridge, ipam
+from sampan.network.errors import NetworkConflict, NetworkError, NetworkForbidden, NetworkNotFound
+from sampan.network.model import Endpoint, Network
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+DEFAULT_BRIDGE = "sampan0"
+DRIVERS = ("bridge", "macvlan", "ipvlan")
+_KIND = "network"
+
+
+class Records(Protocol):
+    """Where records are kept."""
+
+    def put(self, kind: str, key: str, body: dict[str, Any]) -> None: ...
+    def delete(self, kind: str, key: str) -> None: ...
+    def all(self, kind: str) -> list[dict[str, Any]]: ...
+
+
+class Networks:
+    """The networks by id."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self.all: dict[str, Network] = {}
+        for record in records.all(_KIND):
+            try:
+                network = Network.load(record)
+            except (TypeError, KeyError):
+                print(f"sampand: the record of network {record.get('name')} is damaged and skipped", file=sys.stderr)
+                continue
+            self.all[network.id] = network
+        self._add_predefined()
+
+    def _add_predefined(self) -> None:
+        names = {network.name for network in self.all.values()}
+        for name, driver in (("bridge", "bridge"), ("host", "host"), ("none", "null")):
+            if name not in names:
+                network = Network(secrets.token_hex(32), name, driver, time.time_ns())
+                if driver == "bridge":
+                    network.options = {"com.docker.network.bridge.default_bridge": "true",
+                                       "com.docker.network.bridge.name": DEFAULT_BRIDGE,
+                                       "com.docker.network.bridge.enable_icc": "true",
+                                       "com.docker.network.bridge.enable_ip_masquerade": "true",
+                                       "com.docker.network.bridge.host_binding_ipv4": "0.0.0.0"}  # fmt: skip
+                    network.ipam = ipam.plan([], self._taken(), ipv6=False)
+                self.all[network.id] = network
+                self.save(network)
+
+    def _taken(self) -> Iterable[Any]:
+        import ipaddress
+
+        for network in self.all.values():
+            for row in network.ipam:
+                yield ipaddress.ip_network(row["Subnet"])
+        yield from bridge.taken_subnets()
+
+    def save(self, network: Network) -> None:
+        """Writes the record."""
+        self._records.put(_KIND, network.id, network.record())
+
+    def find(self, text: str) -> Network:
+        """A network by name, id or unique prefix of an id. Raises NetworkNotFound, NetworkError."""
+        if text in self.all:
+            return self.all[text]
+        for network in self.all.values():
+            if network.name == text:
+                return network
+        matches = [network for network in self.all.values() if text and network.id.startswith(text)]
+        if len(matches) > 1:
+            raise NetworkError(f"network {text} is ambiguous ({len(matches)} matches found on ID prefix)")
+        if not matches:
+            raise NetworkNotFound(f"network {text} not found")
+        return matches[0]
+
+    def create(self, name: str, **options: Any) -> Network:
+        """Makes a network and its bridge; keywords are fields of Network. Raises NetworkConflict, NetworkError."""
+        if not _NAME.fullmatch(name):
+            raise NetworkError(f"invalid network name: {name!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-]* are allowed")
+        if name in ("bridge", "host", "none", "default", "container"):
+            raise NetworkForbidden(f"operation is not permitted on predefined {name} network")
+        if any(network.name == name for network in self.all.values()):
+            raise NetworkConflict(f"network with name {name} already exists")
+        driver = options.setdefault("driver", "bridge")
+        if driver not in DRIVERS:
+            raise NetworkNotFound(
+                f"could not find plugin {driver} in v1 plugin registry: there are {', '.join(DRIVERS)}"
+            )
+        network = Network(secrets.token_hex(32), name, created=time.time_ns(), **options)
+        _check_options(network)
+        network.ipam = ipam.plan(network.ipam, self._taken(), network.ipv6)
+        network.ipv6 = network.ipv6 or network.row(6) is not None
+        if any(other.bridge == network.bridge and other.driver == driver == "bridge" for other in self.all.values()):
+            raise NetworkConflict(f"bridge name {network.bridge} is used by another network")
+        bridge.ensure(network)
+        self.all[network.id] = network
+        self.save(network)
+        return network
+
+    def remove(self, network: Network) -> None:
+        """Deletes a network that nobody is on. Raises NetworkForbidden."""
+        if network.predefined:
+            raise NetworkForbidden(f"{network.name} is a pre-defined network and cannot be removed")
+        if network.endpoints:
+            names = ", ".join(sorted(endpoint.name for endpoint in network.endpoints.values()))
+            raise NetworkForbidden(
+                f"error while removing network: network {network.name} has active endpoints ({names})"
+            )
+        bridge.remove(network)
+        self.all.pop(network.id, None)
+        self._records.delete(_KIND, network.id)
+
+    def allocate(
+        self, network: Network, container: str, name: str, interface: str, settings: dict[str, Any]
+    ) -> Endpoint:
+        """A place on the network for a container, with the addresses it asks for. Raises NetworkConflict, NetworkError."""
+        if container in network.endpoints:
+            raise NetworkForbidden(f"endpoint with name {name} already exists in network {network.name}")
+        wanted = settings.get("IPAMConfig") or {}
+        if network.name == "bridge" and (wanted.get("IPv4Address") or wanted.get("IPv6Address")):
+            raise NetworkError("user specified IP address is supported on user defined networks only")
+        used = [endpoint.address(4) for endpoint in network.endpoints.values()]
+        used6 = [endpoint.address(6) for endpoint in network.endpoints.values()]
+        endpoint = Endpoint(secrets.token_hex(32), container, name, interface, "")
+        row, row6 = network.row(4), network.row(6)
+        if row is not None:
+            endpoint.ipv4 = ipam.allocate(row, used, wanted.get("IPv4Address") or "")
+        if row6 is not None:
+            endpoint.ipv6 = ipam.allocate(row6, used6, wanted.get("IPv6Address") or "")
+        elif wanted.get("IPv6Address"):
+            raise NetworkError(f"network {network.name} has no IPv6 subnet")
+        endpoint.mac = settings.get("MacAddress") or ipam.mac_of(endpoint.ipv4)
+        endpoint.aliases = list(dict.fromkeys(settings.get("Aliases") or []))
+        network.endpoints[container] = endpoint
+        self.save(network)
+        return endpoint
+
+    def release(self, network: Network, container: str) -> Endpoint | None:
+        """Gives a container's place back."""
+        endpoint = network.endpoints.pop(container, None)
+        if endpoint is not None:
+            self.save(network)
+        return endpoint
+
+    def of(self, container: str) -> list[tuple[Network, Endpoint]]:
+        """The networks a container is on, with its places, in the order of its interfaces."""
+        found = [(n, n.endpoints[container]) for n in self.all.values() if container in n.endpoints]
+        return sorted(found, key=lambda pair: (len(pair[1].interface), pair[1].interface))
+
+
+def _check_options(network: Network) -> None:
+    mtu = network.options.get("com.docker.network.driver.mtu")
+    if mtu is not None and not (mtu.isdecimal() and 68 <= int(mtu) <= 65535):
+        raise NetworkError(f"invalid MTU {mtu}: 68 to 65535")
+    if network.driver == "bridge" and len(network.bridge) > 15:
+        raise NetworkError(f"bridge name {network.bridge} is too long: 15 characters at most")
+    modes = {"macvlan": ("macvlan_mode", bridge._MACVLAN_MODES), "ipvlan": ("ipvlan_mode", bridge._IPVLAN_MODES)}
+    if network.driver in modes:
+        key, known = modes[network.driver]
+        if network.options.get(key, next(iter(known))) not in known:
+            raise NetworkError(f"unknown {key} {network.options[key]}: one of {', '.join(known)}")

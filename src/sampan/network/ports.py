@@ -1,0 +1,138 @@
+"""Published ports: what `-p` asked for, a port of the host for each, and its reservation."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+from sampan.network.errors import NetworkConflict, NetworkError
+
+_KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM, "sctp": socket.SOCK_STREAM}
+_SCTP = 132
+
+
+@dataclass(slots=True)
+class Mapping:
+    """One container port on one host address; `reservation` keeps the port ours."""
+
+    protocol: str
+    container_port: int
+    host_ip: str
+    host_port: int
+    reservation: socket.socket | None = None
+
+    def release(self) -> None:
+        """Gives the port back."""
+        if self.reservation is not None:
+            self.reservation.close()
+            self.reservation = None
+
+
+def parse_port(text: str) -> tuple[int, str]:
+    """(80, "tcp") of "80" or "80/tcp". Raises NetworkError."""
+    number, _, protocol = text.partition("/")
+    protocol = protocol or "tcp"
+    if protocol not in _KINDS:
+        raise NetworkError(f"invalid proto: {protocol}")
+    if not number.isdecimal() or not 0 < int(number) < 65536:
+        raise NetworkError(f"invalid port: {text}")
+    return int(number), protocol
+
+
+def host_range(text: str) -> tuple[int, int]:
+    """(first, last) of "8080", "8000-8010"; (0, 0) of "". Raises NetworkError."""
+    if not text:
+        return 0, 0
+    first, dash, last = text.partition("-")
+    if not first.isdecimal() or (dash and not last.isdecimal()):
+        raise NetworkError(f"invalid hostPort: {text}")
+    low, high = int(first), int(last or first)
+    if not 0 <= low <= high < 65536:
+        raise NetworkError(f"invalid hostPort: {text}")
+    return low, high
+
+
+def reserve_all(bindings: dict[str, list[dict[str, Any]] | None], ipv6: bool) -> list[Mapping]:
+    """A mapping for each row of PortBindings: all of them or, with an error, none.
+
+    A row without an address stands for both IP versions with the same port, if there is IPv6.
+    Raises NetworkConflict naming the port that is taken.
+    """
+    made: list[Mapping] = []
+    try:
+        for key, rows in bindings.items():
+            container_port, protocol = parse_port(key)
+            for row in rows or []:
+                made += _reserve_row(protocol, container_port, row.get("HostIp") or "", row.get("HostPort") or "", ipv6)
+    except BaseException:
+        for mapping in made:
+            mapping.release()
+        raise
+    return made
+
+
+def again(protocol: str, container_port: int, host_ip: str, host_port: int) -> Mapping:
+    """A mapping that a daemon before us made; where its port can't be reserved it still stands."""
+    try:
+        reservation = _bind(protocol, host_ip, host_port)
+    except OSError:
+        reservation = None
+    return Mapping(protocol, container_port, host_ip, host_port, reservation)
+
+
+def _reserve_row(protocol: str, container_port: int, host_ip: str, port_text: str, ipv6: bool) -> list[Mapping]:
+    if host_ip:
+        try:
+            addresses = [str(ipaddress.ip_address(host_ip))]
+        except ValueError:
+            raise NetworkError(f"invalid IP address: {host_ip}") from None
+    else:
+        addresses = ["0.0.0.0", "::"] if ipv6 else ["0.0.0.0"]
+    first, last = host_range(port_text)
+    candidates = range(first, last + 1) if first else [0]
+    failure: OSError | None = None
+    for candidate in candidates:
+        for _ in range(1 if candidate else 20):
+            made: list[Mapping] = []
+            port = candidate
+            try:
+                for address in addresses:
+                    reservation = _bind(protocol, address, port)
+                    port = reservation.getsockname()[1] if protocol != "sctp" else port
+                    made.append(Mapping(protocol, container_port, address, port, reservation))
+                return made
+            except OSError as error:
+                failure = error
+                for mapping in made:
+                    mapping.release()
+    assert failure is not None
+    where = f"{addresses[0]}:{port_text or 'any port'}"
+    if failure.errno == 98:
+        raise NetworkConflict(
+            f"failed to bind host port for {where}/{protocol}: address already in use: port is already allocated"
+        )
+    raise NetworkError(f"failed to bind host port for {where}/{protocol}: {failure.strerror}")
+
+
+def _bind(protocol: str, address: str, port: int) -> socket.socket:
+    """A bound socket that never listens: it only keeps others from the port."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    number = _SCTP if protocol == "sctp" else 0
+    try:
+        sock = socket.socket(family, _KINDS[protocol] | socket.SOCK_CLOEXEC, number)
+    except OSError as error:
+        if protocol != "sctp":
+            raise
+        # Without the sctp module on the host there is nobody to conflict with.
+        del error
+        return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((address, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
