@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class Daemon:
 
     root: Path
     process: subprocess.Popen[bytes] | None = None
+    prefix: list[str] = field(default_factory=list)  # what to start it with
 
     @property
     def socket(self) -> str:
@@ -45,6 +46,7 @@ class Daemon:
         with open(self.root / "log", "ab") as log:
             self.process = subprocess.Popen(
                 [
+                    *self.prefix,
                     str(BIN / "sampand"),
                     "-H",
                     f"unix://{self.socket}",

@@ -22,6 +22,7 @@ _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _ADDRESS, _IFNAME, _MTU, _MASTER, _LINKINFO, _NET_NS_FD, _LINK = 1, 3, 4, 10, 18, 28, 5
 _PROTINFO = 12
+_AF_BRIDGE, _BRPORT_MODE, _BRPORT_ISOLATED = 7, 4, 33
 _INFO_KIND, _INFO_DATA = 1, 2
 _VETH_PEER = 1
 _IFF_UP = 1
@@ -136,11 +137,12 @@ def set_link(
     netlink.request(_SETLINK, 0, flags + b"".join(_common(name, mtu, master, address, netns)), f"set interface {index}")
 
 
-def isolate_port(netlink: Netlink, index: int) -> None:
-    """Keeps a bridge's port from reaching other isolated ports (IFLA_BRPORT_ISOLATED)."""
-    payload = _ifinfo(index, family=socket.AF_BRIDGE if hasattr(socket, "AF_BRIDGE") else 7)
-    payload += attribute(_PROTINFO, [attribute(33, b"\x01")])
-    netlink.request(_SETLINK, 0, payload, f"isolate port {index}")
+def set_port(netlink: Netlink, index: int, *, hairpin: bool, isolated: bool) -> None:
+    """A bridge's port: whether frames may leave by the port they came from, and whether it is kept from
+    other isolated ports (IFLA_BRPORT_MODE and IFLA_BRPORT_ISOLATED in uapi/linux/if_link.h)."""
+    flags = [attribute(_BRPORT_MODE, bytes([hairpin])), attribute(_BRPORT_ISOLATED, bytes([isolated]))]
+    payload = _ifinfo(index, family=_AF_BRIDGE) + attribute(_PROTINFO, flags)
+    netlink.request(_SETLINK, 0, payload, f"set bridge port {index}")
 
 
 def delete_link(netlink: Netlink, index: int) -> None:

@@ -81,10 +81,11 @@ def plug(network: Network, endpoint: Endpoint, namespace: int, default_route: bo
     try:
         with Netlink() as netlink:
             _make_interface(netlink, network, endpoint, namespace)
-            if network.options.get("com.docker.network.bridge.enable_icc") == "false":
-                port = rt.link(netlink, endpoint.host_interface)
-                if port is not None:
-                    rt.isolate_port(netlink, port.index)
+            port = rt.link(netlink, endpoint.host_interface) if network.driver == "bridge" else None
+            if port is not None:
+                # Hairpin: with br_netfilter a container that asks its own published port comes back to its port.
+                isolated = network.options.get("com.docker.network.bridge.enable_icc") == "false"
+                rt.set_port(netlink, port.index, hairpin=True, isolated=isolated)
         netns.inside(namespace, _configure, network, endpoint, default_route)
     except OSError as error:
         unplug(endpoint)

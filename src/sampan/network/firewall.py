@@ -29,13 +29,14 @@ class Published:
     def rule(self) -> str:
         """The rule that redirects to the container."""
         family = "ip6" if ":" in self.target else "ip"
-        where = (
-            f"{family} daddr {self.host_ip} "
-            if self.host_ip
-            else f"meta nfproto {'ipv6' if family == 'ip6' else 'ipv4'} "
-        )
+        if self.host_ip:
+            where = f"{family} daddr {self.host_ip}"
+        elif family == "ip6":
+            where = "ip6 daddr != ::1"  # has no route_localnet: a proxy serves it
+        else:
+            where = "meta nfproto ipv4"
         target = f"[{self.target}]" if family == "ip6" else self.target
-        return f"{where}{self.protocol} dport {self.host_port} dnat {family} to {target}:{self.target_port}"
+        return f"{where} {self.protocol} dport {self.host_port} dnat {family} to {target}:{self.target_port}"
 
 
 def ruleset(networks: Iterable[Network], published: Iterable[Published]) -> str:
