@@ -47,7 +47,7 @@ class KeeperLink:
         await self._hand_over(client)
 
     async def _hand_over(self, client: KeeperClient) -> None:
-        await client.call("prepare", request=spec.ordinary())
+        await client.call("prepare", request=spec.ordinary(), sandbox="")
         reply, _ = await client.call("list")
         known = {task["id"] for task in reply["tasks"]}
         for container in self._running():

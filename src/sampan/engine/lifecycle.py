@@ -44,15 +44,15 @@ async def _start(engine: Engine, container: Container) -> list[str]:
     directory = engine.directory(container)
     container.stopped_by_user = False
     _clear_up(engine, container)
-    namespace = None
+    network = None
     try:
-        namespace = await engine.networking.prepare(container)
+        network = await engine.networking.prepare(container)
         request = _request(engine, container, directory)
         reply, fds = await engine.keeper.call(
             "start",
-            [] if namespace is None else [namespace],
+            [] if network is None else [network[0]],
             id=container.id,
-            request=request,
+            request=request | {"sandbox": network[1] if network else ""},
             directory=directory,
             stdin=bool(container.config.get("OpenStdin")),
             log=_log_options(container),
@@ -62,8 +62,8 @@ async def _start(engine: Engine, container: Container) -> list[str]:
         _start_failed(engine, container, error)
         raise
     finally:
-        if namespace is not None:
-            os.close(namespace)
+        if network is not None:
+            os.close(network[0])
     container.ports = engine.networking.port_records(container)
     keeperlink.KeeperLink.keep(container, reply, fds)
     container.start_time = reply["start_time"]
@@ -73,6 +73,7 @@ async def _start(engine: Engine, container: Container) -> list[str]:
     engine.save(container)
     health.begin(engine, container)
     announce(engine, container, "start")
+    engine.networking.sandboxes.started(container)
     warnings: list[str] = reply["warnings"]
     for text in warnings:
         print(f"sampand: container {container.id[:12]}: {text}", file=sys.stderr)

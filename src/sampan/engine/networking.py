@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest, Forbidden, NotFound
+from sampan.engine.sandboxes import Sandboxes
 from sampan.linux import netns, nftables
 from sampan.network import bridge, dns, ports
 from sampan.network.errors import NetworkError, NetworkNotFound
@@ -36,6 +37,7 @@ class Networking:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.networks = Networks(engine.store)
+        self.sandboxes = Sandboxes(engine)
         self._firewall = Firewall()
         self._mappings: dict[str, list[ports.Mapping]] = {}
         self._proxies: dict[str, list[TcpProxy | UdpProxy]] = {}
@@ -82,32 +84,37 @@ class Networking:
 
     # start and end
 
-    async def prepare(self, container: Container) -> int | None:
-        """A wired network namespace for a container about to start, or None when it needs none.
-
-        The caller closes it. Raises NetworkError; then nothing is left.
+    async def prepare(self, container: Container) -> tuple[int, str] | None:
+        """A wired network namespace for a container about to start and the name of its sandbox, if it has
+        one; None when it needs none. The caller closes it. Raises NetworkError; then nothing is left.
         """
         if shares(container.host_config):
             return None
         namespace = -1
+        sandbox = self.sandboxes.take(container)
         try:
-            places = self._allocate(container)
-            namespace = await asyncio.to_thread(self._wire, places)
+            if sandbox is not None:
+                namespace = sandbox.namespace
+            places = self._allocate(container, sandbox.id if sandbox else "")
+            if sandbox is not None:
+                await asyncio.to_thread(bridge.complete, *places[0], namespace)
+            else:
+                namespace = await asyncio.to_thread(self._wire, places)
             await self._publish(container)
             self.write_files(container)
             await self._serve_names(container, namespace)
-            return namespace
+            return namespace, sandbox.id if sandbox else ""
         except BaseException:
             if namespace >= 0:
                 os.close(namespace)
             self.release(container)
             raise
 
-    def _allocate(self, container: Container) -> list[tuple[Network, Endpoint]]:
+    def _allocate(self, container: Container, identifier: str) -> list[tuple[Network, Endpoint]]:
         for index, (name, settings) in enumerate(container.networks.items()):
             network = self.networks.find(name)
             self.networks.release(network, container.id)
-            self.networks.allocate(network, container.id, container.name, f"eth{index}", settings)
+            self.networks.allocate(network, container.id, container.name, f"eth{index}", settings, identifier)
         return self.networks.of(container.id)
 
     def _wire(self, places: list[tuple[Network, Endpoint]]) -> int:
@@ -119,7 +126,7 @@ class Networking:
         except BaseException:
             os.close(namespace)
             for _, endpoint in places:
-                bridge.unplug(endpoint)
+                bridge.unplug(endpoint.id)
             raise
         return namespace
 
@@ -359,7 +366,7 @@ class Networking:
         if endpoint is not None and container.running:
             namespace = netns.open_of(container.state["Pid"])
             try:
-                await asyncio.to_thread(bridge.unplug, endpoint, namespace)
+                await asyncio.to_thread(bridge.unplug, endpoint.id, namespace, endpoint.interface)
                 left = _way_out(self.networks.of(container.id))
                 if left is not None:
                     await asyncio.to_thread(bridge.move_default_route, *left, namespace)
@@ -425,12 +432,14 @@ class Networking:
 
     async def remove(self, network: Network) -> None:
         """Deletes a network that no container is on. Raises NetworkForbidden."""
+        await self.sandboxes.drop(network.name)
         await asyncio.to_thread(self.networks.remove, network)
         await self.apply_firewall()
         self.announce(network, None, "destroy")
 
     def close(self) -> None:
         """Ends our part; what is in the kernel stays."""
+        self.sandboxes.close()
         if self._news is not None:
             asyncio.get_running_loop().remove_reader(self._news.fileno())
             self._news.close()

@@ -18,17 +18,18 @@ _IDLE_POLL, _REFILL_AFTER = 2.0, 0.01
 
 
 class Spares:
-    """At most one spare; a used one is replaced when the keeper has had nothing to do for a moment."""
+    """At most one spare, made when somebody has asked for it and there is nothing else to do."""
 
     def __init__(self, directory: str) -> None:
         self._where = f"{directory}/spare"
         self._spare: spare.Spare | None = None
         self._expected: dict[str, Any] | None = None
+        self._wanted: tuple[str, int] | None = None
 
     @property
     def patience(self) -> float:
         """Seconds the keeper may wait for events before it calls refill()."""
-        return _REFILL_AFTER if self._spare is None and self._expected is not None else _IDLE_POLL
+        return _IDLE_POLL if self._wanted is None else _REFILL_AFTER
 
     def expect(self, request: dict[str, Any]) -> None:
         """Prepares for containers like this one, which need not ever be."""
@@ -36,24 +37,38 @@ class Spares:
         self._expected = spare.expectation(request)
         spare.clean(self._expected["cgroup_parent"])
 
+    def want(self, sandbox: str, namespace: int) -> None:
+        """Asks for a spare, in the network namespace `namespace` (ours now) if a `sandbox` is named."""
+        self._forget_wish()
+        self.close()
+        self._wanted = (sandbox, namespace)
+
     def refill(self) -> None:
-        """Makes a spare if one is wanted and there is none."""
-        if self._spare is not None or self._expected is None:
+        """Makes the spare that was asked for."""
+        if self._wanted is None or self._expected is None:
             return
+        sandbox, namespace = self._wanted
         try:
-            self._spare = spare.Spare(self._expected, self._where)
+            self._spare = spare.Spare(self._expected, self._where, sandbox, namespace)
             memory.populate_private()
         except OSError:
-            self._expected = None  # not again before the next start
+            self._spare = None
+        self._forget_wish()
+
+    def _forget_wish(self) -> None:
+        if self._wanted is not None and self._wanted[1] >= 0:
+            os.close(self._wanted[1])
+        self._wanted = None
 
     def start(self, request: dict[str, Any], stdio: Stdio | None) -> spawn.Child:
         """As spawn.start(), by the spare if it is ready and fits."""
-        if not spare.fits(request):
-            return spawn.start(request, stdio)
+        if self._wanted is not None and self._wanted[0] and self._wanted[0] == request.get("sandbox"):
+            self._forget_wish()  # too late: that container is this one
         self._expected = spare.expectation(request)
-        ready, self._spare = self._spare, None
-        if ready is None:
+        ready = self._spare
+        if ready is None or not spare.fits(request, ready.sandbox):
             return spawn.start(request, stdio)
+        self._spare = None
         if ready.poll() and ready.ready:
             try:
                 return ready.use(request, stdio)

@@ -152,8 +152,13 @@ class Supervisor:
         self._send(sock, {"seq": message["seq"], "pid": os.getpid()})
 
     def _op_prepare(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
-        """Has a spare ready for the first container, which will probably be like `request`."""
-        self._spares.expect(message["request"])
+        """Has a spare ready, in the network namespace that comes along if a sandbox is named.
+
+        With `request`: for containers like that one; without, for containers like the last.
+        """
+        if message.get("request"):
+            self._spares.expect(message["request"])
+        self._spares.want(message["sandbox"], fds.pop() if message["sandbox"] else -1)
         self._send(sock, {"seq": message["seq"]})
 
     def _op_stop(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:

@@ -9,7 +9,7 @@ from sampan.linux import netns
 from sampan.linux import rtnetlink as rt
 from sampan.linux.netlink import Netlink, attribute
 from sampan.network.errors import NetworkConflict, NetworkError
-from sampan.network.model import Endpoint, Network
+from sampan.network.model import Endpoint, Network, host_interface
 
 _VETH_PREFIX = "sv"
 _MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
@@ -80,28 +80,50 @@ def plug(network: Network, endpoint: Endpoint, namespace: int, default_route: bo
     """Gives the network namespace its interface on the network, configured and up. Raises NetworkError."""
     try:
         with Netlink() as netlink:
-            _make_interface(netlink, network, endpoint, namespace)
-            port = rt.link(netlink, endpoint.host_interface) if network.driver == "bridge" else None
-            if port is not None:
-                # Hairpin: with br_netfilter a container that asks its own published port comes back to its port.
-                isolated = network.options.get("com.docker.network.bridge.enable_icc") == "false"
-                rt.set_port(netlink, port.index, hairpin=True, isolated=isolated)
+            if network.driver == "bridge":
+                _make_veth(netlink, network, endpoint.host_interface, endpoint.interface, endpoint.mac, namespace)
+            else:
+                _make_slave(netlink, network, endpoint, namespace)
         netns.inside(namespace, _configure, network, endpoint, default_route)
     except OSError as error:
-        unplug(endpoint)
+        unplug(endpoint.id)
         raise NetworkError(f"network {network.name}: {error.strerror}") from error
 
 
-def _make_interface(netlink: Netlink, network: Network, endpoint: Endpoint, namespace: int) -> None:
-    if network.driver == "bridge":
+def plug_ahead(network: Network, endpoint_id: str, namespace: int) -> None:
+    """Makes the interface eth0 for an endpoint that has no address yet. Raises NetworkError."""
+    try:
+        with Netlink() as netlink:
+            _make_veth(netlink, network, host_interface(endpoint_id), "eth0", "", namespace)
+    except OSError as error:
+        raise NetworkError(f"network {network.name}: {error.strerror}") from error
+
+
+def complete(network: Network, endpoint: Endpoint, namespace: int) -> None:
+    """Configures what plug_ahead() has made. Raises NetworkError."""
+    try:
+        netns.inside(namespace, _configure, network, endpoint, True, endpoint.mac)
+    except OSError as error:
+        unplug(endpoint.id)
+        raise NetworkError(f"network {network.name}: {error.strerror}") from error
+
+
+def _make_veth(netlink: Netlink, network: Network, name: str, peer: str, mac: str, namespace: int) -> None:
+    master = rt.link(netlink, network.bridge)
+    if master is None:
+        ensure(network)
         master = rt.link(netlink, network.bridge)
-        if master is None:
-            ensure(network)
-            master = rt.link(netlink, network.bridge)
-            assert master is not None
-        rt.add_veth(netlink, endpoint.host_interface, master=master.index, mtu=network.mtu or master.mtu,
-                    peer=endpoint.interface, peer_address=endpoint.mac, netns=namespace)  # fmt: skip
-        return
+        assert master is not None
+    mtu = network.mtu or master.mtu
+    rt.add_veth(netlink, name, master=master.index, mtu=mtu, peer=peer, peer_address=mac, netns=namespace)
+    port = rt.link(netlink, name)
+    if port is not None:
+        # Hairpin: with br_netfilter a container that asks its own published port comes back to its port.
+        isolated = network.options.get("com.docker.network.bridge.enable_icc") == "false"
+        rt.set_port(netlink, port.index, hairpin=True, isolated=isolated)
+
+
+def _make_slave(netlink: Netlink, network: Network, endpoint: Endpoint, namespace: int) -> None:
     parent = _parent(netlink, network)
     if network.driver == "macvlan":
         mode = _MACVLAN_MODES[network.options.get("macvlan_mode", "bridge")]
@@ -135,8 +157,8 @@ def _parent(netlink: Netlink, network: Network) -> int:
     return found.index
 
 
-def _configure(network: Network, endpoint: Endpoint, default_route: bool) -> None:
-    """Inside the container's namespace: addresses, up, default route."""
+def _configure(network: Network, endpoint: Endpoint, default_route: bool, mac: str = "") -> None:
+    """Inside the container's namespace: MAC where given, addresses, up, default route."""
     name = endpoint.interface
     if network.row(6) is None:
         netns.write_sysctl(f"ipv6/conf/{name}/disable_ipv6", "1")
@@ -150,7 +172,7 @@ def _configure(network: Network, endpoint: Endpoint, default_route: bool) -> Non
         for text in (endpoint.ipv4, endpoint.ipv6):
             if text:
                 rt.add_address(netlink, found.index, ipaddress.ip_interface(text))
-        rt.set_link(netlink, found.index, up=True)
+        rt.set_link(netlink, found.index, up=True, address=mac)
         if default_route and not network.internal:
             for row in network.ipam:
                 rt.add_route(netlink, found.index, _gateway(network, row))
@@ -175,8 +197,8 @@ def move_default_route(network: Network, endpoint: Endpoint, namespace: int) -> 
     netns.inside(namespace, change)
 
 
-def unplug(endpoint: Endpoint, namespace: int = -1) -> None:
-    """Deletes the endpoint's interface, from the host's side or inside `namespace`; gone is fine."""
+def unplug(endpoint_id: str, namespace: int = -1, interface: str = "") -> None:
+    """Deletes an endpoint's interface, from the host's side or inside `namespace`; gone is fine."""
 
     def delete(name: str) -> None:
         with Netlink() as netlink:
@@ -184,9 +206,9 @@ def unplug(endpoint: Endpoint, namespace: int = -1) -> None:
             if found is not None:
                 rt.delete_link(netlink, found.index)
 
-    delete(endpoint.host_interface)
+    delete(host_interface(endpoint_id))
     if namespace >= 0:
-        netns.inside(namespace, delete, endpoint.interface)
+        netns.inside(namespace, delete, interface)
 
 
 def sweep(networks: list[Network]) -> list[str]:

@@ -6,6 +6,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
+def host_interface(endpoint_id: str) -> str:
+    """The name of an endpoint's end on the host."""
+    return f"sv{endpoint_id[:12]}"
+
+
 @dataclass(slots=True)
 class Endpoint:
     """A container's place on a network. Addresses are text, with the prefix's length ("172.17.0.2/16")."""
@@ -22,7 +27,7 @@ class Endpoint:
     @property
     def host_interface(self) -> str:
         """The end of the veth pair on the host; its prefix tells our interfaces from others'."""
-        return f"sv{self.id[:12]}"
+        return host_interface(self.id)
 
     def address(self, version: int) -> str:
         """The bare address, or "" without one."""

@@ -121,7 +121,13 @@ class Networks:
         self._records.delete(_KIND, network.id)
 
     def allocate(
-        self, network: Network, container: str, name: str, interface: str, settings: dict[str, Any]
+        self,
+        network: Network,
+        container: str,
+        name: str,
+        interface: str,
+        settings: dict[str, Any],
+        identifier: str = "",
     ) -> Endpoint:
         """A place on the network for a container, with the addresses it asks for. Raises NetworkConflict, NetworkError."""
         if container in network.endpoints:
@@ -131,7 +137,7 @@ class Networks:
             raise NetworkError("user specified IP address is supported on user defined networks only")
         used = [endpoint.address(4) for endpoint in network.endpoints.values()]
         used6 = [endpoint.address(6) for endpoint in network.endpoints.values()]
-        endpoint = Endpoint(secrets.token_hex(32), container, name, interface, "")
+        endpoint = Endpoint(identifier or secrets.token_hex(32), container, name, interface, "")
         row, row6 = network.row(4), network.row(6)
         if row is not None:
             endpoint.ipv4 = ipam.allocate(row, used, wanted.get("IPv4Address") or "")

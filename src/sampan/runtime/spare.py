@@ -23,17 +23,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_KINDS = {"mount", "pid", "network", "ipc", "uts"}
-_FLAGS = ns.CLONE_NEWNS | ns.CLONE_NEWPID | ns.CLONE_NEWNET | ns.CLONE_NEWIPC | ns.CLONE_NEWUTS
+_KINDS = {"mount", "pid", "ipc", "uts"}
+_FLAGS = ns.CLONE_NEWNS | ns.CLONE_NEWPID | ns.CLONE_NEWIPC | ns.CLONE_NEWUTS
 _PREFIX = "spare-"
 _numbers = itertools.count(1)
 
 
-def fits(request: dict[str, Any]) -> bool:
-    """Whether a spare can become this container."""
+def fits(request: dict[str, Any], sandbox: str) -> bool:
+    """Whether a spare can become this container. `sandbox`: the spare's, see Spare."""
     entries = request["spec"]["linux"].get("namespaces") or []
-    kinds = {entry["type"] for entry in entries if not entry.get("path")} - {"cgroup"}
-    return kinds == _KINDS and not any(entry.get("path") for entry in entries)
+    new = {entry["type"] for entry in entries if not entry.get("path")} - {"cgroup"}
+    joined = {entry["type"] for entry in entries if entry.get("path")}
+    if sandbox:
+        return new == _KINDS and joined == {"network"} and request.get("sandbox") == sandbox
+    return new == _KINDS | {"network"} and not joined
 
 
 def expectation(request: dict[str, Any]) -> dict[str, Any]:
@@ -53,17 +56,23 @@ def clean(parent: str) -> None:
 
 
 class Spare:
-    """One waiting process. `where`: an empty directory for it to mount on, in its own mount namespace."""
+    """One waiting process. `where`: an empty directory for it to mount on, in its own mount namespace.
 
-    def __init__(self, expected: dict[str, Any], where: str) -> None:
+    With a `sandbox`, a name its caller gives, it is in the network namespace `namespace`; it then
+    serves only the container that is meant for that one. Without it has a new one.
+    """
+
+    def __init__(self, expected: dict[str, Any], where: str, sandbox: str = "", namespace: int = -1) -> None:
         self._expected = expected
+        self.sandbox = sandbox
         self._group: Cgroup | None = None
         self._has_skeleton = False
         if expected["cgroup_parent"] and _can_rename():
             self._group = Cgroup(f"{expected['cgroup_parent']}/{_PREFIX}{os.getpid()}-{next(_numbers)}")
             self._group.create({"devices": expected["devices"]})
         group = self._group
-        self.child = spawn.clone_child(_FLAGS, [], lambda parent: _wait(parent, expected, where, group))
+        flags = _FLAGS if sandbox else _FLAGS | ns.CLONE_NEWNET
+        self.child = spawn.clone_child(flags, [], lambda parent: _wait(parent, expected, where, group, namespace))
         self.child.go()
         self.ready = False
 
@@ -122,12 +131,14 @@ def _can_rename() -> bool:
     return bool(mounts.v1) and mounts.version == "1"
 
 
-def _wait(parent: socket.socket, expected: dict[str, Any], where: str, group: Cgroup | None) -> None:
+def _wait(parent: socket.socket, expected: dict[str, Any], where: str, group: Cgroup | None, namespace: int) -> None:
+    if namespace >= 0:
+        ns.setns(namespace, ns.CLONE_NEWNET)
     # Nothing of the containers that run may live on in this process: not the write end of a stdin (S002).
     os.closerange(3, parent.fileno())
     os.closerange(parent.fileno() + 1, 1 << 20)
     prctl.set_name("sampan-spare")
-    base = child.make_base(_KINDS, userns=False)
+    base = child.make_base(_KINDS if namespace >= 0 else _KINDS | {"network"}, userns=False)
     skeleton = None
     if group is not None:
         group.join()

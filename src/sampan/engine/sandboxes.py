@@ -1,0 +1,103 @@
+"""What the next container will probably need, ready before it is asked for: a network namespace, and in
+the keeper a process in it (ADR 6). It is like the last container's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sampan.engine.container import Container
+from sampan.keeper.client import KeeperGone
+from sampan.linux import netns
+from sampan.network import bridge
+from sampan.network.errors import NetworkError
+from sampan.network.model import Network
+from sampan.runtime.errors import RuntimeFailure
+
+if TYPE_CHECKING:
+    from sampan.engine.engine import Engine
+
+_AFTER = 0.02
+
+
+@dataclass(slots=True)
+class Sandbox:
+    """A namespace with an interface, not yet configured, on one network. `id` becomes the endpoint's."""
+
+    id: str
+    network: str
+    namespace: int
+
+
+class Sandboxes:
+    """At most one sandbox at a time."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._ready: Sandbox | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def take(self, container: Container) -> Sandbox | None:
+        """The sandbox, if it is what this container needs; it is the caller's then."""
+        if self._ready is None or [self._ready.network] != list(container.networks):
+            return None
+        taken, self._ready = self._ready, None
+        return taken
+
+    def started(self, container: Container) -> None:
+        """A container has started: when it is quiet again, prepare for another like it."""
+        if self._timer is not None:
+            self._timer.cancel()
+        names = list(container.networks)
+        shared = not names and container.host_config.get("NetworkMode") != "none"
+        if not shared:
+            name = names[0] if len(names) == 1 else ""
+            self._timer = asyncio.get_running_loop().call_later(_AFTER, self._begin, name)
+
+    def _begin(self, name: str) -> None:
+        self._timer = None
+        self._engine.background(self._prepare(name))
+
+    async def _prepare(self, name: str) -> None:
+        network = next((n for n in self._engine.networking.networks.all.values() if n.name == name), None)
+        usable = network is not None and network.driver == "bridge"
+        with contextlib.suppress(NetworkError, OSError, KeeperGone, RuntimeFailure):
+            if usable and self._ready is not None and self._ready.network == name:
+                return
+            await self.drop()
+            if not usable or network is None:
+                await self._engine.keeper.call("prepare", sandbox="")
+                return
+            made = await asyncio.to_thread(_make, network)
+            self._ready = made
+            await self._engine.keeper.call("prepare", [made.namespace], sandbox=made.id)
+
+    async def drop(self, network: str | None = None) -> None:
+        """Gives the sandbox up; with `network` only one on that network."""
+        if self._ready is None or network not in (None, self._ready.network):
+            return
+        dropped, self._ready = self._ready, None
+        os.close(dropped.namespace)
+        await asyncio.to_thread(bridge.unplug, dropped.id)
+
+    def close(self) -> None:
+        """Ends our part."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._ready is not None:
+            os.close(self._ready.namespace)
+            self._ready = None
+
+
+def _make(network: Network) -> Sandbox:
+    sandbox = Sandbox(secrets.token_hex(32), network.name, netns.new())
+    try:
+        bridge.plug_ahead(network, sandbox.id, sandbox.namespace)
+    except BaseException:
+        os.close(sandbox.namespace)
+        raise
+    return sandbox
