@@ -27,6 +27,7 @@ class Daemon:
     root: Path
     process: subprocess.Popen[bytes] | None = None
     prefix: list[str] = field(default_factory=list)  # what to start it with
+    options: list[str] = field(default_factory=list)
 
     @property
     def socket(self) -> str:
@@ -54,6 +55,7 @@ class Daemon:
                     f"{self.root}/data",
                     "--exec-root",
                     f"{self.root}/run",
+                    *self.options,
                 ],
                 stdout=log,
                 stderr=log,

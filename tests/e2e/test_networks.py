@@ -479,6 +479,36 @@ def test_a_flushed_firewall_is_restored_and_others_are_left_alone(site: Site) ->
     subprocess.run([*nft, "delete table inet others"], check=True)
 
 
+def test_published_ports_can_obey_the_host_firewall(site: Site) -> None:
+    d = site.daemon
+    nft = ["nsenter", "-t", str(site.host), "-n", "nft"]
+    d.stop()
+    d.options = ["--obey-host-firewall"]
+    d.start()
+    try:
+        pid = site.container("web", "-p", "8080:80", "-p", "8053:80/udp")
+        subprocess.run(
+            [*nft, "add table inet hostfw; add chain inet hostfw input { type filter hook input priority 0; }"],
+            check=True,
+        )
+        with site.server(pid, 80):
+            assert site.reach(site.outside, "tcp", HOST, 8080) != "no"
+            assert site.reach(site.outside, "udp", HOST, 8053) != "no"
+            subprocess.run([*nft, 'add rule inet hostfw input iifname "up0" th dport { 8080, 8053 } drop'], check=True)
+            assert site.reach(site.outside, "tcp", HOST, 8080) == "no"
+            assert site.reach(site.outside, "udp", HOST, 8053) == "no"
+            assert site.reach(site.host, "tcp", "127.0.0.1", 8080) != "no"
+            d.kill()
+            d.start()
+            assert site.reach(site.host, "tcp", "127.0.0.1", 8080) != "no"
+        d.ok("rm", "-f", "web")
+    finally:
+        subprocess.run([*nft, "delete table inet hostfw"], check=False)
+        d.stop()
+        d.options = []
+        d.start()
+
+
 # By the API and not the CLI, which would start a daemon of its own.
 CHURN = """
 import sys

@@ -48,7 +48,7 @@ def _already_running(path: str) -> bool:
 
 async def serve(options: argparse.Namespace) -> None:
     """Runs the daemon until SIGTERM or SIGINT. Containers go on without it."""
-    engine = Engine(options.data_root, options.exec_root)
+    engine = Engine(options.data_root, options.exec_root, options.obey_host_firewall)
     await engine.open()
     runner = web.AppRunner(
         application(engine), access_log=None, handle_signals=False, handler_cancellation=True, shutdown_timeout=1.0
@@ -75,6 +75,8 @@ def main() -> None:
     parser.add_argument("-H", "--host", default=os.environ.get("SAMPAN_HOST", f"unix://{DEFAULT_SOCKET}"))
     parser.add_argument("--data-root", default="/var/lib/sampan")
     parser.add_argument("--exec-root", default="/run/sampan")
+    parser.add_argument("--obey-host-firewall", action="store_true", help="listen on published ports instead of redirecting "
+                        "them, so that the host's input rules apply; containers then see the host's address")  # fmt: skip
     options = parser.parse_args()
     if not options.host.startswith("unix://"):
         parser.error(f"can't listen on {options.host}: only unix:// sockets")

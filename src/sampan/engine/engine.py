@@ -23,7 +23,7 @@ from sampan.volumes.local import LocalVolumes
 class Engine:
     """What every operation needs. The operations themselves are functions in the modules beside."""
 
-    def __init__(self, data_root: str, run_root: str) -> None:
+    def __init__(self, data_root: str, run_root: str, obey_host_firewall: bool = False) -> None:
         os.umask(0o022)
         for path in (data_root, run_root, f"{data_root}/containers"):
             os.makedirs(path, 0o700, exist_ok=True)
@@ -37,7 +37,7 @@ class Engine:
         self.containers: dict[str, Container] = {}
         self.execs: dict[str, Any] = {}
         self.watcher = Watcher()
-        self.networking = Networking(self)
+        self.networking = Networking(self, obey_host_firewall)
         self.keeper = keeperlink.KeeperLink(f"{run_root}/keeper.sock", self._on_exit, self._running)
         self._tasks: set[asyncio.Task[Any]] = set()
 

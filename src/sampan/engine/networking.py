@@ -32,10 +32,15 @@ def shares(host: dict[str, Any]) -> bool:
 
 
 class Networking:
-    """The networks of an engine and what its running containers have on them."""
+    """The networks of an engine and what its running containers have on them.
 
-    def __init__(self, engine: Engine) -> None:
+    With `obey_host_firewall` published ports are listened on instead of redirected, so that the rules of
+    the host's input chain decide who reaches them; the container then sees the host's address.
+    """
+
+    def __init__(self, engine: Engine, obey_host_firewall: bool) -> None:
         self._engine = engine
+        self._obey = obey_host_firewall
         self.networks = Networks(engine.store)
         self.sandboxes = Sandboxes(engine)
         self._firewall = Firewall()
@@ -102,7 +107,7 @@ class Networking:
                 namespace = await asyncio.to_thread(self._wire, places)
             await self._publish(container)
             self.write_files(container)
-            await self._serve_names(container, namespace)
+            await self._serve_names(container, namespace, sandbox.sockets if sandbox else None)
             return namespace, sandbox.id if sandbox else ""
         except BaseException:
             if namespace >= 0:
@@ -143,7 +148,8 @@ class Networking:
         if target is None:
             return
         for mapping in self._mappings.get(container.id, []):
-            if ":" not in mapping.host_ip or mapping.reservation is None or mapping.protocol == "sctp":
+            redirected = ":" not in mapping.host_ip and not self._obey
+            if redirected or mapping.reservation is None or mapping.protocol == "sctp":
                 continue
             address = target.address(6) or target.address(4)
             kind = TcpProxy if mapping.protocol == "tcp" else UdpProxy
@@ -176,6 +182,8 @@ class Networking:
 
     def published(self) -> list[Published]:
         """Every redirection there should be."""
+        if self._obey:
+            return []
         found = []
         for container, mappings in self._mappings.items():
             target = self._target(container)
@@ -224,7 +232,7 @@ class Networking:
 
     # names and files
 
-    async def _serve_names(self, container: Container, namespace: int) -> None:
+    async def _serve_names(self, container: Container, namespace: int, sockets: dns.Sockets | None = None) -> None:
         """Starts the container's name server, if its resolv.conf says it has one."""
         if container.id in self._servers or not self._has_server(container):
             return
@@ -234,7 +242,7 @@ class Networking:
             lambda name: self._lookup(container.id, name), lambda text: self._reverse(container.id, text), servers
         )
         try:
-            await server.start(namespace)
+            await server.start(namespace, sockets)
         except (OSError, nftables.NftablesError) as error:
             raise NetworkError(f"name server: {error}") from error
         self._servers[container.id] = server

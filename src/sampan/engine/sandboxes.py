@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from sampan.engine.container import Container
 from sampan.keeper.client import KeeperGone
-from sampan.linux import netns
-from sampan.network import bridge
+from sampan.linux import netns, nftables
+from sampan.network import bridge, dns
 from sampan.network.errors import NetworkError
 from sampan.network.model import Network
 from sampan.runtime.errors import RuntimeFailure
@@ -31,6 +31,13 @@ class Sandbox:
     id: str
     network: str
     namespace: int
+    sockets: dns.Sockets | None = None  # of its name server, on a network with names
+
+    def close(self) -> None:
+        """Gives up what nobody has taken."""
+        os.close(self.namespace)
+        for sock in self.sockets or ():
+            sock.close()
 
 
 class Sandboxes:
@@ -65,7 +72,7 @@ class Sandboxes:
     async def _prepare(self, name: str) -> None:
         network = next((n for n in self._engine.networking.networks.all.values() if n.name == name), None)
         usable = network is not None and network.driver == "bridge"
-        with contextlib.suppress(NetworkError, OSError, KeeperGone, RuntimeFailure):
+        with contextlib.suppress(NetworkError, nftables.NftablesError, OSError, KeeperGone, RuntimeFailure):
             if usable and self._ready is not None and self._ready.network == name:
                 return
             await self.drop()
@@ -81,7 +88,7 @@ class Sandboxes:
         if self._ready is None or network not in (None, self._ready.network):
             return
         dropped, self._ready = self._ready, None
-        os.close(dropped.namespace)
+        dropped.close()
         await asyncio.to_thread(bridge.unplug, dropped.id)
 
     def close(self) -> None:
@@ -89,7 +96,7 @@ class Sandboxes:
         if self._timer is not None:
             self._timer.cancel()
         if self._ready is not None:
-            os.close(self._ready.namespace)
+            self._ready.close()
             self._ready = None
 
 
@@ -97,7 +104,9 @@ def _make(network: Network) -> Sandbox:
     sandbox = Sandbox(secrets.token_hex(32), network.name, netns.new())
     try:
         bridge.plug_ahead(network, sandbox.id, sandbox.namespace)
+        if network.has_names:
+            sandbox.sockets = dns.open_sockets(sandbox.namespace)
     except BaseException:
-        os.close(sandbox.namespace)
+        sandbox.close()
         raise
     return sandbox

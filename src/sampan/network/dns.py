@@ -88,6 +88,7 @@ def reverse_address(name: str) -> str:
         return ""
 
 
+Sockets = tuple[socket.socket, socket.socket]
 # Name → addresses (None: not ours to answer), and address → name.
 Lookup = Callable[[str], list[str] | None]
 Reverse = Callable[[str], str | None]
@@ -121,9 +122,11 @@ class NameServer(asyncio.DatagramProtocol):
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def start(self, namespace: int) -> None:
-        """Opens its sockets in the container's namespace and redirects port 53 to them there."""
-        udp, tcp = await asyncio.to_thread(netns.inside, namespace, _open_sockets)
+    async def start(self, namespace: int, sockets: Sockets | None = None) -> None:
+        """Serves on sockets in the container's namespace; without any it opens them by open_sockets()."""
+        if sockets is None:
+            sockets = await asyncio.to_thread(open_sockets, namespace)
+        udp, tcp = sockets
         loop = asyncio.get_running_loop()
         await loop.create_datagram_endpoint(lambda: self, sock=udp)
         self._server = await asyncio.start_server(self._serve_tcp, sock=tcp)
@@ -186,8 +189,16 @@ def _failure(query: bytes) -> bytes | None:
     return None if question is None else answer(query, question, [], _SERVFAIL)
 
 
-def _open_sockets() -> tuple[socket.socket, socket.socket]:
-    """In the container's namespace: both sockets on one port, and port 53 of our address sent to it.
+def open_sockets(namespace: int) -> Sockets:
+    """A UDP and a TCP socket in a container's namespace, to which port 53 of our address there leads.
+
+    Raises OSError, NftablesError.
+    """
+    return netns.inside(namespace, _open_here)
+
+
+def _open_here() -> Sockets:
+    """Both sockets on one port, and port 53 of our address sent to it.
 
     Not on port 53 itself, which the container may want on all addresses.
     """

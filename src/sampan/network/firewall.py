@@ -66,7 +66,9 @@ def _raw(bridges: list[Network]) -> list[str]:
 def _nat(bridges: list[Network], published: list[Published]) -> list[str]:
     lines = ["  chain ports {"]
     # A port of one address before the same port of all.
-    for item in sorted(published, key=lambda item: (not item.host_ip, item.protocol, item.host_port, item.target)):
+    for item in sorted(
+        published, key=lambda item: (not item.host_ip, item.host_ip, item.protocol, item.host_port, item.target)
+    ):
         lines.append(f"    {item.rule()}")
     lines += [
         "  }",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
+import socket
 from collections.abc import Iterable
 from typing import Any
 
@@ -95,7 +96,8 @@ def allocate(row: dict[str, Any], used: Iterable[str], wanted: str = "") -> str:
     Raises NetworkConflict when it is taken or none is left, NetworkError when it is outside.
     """
     subnet = ipaddress.ip_network(row["Subnet"])
-    busy = {int(ipaddress.ip_address(text)) for text in used if text}
+    family = socket.AF_INET if subnet.version == 4 else socket.AF_INET6
+    busy = {int.from_bytes(socket.inet_pton(family, text), "big") for text in used if text}
     busy.add(int(ipaddress.ip_address(row["Gateway"])))
     busy.update(int(ipaddress.ip_address(text)) for text in (row.get("AuxiliaryAddresses") or {}).values())
     first, last = int(subnet.network_address), int(subnet.broadcast_address)

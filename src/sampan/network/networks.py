@@ -7,6 +7,7 @@ import secrets
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any, Protocol
 
 from sampan.network import bridge, ipam
@@ -16,7 +17,7 @@ from sampan.network.model import Endpoint, Network
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 DEFAULT_BRIDGE = "sampan0"
 DRIVERS = ("bridge", "macvlan", "ipvlan")
-_KIND = "network"
+_KIND, _ENDPOINT = "network", "endpoint"
 
 
 class Records(Protocol):
@@ -35,12 +36,25 @@ class Networks:
         self.all: dict[str, Network] = {}
         for record in records.all(_KIND):
             try:
-                network = Network.load(record)
-            except (TypeError, KeyError):
+                network = Network(**record)
+            except TypeError:
                 print(f"sampand: the record of network {record.get('name')} is damaged and skipped", file=sys.stderr)
                 continue
             self.all[network.id] = network
+        self._load_endpoints()
         self._add_predefined()
+
+    def _load_endpoints(self) -> None:
+        for record in self._records.all(_ENDPOINT):
+            network = self.all.get(record.pop("network", ""))
+            try:
+                endpoint = Endpoint(**record)
+            except TypeError:
+                continue  # its container is wired again when it starts
+            if network is None:
+                self._records.delete(_ENDPOINT, endpoint.id)
+            else:
+                network.endpoints[endpoint.container] = endpoint
 
     def _add_predefined(self) -> None:
         names = {network.name for network in self.all.values()}
@@ -148,14 +162,14 @@ class Networks:
         endpoint.mac = settings.get("MacAddress") or ipam.mac_of(endpoint.ipv4)
         endpoint.aliases = list(dict.fromkeys(settings.get("Aliases") or []))
         network.endpoints[container] = endpoint
-        self.save(network)
+        self._records.put(_ENDPOINT, endpoint.id, {**asdict(endpoint), "network": network.id})
         return endpoint
 
     def release(self, network: Network, container: str) -> Endpoint | None:
         """Gives a container's place back."""
         endpoint = network.endpoints.pop(container, None)
         if endpoint is not None:
-            self.save(network)
+            self._records.delete(_ENDPOINT, endpoint.id)
         return endpoint
 
     def of(self, container: str) -> list[tuple[Network, Endpoint]]:

@@ -117,8 +117,11 @@ def _reserve_row(protocol: str, container_port: int, host_ip: str, port_text: st
 
 
 def _bind(protocol: str, address: str, port: int) -> socket.socket:
-    """A bound socket that keeps others from the port. An IPv6 one listens at once, for the proxy: it may
-    then reuse the port's connections that are still in TIME_WAIT, and yet conflicts with any other."""
+    """A bound socket that keeps others from the port, and that a proxy may serve.
+
+    For TCP it listens at once: so it may reuse a port with connections still in TIME_WAIT, and yet
+    conflicts with any other that listens there (socket(7), SO_REUSEADDR).
+    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     number = _SCTP if protocol == "sctp" else 0
     try:
@@ -132,11 +135,10 @@ def _bind(protocol: str, address: str, port: int) -> socket.socket:
     try:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listening = family == socket.AF_INET6 and protocol == "tcp"
-        if listening:
+        if protocol == "tcp":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((address, port))
-        if listening:
+        if protocol == "tcp":
             sock.listen(128)
     except BaseException:
         sock.close()

@@ -1,0 +1,95 @@
+"""Subnets and addresses."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sampan.network import ipam
+from sampan.network.errors import NetworkConflict, NetworkError
+
+ROW = {"Subnet": "10.0.0.0/29", "Gateway": "10.0.0.1"}
+
+
+def test_addresses_are_given_from_the_lowest_and_end() -> None:
+    used: list[str] = []
+    for _ in range(5):
+        used.append(ipam.allocate(ROW, used).partition("/")[0])
+    assert used == [f"10.0.0.{number}" for number in range(2, 7)]
+    with pytest.raises(NetworkConflict, match="no available"):
+        ipam.allocate(ROW, used)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "error"),
+    [
+        ("10.0.0.1", NetworkConflict),
+        ("10.0.0.0", NetworkConflict),
+        ("10.0.0.7", NetworkConflict),
+        ("10.1.0.1", NetworkError),
+        ("fd00::1", NetworkError),
+        ("x", NetworkError),
+    ],
+)
+def test_impossible_addresses(wanted: str, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        ipam.allocate(ROW, [], wanted)
+
+
+def test_range_auxiliary_and_small_subnets() -> None:
+    row = {**ROW, "IPRange": "10.0.0.4/30", "AuxiliaryAddresses": {"router": "10.0.0.4"}}
+    assert ipam.allocate(row, []) == "10.0.0.5/29"
+    assert ipam.allocate({"Subnet": "10.0.0.0/31", "Gateway": "10.0.0.0"}, []) == "10.0.0.1/31"
+    assert ipam.allocate({"Subnet": "fd00::/64", "Gateway": "fd00::1"}, ["fd00::2"]) == "fd00::3/64"
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"Subnet": "10.0.0.1/24"}],
+        [{"Subnet": "nonsense"}],
+        [{"Subnet": "10.0.0.0/24", "Gateway": "10.0.1.1"}],
+        [{"Subnet": "10.0.0.0/24", "IPRange": "10.0.1.0/25"}],
+        [{"Gateway": "10.0.0.1"}],
+        [{"Subnet": "10.0.0.0/24"}, {"Subnet": "10.0.0.128/25"}],
+        [{"Subnet": "172.17.4.0/24"}],
+    ],
+)
+def test_impossible_plans(rows: list[dict[str, Any]]) -> None:
+    with pytest.raises(NetworkError):
+        ipam.plan(rows, [ipaddress.ip_network("172.17.0.0/16")], ipv6=False)
+
+
+def test_defaults_avoid_what_the_host_uses() -> None:
+    taken = [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("172.16.0.0/12")]
+    (row,) = ipam.plan([], taken, ipv6=False)
+    assert row == {"Subnet": "192.168.0.0/20", "Gateway": "192.168.0.1"}
+    four, six = ipam.plan([{"Subnet": "10.0.0.0/8"}], taken, ipv6=True)
+    assert four["Gateway"] == "10.0.0.1"
+    assert ipaddress.ip_network(six["Subnet"]).is_private
+    everything = [*taken, ipaddress.ip_network("192.168.0.0/16")]
+    with pytest.raises(NetworkConflict, match="--subnet"):
+        ipam.plan([], everything, ipv6=False)
+
+
+@given(st.integers(24, 30), st.sets(st.integers(0, 255), max_size=40))
+def test_what_is_allocated_is_free_and_inside(prefix: int, taken: set[int]) -> None:
+    subnet = ipaddress.ip_network(f"10.9.8.0/{prefix}")
+    used = [str(subnet[number]) for number in taken if number < subnet.num_addresses]
+    row = {"Subnet": str(subnet), "Gateway": str(subnet[1])}
+    try:
+        address = ipaddress.ip_interface(ipam.allocate(row, used))
+    except NetworkConflict:
+        assert {str(host) for host in subnet.hosts()} <= {*used, str(subnet[1])}
+        return
+    assert address.ip in subnet.hosts()
+    assert str(address.ip) not in {*used, str(subnet[1])}
+
+
+def test_mac() -> None:
+    assert ipam.mac_of("172.17.0.2/16") == "02:42:ac:11:00:02"
+    assert ipam.mac_of("").startswith("02:42:")
