@@ -40,6 +40,7 @@ class Daemon:
             **os.environ,
             "PATH": path,
             "SAMPAN_HOST": f"unix://{self.socket}",
+            "SAMPAN_AUTOSTART": "0",
             "DOCKER_HOST": f"unix://{self.socket}",
         }
 

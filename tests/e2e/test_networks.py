@@ -462,6 +462,103 @@ def test_port_forms(site: Site) -> None:
     assert d.ok("run", "--rm", "-p", "7000:80", "busybox", "echo", "free") == "free\n"
 
 
+def test_p059_a_thousand_ports(site: Site) -> None:
+    d = site.daemon
+    began = time.monotonic()
+    pid = site.container("many", "-p", "20000-20999:20000-20999/udp")
+    assert time.monotonic() - began < 5
+    with site.server(pid, 20777):
+        assert site.reach(site.outside, "udp", HOST, 20777) == OUTSIDE
+    nft = ["nsenter", "-t", str(site.host), "-n", "nft", "list", "chain", "inet", "sampan", "ports"]
+    assert subprocess.run(nft, capture_output=True, text=True, check=True).stdout.count("dnat") == 1
+    d.ok("rm", "-f", "many")
+    eventually(lambda: "dnat" not in subprocess.run(nft, capture_output=True, text=True, check=True).stdout)
+
+
+def test_p060_loopback_ports_stay_on_the_host(site: Site) -> None:
+    """A neighbour on the wire that routes 127/8 or the bridge's subnet through us gets nothing."""
+    pid = site.container("web", "-p", "127.0.0.1:8080:80")
+    nft = ["nsenter", "-t", str(site.host), "-n", "nft"]
+    site.ip(site.outside, f"route add {site.address('web')}/32 via {HOST}")
+    subprocess.run(
+        ["nsenter", "-t", str(site.outside), "-n", "sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1"], check=True
+    )
+    site.ip(site.outside, "route del local 127.0.0.0/8 dev lo table local")
+    site.ip(site.outside, f"route add 127.0.0.0/8 via {HOST}")
+    try:
+        with site.server(pid, 80):
+            for _ in range(2):
+                assert site.reach(site.host, "tcp", "127.0.0.1", 8080) != "no"
+                assert site.reach(site.outside, "tcp", "127.0.0.1", 8080) == "no"
+                assert site.reach(site.outside, "tcp", site.address("web"), 80) == "no"
+                subprocess.run([*nft, "flush", "ruleset"], check=True)
+                eventually(
+                    lambda: (
+                        "dport 8080"
+                        in subprocess.run([*nft, "list", "ruleset"], capture_output=True, text=True, check=True).stdout
+                    )
+                )
+    finally:
+        site.ip(site.outside, f"route del 127.0.0.0/8 via {HOST}")
+        site.ip(site.outside, "route add local 127.0.0.0/8 dev lo table local")
+        site.ip(site.outside, f"route del {site.address('web')}/32 via {HOST}")
+
+
+def test_p061_resolver_options(site: Site) -> None:
+    d = site.daemon
+    d.ok("network", "create", "names")
+    text = d.ok("run", "--rm", "--network", "names", "busybox", "cat", "/etc/resolv.conf")
+    assert text.count("ndots:") == 1
+    text = d.ok(
+        "run",
+        "--rm",
+        "--network",
+        "names",
+        "--dns-option",
+        "ndots:5",
+        "--dns-search",
+        "corp.example",
+        "busybox",
+        "cat",
+        "/etc/resolv.conf",
+    )
+    assert text == "nameserver 127.0.0.11\nsearch corp.example\noptions ndots:5\n"
+    text = d.ok("run", "--rm", "--dns", "9.9.9.9", "--dns-search", ".", "busybox", "cat", "/etc/resolv.conf")
+    assert text.splitlines()[0] == "nameserver 9.9.9.9"
+    assert "search" not in text
+
+
+def test_p065_a_static_address_stays_reserved(site: Site) -> None:
+    d = site.daemon
+    d.ok("network", "create", "--subnet", "10.60.0.0/29", "kept")
+    site.container("owner", "--network", "kept", "--ip", "10.60.0.2")
+    d.ok("stop", "-t", "0", "owner")
+    site.container("other", "--network", "kept")
+    assert site.address("other", "kept") == "10.60.0.3"
+    done = d.sampan("run", "--rm", "--network", "kept", "--ip", "10.60.0.2", "busybox", "true")
+    assert b"already in use" in done.stderr
+    d.kill()
+    d.start()
+    d.ok("start", "owner")
+    assert site.address("owner", "kept") == "10.60.0.2"
+    mac = site.address("owner", "kept", "MacAddress")
+    d.ok("restart", "-t", "0", "owner")
+    assert site.address("owner", "kept", "MacAddress") == mac
+
+
+def test_p071_hosts_file(site: Site) -> None:
+    d = site.daemon
+    d.ok("network", "create", "one")
+    d.ok("network", "create", "two")
+    site.container("box", "--network", "one", "--network", "two", "--hostname", "me", "--domainname", "dom.ain",
+                   "--add-host", "gate:host-gateway", "--add-host", "six:[fd00::1]")  # fmt: skip
+    lines = d.ok("exec", "box", "cat", "/etc/hosts").splitlines()
+    own = [line for line in lines if line.endswith("\tme.dom.ain me")]
+    assert [line.split("\t")[0] for line in own] == [site.address("box", "one"), site.address("box", "two")]
+    assert "172.17.0.1\tgate" in lines
+    assert "fd00::1\tsix" in lines
+
+
 def test_a_flushed_firewall_is_restored_and_others_are_left_alone(site: Site) -> None:
     d = site.daemon
     nft = ["nsenter", "-t", str(site.host), "-n", "nft"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from sampan.network.firewall import Published, ruleset
+from sampan.network.firewall import Published, merge, ruleset
 from sampan.network.model import Network
 
 
@@ -41,6 +41,17 @@ def test_a_port_of_one_address_comes_before_that_of_all() -> None:
     rules = [line for line in lines if "dnat" in line]
     assert "127.0.0.1" in rules[0]
     assert "meta nfproto ipv4" in rules[1]
+
+
+def test_ranges_become_one_rule() -> None:
+    many = [Published("udp", "", port, "10.0.0.2", port) for port in range(20000, 21000)]
+    odd = [Published("udp", "", 30000, "10.0.0.2", 1), Published("udp", "", 30001, "10.0.0.2", 30001)]
+    rules = [item.rule() for item in merge([*odd, *reversed(many)])]
+    assert rules == [
+        "meta nfproto ipv4 udp dport 20000-20999 dnat ip to 10.0.0.2",
+        "meta nfproto ipv4 udp dport 30000 dnat ip to 10.0.0.2:1",
+        "meta nfproto ipv4 udp dport 30001 dnat ip to 10.0.0.2:30001",
+    ]
 
 
 def test_internal_networks_get_no_masquerade() -> None:

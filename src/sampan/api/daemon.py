@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import grp
 import os
+import resource
 import signal
 import socket
 import sys
@@ -84,4 +85,7 @@ def main() -> None:
         parser.error("sampand needs root")
     if _already_running(options.host.removeprefix("unix://")):
         sys.exit(f"sampand: another daemon already listens on {options.host}")
+    # A socket for each published port, descriptors of each container: the soft limit of a login is too low.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     asyncio.run(serve(options))

@@ -20,13 +20,16 @@ def socket_path(host: str | None = None) -> str:
 
 
 def engine(path: str | None = None) -> Http:
-    """A connection to the engine; starts `sampand` when none listens and we are root."""
+    """A connection to the engine; starts `sampand` when none listens and we are root.
+
+    With SAMPAN_AUTOSTART=0 it does not. Raises NoEngine.
+    """
     path = path or socket_path()
     http = Http(path)
     try:
         http.open()
     except NoEngine:
-        if os.geteuid() != 0:
+        if os.geteuid() != 0 or os.environ.get("SAMPAN_AUTOSTART") == "0":
             raise
         _start_daemon(path)
         http.open()

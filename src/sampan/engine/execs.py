@@ -86,6 +86,7 @@ def _process(session: Exec) -> dict[str, Any]:
         "capabilities": {"bounding": sets, "effective": sets, "permitted": sets, "nonRootAmbient": explicit},
         "noNewPrivileges": spec.security_options(container.host_config).get("no-new-privileges") == "true",
     }
+    process["rlimits"] = spec.rlimits(container.host_config)
     rows, columns = config.get("ConsoleSize") or (0, 0)
     if rows and columns:
         process["consoleSize"] = {"height": rows, "width": columns}

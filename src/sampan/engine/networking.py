@@ -119,8 +119,19 @@ class Networking:
         for index, (name, settings) in enumerate(container.networks.items()):
             network = self.networks.find(name)
             self.networks.release(network, container.id)
-            self.networks.allocate(network, container.id, container.name, f"eth{index}", settings, identifier)
+            self.networks.allocate(network, container.id, container.name, f"eth{index}", settings, identifier,
+                                   self._reserved(network, container))  # fmt: skip
         return self.networks.of(container.id)
+
+    def _reserved(self, network: Network, container: Container) -> list[str]:
+        """The addresses that other containers were given for good, also while they are stopped (P065)."""
+        found: list[str] = []
+        for other in self._engine.containers.values():
+            settings = other.networks.get(network.name)
+            if settings and other is not container:
+                wanted = settings.get("IPAMConfig") or {}
+                found += [wanted[key] for key in ("IPv4Address", "IPv6Address") if wanted.get(key)]
+        return found
 
     def _wire(self, places: list[tuple[Network, Endpoint]]) -> int:
         namespace = netns.new()
@@ -243,7 +254,7 @@ class Networking:
         )
         try:
             await server.start(namespace, sockets)
-        except (OSError, nftables.NftablesError) as error:
+        except OSError as error:
             raise NetworkError(f"name server: {error}") from error
         self._servers[container.id] = server
 
@@ -320,7 +331,7 @@ class Networking:
         search = [item for item in host.get("DnsSearch") or [] if item != "."]
         if not host.get("DnsSearch"):
             search = next((line.split()[1:] for line in text.splitlines() if line.startswith("search ")), [])
-        options = list(host.get("DnsOptions") or [])
+        options = list(host.get("DnsOptions") or []) or _host_options(text, servers == [dns.ADDRESS])
         if servers == [dns.ADDRESS] and not any(option.startswith("ndots:") for option in options):
             options.append("ndots:0")
         lines = [f"nameserver {server}" for server in servers]
@@ -349,7 +360,8 @@ class Networking:
     async def _plug(self, container: Container, network: Network, settings: dict[str, Any]) -> None:
         used = {endpoint.interface for _, endpoint in self.networks.of(container.id)}
         interface = next(f"eth{number}" for number in range(1000) if f"eth{number}" not in used)
-        endpoint = self.networks.allocate(network, container.id, container.name, interface, settings)
+        endpoint = self.networks.allocate(network, container.id, container.name, interface, settings,
+                                          reserved=self._reserved(network, container))  # fmt: skip
         namespace = netns.open_of(container.state["Pid"])
         try:
             first = len(used) == 0
@@ -488,6 +500,12 @@ def check_ports(config: dict[str, Any], host: dict[str, Any]) -> None:
 
 def _host_servers() -> list[str]:
     return dns.host_servers(_read("/etc/resolv.conf"))
+
+
+def _host_options(text: str, ours: bool) -> list[str]:
+    """The options of the host's resolv.conf; with our own name server not its ndots (P061)."""
+    found = [word for line in text.splitlines() if line.startswith("options ") for word in line.split()[1:]]
+    return [word for word in found if not (ours and word.startswith("ndots:"))]
 
 
 def _reachable(servers: list[str]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from sampan.engine.container import Container
 from sampan.keeper.client import KeeperGone
-from sampan.linux import netns, nftables
+from sampan.linux import netns
 from sampan.network import bridge, dns
 from sampan.network.errors import NetworkError
 from sampan.network.model import Network
@@ -72,7 +72,7 @@ class Sandboxes:
     async def _prepare(self, name: str) -> None:
         network = next((n for n in self._engine.networking.networks.all.values() if n.name == name), None)
         usable = network is not None and network.driver == "bridge"
-        with contextlib.suppress(NetworkError, nftables.NftablesError, OSError, KeeperGone, RuntimeFailure):
+        with contextlib.suppress(NetworkError, OSError, KeeperGone, RuntimeFailure):
             if usable and self._ready is not None and self._ready.network == name:
                 return
             await self.drop()

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import resource
 from typing import Any
 
 from sampan.engine.container import Container
@@ -106,10 +107,7 @@ def build(container: Container, mounts: list[dict[str, Any]], joins: dict[str, s
         "user": {"username": config.get("User") or "", "additionalGroups": host.get("GroupAdd") or []},
         "capabilities": {"bounding": sets, "effective": sets, "permitted": sets, "nonRootAmbient": explicit},
         "noNewPrivileges": options.get("no-new-privileges") == "true",
-        "rlimits": [
-            {"type": f"RLIMIT_{item['Name'].upper()}", "soft": item["Soft"], "hard": item["Hard"]}
-            for item in host.get("Ulimits") or []
-        ],
+        "rlimits": rlimits(host),
     }
     if host.get("OomScoreAdj"):
         process["oomScoreAdj"] = host["OomScoreAdj"]
@@ -140,6 +138,21 @@ def build(container: Container, mounts: list[dict[str, Any]], joins: dict[str, s
         spec["hostname"] = config.get("Hostname") or ""
         spec["domainname"] = config.get("Domainname") or ""
     return {"spec": spec, "cgroup": container.cgroup, "seccomp": seccomp_program(options, privileged, sets)}
+
+
+def rlimits(host: dict[str, Any]) -> list[dict[str, Any]]:
+    """The limits asked for and, unless it is among them, 1024 open files that can be raised to our own limit.
+
+    Programs that walk over all possible descriptors take for ever with a large soft limit (F23).
+    """
+    wanted = [
+        {"type": f"RLIMIT_{item['Name'].upper()}", "soft": item["Soft"], "hard": item["Hard"]}
+        for item in host.get("Ulimits") or []
+    ]
+    if not any(limit["type"] == "RLIMIT_NOFILE" for limit in wanted):
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        wanted.append({"type": "RLIMIT_NOFILE", "soft": min(1024, hard) if hard >= 0 else 1024, "hard": hard})
+    return wanted
 
 
 def ordinary() -> dict[str, Any]:

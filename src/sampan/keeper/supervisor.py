@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from sampan import quickjson
 from sampan.keeper import logs, spares, wire
-from sampan.linux import pidfd, tty
+from sampan.linux import pidfd, polling, tty
 from sampan.record import field, record
 from sampan.runtime import channel, spawn
 from sampan.runtime.errors import RuntimeFailure
@@ -323,7 +323,7 @@ class Supervisor:
         self._unwatch(task.pidfd)
         for fd, stream in list(task.outputs.items()):
             for _ in range(1 << 16):
-                if fd not in self._handlers or not _ready(fd):
+                if fd not in self._handlers or not polling.readable(fd):
                     break
                 self._output(task, fd, stream)
         status = _wait(task)
@@ -373,10 +373,6 @@ class _Pipes:
         self.close_theirs()
         for fd in (self.stdin, self.stdout, self.stderr):
             _close(fd)
-
-
-def _ready(fd: int) -> bool:
-    return bool(select.select([fd], [], [], 0)[0])
 
 
 def _discard(fd: int) -> None:

@@ -94,19 +94,20 @@ class Netlink:
         self._sequence += 1
         header = _HEADER.pack(_HEADER.size + len(payload), kind, flags | NLM_F_REQUEST | NLM_F_ACK, self._sequence, 0)
         self._socket.send(header + payload)
-        return self._answers(bool(flags & NLM_F_DUMP == NLM_F_DUMP), what)
+        return self._answers(bool(flags & NLM_F_DUMP == NLM_F_DUMP), what, self._sequence)
 
     def send_batch(self, messages: list[tuple[int, int, bytes]], what: str) -> None:
-        """Sends (type, flags, payload) messages as one; the last of them must ask for the answer."""
-        data = b""
+        """Sends (type, flags, payload) messages as one; exactly one of them must ask for the answer."""
+        data, asking = b"", 0
         for kind, flags, payload in messages:
             self._sequence += 1
+            asking = self._sequence if flags & NLM_F_ACK else asking
             data += _HEADER.pack(_HEADER.size + len(payload), kind, flags | NLM_F_REQUEST, self._sequence, 0)
             data += payload + bytes(-len(payload) % 4)
         self._socket.send(data)
-        self._answers(False, what)
+        self._answers(False, what, asking)
 
-    def _answers(self, dump: bool, what: str) -> list[tuple[int, bytes]]:
+    def _answers(self, dump: bool, what: str, awaited: int) -> list[tuple[int, bytes]]:
         found: list[tuple[int, bytes]] = []
         while True:
             for kind, flags, sequence, payload in _messages(self._socket.recv(1 << 17)):
@@ -118,7 +119,7 @@ class Netlink:
                     (code,) = struct.unpack_from("=i", payload)
                     if code:
                         raise OSError(-code, f"{what}: {_explanation(flags, payload) or os.strerror(-code)}")
-                    if not dump and sequence == self._sequence:
+                    if not dump and sequence == awaited:
                         return found
                 else:
                     found.append((kind, payload))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-import os
+import sys
 
 from sampan.linux import netns
 from sampan.linux import rtnetlink as rt
@@ -36,13 +36,16 @@ def ensure(network: Network) -> None:
             raise NetworkConflict(f"network {network.name}: interface {network.bridge} exists and is no bridge")
         netns.write_sysctl(f"ipv6/conf/{network.bridge}/accept_ra", "0")  # S043
         for row in network.ipam:
+            if ":" in row["Subnet"] and not has_ipv6():
+                print(f"sampand: network {network.name}: IPv6 is switched off on this host", file=sys.stderr)
+                continue
             prefix = ipaddress.ip_network(row["Subnet"]).prefixlen
             rt.add_address(netlink, found.index, ipaddress.ip_interface(f"{row['Gateway']}/{prefix}"))
         if not found.up:
             rt.set_link(netlink, found.index, up=True)
     netns.write_sysctl("ipv4/ip_forward", "1")
     netns.write_sysctl(f"ipv4/conf/{network.bridge}/route_localnet", "1")
-    if network.row(6):
+    if network.row(6) and has_ipv6():
         netns.write_sysctl("ipv6/conf/all/forwarding", "1")
 
 
@@ -68,8 +71,12 @@ def taken_subnets() -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
 
 
 def has_ipv6() -> bool:
-    """Whether the host has IPv6 at all."""
-    return os.path.exists("/proc/sys/net/ipv6")
+    """Whether the host has IPv6 and has it switched on."""
+    try:
+        with open("/proc/sys/net/ipv6/conf/all/disable_ipv6", encoding="ascii") as file:
+            return file.read().strip() == "0"
+    except FileNotFoundError:
+        return False
 
 
 def _dummy(network: Network) -> str:
@@ -169,13 +176,15 @@ def _configure(network: Network, endpoint: Endpoint, default_route: bool, mac: s
         found = rt.link(netlink, name)
         if found is None:
             raise OSError(19, f"interface {name} is gone")
+        ipv6 = has_ipv6()
         for text in (endpoint.ipv4, endpoint.ipv6):
-            if text:
+            if text and (ipv6 or ":" not in text):
                 rt.add_address(netlink, found.index, ipaddress.ip_interface(text))
         rt.set_link(netlink, found.index, up=True, address=mac)
         if default_route and not network.internal:
             for row in network.ipam:
-                rt.add_route(netlink, found.index, _gateway(network, row))
+                if ipv6 or ":" not in row["Subnet"]:
+                    rt.add_route(netlink, found.index, _gateway(network, row))
 
 
 def _gateway(network: Network, row: dict[str, str]) -> rt.IP | None:

@@ -192,7 +192,7 @@ def _failure(query: bytes) -> bytes | None:
 def open_sockets(namespace: int) -> Sockets:
     """A UDP and a TCP socket in a container's namespace, to which port 53 of our address there leads.
 
-    Raises OSError, NftablesError.
+    Raises OSError.
     """
     return netns.inside(namespace, _open_here)
 
@@ -216,13 +216,7 @@ def _open_here() -> Sockets:
     else:
         raise OSError(98, "no free port for the name server")
     tcp.listen(16)
-    rules = "".join(
-        f"    ip daddr {ADDRESS} {protocol} dport 53 dnat to {ADDRESS}:{port}\n" for protocol in ("udp", "tcp")
-    )
-    nftables.run(
-        "add table ip sampan_dns\ndelete table ip sampan_dns\ntable ip sampan_dns {\n  chain output {\n"
-        f"    type nat hook output priority -100;\n{rules}  }}\n}}"
-    )
+    nftables.redirect_output("sampan_dns", ADDRESS, 53, port)
     for sock in (udp, tcp):
         sock.setblocking(False)
     return udp, tcp

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sampan.linux import nftables
 from sampan.network.model import Network
@@ -18,13 +18,14 @@ TABLE = "inet sampan"
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A container's port on an address of the host ("" for all) by DNAT."""
+    """A container's port on an address of the host ("" for all) by DNAT; with `last` a range, same ports inside."""
 
     protocol: str
     host_ip: str
     host_port: int
     target: str
     target_port: int
+    last: int = 0
 
     def rule(self) -> str:
         """The rule that redirects to the container."""
@@ -35,8 +36,30 @@ class Published:
             where = "ip6 daddr != ::1"  # has no route_localnet: a proxy serves it
         else:
             where = "meta nfproto ipv4"
+        if self.last > self.host_port:
+            return f"{where} {self.protocol} dport {self.host_port}-{self.last} dnat {family} to {self.target}"
         target = f"[{self.target}]" if family == "ip6" else self.target
         return f"{where} {self.protocol} dport {self.host_port} dnat {family} to {target}:{self.target_port}"
+
+    def follows(self, before: Published) -> bool:
+        """Whether it is the port after `before`, both with the same number inside."""
+        plain = self.host_port == self.target_port and before.host_port == before.target_port
+        alike = (before.host_ip, before.protocol, before.target) == (self.host_ip, self.protocol, self.target)
+        return plain and alike and max(before.last, before.host_port) + 1 == self.host_port
+
+
+def merge(published: Iterable[Published]) -> list[Published]:
+    """The same redirections in order, those of one address before those of all, neighbours as one range (P059)."""
+    merged: list[Published] = []
+    order = sorted(
+        published, key=lambda i: (not i.host_ip, i.host_ip, i.protocol, i.target, i.host_port, i.target_port)
+    )
+    for item in order:
+        if merged and item.follows(merged[-1]):
+            merged[-1] = replace(merged[-1], last=item.host_port)
+        else:
+            merged.append(item)
+    return merged
 
 
 def ruleset(networks: Iterable[Network], published: Iterable[Published]) -> str:
@@ -66,9 +89,7 @@ def _raw(bridges: list[Network]) -> list[str]:
 def _nat(bridges: list[Network], published: list[Published]) -> list[str]:
     lines = ["  chain ports {"]
     # A port of one address before the same port of all.
-    for item in sorted(
-        published, key=lambda item: (not item.host_ip, item.host_ip, item.protocol, item.host_port, item.target)
-    ):
+    for item in merge(published):
         lines.append(f"    {item.rule()}")
     lines += [
         "  }",
@@ -132,6 +153,7 @@ class Firewall:
     """Our table in the kernel, as it should be."""
 
     def __init__(self) -> None:
+        self._nftables = nftables.Nftables()
         self._listing = ""
         self._text = ""
 
@@ -140,7 +162,7 @@ class Firewall:
         text = ruleset(networks, published)
         if text == self._text:
             return
-        nftables.run(text)
+        self._nftables.run(text)
         self._text, self._listing = text, self._list()
 
     @property
@@ -148,10 +170,9 @@ class Firewall:
         """Whether there is a table."""
         return bool(self._text)
 
-    @staticmethod
-    def _list() -> str:
+    def _list(self) -> str:
         try:
-            return nftables.run(f"list table {TABLE}")
+            return self._nftables.run(f"list table {TABLE}")
         except nftables.NftablesError:
             return ""
 
@@ -163,11 +184,6 @@ class Firewall:
         """Puts the table back if somebody has changed or flushed it. Whether it was needed."""
         if not self._text or self.intact():
             return False
-        nftables.run(self._text)
+        self._nftables.run(self._text)
         self._listing = self._list()
         return True
-
-    def remove(self) -> None:
-        """Takes the table away."""
-        nftables.run(f"add table {TABLE}\ndelete table {TABLE}")
-        self._text = self._listing = ""

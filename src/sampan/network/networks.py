@@ -142,15 +142,19 @@ class Networks:
         interface: str,
         settings: dict[str, Any],
         identifier: str = "",
+        reserved: Iterable[str] = (),
     ) -> Endpoint:
-        """A place on the network for a container, with the addresses it asks for. Raises NetworkConflict, NetworkError."""
+        """A place on the network for a container, with the addresses it asks for and none of those `reserved`
+        for others. Raises NetworkConflict, NetworkError.
+        """
         if container in network.endpoints:
             raise NetworkForbidden(f"endpoint with name {name} already exists in network {network.name}")
         wanted = settings.get("IPAMConfig") or {}
         if network.name == "bridge" and (wanted.get("IPv4Address") or wanted.get("IPv6Address")):
             raise NetworkError("user specified IP address is supported on user defined networks only")
-        used = [endpoint.address(4) for endpoint in network.endpoints.values()]
-        used6 = [endpoint.address(6) for endpoint in network.endpoints.values()]
+        kept = list(reserved)
+        used = [e.address(4) for e in network.endpoints.values()] + [text for text in kept if ":" not in text]
+        used6 = [e.address(6) for e in network.endpoints.values()] + [text for text in kept if ":" in text]
         endpoint = Endpoint(identifier or secrets.token_hex(32), container, name, interface, "")
         row, row6 = network.row(4), network.row(6)
         if row is not None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 
 from sampan import quickjson
+from sampan.linux import polling
 from sampan.runtime.errors import RuntimeFailure
 
 TYPE_CHECKING = False
@@ -78,8 +78,7 @@ def _await(pid: int, errors: int, timeout: int | None, name: str) -> tuple[int, 
     """The hook's wait status and the start of its stderr."""
     pidfd = os.pidfd_open(pid)
     try:
-        ready, _, _ = select.select([pidfd], [], [], timeout)
-        if not ready:
+        if not polling.readable(pidfd, timeout):
             os.killpg(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             raise RuntimeFailure(f"{name}: did not end within its timeout of {timeout} s")

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import itertools
 import os
-import select
 import socket
 
 from sampan.linux import namespaces as ns
-from sampan.linux import prctl
+from sampan.linux import polling, prctl
 from sampan.linux.cgroup import Cgroup, hierarchies
 from sampan.runtime import channel, child, skeletons, sources, spawn
 from sampan.runtime.channel import Stdio
@@ -78,7 +77,7 @@ class Spare:
 
     def poll(self) -> bool:
         """Notes that the process is ready. False when it has ended."""
-        if not self.ready and select.select([self.child.channel], [], [], 0)[0]:
+        if not self.ready and polling.readable(self.child.channel.fileno()):
             report = channel.receive(self.child.channel)
             self._has_skeleton = report.text == "skeleton"
             self.child.held += report.fds
