@@ -33,6 +33,7 @@ bench: setup
 	$(BIN)/python bench/start.py
 	$(BIN)/python bench/logs.py
 	$(BIN)/python bench/memory.py
+	$(BIN)/python bench/network.py
 
 clean:
 	rm -rf $(VENV) dist build
