@@ -65,6 +65,7 @@ class Container:
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     removed: bool = False
     to_clear: Cgroup | None = None  # its cgroup, between its end and the removal of that
+    written: dict[str, str] = field(default_factory=dict)  # what its hosts and resolv.conf hold
     followers: int = 0  # readers of its log; the files stay until they are done
 
     SAVED: ClassVar[tuple[str, ...]] = ("id", "name", "created", "image", "image_name", "config", "host_config", "state", "mounts", "networks", "ports",

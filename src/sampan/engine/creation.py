@@ -215,14 +215,10 @@ def _check(config: dict[str, Any], host: dict[str, Any]) -> None:
 
 def _write_etc(engine: Engine, container: Container, directory: str) -> None:
     """/etc/hostname, /etc/hosts and /etc/resolv.conf, bound into the container."""
-    texts = {
-        "hostname": f"{container.config.get('Hostname', '')}\n",
-        "hosts": engine.networking.hosts(container),
-        "resolv.conf": engine.networking.resolv_conf(container),
-    }
-    for name, text in texts.items():
-        with open(f"{directory}/{name}", "w", encoding="utf-8") as file:
-            file.write(text)
+    with open(f"{directory}/hostname", "w", encoding="utf-8") as file:
+        file.write(f"{container.config.get('Hostname', '')}\n")
+    engine.networking.write_files(container)
+    for name in ("hostname", "hosts", "resolv.conf"):
         os.chmod(f"{directory}/{name}", 0o644)
 
 

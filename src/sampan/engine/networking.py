@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import os
 import sys
@@ -286,13 +287,14 @@ class Networking:
         """/etc/hosts and /etc/resolv.conf, in place: they may be bound into a running container."""
         directory = self._engine.directory(container)
         for name, text in (("hosts", self.hosts(container)), ("resolv.conf", self.resolv_conf(container))):
+            if container.written.get(name) == text:
+                continue
             with open(
-                f"{directory}/{name}", "r+" if os.path.exists(f"{directory}/{name}") else "w+", encoding="utf-8"
+                f"{directory}/{name}", "r+" if os.path.exists(f"{directory}/{name}") else "w", encoding="utf-8"
             ) as file:
-                if file.read() != text:
-                    file.seek(0)
-                    file.truncate()
-                    file.write(text)
+                file.truncate()
+                file.write(text)
+            container.written[name] = text
 
     def hosts(self, container: Container) -> str:
         """The container's /etc/hosts."""
@@ -320,7 +322,7 @@ class Networking:
     def resolv_conf(self, container: Container) -> str:
         """The container's /etc/resolv.conf."""
         host = container.host_config
-        text = _read("/etc/resolv.conf")
+        text = _host_resolv_conf()
         if host.get("NetworkMode") == "host" and not (
             host.get("Dns") or host.get("DnsSearch") or host.get("DnsOptions")
         ):
@@ -499,7 +501,21 @@ def check_ports(config: dict[str, Any], host: dict[str, Any]) -> None:
 
 
 def _host_servers() -> list[str]:
-    return dns.host_servers(_read("/etc/resolv.conf"))
+    return dns.host_servers(_host_resolv_conf())
+
+
+def _host_resolv_conf() -> str:
+    """The host's resolv.conf, read again when it has changed."""
+    try:
+        info = os.stat("/etc/resolv.conf")
+    except OSError:
+        return ""
+    return _resolv_conf_of(info.st_ino, info.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1)
+def _resolv_conf_of(inode: int, changed: int) -> str:
+    return _read("/etc/resolv.conf")
 
 
 def _host_options(text: str, ours: bool) -> list[str]:
