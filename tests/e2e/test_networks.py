@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+import sampan
 from sampan.client.http import APIError
 from tests.conftest import Daemon, end_daemon, eventually
 
@@ -731,6 +733,26 @@ def test_docker_py(site: Site) -> None:
     network.remove()
     with pytest.raises(library.errors.NotFound):
         client.networks.get("pynet")
+
+
+def test_the_sdk(site: Site) -> None:
+    client = sampan.Client(f"unix://{site.daemon.socket}")
+    network = client.networks.create("sdknet", subnet="10.79.0.0/24", labels={"k": "v"})
+    assert network["IPAM"]["Config"][0]["Gateway"] == "10.79.0.1"
+    container = client.containers.start("busybox", "sleep 100", network="sdknet", ports={80: ("127.0.0.1", 8099)})
+    client.networks.connect("bridge", container.id)
+    assert set(container.reload().attrs["NetworkSettings"]["Networks"]) == {"sdknet", "bridge"}
+    assert container.attrs["NetworkSettings"]["Ports"]["80/tcp"] == [{"HostIp": "127.0.0.1", "HostPort": "8099"}]
+    client.networks.disconnect("bridge", container.id)
+    assert list(client.networks.get("sdknet")["Containers"]) == [container.id]
+
+    async def scenario() -> None:
+        async with sampan.AsyncClient(f"unix://{site.daemon.socket}") as other:
+            assert "sdknet" in [row["Name"] for row in await other.networks.list({"label": "k=v"})]
+            await (await other.containers.get(container.id)).remove(force=True)
+            assert (await other.networks.prune())["NetworksDeleted"] == ["sdknet"]
+
+    asyncio.run(scenario())
 
 
 def test_events_and_errors(site: Site) -> None:

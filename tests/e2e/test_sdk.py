@@ -143,7 +143,7 @@ def test_without_an_engine() -> None:
         sampan.Client("tcp://127.0.0.1:1")
 
 
-@pytest.mark.parametrize("name", ["Client", "Containers", "Container", "Images", "Image", "Volumes"])
+@pytest.mark.parametrize("name", ["Client", "Containers", "Container", "Images", "Image", "Volumes", "Networks"])
 def test_both_clients_have_the_same_methods(name: str) -> None:
     def surface(kind: type) -> dict[str, list[str]]:
         return {key: list(inspect.signature(value).parameters) for key, value in vars(kind).items()

@@ -99,9 +99,10 @@ def system(args: list[str]) -> int:
     http = engine()
     if args[0] == "prune":
         v, _ = parse([Flag("all", "a"), Flag("force", "f"), Flag("volumes"), Flag("filter", "", LIST)], args[1:])
-        if not confirmed("all stopped containers and unused images", v["force"]):
+        if not confirmed("all stopped containers, unused networks and unused images", v["force"]):
             return 0
         freed = http.call("POST", "/containers/prune")["SpaceReclaimed"]
+        http.call("POST", "/networks/prune")
         dangling = json.dumps({"dangling": ["false" if v["all"] else "true"]})
         freed += http.call("POST", "/images/prune" + query(filters=dangling))["SpaceReclaimed"]
         if v["volumes"]:

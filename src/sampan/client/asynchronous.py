@@ -29,6 +29,7 @@ class AsyncClient:
         self.containers = AsyncContainers(self)
         self.images = AsyncImages(self)
         self.volumes = AsyncVolumes(self)
+        self.networks = AsyncNetworks(self)
 
     async def __aenter__(self) -> AsyncClient:
         if not self._given:
@@ -437,3 +438,43 @@ class AsyncVolumes:
     async def prune(self, filter: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Deletes anonymous ones that no container uses."""
         return dict(await self._client.call("POST", "/volumes/prune" + query(filters=filters(filter))))
+
+
+class AsyncNetworks:
+    """The networks of an engine, as the API's objects."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def create(
+        self, name: str, driver: str = "bridge", *, subnet: str | None = None, gateway: str | None = None,
+        internal: bool = False, ipv6: bool = False, labels: Mapping[str, str] | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Makes one; containers reach it by `network=name`."""
+        body = calls.network(name, driver, subnet, gateway, internal, ipv6, labels, options)
+        return await self.get((await self._client.call("POST", "/networks/create", body))["Id"])
+
+    async def get(self, name: str) -> dict[str, Any]:
+        """One by name or id, with the containers on it."""
+        return dict(await self._client.call("GET", f"/networks/{quote(name)}"))
+
+    async def list(self, filter: Mapping[str, Any] | None = None) -> _Rows:
+        """All of them."""
+        return list(await self._client.call("GET", "/networks" + query(filters=filters(filter))))
+
+    async def connect(self, name: str, container: str, aliases: _Names | None = None, ip: str | None = None) -> None:
+        """Puts a container on it, also while it runs."""
+        await self._client.call("POST", f"/networks/{quote(name)}/connect", calls.endpoint(container, aliases, ip))
+
+    async def disconnect(self, name: str, container: str, force: bool = False) -> None:
+        """Takes a container off it."""
+        await self._client.call("POST", f"/networks/{quote(name)}/disconnect", {"Container": container, "Force": force})
+
+    async def remove(self, name: str) -> None:
+        """Deletes one that no container is on."""
+        await self._client.call("DELETE", f"/networks/{quote(name)}")
+
+    async def prune(self, filter: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Deletes all that no container uses."""
+        return dict(await self._client.call("POST", "/networks/prune" + query(filters=filters(filter))))

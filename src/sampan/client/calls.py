@@ -169,6 +169,37 @@ def exec_config(
     }
 
 
+def network(
+    name: str,
+    driver: str,
+    subnet: str | None,
+    gateway: str | None,
+    internal: bool,
+    ipv6: bool,
+    labels: Mapping[str, str] | None,
+    options: Mapping[str, str] | None,
+) -> dict[str, Any]:
+    """The body of POST /networks/create."""
+    pool = {key: value for key, value in (("Subnet", subnet), ("Gateway", gateway)) if value}
+    return {
+        "Name": name,
+        "Driver": driver,
+        "Internal": internal,
+        "EnableIPv6": ipv6,
+        "Labels": dict(labels or {}),
+        "Options": dict(options or {}),
+        "IPAM": {"Config": [pool] if pool else []},
+    }
+
+
+def endpoint(container: str, aliases: list[str] | None, ip: str | None) -> dict[str, Any]:
+    """The body of POST /networks/{id}/connect."""
+    settings: dict[str, Any] = {"Aliases": aliases or []}
+    if ip:
+        settings["IPAMConfig"] = {"IPv4Address": ip}
+    return {"Container": container, "EndpointConfig": settings}
+
+
 def update(memory: int | str | None, cpus: float | None, pids_limit: int | None, restart: str | None) -> dict[str, Any]:
     """The body of POST /containers/{id}/update."""
     body = {

@@ -32,6 +32,7 @@ class Client:
         self.containers = Containers(self)
         self.images = Images(self)
         self.volumes = Volumes(self)
+        self.networks = Networks(self)
 
     def __enter__(self) -> Client:
         return self
@@ -417,3 +418,43 @@ class Volumes:
     def prune(self, filter: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Deletes anonymous ones that no container uses."""
         return dict(self._client.call("POST", "/volumes/prune" + query(filters=filters(filter))))
+
+
+class Networks:
+    """The networks of an engine, as the API's objects."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def create(
+        self, name: str, driver: str = "bridge", *, subnet: str | None = None, gateway: str | None = None,
+        internal: bool = False, ipv6: bool = False, labels: Mapping[str, str] | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Makes one; containers reach it by `network=name`."""
+        body = calls.network(name, driver, subnet, gateway, internal, ipv6, labels, options)
+        return self.get(self._client.call("POST", "/networks/create", body)["Id"])
+
+    def get(self, name: str) -> dict[str, Any]:
+        """One by name or id, with the containers on it."""
+        return dict(self._client.call("GET", f"/networks/{quote(name)}"))
+
+    def list(self, filter: Mapping[str, Any] | None = None) -> _Rows:
+        """All of them."""
+        return list(self._client.call("GET", "/networks" + query(filters=filters(filter))))
+
+    def connect(self, name: str, container: str, aliases: _Names | None = None, ip: str | None = None) -> None:
+        """Puts a container on it, also while it runs."""
+        self._client.call("POST", f"/networks/{quote(name)}/connect", calls.endpoint(container, aliases, ip))
+
+    def disconnect(self, name: str, container: str, force: bool = False) -> None:
+        """Takes a container off it."""
+        self._client.call("POST", f"/networks/{quote(name)}/disconnect", {"Container": container, "Force": force})
+
+    def remove(self, name: str) -> None:
+        """Deletes one that no container is on."""
+        self._client.call("DELETE", f"/networks/{quote(name)}")
+
+    def prune(self, filter: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Deletes all that no container uses."""
+        return dict(self._client.call("POST", "/networks/prune" + query(filters=filters(filter))))
