@@ -11,7 +11,7 @@ import shutil
 import time
 from typing import Any
 
-from sampan.engine import mounts, spec
+from sampan.engine import mounts, networking, spec
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, NotFound
@@ -215,11 +215,8 @@ def _check(config: dict[str, Any], host: dict[str, Any]) -> None:
 
 def _write_etc(engine: Engine, container: Container, directory: str) -> None:
     """/etc/hostname, /etc/hosts and /etc/resolv.conf, bound into the container."""
-    with open(f"{directory}/hostname", "w", encoding="utf-8") as file:
-        file.write(f"{container.config.get('Hostname', '')}\n")
+    networking.write_text(f"{directory}/hostname", f"{container.config.get('Hostname', '')}\n")
     engine.networking.write_files(container)
-    for name in ("hostname", "hosts", "resolv.conf"):
-        os.chmod(f"{directory}/{name}", 0o644)
 
 
 def _copy_up(engine: Engine, container: Container, image: Image) -> None:

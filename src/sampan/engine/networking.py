@@ -289,11 +289,7 @@ class Networking:
         for name, text in (("hosts", self.hosts(container)), ("resolv.conf", self.resolv_conf(container))):
             if container.written.get(name) == text:
                 continue
-            with open(
-                f"{directory}/{name}", "r+" if os.path.exists(f"{directory}/{name}") else "w", encoding="utf-8"
-            ) as file:
-                file.truncate()
-                file.write(text)
+            write_text(f"{directory}/{name}", text)
             container.written[name] = text
 
     def hosts(self, container: Container) -> str:
@@ -498,6 +494,15 @@ def check_ports(config: dict[str, Any], host: dict[str, Any]) -> None:
             ipaddress.ip_address(server)
         except ValueError:
             raise BadRequest(f"invalid IP address {server!r} for --dns") from None
+
+
+def write_text(path: str, text: str) -> None:
+    """Writes a small file that everybody may read, keeping its inode."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
 
 
 def _host_servers() -> list[str]:

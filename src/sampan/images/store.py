@@ -81,6 +81,7 @@ class ImageStore:
     def __init__(self, root: str) -> None:
         self._root = root
         self._configs: dict[str, dict[str, Any]] = {}  # parsed once: a digest's content never changes
+        self._lower: dict[str, list[str]] = {}  # lower directories by image id, until garbage is collected
         for name in ("blobs/sha256", "layers", "chains", "tmp"):
             os.makedirs(f"{root}/{name}", 0o700, exist_ok=True)
         os.chmod(root, 0o700)
@@ -202,8 +203,11 @@ class ImageStore:
 
     def lower_directories(self, image: Image) -> list[str]:
         """The directories whose overlay is the image's root file system."""
-        directories = self._layer_directories(chain_ids([layer.diff_id for layer in image.layers]))
-        return directories or [self.mountpoints_directory()]
+        directories = self._lower.get(image.id)
+        if directories is None:
+            directories = self._layer_directories(chain_ids([layer.diff_id for layer in image.layers]))
+            self._lower[image.id] = directories
+        return list(directories) or [self.mountpoints_directory()]
 
     def mountpoints_directory(self) -> str:
         """A layer that holds only the mountpoints every container needs, to lie below all others.
@@ -311,6 +315,7 @@ class ImageStore:
         blobs = {image.id for image in images} | {x.digest for image in images for x in image.layers}
         chains = {c for image in images for c in chain_ids([x.diff_id for x in image.layers])}
         freed = 0
+        self._lower.clear()
         for name in os.listdir(f"{self._root}/blobs/sha256"):
             if f"sha256:{name}" not in blobs:
                 freed += os.stat(f"{self._root}/blobs/sha256/{name}").st_size
