@@ -66,7 +66,7 @@ def _create(http: Http, args: list[str], command: str) -> tuple[dict[str, Any], 
 def _start(http: Http, path: str) -> None:
     response = http.send("POST", f"{path}/start")
     response.read()
-    for text in response.warnings:
+    for text in response.head.warnings:
         print(f"WARNING: {text}", file=sys.stderr)
 
 

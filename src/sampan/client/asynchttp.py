@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from sampan.client.http import APIError, NoEngine
+from sampan.client.http import UPGRADE, Head, NoEngine, encode_chunk, encode_request, split_frames
 
 _CHUNK = 1 << 18
 _LIMIT = 1 << 20
@@ -20,6 +19,7 @@ class AsyncResponse:
         self._reader, self.writer, self._bodyless = reader, writer, bodyless
         self.status = 0
         self.headers: dict[str, str] = {}
+        self.head: Head
 
     async def begin(self) -> None:
         """Reads status and headers. Raises NoEngine when the connection ends before."""
@@ -27,9 +27,8 @@ class AsyncResponse:
             head = await self._reader.readuntil(b"\r\n\r\n")
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             raise NoEngine("the engine closed the connection") from error
-        lines = head[:-4].decode("latin-1").split("\r\n")
-        self.status = int(lines[0].split(" ", 2)[1])
-        self.headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines[1:])}
+        self.head = Head(head[:-4])
+        self.status, self.headers = self.head.status, self.head.headers
 
     async def _raw(self) -> AsyncIterator[bytes]:
         while data := await self._reader.read(_CHUNK):
@@ -74,17 +73,14 @@ class AsyncResponse:
 
     async def frames(self) -> AsyncIterator[tuple[int, bytes]]:
         """(stream, data) of an attached or logged process, whether framed or raw."""
-        source = self._raw() if self.status == 101 or "transfer-encoding" not in self.headers else self.chunks()
-        raw = self.headers.get("content-type") == "application/vnd.docker.raw-stream"
         buffer = b""
-        async for data in source:
-            if raw:
+        async for data in self._raw() if self.head.hijacked else self.chunks():
+            if self.head.tty:
                 yield 1, data
                 continue
-            buffer += data
-            while len(buffer) >= 8 and len(buffer) >= 8 + (length := int.from_bytes(buffer[4:8], "big")):
-                yield buffer[0], buffer[8 : 8 + length]
-                buffer = buffer[8 + length :]
+            found, buffer = split_frames(buffer + data)
+            for frame in found:
+                yield frame
 
     def close(self) -> None:
         """Closes the connection."""
@@ -104,44 +100,28 @@ async def send(
         reader, writer = await asyncio.open_unix_connection(path, limit=_LIMIT)
     except OSError as error:
         raise NoEngine(f"Cannot connect to the Sampan engine at unix://{path}: {error.strerror}") from error
-    connection = "Upgrade\r\nUpgrade: tcp" if upgrade else "close"
-    head = f"{method} {target} HTTP/1.1\r\nHost: sampan\r\nConnection: {connection}\r\n"
-    data = b""
-    if source is not None:
-        head += "Transfer-Encoding: chunked\r\nContent-Type: application/x-tar\r\n"
-    elif body is not None:
-        data = json.dumps(body).encode()
-        head += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n"
-    elif method in ("POST", "PUT"):
-        head += "Content-Length: 0\r\n"
+    request = encode_request(method, target, body, source is not None, UPGRADE if upgrade else "Connection: close\r\n")
     response = AsyncResponse(reader, writer, bodyless=method == "HEAD")
     try:
-        await _write(writer, head.encode() + b"\r\n" + data, source)
+        await _write(writer, request, source)
         await response.begin()
         if response.status >= 400:
-            raise _error(response.status, await response.read())
+            raise response.head.error(await response.read())
     except BaseException:
         response.close()
         raise
     return response
 
 
-async def _write(writer: asyncio.StreamWriter, head: bytes, source: AsyncIterator[bytes] | None) -> None:
+async def _write(writer: asyncio.StreamWriter, request: bytes, source: AsyncIterator[bytes] | None) -> None:
     try:
-        writer.write(head)
+        writer.write(request)
         if source is not None:
             async for chunk in source:
                 if chunk:
-                    writer.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+                    writer.write(encode_chunk(chunk))
                     await writer.drain()
-            writer.write(b"0\r\n\r\n")
+            writer.write(encode_chunk(b""))
         await writer.drain()
     except ConnectionError:
         pass  # an early error answer: read it
-
-
-def _error(status: int, text: bytes) -> APIError:
-    try:
-        return APIError(status, json.loads(text)["message"])
-    except (ValueError, KeyError, TypeError):
-        return APIError(status, text.decode(errors="replace"))

@@ -48,6 +48,60 @@ def query(**parameters: Any) -> str:
     return "?" + "&".join(parts) if parts else ""
 
 
+def encode_request(method: str, path: str, body: Any, streamed: bool, connection: str = "") -> bytes:
+    """Head and JSON body of a request; a `streamed` body follows in chunks. `connection`: header lines."""
+    head = f"{method} {path} HTTP/1.1\r\nHost: sampan\r\n{connection}"
+    data = b""
+    if streamed:
+        head += "Transfer-Encoding: chunked\r\nContent-Type: application/x-tar\r\n"
+    elif body is not None:
+        data = quickjson.dumps(body).encode()
+        head += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n"
+    elif method in ("POST", "PUT"):
+        head += "Content-Length: 0\r\n"
+    return head.encode() + b"\r\n" + data
+
+
+UPGRADE = "Connection: Upgrade\r\nUpgrade: tcp\r\n"
+
+
+def encode_chunk(data: bytes) -> bytes:
+    """A chunk of a streamed body; the empty one ends it."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class Head:
+    """Status and headers of a response, from the bytes before the empty line."""
+
+    def __init__(self, data: bytes) -> None:
+        lines = data.decode("latin-1").split("\r\n")
+        self.status = int(lines[0].split(" ", 2)[1])
+        self.headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines[1:])}
+        self.warnings = [line.partition('"')[2][:-1] for line in lines[1:] if line.startswith("Warning: 199")]
+        self.tty = self.headers.get("content-type") == "application/vnd.docker.raw-stream"
+        self.hijacked = self.status == 101 or "transfer-encoding" not in self.headers
+
+    def error(self, body: bytes) -> APIError:
+        """What the engine says in the body of an error."""
+        try:
+            message = quickjson.loads(body)["message"]
+        except (ValueError, KeyError, TypeError):
+            message = body.decode(errors="replace")
+        return APIError(self.status, message)
+
+
+def split_frames(buffer: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
+    """The whole (stream, data) frames at the beginning of a buffer, and what is left of it."""
+    found = []
+    while len(buffer) >= 8:
+        length = int.from_bytes(buffer[4:8], "big")
+        if len(buffer) < 8 + length:
+            break
+        found.append((buffer[0], buffer[8 : 8 + length]))
+        buffer = buffer[8 + length :]
+    return found, buffer
+
+
 class Response:
     """A response whose body is read as it comes. Close it, or read it to the end."""
 
@@ -58,11 +112,8 @@ class Response:
         head = self._head()
         while head.startswith(b"HTTP/1.1 100"):
             head = self._head()
-        lines = head.decode("latin-1").split("\r\n")
-        self.status = int(lines[0].split(" ", 2)[1])
-        self.headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines[1:])}
-        self.warnings = [line.partition('"')[2][:-1] for line in lines[1:] if line.startswith("Warning: 199")]
-        self.tty = self.headers.get("content-type") == "application/vnd.docker.raw-stream"
+        self.head = Head(head)
+        self.status, self.headers, self.tty = self.head.status, self.head.headers, self.head.tty
 
     def _head(self) -> bytes:
         while b"\r\n\r\n" not in self._buffer:
@@ -129,20 +180,13 @@ class Response:
 
     def frames(self) -> Iterator[tuple[int, bytes]]:
         """(stream, data) of an attached or logged process, whether framed or raw."""
-        source = self.raw() if self.status == 101 or "transfer-encoding" not in self.headers else self.chunks()
-        if self.tty:
-            for data in source:
-                yield 1, data
-            return
         buffer = b""
-        for data in source:
-            buffer += data
-            while len(buffer) >= 8:
-                length = int.from_bytes(buffer[4:8], "big")
-                if len(buffer) < 8 + length:
-                    break
-                yield buffer[0], buffer[8 : 8 + length]
-                buffer = buffer[8 + length :]
+        for data in self.raw() if self.head.hijacked else self.chunks():
+            if self.tty:
+                yield 1, data
+                continue
+            found, buffer = split_frames(buffer + data)
+            yield from found
 
     def close(self) -> None:
         """Closes the connection."""
@@ -183,35 +227,20 @@ class Http:
 
         `body` goes as JSON; `stream` goes in chunks.
         """
-        head = f"{method} {path} HTTP/1.1\r\nHost: sampan\r\n"
-        data = b""
-        if upgrade:
-            head += "Connection: Upgrade\r\nUpgrade: tcp\r\n"
-        if stream is not None:
-            head += "Transfer-Encoding: chunked\r\nContent-Type: application/x-tar\r\n"
-        elif body is not None:
-            data = quickjson.dumps(body).encode()
-            head += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n"
-        elif method in ("POST", "PUT"):
-            head += "Content-Length: 0\r\n"
         sock, self._idle = self._idle or self.connect(), None
         try:
-            sock.sendall(head.encode() + b"\r\n" + data)
+            sock.sendall(encode_request(method, path, body, stream is not None, UPGRADE if upgrade else ""))
             for chunk in stream or ():
-                sock.sendall(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+                sock.sendall(encode_chunk(chunk))
             if stream is not None:
-                sock.sendall(b"0\r\n\r\n")
+                sock.sendall(encode_chunk(b""))
         except BrokenPipeError:
             pass  # an early error answer: read it
         response = Response(sock, bodyless=method == "HEAD")
         if response.status >= 400:
-            text = response.read()
-            try:
-                message = quickjson.loads(text)["message"]
-            except (ValueError, KeyError, TypeError):
-                message = text.decode(errors="replace")
+            error = response.head.error(response.read())
             self._keep(response)
-            raise APIError(response.status, message)
+            raise error
         return response
 
     def _keep(self, response: Response) -> None:
