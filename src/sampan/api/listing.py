@@ -121,7 +121,7 @@ def _networks(engine: Engine, container: Container) -> dict[str, Any]:
         return {mode: _endpoint(engine.networking.networks.find(mode), None, {})}
     found = {}
     for name, settings in container.networks.items():
-        network = next((n for n in engine.networking.networks.all.values() if n.name == name), None)
+        network = engine.networking.networks.named(name)
         if network is not None:
             found[name] = _endpoint(network, network.endpoints.get(container.id), settings)
             if network.has_names:

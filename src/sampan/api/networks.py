@@ -8,13 +8,13 @@ from aiohttp import web
 
 from sampan.api import listing, schema
 from sampan.api.requests import body, engine_of, filters, moment
-from sampan.engine.container import timestamp
+from sampan.engine.container import Container, timestamp
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest
 from sampan.network.model import Network
 
 
-def describe(engine: Engine, network: Network, whole: bool = True) -> dict[str, Any]:
+def describe(network: Network, whole: bool = True) -> dict[str, Any]:
     """A network as the API shows it; its containers only when `whole`."""
     containers = {}
     for endpoint in network.endpoints.values() if whole else ():
@@ -79,7 +79,7 @@ async def list_(request: web.Request) -> web.Response:
     engine = engine_of(request)
     wanted = filters(request)
     found = [network for network in engine.networking.networks.all.values() if _passes(engine, network, wanted)]
-    return web.json_response([describe(engine, network, whole=False) for network in found])
+    return web.json_response([describe(network, whole=False) for network in found])
 
 
 def _network(request: web.Request) -> tuple[Engine, Network]:
@@ -89,7 +89,7 @@ def _network(request: web.Request) -> tuple[Engine, Network]:
 
 async def inspect(request: web.Request) -> web.Response:
     """GET /networks/{id}"""
-    return web.json_response(describe(*_network(request)))
+    return web.json_response(describe(_network(request)[1]))
 
 
 async def create(request: web.Request) -> web.Response:
@@ -120,11 +120,16 @@ async def remove(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-async def connect(request: web.Request) -> web.Response:
-    """POST /networks/{id}/connect"""
+async def _pair(request: web.Request) -> tuple[Engine, Network, Container, dict[str, Any]]:
+    """The network of the path, the container in the body, and the body."""
     engine, network = _network(request)
     wanted = schema.check(await body(request), schema.NetworkConnect)
-    container = engine.find(wanted.get("Container") or "")
+    return engine, network, engine.find(wanted.get("Container") or ""), wanted
+
+
+async def connect(request: web.Request) -> web.Response:
+    """POST /networks/{id}/connect"""
+    engine, network, container, wanted = await _pair(request)
     async with container.lock:
         await engine.networking.connect(container, network, wanted.get("EndpointConfig") or {})
     return web.Response(status=200)
@@ -132,9 +137,7 @@ async def connect(request: web.Request) -> web.Response:
 
 async def disconnect(request: web.Request) -> web.Response:
     """POST /networks/{id}/disconnect"""
-    engine, network = _network(request)
-    wanted = schema.check(await body(request), schema.NetworkConnect)
-    container = engine.find(wanted.get("Container") or "")
+    engine, network, container, wanted = await _pair(request)
     async with container.lock:
         await engine.networking.disconnect(container, network, bool(wanted.get("Force")))
     return web.Response(status=200)

@@ -13,6 +13,7 @@ from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest, Forbidden, NotFound
 from sampan.engine.sandboxes import Sandboxes
 from sampan.linux import netns, nftables
+from sampan.linux.files import read_or_empty
 from sampan.network import bridge, dns, ports
 from sampan.network.errors import NetworkError, NetworkNotFound
 from sampan.network.firewall import Firewall, Published
@@ -199,8 +200,9 @@ class Networking:
         found = []
         for container, mappings in self._mappings.items():
             target = self._target(container)
-            for mapping in mappings if target is not None else []:
-                assert target is not None
+            if target is None:
+                continue
+            for mapping in mappings:
                 address = target.address(6 if ":" in mapping.host_ip else 4)
                 if address:
                     everywhere = mapping.host_ip in ("0.0.0.0", "::")
@@ -273,13 +275,13 @@ class Networking:
             for endpoint in network.endpoints.values():
                 names = (endpoint.name, endpoint.container[:12], *endpoint.aliases)
                 if any(short == own.lower() for own in names):
-                    found += [text for text in (endpoint.address(4), endpoint.address(6)) if text]
+                    found += endpoint.addresses
         return found or None
 
     def _reverse(self, container: str, text: str) -> str | None:
         for network, _ in self.networks.of(container):
             for endpoint in network.endpoints.values() if network.has_names else ():
-                if text in (endpoint.address(4), endpoint.address(6)):
+                if text in endpoint.addresses:
                     return f"{endpoint.name}.{network.name}"
         return None
 
@@ -296,7 +298,7 @@ class Networking:
         """The container's /etc/hosts."""
         host, config = container.host_config, container.config
         if host.get("NetworkMode") == "host":
-            lines = [_read("/etc/hosts").rstrip("\n")]
+            lines = [read_or_empty("/etc/hosts").rstrip("\n")]
         else:
             lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", "fe00::\tip6-localnet",
                      "ff00::\tip6-mcastprefix", "ff02::1\tip6-allnodes", "ff02::2\tip6-allrouters"]  # fmt: skip
@@ -308,7 +310,7 @@ class Networking:
         if config.get("Domainname"):
             names = f"{names}.{config['Domainname']} {names}"
         for _, endpoint in self.networks.of(container.id):
-            lines += [f"{text}\t{names}" for text in (endpoint.address(4), endpoint.address(6)) if text]
+            lines += [f"{text}\t{names}" for text in endpoint.addresses]
         return "\n".join(lines) + "\n"
 
     def _host_gateway(self) -> str:
@@ -520,7 +522,7 @@ def _host_resolv_conf() -> str:
 
 @functools.lru_cache(maxsize=1)
 def _resolv_conf_of(inode: int, changed: int) -> str:
-    return _read("/etc/resolv.conf")
+    return read_or_empty("/etc/resolv.conf")
 
 
 def _host_options(text: str, ours: bool) -> list[str]:
@@ -532,11 +534,3 @@ def _host_options(text: str, ours: bool) -> list[str]:
 def _reachable(servers: list[str]) -> list[str]:
     """Those that a container can reach itself: not on the host's loopback."""
     return [server for server in servers if not ipaddress.ip_address(server).is_loopback]
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""

@@ -70,7 +70,7 @@ class Sandboxes:
         self._engine.background(self._prepare(name))
 
     async def _prepare(self, name: str) -> None:
-        network = next((n for n in self._engine.networking.networks.all.values() if n.name == name), None)
+        network = self._engine.networking.networks.named(name)
         usable = network is not None and network.driver == "bridge"
         with contextlib.suppress(NetworkError, OSError, KeeperGone, RuntimeFailure):
             if usable and self._ready is not None and self._ready.network == name:

@@ -8,6 +8,7 @@ import os
 import time
 
 from sampan.linux import cgroup_limits, devicefilter
+from sampan.linux.files import read_or_empty
 from sampan.record import field, record
 
 TYPE_CHECKING = False
@@ -225,7 +226,7 @@ class Cgroup:
             file = f"{self.directories()['freezer']}/freezer.state"
             _write(file, wanted)
         for attempt in range(500):
-            if wanted in _read(file):
+            if wanted in read_or_empty(file):
                 return
             if frozen and attempt % 50 == 49 and not self._uses_v2():
                 _write(file, wanted)
@@ -235,14 +236,14 @@ class Cgroup:
     def frozen(self) -> bool:
         """Whether the group is frozen."""
         if self._uses_v2():
-            return "frozen 1" in _read(f"{self.v2_directory}/cgroup.events")
+            return "frozen 1" in read_or_empty(f"{self.v2_directory}/cgroup.events")
         directory = self.directories().get("freezer")
-        return bool(directory) and _read(f"{directory}/freezer.state").startswith("FRO")
+        return bool(directory) and read_or_empty(f"{directory}/freezer.state").startswith("FRO")
 
     def oom_kills(self) -> int:
         """How many processes of the group the kernel killed for lack of memory."""
         v1 = self.directories().get("memory")
-        text = _read(f"{v1}/memory.oom_control") if v1 else _read(f"{self.v2_directory}/memory.events")
+        text = read_or_empty(f"{v1}/memory.oom_control") if v1 else read_or_empty(f"{self.v2_directory}/memory.events")
         for line in text.splitlines():
             key, _, value = line.partition(" ")
             if key == "oom_kill":
@@ -274,8 +275,8 @@ def _inherit_cpuset(directory: str) -> None:
     current = mountpoint
     for part in directory[len(mountpoint) :].strip("/").split("/"):
         for name in ("cpuset.cpus", "cpuset.mems"):
-            inherited = _read(f"{current}/{name}")
-            if not _read(f"{current}/{part}/{name}").strip():
+            inherited = read_or_empty(f"{current}/{name}")
+            if not read_or_empty(f"{current}/{part}/{name}").strip():
                 _try_write(f"{current}/{part}/{name}", inherited.strip())
         current = f"{current}/{part}"
 
@@ -284,8 +285,8 @@ def _enable_controllers(root: str, path: str) -> None:
     """Delegates every available controller down to the parent of `path` (cgroup v2's subtree_control)."""
     current = root
     for part in path.strip("/").split("/"):
-        available = _read(f"{current}/cgroup.controllers").split()
-        enabled = _read(f"{current}/cgroup.subtree_control").split()
+        available = read_or_empty(f"{current}/cgroup.controllers").split()
+        enabled = read_or_empty(f"{current}/cgroup.subtree_control").split()
         for name in available:
             if name not in enabled:
                 _try_write(f"{current}/cgroup.subtree_control", f"+{name}")
@@ -323,11 +324,3 @@ def _try_write(path: str, text: str) -> None:
         _write(path, text)
     except OSError:
         pass
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="ascii", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""

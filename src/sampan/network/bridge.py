@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import sys
+from collections.abc import Iterator
 
 from sampan.linux import netns
 from sampan.linux import rtnetlink as rt
@@ -12,8 +14,8 @@ from sampan.network.errors import NetworkConflict, NetworkError
 from sampan.network.model import Endpoint, Network, host_interface
 
 _VETH_PREFIX = "sv"
-_MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
-_IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
+MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
+IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
 
 
 def ensure(network: Network) -> None:
@@ -85,33 +87,34 @@ def _dummy(network: Network) -> str:
 
 def plug(network: Network, endpoint: Endpoint, namespace: int, default_route: bool) -> None:
     """Gives the network namespace its interface on the network, configured and up. Raises NetworkError."""
-    try:
+    with _undone(network, endpoint.id):
         with Netlink() as netlink:
             if network.driver == "bridge":
                 _make_veth(netlink, network, endpoint.host_interface, endpoint.interface, endpoint.mac, namespace)
             else:
                 _make_slave(netlink, network, endpoint, namespace)
         netns.inside(namespace, _configure, network, endpoint, default_route)
-    except OSError as error:
-        unplug(endpoint.id)
-        raise NetworkError(f"network {network.name}: {error.strerror}") from error
 
 
 def plug_ahead(network: Network, endpoint_id: str, namespace: int) -> None:
     """Makes the interface eth0 for an endpoint that has no address yet. Raises NetworkError."""
-    try:
-        with Netlink() as netlink:
-            _make_veth(netlink, network, host_interface(endpoint_id), "eth0", "", namespace)
-    except OSError as error:
-        raise NetworkError(f"network {network.name}: {error.strerror}") from error
+    with _undone(network, endpoint_id), Netlink() as netlink:
+        _make_veth(netlink, network, host_interface(endpoint_id), "eth0", "", namespace)
 
 
 def complete(network: Network, endpoint: Endpoint, namespace: int) -> None:
     """Configures what plug_ahead() has made. Raises NetworkError."""
-    try:
+    with _undone(network, endpoint.id):
         netns.inside(namespace, _configure, network, endpoint, True, endpoint.mac)
+
+
+@contextlib.contextmanager
+def _undone(network: Network, endpoint_id: str) -> Iterator[None]:
+    """When the kernel refuses something: leaves no interface and names the network."""
+    try:
+        yield
     except OSError as error:
-        unplug(endpoint.id)
+        unplug(endpoint_id)
         raise NetworkError(f"network {network.name}: {error.strerror}") from error
 
 
@@ -133,10 +136,10 @@ def _make_veth(netlink: Netlink, network: Network, name: str, peer: str, mac: st
 def _make_slave(netlink: Netlink, network: Network, endpoint: Endpoint, namespace: int) -> None:
     parent = _parent(netlink, network)
     if network.driver == "macvlan":
-        mode = _MACVLAN_MODES[network.options.get("macvlan_mode", "bridge")]
+        mode = MACVLAN_MODES[network.options.get("macvlan_mode", "bridge")]
         address = endpoint.mac
     else:
-        mode = _IPVLAN_MODES[network.options.get("ipvlan_mode", "l2")]
+        mode = IPVLAN_MODES[network.options.get("ipvlan_mode", "l2")]
         address = ""
     size = 4 if network.driver == "macvlan" else 2
     data = [attribute(1, mode.to_bytes(size, "little"))]
@@ -181,10 +184,14 @@ def _configure(network: Network, endpoint: Endpoint, default_route: bool, mac: s
             if text and (ipv6 or ":" not in text):
                 rt.add_address(netlink, found.index, ipaddress.ip_interface(text))
         rt.set_link(netlink, found.index, up=True, address=mac)
-        if default_route and not network.internal:
-            for row in network.ipam:
-                if ipv6 or ":" not in row["Subnet"]:
-                    rt.add_route(netlink, found.index, _gateway(network, row))
+        if default_route:
+            _add_default_routes(netlink, network, found.index, ipv6)
+
+
+def _add_default_routes(netlink: Netlink, network: Network, index: int, ipv6: bool) -> None:
+    for row in network.ipam if not network.internal else ():
+        if ipv6 or ":" not in row["Subnet"]:
+            rt.add_route(netlink, index, _gateway(network, row))
 
 
 def _gateway(network: Network, row: dict[str, str]) -> rt.IP | None:
@@ -199,9 +206,8 @@ def move_default_route(network: Network, endpoint: Endpoint, namespace: int) -> 
     def change() -> None:
         with Netlink() as netlink:
             found = rt.link(netlink, endpoint.interface)
-            if found is not None and not network.internal:
-                for row in network.ipam:
-                    rt.add_route(netlink, found.index, _gateway(network, row))
+            if found is not None:
+                _add_default_routes(netlink, network, found.index, has_ipv6())
 
     netns.inside(namespace, change)
 
@@ -220,14 +226,11 @@ def unplug(endpoint_id: str, namespace: int = -1, interface: str = "") -> None:
         netns.inside(namespace, delete, interface)
 
 
-def sweep(networks: list[Network]) -> list[str]:
-    """Deletes what a daemon that was killed has left: veth pairs of ours without an endpoint. Returns their names."""
+def sweep(networks: list[Network]) -> None:
+    """Deletes what a daemon that was killed has left: veth pairs of ours without an endpoint."""
     endpoints = {endpoint.host_interface for network in networks for endpoint in network.endpoints.values()}
-    removed = []
     with Netlink() as netlink:
         for link in rt.links(netlink):
-            stale_veth = link.kind == "veth" and link.name.startswith(_VETH_PREFIX) and len(link.name) == 14
-            if stale_veth and link.name not in endpoints:
+            ours = link.kind == "veth" and link.name.startswith(_VETH_PREFIX) and len(link.name) == 14
+            if ours and link.name not in endpoints:
                 rt.delete_link(netlink, link.index)
-                removed.append(link.name)
-    return removed

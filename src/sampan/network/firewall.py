@@ -70,7 +70,7 @@ def ruleset(networks: Iterable[Network], published: Iterable[Published]) -> str:
             f"add table {TABLE}",
             f"delete table {TABLE}",
             f"table {TABLE} {{",
-            *_raw(bridges),
+            *_raw(),
             *_nat(bridges, list(published)),
             *_forward(bridges),
             "}",
@@ -78,7 +78,7 @@ def ruleset(networks: Iterable[Network], published: Iterable[Published]) -> str:
     )
 
 
-def _raw(bridges: list[Network]) -> list[str]:
+def _raw() -> list[str]:
     # route_localnet lets a DNAT to a container start from 127.0.0.1; nobody else may use it (S043).
     lines = ["  chain raw {", "    type filter hook prerouting priority raw; policy accept;"]
     lines.append('    iifname != "lo" ip daddr 127.0.0.0/8 drop')

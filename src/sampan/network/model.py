@@ -29,6 +29,11 @@ class Endpoint:
         """The end of the veth pair on the host; its prefix tells our interfaces from others'."""
         return host_interface(self.id)
 
+    @property
+    def addresses(self) -> list[str]:
+        """The bare addresses that it has."""
+        return [text for text in (self.address(4), self.address(6)) if text]
+
     def address(self, version: int) -> str:
         """The bare address, or "" without one."""
         return (self.ipv4 if version == 4 else self.ipv6).partition("/")[0]

@@ -83,13 +83,17 @@ class Networks:
         """Writes the record."""
         self._records.put(_KIND, network.id, network.record())
 
+    def named(self, name: str) -> Network | None:
+        """The network of exactly that name."""
+        return next((network for network in self.all.values() if network.name == name), None)
+
     def find(self, text: str) -> Network:
         """A network by name, id or unique prefix of an id. Raises NetworkNotFound, NetworkError."""
         if text in self.all:
             return self.all[text]
-        for network in self.all.values():
-            if network.name == text:
-                return network
+        named = self.named(text)
+        if named is not None:
+            return named
         matches = [network for network in self.all.values() if text and network.id.startswith(text)]
         if len(matches) > 1:
             raise NetworkError(f"network {text} is ambiguous ({len(matches)} matches found on ID prefix)")
@@ -103,7 +107,7 @@ class Networks:
             raise NetworkError(f"invalid network name: {name!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-]* are allowed")
         if name in ("bridge", "host", "none", "default", "container"):
             raise NetworkForbidden(f"operation is not permitted on predefined {name} network")
-        if any(network.name == name for network in self.all.values()):
+        if self.named(name) is not None:
             raise NetworkConflict(f"network with name {name} already exists")
         driver = options.setdefault("driver", "bridge")
         if driver not in DRIVERS:
@@ -188,7 +192,7 @@ def _check_options(network: Network) -> None:
         raise NetworkError(f"invalid MTU {mtu}: 68 to 65535")
     if network.driver == "bridge" and len(network.bridge) > 15:
         raise NetworkError(f"bridge name {network.bridge} is too long: 15 characters at most")
-    modes = {"macvlan": ("macvlan_mode", bridge._MACVLAN_MODES), "ipvlan": ("ipvlan_mode", bridge._IPVLAN_MODES)}
+    modes = {"macvlan": ("macvlan_mode", bridge.MACVLAN_MODES), "ipvlan": ("ipvlan_mode", bridge.IPVLAN_MODES)}
     if network.driver in modes:
         key, known = modes[network.driver]
         if network.options.get(key, next(iter(known))) not in known:

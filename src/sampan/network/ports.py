@@ -95,18 +95,10 @@ def _reserve_row(protocol: str, container_port: int, host_ip: str, port_text: st
     failure: OSError | None = None
     for candidate in candidates:
         for _ in range(1 if candidate else 20):
-            made: list[Mapping] = []
-            port = candidate
             try:
-                for address in addresses:
-                    reservation = _bind(protocol, address, port)
-                    port = reservation.getsockname()[1] if protocol != "sctp" else port
-                    made.append(Mapping(protocol, container_port, address, port, reservation))
-                return made
+                return _reserve_port(protocol, container_port, addresses, candidate)
             except OSError as error:
                 failure = error
-                for mapping in made:
-                    mapping.release()
     assert failure is not None
     where = f"{addresses[0]}:{port_text or 'any port'}"
     if failure.errno == 98:
@@ -114,6 +106,21 @@ def _reserve_row(protocol: str, container_port: int, host_ip: str, port_text: st
             f"failed to bind host port for {where}/{protocol}: address already in use: port is already allocated"
         )
     raise NetworkError(f"failed to bind host port for {where}/{protocol}: {failure.strerror}")
+
+
+def _reserve_port(protocol: str, container_port: int, addresses: list[str], port: int) -> list[Mapping]:
+    """One port on all the addresses; 0 is any that is free on the first. Raises OSError, and reserves nothing then."""
+    made: list[Mapping] = []
+    try:
+        for address in addresses:
+            reservation = _bind(protocol, address, port)
+            port = reservation.getsockname()[1] if protocol != "sctp" else port
+            made.append(Mapping(protocol, container_port, address, port, reservation))
+    except OSError:
+        for mapping in made:
+            mapping.release()
+        raise
+    return made
 
 
 def _bind(protocol: str, address: str, port: int) -> socket.socket:
@@ -126,11 +133,10 @@ def _bind(protocol: str, address: str, port: int) -> socket.socket:
     number = _SCTP if protocol == "sctp" else 0
     try:
         sock = socket.socket(family, _KINDS[protocol] | socket.SOCK_CLOEXEC, number)
-    except OSError as error:
+    except OSError:
         if protocol != "sctp":
             raise
         # Without the sctp module on the host there is nobody to conflict with.
-        del error
         return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
         if family == socket.AF_INET6:
