@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from sampan.cli import ports
 from sampan.cli.arguments import confirmed, each, filters, need
 from sampan.cli.flags import LIST, STR, Flag, UsageError, parse
+from sampan.cli.options import pairs
 from sampan.cli.output import rows_out
 from sampan.cli.system import inspect
 from sampan.client.connection import engine
@@ -37,10 +39,6 @@ def network(args: list[str]) -> int:
     return verbs[verb](engine(), rest)
 
 
-def _pairs(items: list[str]) -> dict[str, str]:
-    return {key: value for key, _, value in (item.partition("=") for item in items)}
-
-
 def _create(http: Http, args: list[str]) -> int:
     flags = [
         Flag("driver", "d", STR, "Driver to manage the network", "bridge"),
@@ -64,9 +62,9 @@ def _create(http: Http, args: list[str]) -> int:
         "EnableIPv6": v["ipv6"],
         "Internal": v["internal"],
         "Attachable": v["attachable"],
-        "Options": _pairs(v["opt"]),
-        "Labels": _pairs(v["label"]),
-        "IPAM": {"Driver": v["ipam-driver"] or "default", "Options": _pairs(v["ipam-opt"]), "Config": _pools(v)},
+        "Options": pairs(v["opt"]),
+        "Labels": pairs(v["label"]),
+        "IPAM": {"Driver": v["ipam-driver"] or "default", "Options": pairs(v["ipam-opt"]), "Config": _pools(v)},
     }
     print(http.call("POST", "/networks/create", body)["Id"])
     return 0
@@ -113,8 +111,8 @@ def _connect(http: Http, args: list[str]) -> int:
              Flag("link", "", LIST), Flag("link-local-ip", "", LIST), Flag("mac-address", "", STR)]  # fmt: skip
     v, names = parse(flags, args)
     need(names, 2, "network connect NETWORK CONTAINER")
-    addresses = {key: v[flag] for flag, key in (("ip", "IPv4Address"), ("ip6", "IPv6Address")) if v[flag]}
-    settings: dict[str, Any] = {"Aliases": v["alias"], "DriverOpts": _pairs(v["driver-opt"]), "Links": v["link"]}
+    addresses = ports.addresses(v)
+    settings: dict[str, Any] = {"Aliases": v["alias"], "DriverOpts": pairs(v["driver-opt"]), "Links": v["link"]}
     if addresses:
         settings["IPAMConfig"] = addresses
     if v["mac-address"]:

@@ -154,7 +154,8 @@ def environment(values: dict[str, Any]) -> list[str]:
     return found
 
 
-def _pairs(items: list[str]) -> dict[str, str]:
+def pairs(items: list[str]) -> dict[str, str]:
+    """The mapping of "key=value" options; without "=" the value is empty."""
     return {key: value for key, _, value in (item.partition("=") for item in items)}
 
 
@@ -280,10 +281,10 @@ def request(v: dict[str, Any], image: str, command: list[str]) -> dict[str, Any]
         "CpuShares": v["cpu-shares"], "CpuPeriod": v["cpu-period"], "CpuQuota": v["cpu-quota"],
         "CpusetCpus": v["cpuset-cpus"], "CpusetMems": v["cpuset-mems"], "PidsLimit": v["pids-limit"],
         "BlkioWeight": v["blkio-weight"], "OomScoreAdj": v["oom-score-adj"], "OomKillDisable": v["oom-kill-disable"] or None,
-        "Ulimits": [_ulimit(item) for item in v["ulimit"]], "Sysctls": _pairs(v["sysctl"]),
+        "Ulimits": [_ulimit(item) for item in v["ulimit"]], "Sysctls": pairs(v["sysctl"]),
         "Tmpfs": {path: options for path, _, options in (item.partition(":") for item in v["tmpfs"])},
         "RestartPolicy": {"Name": policy, "MaximumRetryCount": int(retries or 0)} if policy else None,
-        "LogConfig": {"Type": v["log-driver"], "Config": _pairs(v["log-opt"])} if v["log-driver"] or v["log-opt"] else None,
+        "LogConfig": {"Type": v["log-driver"], "Config": pairs(v["log-opt"])} if v["log-driver"] or v["log-opt"] else None,
     }  # fmt: skip
     if v["cpus"]:
         try:
@@ -305,7 +306,7 @@ def request(v: dict[str, Any], image: str, command: list[str]) -> dict[str, Any]
     }
     more = {
         "Cmd": command or None, "Entrypoint": [v["entrypoint"]] if v["entrypoint"] else None, "User": v["user"],
-        "WorkingDir": v["workdir"], "Hostname": v["hostname"], "Domainname": v["domainname"], "Labels": _pairs(labels),
+        "WorkingDir": v["workdir"], "Hostname": v["hostname"], "Domainname": v["domainname"], "Labels": pairs(labels),
         "StopSignal": v["stop-signal"], "StopTimeout": v["stop-timeout"], "Healthcheck": _health(v),
         "Volumes": {item: {} for item in v["volume"] if ":" not in item},
         "ExposedPorts": {port: {} for item in v["expose"] for port in ports.expand(item)} | {port: {} for port in published},

@@ -84,6 +84,11 @@ def _bind(
         found.setdefault(f"{low + offset}/{protocol}", []).append(row)
 
 
+def addresses(v: dict[str, Any]) -> dict[str, str]:
+    """The IPAMConfig of --ip and --ip6."""
+    return {key: v[flag] for flag, key in (("ip", "IPv4Address"), ("ip6", "IPv6Address")) if v[flag]}
+
+
 def networks(v: dict[str, Any]) -> tuple[str, dict[str, Any] | None]:
     """(NetworkMode, EndpointsConfig) of the options about networks. Raises UsageError."""
     modes, endpoints = [], {}
@@ -93,9 +98,9 @@ def networks(v: dict[str, Any]) -> tuple[str, dict[str, Any] | None]:
         endpoints[name] = settings
     mode = modes[0] if modes else "default"
     first = endpoints.get(mode, {})
-    addresses = {key: v[flag] for flag, key in (("ip", "IPv4Address"), ("ip6", "IPv6Address")) if v[flag]}
-    if addresses:
-        first["IPAMConfig"] = {**first.get("IPAMConfig", {}), **addresses}
+    given = addresses(v)
+    if given:
+        first["IPAMConfig"] = {**first.get("IPAMConfig", {}), **given}
     if v["network-alias"]:
         first["Aliases"] = [*first.get("Aliases", []), *v["network-alias"]]
     if v["link-local-ip"]:

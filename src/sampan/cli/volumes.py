@@ -6,6 +6,7 @@ import json
 
 from sampan.cli.arguments import confirmed, each, filters, need
 from sampan.cli.flags import LIST, STR, Flag, UsageError, parse
+from sampan.cli.options import pairs
 from sampan.cli.output import human, rows_out
 from sampan.cli.system import inspect
 from sampan.client.connection import engine
@@ -27,8 +28,8 @@ def volume(args: list[str]) -> int:
     http = engine()
     if verb == "create":
         v, names = parse([Flag("label", "", LIST), Flag("driver", "d", STR), Flag("opt", "o", LIST)], rest)
-        labels, opts = ({k: x for k, _, x in (i.partition("=") for i in v[key])} for key in ("label", "opt"))
-        body = {"Name": names[0] if names else "", "Labels": labels, "DriverOpts": opts, "Driver": v["driver"]}
+        body = {"Name": names[0] if names else "", "Labels": pairs(v["label"]), "DriverOpts": pairs(v["opt"]),
+                "Driver": v["driver"]}  # fmt: skip
         print(http.call("POST", "/volumes/create", body)["Name"])
     elif verb == "ls":
         v, _ = parse([Flag("filter", "f", LIST), Flag("quiet", "q"), Flag("format", "", STR)], rest)

@@ -50,9 +50,7 @@ class Extractor:
         except (tarfile.TarError, ValueError, RecursionError, OverflowError) as error:
             raise ImageError(f"damaged tar archive: {error}") from error
         finally:
-            if self._parent_fd >= 0:
-                os.close(self._parent_fd)
-                self._parent_fd, self._parent_path = -1, None
+            self._forget_parent()
         for path, mtime in reversed(self._directories):
             fd = openat2.open_in_root(self.rootfd, path)
             try:

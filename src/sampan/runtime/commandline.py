@@ -86,20 +86,20 @@ def _options(arguments: argparse.Namespace, log: _Log) -> Options:
 
 
 def _create(arguments: argparse.Namespace, log: _Log) -> int:
-    config = bundle.load(arguments.bundle)
-    if (config.get("process") or {}).get("terminal") and not arguments.console_socket:
+    spec = bundle.load(arguments.bundle)
+    if _wants_terminal(spec) and not arguments.console_socket:
         raise RuntimeFailure("process.terminal needs --console-socket")
-    operations.create(_directory(arguments), arguments.bundle, _options(arguments, log))
+    operations.create(_directory(arguments), arguments.bundle, spec, _options(arguments, log))
     return 0
 
 
 def _run(arguments: argparse.Namespace, log: _Log) -> int:
-    directory = _directory(arguments)
-    if arguments.detach and _wants_terminal(arguments.bundle) and not arguments.console_socket:
+    directory, spec = _directory(arguments), bundle.load(arguments.bundle)
+    if arguments.detach and _wants_terminal(spec) and not arguments.console_socket:
         raise RuntimeFailure("a detached terminal needs --console-socket")
     if not arguments.no_subreaper and not arguments.detach:
         prctl.set_child_subreaper()
-    started = operations.create(directory, arguments.bundle, _options(arguments, log))
+    started = operations.create(directory, arguments.bundle, spec, _options(arguments, log))
     try:
         operations.start(directory, log.warn)
     except BaseException:
@@ -113,8 +113,8 @@ def _run(arguments: argparse.Namespace, log: _Log) -> int:
     return code
 
 
-def _wants_terminal(path: str) -> bool:
-    return bool((bundle.load(path).get("process") or {}).get("terminal"))
+def _wants_terminal(spec: dict[str, Any]) -> bool:
+    return bool((spec.get("process") or {}).get("terminal"))
 
 
 def _wait(started: Started) -> int:

@@ -46,10 +46,12 @@ class Started:
     master: int = -1
 
 
-def create(directory: StateDirectory, bundle: str, options: Options) -> Started:
-    """Makes a container whose process waits for start(). On failure nothing of it is left."""
+def create(directory: StateDirectory, bundle: str, spec: dict[str, Any], options: Options) -> Started:
+    """Makes a container whose process waits for start(), from the `spec` loaded of the bundle.
+
+    On failure nothing of it is left.
+    """
     bundle = os.path.realpath(bundle)
-    spec = bundles.load(bundle)
     if "process" not in spec:
         raise RuntimeFailure("config.json has no process")
     directory.reserve()
@@ -145,13 +147,14 @@ def _undo(directory: StateDirectory, record: Record, warn: Warn) -> None:
         except OSError as error:
             warn(str(error))
     if record.pid:
-        _poststop(directory, record, warn)
+        _late_hooks("poststop", record, directory.describe(record, "stopped"), warn)
 
 
-def _poststop(directory: StateDirectory, record: Record, warn: Warn) -> None:
-    for hook in (record.spec.get("hooks") or {}).get("poststop") or []:
+def _late_hooks(stage: str, record: Record, state: dict[str, Any], warn: Warn) -> None:
+    """Hooks whose failure only gives a warning: "poststart" and "poststop" (runtime.md, lifecycle)."""
+    for hook in (record.spec.get("hooks") or {}).get(stage) or []:
         try:
-            hooks.run("poststop", hook, directory.describe(record, "stopped"))
+            hooks.run(stage, hook, state)
         except RuntimeFailure as failure:
             warn(str(failure))
 
@@ -172,12 +175,7 @@ def start(directory: StateDirectory, warn: Warn) -> None:
         else:
             break
     sock.close()
-    state = directory.describe(record, "running")
-    for hook in (record.spec.get("hooks") or {}).get("poststart") or []:
-        try:
-            hooks.run("poststart", hook, state)
-        except RuntimeFailure as failure:
-            warn(str(failure))
+    _late_hooks("poststart", record, directory.describe(record, "running"), warn)
 
 
 def execute(directory: StateDirectory, process: dict[str, Any], options: Options) -> Started:
@@ -206,8 +204,7 @@ def kill(directory: StateDirectory, number: int, everyone: bool) -> None:
     record = directory.load()
     status = directory.status(record)
     if everyone and record.cgroup:
-        for pid in Cgroup(record.cgroup).pids():
-            _signal(pid, number)
+        _signal_all(record.cgroup, number)
         return
     if status == "stopped":
         raise RuntimeFailure(f"cannot kill container {record.id}: container not running")
@@ -218,8 +215,7 @@ def kill(directory: StateDirectory, number: int, everyone: bool) -> None:
     os.close(process)
     if number == signal.SIGKILL and not _own_pid_namespace(record) and record.cgroup:
         # Its init's end does not take the others along.
-        for pid in Cgroup(record.cgroup).pids():
-            _signal(pid, number)
+        _signal_all(record.cgroup, number)
     if number == signal.SIGKILL and status == "paused" and record.cgroup:
         Cgroup(record.cgroup).freeze(False)
 
@@ -243,12 +239,10 @@ def delete(directory: StateDirectory, force: bool, warn: Warn) -> None:
             pass  # it ended meanwhile
         _await_end(directory, record)
     if record.cgroup:
-        group = Cgroup(record.cgroup)
-        for pid in group.pids():
-            _signal(pid, signal.SIGKILL)
-        group.remove()
+        _signal_all(record.cgroup, signal.SIGKILL)
+        Cgroup(record.cgroup).remove()
     directory.remove()
-    _poststop(directory, record, warn)
+    _late_hooks("poststop", record, directory.describe(record, "stopped"), warn)
 
 
 def _await_end(directory: StateDirectory, record: Record) -> None:
@@ -298,11 +292,12 @@ def _own_pid_namespace(record: Record) -> bool:
     return any(n["type"] == "pid" and not n.get("path") for n in record.spec["linux"].get("namespaces") or [])
 
 
-def _signal(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        pass
+def _signal_all(cgroup: str, number: int) -> None:
+    for pid in Cgroup(cgroup).pids():
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            continue
 
 
 def _write_pid_file(path: str | None, pid: int) -> None:

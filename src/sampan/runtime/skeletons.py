@@ -26,8 +26,6 @@ class Skeleton:
     """Three mounts with what is mounted on them, waiting on a private directory."""
 
     fd: int
-    entries: list[dict[str, Any]]
-    wanted: dict[str, Any]
 
     def move(self, rootfd: int, spec: dict[str, Any], trees: list[int]) -> None:
         """Puts the three in place, then mounts the rest of the specification's `mounts`."""
@@ -71,4 +69,4 @@ def make(where: str, wanted: dict[str, Any], null: int) -> Skeleton:
     spec = {"mounts": wanted["mounts"], "linux": {key: wanted[key] for key in _KEYS}}
     rootfs.populate(top, spec, False, [])
     rootfs.protect(top, spec, null)
-    return Skeleton(top, wanted["mounts"], wanted)
+    return Skeleton(top)

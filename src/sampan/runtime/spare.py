@@ -148,9 +148,9 @@ def _wait(parent: socket.socket, expected: dict[str, Any], where: str, group: Cg
                 pass  # it will fail, and be named, when the container asks for it
     # The keeper holds our mount namespace until it has announced our end: taking some thirty mounts
     # apart would otherwise come first (exit_task_namespaces precedes exit_notify in kernel/exit.c).
-    namespace = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    channel.send(parent, [namespace], kind="ready", text="skeleton" if skeleton else "")
-    os.close(namespace)
+    mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    channel.send(parent, [mounts], kind="ready", text="skeleton" if skeleton else "")
+    os.close(mounts)
     request, stdio = channel.receive_request(parent)
     base.skeleton = skeleton if request["skeleton"] else None
     child.enter(None if request["joined"] else spawn.group_of(request), [], request["spec"]["process"])
