@@ -69,7 +69,7 @@ def test_p045_probes_leave_no_zombies_with_init(daemon: Daemon) -> None:
     time.sleep(4)
     pid = json.loads(daemon.ok("inspect", "box"))[0]["State"]["Pid"]
     time.sleep(0.3)
-    states = daemon.ok("exec", "box", "sh", "-c", "grep -h ^State /proc/[0-9]*/status").split("\n")
+    states = daemon.ok("exec", "box", "sh", "-c", "grep -hs ^State /proc/[0-9]*/status; true").split("\n")
     assert not [line for line in states if "zombie" in line]
     os.kill(pid, signal.SIGTERM)
     assert daemon.ok("wait", "box").strip() == "143"

@@ -137,7 +137,7 @@ def test_cycles_leave_nothing_behind(own_daemon: Daemon) -> None:
     assert after[0] == before[0]
     assert after[1] == before[1]
     assert after[2] <= before[2] + 2
-    assert os.listdir(own_daemon.root / "data/containers") == []
+    assert os.listdir(own_daemon.root / "data/containers") in ([], ["spare"])
 
 
 def test_a_full_disk(own_daemon: Daemon) -> None:

@@ -72,9 +72,12 @@ class Site:
             self.ip(pid, f"addr add {address6}/64 dev up0 nodad")
             self.ip(pid, "link set up0 up")
         self.ip(self.host, f"route add default via {OUTSIDE}")
-        self.daemon = NamespacedDaemon(Path(tempfile.mkdtemp(prefix="sampan-test-")), self.host)
+        self.daemon = self.new_daemon()
         self.daemon.start()
         self.daemon.ok("bootstrap", "busybox")
+
+    def new_daemon(self) -> Daemon:
+        return NamespacedDaemon(Path(tempfile.mkdtemp(prefix="sampan-test-")), self.host)
 
     def _namespace(self) -> int:
         holder = subprocess.Popen(["unshare", "--net", "sleep", "3600"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import grp
 import os
 import resource
@@ -13,10 +14,13 @@ import sys
 
 from aiohttp import web
 
+from sampan import paths
 from sampan.api.server import application
+from sampan.engine import rootless
 from sampan.engine.engine import Engine
-
-DEFAULT_SOCKET = "/run/sampan/sampan.sock"
+from sampan.engine.errors import EngineError
+from sampan.linux.namespaces import initial_user_namespace
+from sampan.network.hostports import HostPorts
 
 
 def listen(path: str) -> socket.socket:
@@ -31,7 +35,7 @@ def listen(path: str) -> socket.socket:
         os.umask(old)
     try:
         os.chown(temporary, 0, grp.getgrnam("sampan").gr_gid)
-    except (KeyError, PermissionError):
+    except (KeyError, OSError):
         pass
     sock.listen(512)
     os.rename(temporary, path)
@@ -47,9 +51,9 @@ def _already_running(path: str) -> bool:
             return False
 
 
-async def serve(options: argparse.Namespace) -> None:
+async def serve(options: argparse.Namespace, host_ports: HostPorts | None) -> None:
     """Runs the daemon until SIGTERM or SIGINT. Containers go on without it."""
-    engine = Engine(options.data_root, options.exec_root, options.obey_host_firewall)
+    engine = Engine(options.data_root, options.exec_root, options.obey_host_firewall, host_ports)
     await engine.open()
     runner = web.AppRunner(
         application(engine), access_log=None, handle_signals=False, handler_cancellation=True, shutdown_timeout=1.0
@@ -57,6 +61,7 @@ async def serve(options: argparse.Namespace) -> None:
     await runner.setup()
     sock = listen(options.host.removeprefix("unix://"))
     await web.SockSite(runner, sock).start()
+    gc.freeze()  # nothing loaded so far will ever be garbage: the collector need not look at it
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -68,24 +73,31 @@ async def serve(options: argparse.Namespace) -> None:
         pass
     await runner.cleanup()
     await engine.close()
+    if not initial_user_namespace() and not any(c.running for c in engine.containers.values()):
+        rootless.leave(options.exec_root)
 
 
 def main() -> None:
     """The entry of the command `sampand`."""
     parser = argparse.ArgumentParser(prog="sampand", description="The Sampan engine's daemon.")
-    parser.add_argument("-H", "--host", default=os.environ.get("SAMPAN_HOST", f"unix://{DEFAULT_SOCKET}"))
-    parser.add_argument("--data-root", default="/var/lib/sampan")
-    parser.add_argument("--exec-root", default="/run/sampan")
+    parser.add_argument("-H", "--host", default=os.environ.get("SAMPAN_HOST", f"unix://{paths.socket()}"))
+    parser.add_argument("--data-root", default=paths.data_directory())
+    parser.add_argument("--exec-root", default=paths.runtime_directory())
     parser.add_argument("--obey-host-firewall", action="store_true", help="listen on published ports instead of redirecting "
                         "them, so that the host's input rules apply; containers then see the host's address")  # fmt: skip
     options = parser.parse_args()
     if not options.host.startswith("unix://"):
         parser.error(f"can't listen on {options.host}: only unix:// sockets")
-    if os.geteuid() != 0:
-        parser.error("sampand needs root")
     if _already_running(options.host.removeprefix("unix://")):
         sys.exit(f"sampand: another daemon already listens on {options.host}")
+    host_ports = None
+    if os.geteuid() != 0:
+        host_ports = HostPorts.fork()
+        try:
+            rootless.enter(options.exec_root)
+        except EngineError as error:
+            sys.exit(f"sampand: {error}")
     # A socket for each published port, descriptors of each container: the soft limit of a login is too low.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    asyncio.run(serve(options))
+    asyncio.run(serve(options, host_ports))

@@ -18,6 +18,7 @@ from sampan.engine.container import timestamp
 from sampan.engine.errors import BadRequest, Conflict
 from sampan.engine.events import matches
 from sampan.linux.cgroup import hierarchies
+from sampan.linux.namespaces import initial_user_namespace
 from sampan.volumes.local import Volume
 
 MAX_API, MIN_API = "1.51", "1.24"
@@ -63,7 +64,9 @@ async def info(request: web.Request) -> web.Response:
     """GET /info"""
     engine = engine_of(request)
     states = [c.state["Status"] for c in engine.containers.values()]
-    v2 = hierarchies().version == "2"
+    groups = hierarchies()
+    v2, limits = groups.version == "2", bool(groups.v1 or groups.v2)
+    rootless = [] if initial_user_namespace() else ["name=rootless"]
     return web.json_response(
         {
             "ID": "sampan",
@@ -80,21 +83,21 @@ async def info(request: web.Request) -> web.Response:
                 "Authorization": None,
                 "Log": ["json-file", "local", "none"],
             },
-            "MemoryLimit": True,
-            "SwapLimit": True,
-            "CpuCfsPeriod": True,
-            "CpuCfsQuota": True,
-            "CPUShares": True,
-            "CPUSet": True,
-            "PidsLimit": True,
-            "OomKillDisable": not v2,
+            "MemoryLimit": limits,
+            "SwapLimit": limits,
+            "CpuCfsPeriod": limits,
+            "CpuCfsQuota": limits,
+            "CPUShares": limits,
+            "CPUSet": limits,
+            "PidsLimit": limits,
+            "OomKillDisable": limits and not v2,
             "IPv4Forwarding": True,
             "NFd": len(os.listdir("/proc/self/fd")),
             "NGoroutines": 0,
             "SystemTime": timestamp(time.time_ns()),
             "LoggingDriver": "json-file",
-            "CgroupDriver": "cgroupfs",
-            "CgroupVersion": hierarchies().version,
+            "CgroupDriver": "cgroupfs" if limits else "none",
+            "CgroupVersion": groups.version,
             "NEventsListener": 0,
             "KernelVersion": os.uname().release,
             "OperatingSystem": _os_name(),
@@ -118,7 +121,7 @@ async def info(request: web.Request) -> web.Response:
             "LiveRestoreEnabled": True,
             "Isolation": "",
             "InitBinary": "tini-static",
-            "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
+            "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns", *rootless],
             "Warnings": None,
         }
     )

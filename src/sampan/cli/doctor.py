@@ -16,7 +16,7 @@ def _checks() -> list[tuple[str, bool, str]]:
         filesystems = file.read()
     release = tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
     return [
-        ("running as root", os.geteuid() == 0, "run it with sudo"),
+        *([] if os.geteuid() == 0 else _without_root()),
         (f"kernel {os.uname().release} (5.12 or newer)", release >= (5, 12), "boot a newer kernel"),
         ("overlay file system", "overlay" in filesystems, "modprobe overlay"),
         (f"cgroups, version {found.version}", bool(found.v1 or found.v2), "mount -t cgroup2 none /sys/fs/cgroup"),
@@ -37,6 +37,27 @@ def _checks() -> list[tuple[str, bool, str]]:
             bool(shutil.which("mmdebstrap") or shutil.which("debootstrap")),
             "apt-get install mmdebstrap",
         ),
+    ]
+
+
+def _without_root() -> list[tuple[str, bool, str]]:
+    import pwd
+    from importlib import import_module
+
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    rootless, engine_error = import_module("sampan.engine.rootless"), import_module("sampan.engine.errors").EngineError
+    found = []
+    for path, own, flag in (("/etc/subuid", os.geteuid(), "uids"), ("/etc/subgid", os.getegid(), "gids")):
+        try:
+            works = len(rootless.id_rows(path, own)) > 1
+        except engine_error:
+            works = False
+        found.append((f"{path} has ids for {user}", works, f"usermod --add-sub{flag} 100000-165535 {user}"))
+    return [
+        *found,
+        ("newuidmap and newgidmap", bool(shutil.which("newuidmap")), "apt-get install uidmap"),
+        ("/dev/net/tun for everybody", os.access("/dev/net/tun", os.W_OK), "modprobe tun; chmod 666 /dev/net/tun"),
+        ("slirp4netns", bool(shutil.which("slirp4netns")), "apt-get install slirp4netns"),
     ]
 
 

@@ -6,21 +6,20 @@ import os
 import sys
 import time
 
+from sampan import paths
 from sampan.client.http import Http, NoEngine
-
-DEFAULT_SOCKET = "/run/sampan/sampan.sock"
 
 
 def socket_path(host: str | None = None) -> str:
     """The path in `host`, else in SAMPAN_HOST, else the default. (DOCKER_HOST names Docker's engine, not ours.)"""
-    host = host or os.environ.get("SAMPAN_HOST") or f"unix://{DEFAULT_SOCKET}"
+    host = host or os.environ.get("SAMPAN_HOST") or f"unix://{paths.socket()}"
     if not host.startswith("unix://"):
         raise NoEngine(f"{host}: only unix:// sockets")
     return host.removeprefix("unix://")
 
 
 def engine(path: str | None = None) -> Http:
-    """A connection to the engine; starts `sampand` when none listens and we are root.
+    """A connection to the engine; starts `sampand` when none listens, for the machine as root, else for the user.
 
     With SAMPAN_AUTOSTART=0 it does not. Raises NoEngine.
     """
@@ -29,7 +28,7 @@ def engine(path: str | None = None) -> Http:
     try:
         http.open()
     except NoEngine:
-        if os.geteuid() != 0 or os.environ.get("SAMPAN_AUTOSTART") == "0":
+        if os.environ.get("SAMPAN_AUTOSTART") == "0":
             raise
         _start_daemon(path)
         http.open()
@@ -44,7 +43,7 @@ def _start_daemon(path: str) -> None:
     if root:
         options = ["--data-root", f"{root}/data", "--exec-root", f"{root}/run"]
     directory = os.path.dirname(path)
-    os.makedirs(directory, 0o755, exist_ok=True)
+    os.makedirs(directory, 0o755 if os.geteuid() == 0 else 0o700, exist_ok=True)
     code = "from sampan.api.daemon import main; main()"
     with open(f"{directory}/sampand.log", "ab") as log:
         child = subprocess.Popen(

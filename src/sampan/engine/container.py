@@ -7,7 +7,8 @@ import datetime
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from sampan.linux.cgroup import Cgroup
+from sampan.linux.cgroup import Cgroup, hierarchies
+from sampan.linux.namespaces import members
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
 
@@ -89,6 +90,12 @@ class Container:
     def cgroup(self) -> str:
         """The path of its control group below the roots."""
         return f"/sampan/{self.id}"
+
+    def pids(self) -> list[int]:
+        """All its processes: those of its control group or, where there are none, of its pid namespace."""
+        if hierarchies().v1 or hierarchies().v2:
+            return Cgroup(self.cgroup).pids()
+        return members(self.state["Pid"], "pid") if self.running else []
 
     def set_status(self, status: str) -> None:
         """Sets `Status` and the booleans that follow from it."""

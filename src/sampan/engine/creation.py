@@ -18,7 +18,9 @@ from sampan.engine.errors import BadRequest, Conflict, NotFound
 from sampan.engine.networking import check_ports
 from sampan.images.errors import ImageNotFound
 from sampan.images.store import Image
+from sampan.keeper.client import KeeperGone
 from sampan.runtime import init_program
+from sampan.runtime.errors import RuntimeFailure
 
 _NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _ADJECTIVES = [
@@ -101,9 +103,7 @@ async def create(engine: Engine, body: dict[str, Any], name: str) -> tuple[Conta
     container.mounts = mounts.plan(config, host, engine.volumes)
     directory = engine.directory(container)
     try:
-        for part in ("upper", "work", "rootfs", "log"):
-            os.makedirs(f"{directory}/{part}", 0o755 if part == "upper" else 0o700)
-        os.chmod(directory, 0o700)
+        engine.directories.make(container.id)
         _write_etc(engine, container, directory)
         if any(row["Type"] == "volume" for row in container.mounts):
             await asyncio.to_thread(_copy_up, engine, container, image)
@@ -113,7 +113,15 @@ async def create(engine: Engine, body: dict[str, Any], name: str) -> tuple[Conta
     engine.containers[container.id] = container
     engine.save(container)
     announce(engine, container, "create")
+    engine.background(_mount_ahead(engine, container))
     return container, warnings
+
+
+async def _mount_ahead(engine: Engine, container: Container) -> None:
+    try:
+        await engine.keeper.call("mount", id=container.id, overlay=engine.overlay(container))
+    except (KeeperGone, RuntimeFailure, OSError):
+        pass  # then the start does it
 
 
 def announce(engine: Engine, container: Container, action: str, **extra: str) -> None:

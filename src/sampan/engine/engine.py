@@ -10,6 +10,7 @@ from typing import Any
 
 from sampan.engine import keeperlink
 from sampan.engine.container import Container
+from sampan.engine.directories import Directories
 from sampan.engine.errors import BadRequest, NotFound
 from sampan.engine.events import Events
 from sampan.engine.networking import Networking
@@ -17,13 +18,16 @@ from sampan.engine.store import Store
 from sampan.engine.watch import Watcher
 from sampan.images.store import ImageStore
 from sampan.linux import pidfd
+from sampan.network.hostports import HostPorts
 from sampan.volumes.local import LocalVolumes
 
 
 class Engine:
     """What every operation needs. The operations themselves are functions in the modules beside."""
 
-    def __init__(self, data_root: str, run_root: str, obey_host_firewall: bool = False) -> None:
+    def __init__(
+        self, data_root: str, run_root: str, obey_host_firewall: bool = False, host_ports: HostPorts | None = None
+    ) -> None:
         os.umask(0o022)
         for path in (data_root, run_root, f"{data_root}/containers"):
             os.makedirs(path, 0o700, exist_ok=True)
@@ -33,11 +37,12 @@ class Engine:
         self.images = ImageStore(f"{data_root}/images")
         self.mountpoints = self.images.mountpoints_directory()
         self.volumes = LocalVolumes(f"{data_root}/volumes")
+        self.directories = Directories(f"{data_root}/containers")
         self.events = Events()
         self.containers: dict[str, Container] = {}
         self.execs: dict[str, Any] = {}
         self.watcher = Watcher()
-        self.networking = Networking(self, obey_host_firewall)
+        self.networking = Networking(self, obey_host_firewall, host_ports)
         self.keeper = keeperlink.KeeperLink(f"{run_root}/keeper.sock", self._on_exit, self._running)
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -80,6 +85,15 @@ class Engine:
         if not matches:
             raise NotFound(f"No such container: {text}")
         return matches[0]
+
+    def overlay(self, container: Container) -> dict[str, Any]:
+        """The layers of a container's root, as the keeper mounts them."""
+        directory = self.directory(container)
+        return {
+            "lower": [*self.images.lower_directories(self.images.get(container.image)), self.mountpoints],
+            "upper": f"{directory}/upper",
+            "work": f"{directory}/work",
+        }
 
     def background(self, coroutine: Any) -> asyncio.Task[Any]:
         """Runs a coroutine beside the requests, held so that it is not collected."""
@@ -150,6 +164,7 @@ class Engine:
 
     async def close(self) -> None:
         """Ends our part; containers go on."""
+        self.directories.close()
         for task in list(self._tasks):
             task.cancel()
         await self.keeper.close()

@@ -15,7 +15,6 @@ from sampan.engine.creation import announce
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, NotFound
 from sampan.linux import pidfd
-from sampan.linux.cgroup import Cgroup
 from sampan.runtime.errors import RuntimeFailure
 
 
@@ -189,7 +188,7 @@ def kill(session: Exec, number: int = signal.SIGKILL) -> None:
     if not session.running or session.pidfd < 0:
         raise Conflict(f"exec {session.id} is not running")
     for _ in range(20 if number == signal.SIGKILL else 1):
-        members = pidfd.family(session.pid, Cgroup(session.container.cgroup).pids())
+        members = pidfd.family(session.pid, session.container.pids())
         for pid in members:
             try:
                 os.kill(pid, number)

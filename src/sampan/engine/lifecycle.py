@@ -17,7 +17,7 @@ from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, EngineError, NotFound, NotModified
 from sampan.keeper.client import KeeperGone
 from sampan.linux import signals
-from sampan.linux.cgroup import Cgroup
+from sampan.linux.cgroup import Cgroup, hierarchies
 from sampan.network.errors import NetworkError
 from sampan.runtime import init_program
 from sampan.runtime.errors import RuntimeFailure
@@ -109,12 +109,7 @@ def _request(engine: Engine, container: Container, directory: str) -> dict[str, 
     request = spec.build(container, entries, joins)
     if init:
         request["spec"]["process"]["args"] = ["/sbin/docker-init", "--", *request["spec"]["process"]["args"]]
-    image = engine.images.get(container.image)
-    request["overlay"] = {
-        "lower": [*engine.images.lower_directories(image), engine.mountpoints],
-        "upper": f"{directory}/upper",
-        "work": f"{directory}/work",
-    }
+    request["overlay"] = engine.overlay(container)
     request["where"] = f"{directory}/rootfs"
     return request
 
@@ -329,6 +324,8 @@ async def pause(engine: Engine, container: Container) -> None:
         raise Conflict(f"Container {container.id} is not running")
     if container.state["Paused"]:
         raise Conflict(f"Container {container.id} is already paused")
+    if not hierarchies().v1 and not hierarchies().v2:
+        raise Conflict("pausing needs control groups, which an engine without root doesn't have here")
     await asyncio.to_thread(Cgroup(container.cgroup).freeze, True)
     container.set_status("paused")
     engine.save(container)

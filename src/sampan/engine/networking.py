@@ -14,7 +14,7 @@ from sampan.engine.errors import BadRequest, Forbidden, NotFound
 from sampan.engine.sandboxes import Sandboxes
 from sampan.linux import netns, nftables
 from sampan.linux.files import read_or_empty
-from sampan.network import bridge, dns, ports
+from sampan.network import bridge, dns, hostports, ports, slirp
 from sampan.network.errors import NetworkError, NetworkNotFound
 from sampan.network.firewall import Firewall, Published
 from sampan.network.model import Endpoint, Network
@@ -23,6 +23,7 @@ from sampan.network.proxy import TcpProxy, UdpProxy
 
 if TYPE_CHECKING:
     from sampan.engine.engine import Engine
+    from sampan.network.hostports import HostPorts
 
 _RESTORE_AFTER = 0.2
 
@@ -40,9 +41,10 @@ class Networking:
     the host's input chain decide who reaches them; the container then sees the host's address.
     """
 
-    def __init__(self, engine: Engine, obey_host_firewall: bool) -> None:
+    def __init__(self, engine: Engine, obey_host_firewall: bool, host_ports: HostPorts | None = None) -> None:
         self._engine = engine
         self._obey = obey_host_firewall
+        self._host_ports = host_ports
         self.networks = Networks(engine.store)
         self.sandboxes = Sandboxes(engine)
         self._firewall = Firewall()
@@ -152,7 +154,8 @@ class Networking:
         places = self.networks.of(container.id)
         bindings = _bindings(container)
         if bindings and any(network.driver == "bridge" and not network.internal for network, _ in places):
-            self._mappings[container.id] = ports.reserve_all(bindings, bridge.has_ipv6())
+            ipv6 = self._host_ports is not None or bridge.has_ipv6()
+            self._mappings[container.id] = ports.reserve_all(bindings, ipv6, self._binder)
         await self.apply_firewall()
         await self._start_proxies(container)
 
@@ -161,14 +164,26 @@ class Networking:
         if target is None:
             return
         for mapping in self._mappings.get(container.id, []):
-            redirected = ":" not in mapping.host_ip and not self._obey
+            redirected = ":" not in mapping.host_ip and not self._obey and self._host_ports is None
             if redirected or mapping.reservation is None or mapping.protocol == "sctp":
                 continue
-            address = target.address(6) or target.address(4)
+            address = target.address(6 if ":" in mapping.host_ip else 4) or target.address(4) or target.address(6)
             kind = TcpProxy if mapping.protocol == "tcp" else UdpProxy
-            proxy = kind(mapping.reservation, (address, mapping.container_port))
+            proxy = kind(mapping.reservation, (address, mapping.container_port), self._foreign)
             await proxy.start()
             self._proxies.setdefault(container.id, []).append(proxy)
+
+    @property
+    def _binder(self) -> ports.Bind | None:
+        return None if self._host_ports is None else self._host_ports.bind
+
+    def _foreign(self, address: str) -> bool:
+        """Whether a container can answer to a client's address, since it is nowhere in its own networks (P068)."""
+        if self._host_ports is None:
+            return False
+        client = ipaddress.ip_address(address)
+        subnets = [ipaddress.ip_network(row["Subnet"]) for n in self.networks.all.values() for row in n.ipam]
+        return not client.is_loopback and not any(client in subnet for subnet in subnets)
 
     def _target(self, container: str) -> Endpoint | None:
         """The endpoint that published ports lead to."""
@@ -205,7 +220,7 @@ class Networking:
             for mapping in mappings:
                 address = target.address(6 if ":" in mapping.host_ip else 4)
                 if address:
-                    everywhere = mapping.host_ip in ("0.0.0.0", "::")
+                    everywhere = mapping.host_ip in ("0.0.0.0", "::") or self._host_ports is not None
                     found.append(Published(mapping.protocol, "" if everywhere else mapping.host_ip, mapping.host_port,
                                            address, mapping.container_port))  # fmt: skip
         return found
@@ -251,7 +266,7 @@ class Networking:
         if container.id in self._servers or not self._has_server(container):
             return
         internal = all(network.internal for network, _ in self.networks.of(container.id))
-        servers = [] if internal else list(container.host_config.get("Dns") or []) or _host_servers()
+        servers = [] if internal else list(container.host_config.get("Dns") or []) or self._forwarders()
         server = dns.NameServer(
             lambda name: self._lookup(container.id, name), lambda text: self._reverse(container.id, text), servers
         )
@@ -264,7 +279,7 @@ class Networking:
     def _has_server(self, container: Container) -> bool:
         if any(network.has_names for network, _ in self.networks.of(container.id)):
             return True
-        return not container.host_config.get("Dns") and not _reachable(_host_servers())
+        return not container.host_config.get("Dns") and not _reachable(self._forwarders())
 
     def _lookup(self, container: str, name: str) -> list[str] | None:
         found: list[str] = []
@@ -293,6 +308,9 @@ class Networking:
                 continue
             write_text(f"{directory}/{name}", text)
             container.written[name] = text
+
+    def _forwarders(self) -> list[str]:
+        return [slirp.NAME_SERVER] if self._host_ports is not None else dns.host_servers(_host_resolv_conf())
 
     def hosts(self, container: Container) -> str:
         """The container's /etc/hosts."""
@@ -325,7 +343,7 @@ class Networking:
             host.get("Dns") or host.get("DnsSearch") or host.get("DnsOptions")
         ):
             return text
-        servers = list(host.get("Dns") or []) or _reachable(dns.host_servers(text))
+        servers = list(host.get("Dns") or []) or _reachable(self._forwarders())
         if not shares(host) and self._has_server(container):
             servers = [dns.ADDRESS]
         search = [item for item in host.get("DnsSearch") or [] if item != "."]
@@ -418,6 +436,8 @@ class Networking:
                     bridge.ensure(network)
                 except NetworkError as error:
                     print(f"sampand: {error}", file=sys.stderr)
+        if self._host_ports is not None:
+            hostports.route_answers()
         bridge.sweep(list(self.networks.all.values()))
         for container in running.values():
             if self.networks.of(container.id):
@@ -428,7 +448,7 @@ class Networking:
         """Ports and names of a container that went on running without us."""
         try:
             if container.ports:
-                self._mappings[container.id] = [ports.again(**row) for row in container.ports]
+                self._mappings[container.id] = [ports.again(**row, binder=self._binder) for row in container.ports]
                 await self._start_proxies(container)
             namespace = netns.open_of(container.state["Pid"])
             try:
@@ -505,10 +525,6 @@ def write_text(path: str, text: str) -> None:
         os.write(fd, text.encode())
     finally:
         os.close(fd)
-
-
-def _host_servers() -> list[str]:
-    return dns.host_servers(_host_resolv_conf())
 
 
 def _host_resolv_conf() -> str:

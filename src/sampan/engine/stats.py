@@ -132,7 +132,7 @@ def _networks(container: Container) -> dict[str, Any]:
 
 def top(container: Container, arguments: str) -> dict[str, Any]:
     """Titles and processes. Without `arguments` (or with -ef) the columns of `ps -ef`; else ps(1) itself."""
-    pids = Cgroup(container.cgroup).pids()
+    pids = container.pids()
     if arguments not in ("", "-ef"):
         return _ps(arguments, pids)
     ticks = os.sysconf("SC_CLK_TCK")

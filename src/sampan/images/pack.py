@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Iterator
 from typing import IO
 
-from sampan.linux import openat2
+from sampan.linux import mount, openat2
 
 _XATTR = "SCHILY.xattr."
 _OVERLAY = ("trusted.overlay.", "user.overlay.")
@@ -120,7 +120,7 @@ def is_whiteout(info: os.stat_result) -> bool:
 def is_opaque(fd: int) -> bool:
     """Whether a directory of an overlay's upper hides the lower ones' content."""
     try:
-        return os.getxattr(fd, "trusted.overlay.opaque") == b"y"
+        return os.getxattr(fd, mount.overlay_attribute("opaque")) == b"y"
     except OSError:
         return False
 

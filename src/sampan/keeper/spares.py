@@ -6,7 +6,7 @@ import errno
 import os
 
 from sampan.linux import memory
-from sampan.runtime import spare, spawn
+from sampan.runtime import borrowing, spare, spawn
 from sampan.runtime.channel import Stdio
 from sampan.runtime.errors import RuntimeFailure
 
@@ -25,11 +25,12 @@ class Spares:
         self._spare: spare.Spare | None = None
         self._expected: dict[str, Any] | None = None
         self._wanted: tuple[str, int] | None = None
+        self._lenders: list[borrowing.Lender] = []  # of spares that have become containers
 
     @property
     def patience(self) -> float:
         """Seconds the keeper may wait for events before it calls refill()."""
-        return _IDLE_POLL if self._wanted is None else _REFILL_AFTER
+        return _REFILL_AFTER if self._wanted is not None or self._lenders else _IDLE_POLL
 
     def expect(self, request: dict[str, Any]) -> None:
         """Prepares for containers like this one, which need not ever be."""
@@ -45,15 +46,20 @@ class Spares:
 
     def refill(self) -> None:
         """Makes the spare that was asked for."""
+        self._end_lenders()
         if self._wanted is None or self._expected is None:
             return
         sandbox, namespace = self._wanted
         try:
             self._spare = spare.Spare(self._expected, self._where, sandbox, namespace)
             memory.populate_private()
-        except OSError:
+        except (OSError, RuntimeFailure):
             self._spare = None
         self._forget_wish()
+
+    def _end_lenders(self) -> None:
+        while self._lenders:
+            self._lenders.pop().end()
 
     def _forget_wish(self) -> None:
         if self._wanted is not None and self._wanted[1] >= 0:
@@ -71,7 +77,10 @@ class Spares:
         self._spare = None
         if ready.poll() and ready.ready:
             try:
-                return ready.use(request, stdio)
+                used = ready.use(request, stdio)
+                if ready.lender is not None:
+                    self._lenders.append(ready.lender)
+                return used
             except ConnectionError:
                 pass  # it was killed
             except RuntimeFailure:
@@ -86,6 +95,7 @@ class Spares:
 
     def close(self) -> None:
         """Ends the spare."""
+        self._end_lenders()
         if self._spare is not None:
             self._spare.discard()
             self._spare = None

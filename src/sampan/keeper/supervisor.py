@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from sampan import quickjson
-from sampan.keeper import logs, spares, wire
+from sampan.keeper import logs, roots, spares, wire
 from sampan.linux import pidfd, polling, tty
 from sampan.record import field, record
 from sampan.runtime import channel, spawn
@@ -69,6 +69,7 @@ class Supervisor:
         self._tasks: dict[str, Task] = {}
         self._connections: dict[int, tuple[socket.socket, wire.Reader]] = {}
         self._stopping = False
+        self._ahead = roots.Ahead()
         self._spares = spares.Spares(os.path.dirname(listener.getsockname()))
         self._watch(listener.fileno(), lambda _: self._accept())
 
@@ -83,11 +84,13 @@ class Supervisor:
                     handler(events)
             if not ready:
                 self._spares.refill()
+                self._ahead.expire()
             if self._tasks or self._connections:
                 idle_since = time.monotonic()
             elif time.monotonic() - idle_since > _IDLE_SECONDS:
                 break
         self._spares.close()
+        self._ahead.close()
 
     def _watch(self, fd: int, handler: Callable[[int], None]) -> None:
         self._handlers[fd] = handler
@@ -161,6 +164,11 @@ class Supervisor:
         self._spares.want(message["sandbox"], fds.pop() if message["sandbox"] else -1)
         self._send(sock, {"seq": message["seq"]})
 
+    def _op_mount(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+        """Mounts a container's root ahead of its start."""
+        self._ahead.mount(message["id"], message["overlay"])
+        self._send(sock, {"seq": message["seq"]})
+
     def _op_stop(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
         self._stopping = not self._tasks
         self._send(sock, {"seq": message["seq"], "stopping": self._stopping})
@@ -198,6 +206,7 @@ class Supervisor:
         if message["id"] in self._tasks:
             raise RuntimeFailure(f"container {message['id']} is already running")
         request = message["request"]
+        request["mounted"] = self._ahead.take(message["id"], request["overlay"])
         for entry in request["spec"]["linux"]["namespaces"]:
             if entry.get("path", "").startswith("@"):
                 entry["path"] = f"/proc/self/fd/{fds[int(entry['path'][1:])]}"
@@ -209,6 +218,8 @@ class Supervisor:
             if pipes:
                 pipes.close()
             raise
+        finally:
+            _close(request.pop("mounted", -1))
         for fd in fds:
             os.close(fd)
         fds.clear()

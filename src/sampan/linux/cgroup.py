@@ -9,6 +9,7 @@ import time
 
 from sampan.linux import cgroup_limits, devicefilter
 from sampan.linux.files import read_or_empty
+from sampan.linux.namespaces import initial_user_namespace
 from sampan.record import field, record
 
 TYPE_CHECKING = False
@@ -34,7 +35,10 @@ class Hierarchies:
 
 @functools.cache
 def hierarchies() -> Hierarchies:
-    """Reads /proc/self/mountinfo (proc(5)) once."""
+    """Reads /proc/self/mountinfo (proc(5)) once. In a user namespace, none: the kernel lets nobody there make groups
+    in the machine's hierarchies."""
+    if not initial_user_namespace():
+        return Hierarchies({}, None, frozenset())
     v1: dict[str, str] = {}
     v2: str | None = None
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 
+from sampan.linux.namespaces import initial_user_namespace
 from sampan.linux.syscall import check, failure, libc, syscall
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 0x1, 0x2, 0x4, 0x8
@@ -138,7 +139,12 @@ def _context_log(context: int) -> str:
         return ""
 
 
-def overlay(lower: list[str], upper: str | None, work: str | None, userxattr: bool = False) -> int:
+def overlay_attribute(name: str) -> str:
+    """The extended attribute in which overlays made here keep `name` ("opaque"): see userxattr in overlayfs.rst."""
+    return f"{'trusted' if initial_user_namespace() else 'user'}.overlay.{name}"
+
+
+def overlay(lower: list[str], upper: str | None, work: str | None) -> int:
     """A detached overlay mount: `lower` from top to bottom, optionally writable.
 
     Uses one ``lowerdir+`` per layer (Linux 6.8), which has no limit of a page for all paths
@@ -147,7 +153,7 @@ def overlay(lower: list[str], upper: str | None, work: str | None, userxattr: bo
     tail: list[tuple[str, str | None]] = []
     if upper and work:
         tail = [("upperdir", upper), ("workdir", work)]
-    if userxattr:
+    if not initial_user_namespace():  # trusted.overlay.* attributes are not ours to write
         tail.append(("userxattr", None))
     tail.append(("source", "overlay"))
     try:

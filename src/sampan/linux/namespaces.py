@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import signal
 
@@ -33,7 +34,9 @@ KINDS = {
 }
 
 
-class _CloneArgs(ctypes.Structure):
+class CloneArgs(ctypes.Structure):
+    """struct clone_args of clone3(2)."""
+
     _fields_ = [
         (name, ctypes.c_uint64)
         for name in (
@@ -52,6 +55,13 @@ class _CloneArgs(ctypes.Structure):
     ]
 
 
+@functools.cache
+def initial_user_namespace() -> bool:
+    """Whether root here is the machine's root: every id is mapped to itself (user_namespaces(7))."""
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        return file.read().split() == ["0", "0", "4294967295"]
+
+
 def clone(flags: int, sibling: bool = False) -> tuple[int, int]:
     """fork() with namespace flags. Returns (pid, pidfd) to the parent and (0, -1) to the child.
 
@@ -59,7 +69,7 @@ def clone(flags: int, sibling: bool = False) -> tuple[int, int]:
     a child of our own parent. Source: clone3 in clone(2).
     """
     pidfd = ctypes.c_int(-1)
-    args = _CloneArgs(flags=flags | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=signal.SIGCHLD)
+    args = CloneArgs(flags=flags | CLONE_PIDFD, pidfd=ctypes.addressof(pidfd), exit_signal=signal.SIGCHLD)
     if sibling:
         args.flags |= CLONE_PARENT
         args.exit_signal = 0
@@ -93,6 +103,24 @@ def same_namespace(fd: int, kind: str) -> bool:
     own = os.stat(f"/proc/self/ns/{KINDS[kind][1]}")
     other = os.fstat(fd)
     return (own.st_dev, own.st_ino) == (other.st_dev, other.st_ino)
+
+
+def members(pid: int, kind: str) -> list[int]:
+    """The processes that are in the same namespace of a kind as `pid`, as far as we may look at them."""
+    file = KINDS[kind][1]
+    try:
+        wanted = os.readlink(f"/proc/{pid}/ns/{file}")
+    except OSError:
+        return []
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            try:
+                if os.readlink(f"/proc/{name}/ns/{file}") == wanted:
+                    found.append(int(name))
+            except OSError:
+                continue
+    return found
 
 
 def is_kind(fd: int, kind: str) -> bool:

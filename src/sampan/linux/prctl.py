@@ -7,6 +7,7 @@ import os
 
 from sampan.linux.syscall import check, libc, syscall
 
+_SET_PDEATHSIG = 1
 _SET_DUMPABLE = 4
 _SET_KEEPCAPS = 8
 _SET_NAME = 15
@@ -25,6 +26,11 @@ def _prctl(option: int, arg2: int = 0, arg3: int = 0, what: str = "") -> None:
 def set_dumpable(value: bool) -> None:
     """Whether other processes may ptrace this one or open its /proc files (PR_SET_DUMPABLE)."""
     _prctl(_SET_DUMPABLE, int(value), what="PR_SET_DUMPABLE")
+
+
+def set_parent_death_signal(number: int) -> None:
+    """The signal this process gets when its parent ends (PR_SET_PDEATHSIG)."""
+    _prctl(_SET_PDEATHSIG, number, what="PR_SET_PDEATHSIG")
 
 
 def set_keepcaps(value: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 import struct
@@ -19,7 +20,8 @@ from sampan.linux.netlink import (
 
 _NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19
 _NEWADDR, _GETADDR = 20, 22
-_NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
+_NEWROUTE, _DELROUTE, _GETROUTE, _NEWRULE = 24, 25, 26, 32
+_FRA_PRIORITY, _FRA_FWMARK, _FRA_TABLE = 6, 10, 15
 _ADDRESS, _IFNAME, _MTU, _MASTER, _LINKINFO, _NET_NS_FD, _LINK = 1, 3, 4, 10, 18, 28, 5
 _PROTINFO = 12
 _AF_BRIDGE, _BRPORT_MODE, _BRPORT_ISOLATED = 7, 4, 33
@@ -196,16 +198,35 @@ def add_route(netlink: Netlink, index: int, gateway: IP | None, destination: Net
 
 
 def routes(netlink: Netlink) -> list[tuple[Network, int]]:
-    """(destination, interface index) of the routes with both."""
+    """(destination, interface index) of the routes out that have both."""
     found: list[tuple[Network, int]] = []
     for kind, payload in netlink.request(_GETROUTE, NLM_F_DUMP, struct.pack("=BBBBBBBBI", *(0,) * 9)):
         if kind != _NEWROUTE:
             continue
-        length, table = payload[1], payload[4]
+        length, route = payload[1], payload[7]
         values = attributes(payload[12:])
-        if table == 255 or 4 not in values:  # RT_TABLE_LOCAL
+        if route != 1 or 4 not in values:  # RTN_UNICAST
             continue
         zeros = bytes(4 if payload[0] == socket.AF_INET else 16)
         network = ipaddress.ip_network((values.get(1, zeros), length), strict=False)
         found.append((network, int(struct.unpack("=I", values[4])[0])))
     return found
+
+
+def add_mark_rule(netlink: Netlink, family: int, mark: int, table: int) -> None:
+    """Packets with a firewall mark are routed by `table` (ip-rule(8)). One that is there is fine."""
+    payload = struct.pack("=BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 1, 0)  # FR_ACT_TO_TBL
+    for key, value in ((_FRA_FWMARK, mark), (_FRA_TABLE, table), (_FRA_PRIORITY, 100)):
+        payload += attribute(key, value)
+    try:
+        netlink.request(_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, payload, "add rule")
+    except OSError as error:
+        if error.errno != errno.EEXIST:
+            raise
+
+
+def add_local_default(netlink: Netlink, family: int, index: int, table: int) -> None:
+    """In `table` every destination is this host: what TPROXY needs (networking/tproxy.rst)."""
+    payload = struct.pack("=BBBBBBBBI", family, 0, 0, 0, 0, 3, 254, 2, 0)  # RT_SCOPE_HOST, RTN_LOCAL
+    payload += attribute(4, index) + attribute(_FRA_TABLE, table)
+    netlink.request(_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, payload, f"add local route to table {table}")

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from sampan.linux import nftables
+from sampan.linux.namespaces import initial_user_namespace
+from sampan.network.hostports import ANSWER_MARK
 from sampan.network.model import Network
 
 TABLE = "inet sampan"
@@ -71,6 +73,7 @@ def ruleset(networks: Iterable[Network], published: Iterable[Published]) -> str:
             f"delete table {TABLE}",
             f"table {TABLE} {{",
             *_raw(),
+            *_answers(),
             *_nat(bridges, list(published)),
             *_forward(bridges),
             "}",
@@ -84,6 +87,18 @@ def _raw() -> list[str]:
     lines.append('    iifname != "lo" ip daddr 127.0.0.0/8 drop')
     lines.append("  }")
     return lines
+
+
+def _answers() -> list[str]:
+    """What a container sends to the client that a proxy stands in for goes to the proxy: see hostports."""
+    if initial_user_namespace():
+        return []
+    return [
+        "  chain answers {",
+        "    type filter hook prerouting priority mangle; policy accept;",
+        f"    socket transparent 1 meta mark set {ANSWER_MARK}",
+        "  }",
+    ]
 
 
 def _nat(bridges: list[Network], published: list[Published]) -> list[str]:

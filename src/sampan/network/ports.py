@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +13,8 @@ from sampan.network.errors import NetworkConflict, NetworkError
 
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM, "sctp": socket.SOCK_STREAM}
 _SCTP = 132
+
+Bind = Callable[[str, str, int], socket.socket]
 
 
 @dataclass(slots=True)
@@ -54,10 +58,13 @@ def host_range(text: str) -> tuple[int, int]:
     return low, high
 
 
-def reserve_all(bindings: dict[str, list[dict[str, Any]] | None], ipv6: bool) -> list[Mapping]:
+def reserve_all(
+    bindings: dict[str, list[dict[str, Any]] | None], ipv6: bool, binder: Bind | None = None
+) -> list[Mapping]:
     """A mapping for each row of PortBindings: all of them or, with an error, none.
 
     A row without an address stands for both IP versions with the same port, if there is IPv6.
+    `binder` is bind() where the host's addresses are: in another network namespace, when given.
     Raises NetworkConflict naming the port that is taken.
     """
     made: list[Mapping] = []
@@ -65,7 +72,9 @@ def reserve_all(bindings: dict[str, list[dict[str, Any]] | None], ipv6: bool) ->
         for key, rows in bindings.items():
             container_port, protocol = parse_port(key)
             for row in rows or []:
-                made += _reserve_row(protocol, container_port, row.get("HostIp") or "", row.get("HostPort") or "", ipv6)
+                made += _reserve_row(
+                    protocol, container_port, row.get("HostIp") or "", row.get("HostPort") or "", ipv6, binder or bind
+                )
     except BaseException:
         for mapping in made:
             mapping.release()
@@ -73,16 +82,18 @@ def reserve_all(bindings: dict[str, list[dict[str, Any]] | None], ipv6: bool) ->
     return made
 
 
-def again(protocol: str, container_port: int, host_ip: str, host_port: int) -> Mapping:
+def again(protocol: str, container_port: int, host_ip: str, host_port: int, binder: Bind | None = None) -> Mapping:
     """A mapping that a daemon before us made; where its port can't be reserved it still stands."""
     try:
-        reservation = _bind(protocol, host_ip, host_port)
+        reservation = (binder or bind)(protocol, host_ip, host_port)
     except OSError:
         reservation = None
     return Mapping(protocol, container_port, host_ip, host_port, reservation)
 
 
-def _reserve_row(protocol: str, container_port: int, host_ip: str, port_text: str, ipv6: bool) -> list[Mapping]:
+def _reserve_row(
+    protocol: str, container_port: int, host_ip: str, port_text: str, ipv6: bool, binder: Bind
+) -> list[Mapping]:
     if host_ip:
         try:
             addresses = [str(ipaddress.ip_address(host_ip))]
@@ -96,24 +107,27 @@ def _reserve_row(protocol: str, container_port: int, host_ip: str, port_text: st
     for candidate in candidates:
         for _ in range(1 if candidate else 20):
             try:
-                return _reserve_port(protocol, container_port, addresses, candidate)
+                return _reserve_port(protocol, container_port, addresses, candidate, binder)
             except OSError as error:
                 failure = error
     assert failure is not None
     where = f"{addresses[0]}:{port_text or 'any port'}"
-    if failure.errno == 98:
+    if failure.errno == errno.EADDRINUSE:
         raise NetworkConflict(
             f"failed to bind host port for {where}/{protocol}: address already in use: port is already allocated"
         )
-    raise NetworkError(f"failed to bind host port for {where}/{protocol}: {failure.strerror}")
+    hint = (
+        " (ports below sysctl net.ipv4.ip_unprivileged_port_start need root)" if failure.errno == errno.EACCES else ""
+    )
+    raise NetworkError(f"failed to bind host port for {where}/{protocol}: {failure.strerror}{hint}")
 
 
-def _reserve_port(protocol: str, container_port: int, addresses: list[str], port: int) -> list[Mapping]:
+def _reserve_port(protocol: str, container_port: int, addresses: list[str], port: int, binder: Bind) -> list[Mapping]:
     """One port on all the addresses; 0 is any that is free on the first. Raises OSError, and reserves nothing then."""
     made: list[Mapping] = []
     try:
         for address in addresses:
-            reservation = _bind(protocol, address, port)
+            reservation = binder(protocol, address, port)
             port = reservation.getsockname()[1] if protocol != "sctp" else port
             made.append(Mapping(protocol, container_port, address, port, reservation))
     except OSError:
@@ -123,7 +137,7 @@ def _reserve_port(protocol: str, container_port: int, addresses: list[str], port
     return made
 
 
-def _bind(protocol: str, address: str, port: int) -> socket.socket:
+def bind(protocol: str, address: str, port: int) -> socket.socket:
     """A bound socket that keeps others from the port, and that a proxy may serve.
 
     For TCP it listens at once: so it may reuse a port with connections still in TIME_WAIT, and yet

@@ -1,21 +1,40 @@
-"""Copying for published ports that DNAT can't serve: IPv6 loopback, and IPv6 clients of an IPv4 container."""
+"""Copying for published ports that DNAT can't serve: IPv6 loopback, IPv6 clients of an IPv4 container, and
+clients in another network namespace, those of an engine without root."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
+from collections.abc import Callable
 from typing import cast
 
 _CHUNK = 1 << 16
 _UDP_IDLE = 60.0
+_IP_TRANSPARENT, _IPV6_TRANSPARENT = 19, 75
+
+Foreign = Callable[[str], bool]  # whether the target may see a client by this address
+
+
+def _towards(target: tuple[str, int], client: tuple[str, int], foreign: Foreign, kind: int) -> socket.socket:
+    """A socket to the target, with the client's own address if it may be seen and the kernel lets us (ip(7))."""
+    family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
+    sock = socket.socket(family, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    address = client[0].removeprefix("::ffff:")
+    if (":" in address) == (":" in target[0]) and foreign(address):
+        level, option = (socket.IPPROTO_IPV6, _IPV6_TRANSPARENT) if family == socket.AF_INET6 else (0, _IP_TRANSPARENT)
+        with contextlib.suppress(OSError):
+            sock.setsockopt(level, option, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind((address, client[1]))
+    return sock
 
 
 class TcpProxy:
     """Listens on a reserved socket and copies each connection to the target and back."""
 
-    def __init__(self, listener: socket.socket, target: tuple[str, int]) -> None:
-        self._listener, self._target = listener, target
+    def __init__(self, listener: socket.socket, target: tuple[str, int], foreign: Foreign) -> None:
+        self._listener, self._target, self._foreign = listener, target, foreign
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -25,7 +44,9 @@ class TcpProxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            far_reader, far_writer = await asyncio.open_connection(*self._target)
+            sock = _towards(self._target, writer.get_extra_info("peername"), self._foreign, socket.SOCK_STREAM)
+            await asyncio.get_running_loop().sock_connect(sock, self._target)
+            far_reader, far_writer = await asyncio.open_connection(sock=sock)
         except OSError:
             writer.transport.abort()
             return
@@ -50,8 +71,8 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 class UdpProxy(asyncio.DatagramProtocol):
     """Sends each client's datagrams on from a socket of its own, and the answers back."""
 
-    def __init__(self, listener: socket.socket, target: tuple[str, int]) -> None:
-        self._listener, self._target = listener, target
+    def __init__(self, listener: socket.socket, target: tuple[str, int], foreign: Foreign) -> None:
+        self._listener, self._target, self._foreign = listener, target, foreign
         self._transport: asyncio.DatagramTransport | None = None
         self._clients: dict[tuple[str, int], asyncio.DatagramTransport] = {}
 
@@ -82,7 +103,9 @@ class UdpProxy(asyncio.DatagramProtocol):
 
         loop = asyncio.get_running_loop()
         try:
-            transport, _ = await loop.create_datagram_endpoint(Back, remote_addr=self._target)
+            sock = _towards(self._target, addr, self._foreign, socket.SOCK_DGRAM)
+            sock.connect(self._target)
+            transport, _ = await loop.create_datagram_endpoint(Back, sock=sock)
         except OSError:
             return
         self._clients[addr] = transport

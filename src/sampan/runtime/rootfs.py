@@ -7,6 +7,7 @@ import stat
 
 from sampan.linux import mount as lm
 from sampan.linux import openat2
+from sampan.linux.namespaces import initial_user_namespace
 from sampan.runtime import mounts
 from sampan.runtime.errors import RuntimeFailure
 
@@ -96,7 +97,7 @@ def populate(rootfd: int, spec: dict[str, Any], userns: bool, trees: list[int]) 
     """Mounts everything in `mounts`, in the order given, and fills /dev."""
     for entry in spec.get("mounts") or []:
         mounts.attach(rootfd, entry, userns, trees)
-    _make_devices(rootfd, spec, userns)
+    _make_devices(rootfd, spec, userns or not initial_user_namespace())
 
 
 def _make_devices(rootfd: int, spec: dict[str, Any], userns: bool) -> None:

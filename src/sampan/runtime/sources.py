@@ -27,7 +27,8 @@ def is_bind(entry: dict[str, Any]) -> bool:
 def open_all(request: dict[str, Any]) -> list[int]:
     """Opens the root and every bind source; puts indices into the request. Raises RuntimeFailure.
 
-    Returns the descriptors, which the caller closes. Without the right to mount here (an ordinary
+    Returns the descriptors, which the caller closes; "mounted", the request's overlay when it was made
+    ahead, becomes one of them. Without the right to mount here (an ordinary
     user) there are none, and the child, root in its user namespace, opens them itself.
     """
     if os.geteuid() != 0:
@@ -40,7 +41,8 @@ def open_all(request: dict[str, Any]) -> list[int]:
             trees.append(lm.open_tree(lm.AT_FDCWD, request["where"], recursive=True))
             request["root"] = 0
         elif not userns:
-            trees.append(lm.overlay(overlay["lower"], overlay.get("upper"), overlay.get("work")))
+            mounted = request.pop("mounted", -1)
+            trees.append(mounted if mounted >= 0 else open_overlay(overlay))
             request["root"] = 0
         for entry in request["spec"].get("mounts") or []:
             if is_bind(entry):
@@ -53,6 +55,11 @@ def open_all(request: dict[str, Any]) -> list[int]:
             raise RuntimeFailure(f"mount: {error}") from error
         raise
     return trees
+
+
+def open_overlay(overlay: dict[str, Any]) -> int:
+    """The detached mount of a container's root. Raises OSError."""
+    return lm.overlay(overlay["lower"], overlay.get("upper"), overlay.get("work"))
 
 
 def _open(entry: dict[str, Any], spec: dict[str, Any]) -> int:

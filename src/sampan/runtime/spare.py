@@ -12,9 +12,9 @@ import os
 import socket
 
 from sampan.linux import namespaces as ns
-from sampan.linux import polling, prctl
+from sampan.linux import polling
 from sampan.linux.cgroup import Cgroup, hierarchies
-from sampan.runtime import channel, child, skeletons, sources, spawn
+from sampan.runtime import borrowing, channel, child, skeletons, sources, spawn
 from sampan.runtime.channel import Stdio
 from sampan.runtime.errors import RuntimeFailure
 
@@ -71,8 +71,10 @@ class Spare:
             self._group.create({"devices": expected["devices"]})
         group = self._group
         flags = _FLAGS if sandbox else _FLAGS | ns.CLONE_NEWNET
-        self.child = spawn.clone_child(flags, [], lambda parent: _wait(parent, expected, where, group, namespace))
-        self.child.go()
+        fds = [namespace] if sandbox else []
+        self.child, self.lender = borrowing.clone(
+            "sampan-spare", flags, fds, lambda parent, fds: _wait(parent, expected, where, group, fds)
+        )
         self.ready = False
 
     def poll(self) -> bool:
@@ -120,6 +122,8 @@ class Spare:
     def discard(self) -> None:
         """Ends it."""
         self.child.abandon()
+        if self.lender is not None:
+            self.lender.end()
         if self._group is not None:
             self._group.remove()
 
@@ -130,14 +134,11 @@ def _can_rename() -> bool:
     return bool(mounts.v1) and mounts.version == "1"
 
 
-def _wait(parent: socket.socket, expected: dict[str, Any], where: str, group: Cgroup | None, namespace: int) -> None:
-    if namespace >= 0:
-        ns.setns(namespace, ns.CLONE_NEWNET)
-    # Nothing of the containers that run may live on in this process: not the write end of a stdin (S002).
-    os.closerange(3, parent.fileno())
-    os.closerange(parent.fileno() + 1, 1 << 20)
-    prctl.set_name("sampan-spare")
-    base = child.make_base(_KINDS if namespace >= 0 else _KINDS | {"network"}, userns=False)
+def _wait(parent: socket.socket, expected: dict[str, Any], where: str, group: Cgroup | None, fds: list[int]) -> None:
+    for fd in fds:
+        ns.setns(fd, ns.CLONE_NEWNET)
+        os.close(fd)
+    base = child.make_base(_KINDS if fds else _KINDS | {"network"}, userns=False)
     skeleton = None
     if group is not None:
         group.join()

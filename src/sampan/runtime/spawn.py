@@ -71,7 +71,7 @@ def start(request: dict[str, Any], stdio: Stdio | None) -> Child:
     def body(parent: socket.socket) -> None:
         child.enter(group, joins, spec["process"])
         if staged:
-            _continue_in_second(parent, spec, staged)
+            _continue_in_second(parent, lambda: _unshare(spec, staged))
         child.become_container(request, stdio, parent)
 
     try:
@@ -147,16 +147,23 @@ def join(request: dict[str, Any], stdio: Stdio | None) -> Child:
     joins = [(kind, fd) for kind, fd in opened.items() if not ns.same_namespace(fd, kind)]
     group = group_of(request)
 
+    # Only with privilege over our own pid namespace can we go there and come back.
+    staged = next((fd for kind, fd in joins if kind == "pid" and not ns.initial_user_namespace()), -1)
+
     def body(parent: socket.socket) -> None:
+        if staged >= 0:
+            _continue_in_second(parent, lambda: ns.setns(staged, ns.CLONE_NEWPID))
         child.enter(group, joins, request["process"])
         child.become_joined(request, stdio, parent)
 
     try:
-        made = clone_child(0, joins, body)
+        made = clone_child(0, [] if staged >= 0 else joins, body)
     finally:
         for fd in opened.values():
             os.close(fd)
     made.go()
+    if staged >= 0:
+        _follow_second(made)
     return made
 
 
@@ -194,15 +201,19 @@ def _run_child(parent: socket.socket, body: _Body) -> None:
         os._exit(1)
 
 
-def _continue_in_second(parent: socket.socket, spec: dict[str, Any], flags: int) -> None:
-    """Makes the namespaces of `flags` and a second process in them, a child of our parent; ends the first.
-
-    Returns in the second only.
-    """
+def _unshare(spec: dict[str, Any], flags: int) -> None:
     offsets = ns.open_time_offsets() if flags & ns.CLONE_NEWTIME else -1
     ns.unshare(flags)
     if offsets >= 0:
         ns.set_time_offsets(offsets, spec["linux"].get("timeOffsets") or {})
+
+
+def _continue_in_second(parent: socket.socket, move: Callable[[], None]) -> None:
+    """Moves what becomes of our children by `move`, makes one, a sibling of ours, and ends this process.
+
+    Returns in the second only.
+    """
+    move()
     pid, descriptor = ns.clone(0, sibling=True)
     if pid:
         channel.send(parent, [descriptor], kind="moved")

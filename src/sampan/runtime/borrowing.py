@@ -1,0 +1,113 @@
+"""A process cloned ahead that borrows its memory, so that its execve has none to take apart.
+
+Freeing the pages of a Python process is a third of what its execve costs. So a lender is cloned first,
+which in turn clones the process in the way of vfork(2): in the lender's memory, on the lender's stack,
+while the lender is parked. The parent kills the lender when there is time.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+from collections.abc import Callable
+
+from sampan.linux import memory, parking, pidfd, prctl
+from sampan.linux import namespaces as ns
+from sampan.record import record
+from sampan.runtime import channel
+from sampan.runtime.errors import RuntimeFailure
+from sampan.runtime.spawn import Child, clone_child
+
+_Body = Callable[[socket.socket, list[int]], None]
+
+
+@record
+class Lender:
+    """The process whose memory is borrowed: to be ended when the borrower has ended or called execve."""
+
+    pid: int
+    pidfd: int
+
+    def end(self) -> None:
+        """Kills and reaps it."""
+        parking.end(self.pidfd, self.pid)
+        os.close(self.pidfd)
+
+
+def clone(name: str, flags: int, fds: list[int], body: _Body) -> tuple[Child, Lender | None]:
+    """Clones a process called `name` in the new namespaces of `flags`, which runs `body(channel, fds)`, and its lender.
+
+    It holds no descriptors but 0 to 2, the channel and copies of `fds`. On a machine without the code for
+    it there is no lender and the memory is its own. Raises OSError, RuntimeFailure.
+    """
+    if not parking.possible():
+        return _clone_plainly(name, flags, fds, body), None
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    parent = os.getpid()
+    pid, descriptor = ns.clone(0)
+    if pid == 0:
+        _lend(parent, theirs, name, flags, body)
+    theirs.close()
+    lender = Lender(pid, descriptor)
+    with ours:
+        report = channel.receive(ours)
+        if not report.fds:
+            lender.end()
+            raise RuntimeFailure(report.text or "a spare process ended at once")
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with far:
+            # Not inherited: the lender would hold it too, and its end is how we learn of the execve.
+            socket.send_fds(ours, [b"g"], [far.fileno(), *fds])
+    return Child(pidfd.pid_of(report.fds[0]), report.fds[0], near), lender
+
+
+def _clone_plainly(name: str, flags: int, fds: list[int], body: _Body) -> Child:
+    def alone(parent: socket.socket) -> None:
+        prctl.set_name(name)
+        keep = sorted([parent.fileno(), *fds])
+        for before, after in zip([2, *keep], [*keep, 1 << 20], strict=True):
+            os.closerange(before + 1, after)
+        memory.populate_private()
+        body(parent, fds)
+
+    made = clone_child(flags, [], alone)
+    made.go()
+    return made
+
+
+def _lend(parent: int, theirs: socket.socket, name: str, flags: int, body: _Body) -> None:
+    """The lender's life, and in the end the borrower's. Never returns."""
+    try:
+        gc.disable()
+        prctl.set_name(name)
+        prctl.set_parent_death_signal(signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+        os.closerange(3, theirs.fileno())
+        os.closerange(theirs.fileno() + 1, 1 << 20)
+        memory.populate_private()
+        parking.clone_and_park(flags)
+        _borrow(theirs, body)
+    except BaseException as error:
+        channel.send_failure(theirs, error)
+    finally:
+        os._exit(1)
+
+
+def _borrow(theirs: socket.socket, body: _Body) -> None:
+    own = os.pidfd_open(os.getpid())
+    channel.send(theirs, [own], kind="moved")
+    os.close(own)
+    data, fds, _, _ = socket.recv_fds(theirs, 1, 8, socket.MSG_CMSG_CLOEXEC)
+    if not data:
+        os._exit(0)
+    theirs.close()
+    parent = socket.socket(fileno=fds[0])
+    try:
+        body(parent, fds[1:])
+    except BaseException as error:
+        channel.send_failure(parent, error)
+    finally:
+        os._exit(1)
