@@ -19,6 +19,7 @@ from sampan.api.server import application
 from sampan.engine import rootless
 from sampan.engine.engine import Engine
 from sampan.engine.errors import EngineError
+from sampan.images.registry.hosts import Hosts
 from sampan.linux.namespaces import initial_user_namespace
 from sampan.network.hostports import HostPorts
 
@@ -53,7 +54,13 @@ def _already_running(path: str) -> bool:
 
 async def serve(options: argparse.Namespace, host_ports: HostPorts | None) -> None:
     """Runs the daemon until SIGTERM or SIGINT. Containers go on without it."""
-    engine = Engine(options.data_root, options.exec_root, options.obey_host_firewall, host_ports)
+    engine = Engine(
+        options.data_root,
+        options.exec_root,
+        options.obey_host_firewall,
+        host_ports,
+        Hosts(options.registry_mirror, options.insecure_registry),
+    )
     await engine.open()
     runner = web.AppRunner(
         application(engine), access_log=None, handle_signals=False, handler_cancellation=True, shutdown_timeout=1.0
@@ -85,6 +92,9 @@ def main() -> None:
     parser.add_argument("--exec-root", default=paths.runtime_directory())
     parser.add_argument("--obey-host-firewall", action="store_true", help="listen on published ports instead of redirecting "
                         "them, so that the host's input rules apply; containers then see the host's address")  # fmt: skip
+    parser.add_argument("--registry-mirror", action="append", default=[], metavar="URL", help="ask it before docker.io")
+    parser.add_argument("--insecure-registry", action="append", default=[], metavar="HOST[:PORT]|NETWORK",
+                        help="do without TLS, or without a good certificate")  # fmt: skip
     options = parser.parse_args()
     if not options.host.startswith("unix://"):
         parser.error(f"can't listen on {options.host}: only unix:// sockets")

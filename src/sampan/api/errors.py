@@ -8,6 +8,7 @@ from aiohttp import web
 
 from sampan.engine import errors
 from sampan.images.errors import ImageError, ImageInUse, ImageNotFound
+from sampan.images.registry.errors import RegistryError, RegistryNotFound, Unauthorized
 from sampan.network.errors import NetworkConflict, NetworkError, NetworkForbidden, NetworkNotFound
 from sampan.oci.reference import BadReference
 from sampan.runtime.errors import NOT_EXECUTABLE, NOT_FOUND, RuntimeFailure
@@ -20,6 +21,9 @@ _STATUS: list[tuple[type[Exception], int]] = [
     (errors.NotFound, 404),
     (errors.Conflict, 409),
     (ImageNotFound, 404),
+    (RegistryNotFound, 404),
+    (Unauthorized, 401),
+    (RegistryError, 500),
     (ImageInUse, 409),
     (ImageError, 400),
     (BadReference, 400),
@@ -38,6 +42,11 @@ def status_of(error: Exception) -> int:
     if isinstance(error, RuntimeFailure):
         return 400 if error.kind in (NOT_FOUND, NOT_EXECUTABLE) else 500
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+
+
+def is_expected(error: Exception) -> bool:
+    """Whether it is one of ours, with a message for the user, and no fault of the program."""
+    return isinstance(error, (RuntimeFailure, errors.EngineError, *(kind for kind, _ in _STATUS)))
 
 
 def response(status: int, message: str) -> web.Response:

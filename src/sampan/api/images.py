@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import json
 from typing import Any
 
 from aiohttp import web
 
+from sampan.api import registries
 from sampan.api.listing import label_matches
-from sampan.api.requests import engine_of, filters, flag, spool
+from sampan.api.requests import engine_of, filters, flag, json_line, spool
 from sampan.api.transfer import parse_changes, stream_from_thread
 from sampan.engine.engine import Engine
-from sampan.engine.errors import BadRequest, EngineError
+from sampan.engine.errors import BadRequest
 from sampan.images import archive, bootstrap
 from sampan.images.errors import ImageError, ImageInUse
 from sampan.images.store import Image
@@ -28,12 +28,17 @@ def _created(image: Image) -> int:
         return int(image.loaded)
 
 
+def digests(engine: Engine, image: Image) -> list[str]:
+    """The image's "name@digest" forms, short as people write them."""
+    return [reference.parse(text).familiar for text in engine.images.digests(image)]
+
+
 def _summary(engine: Engine, image: Image) -> dict[str, Any]:
     return {
         "Id": image.id,
         "ParentId": "",
         "RepoTags": [reference.parse(tag).familiar for tag in image.tags],
-        "RepoDigests": [],
+        "RepoDigests": digests(engine, image),
         "Created": _created(image),
         "Size": image.size,
         "SharedSize": -1,
@@ -75,7 +80,7 @@ async def inspect(request: web.Request) -> web.Response:
         {
             "Id": image.id,
             "RepoTags": [reference.parse(tag).familiar for tag in image.tags],
-            "RepoDigests": [],
+            "RepoDigests": digests(engine, image),
             "Parent": "",
             "Comment": "",
             "Created": image.config.get("created"),
@@ -115,10 +120,6 @@ async def history(request: web.Request) -> web.Response:
     return web.json_response(rows)
 
 
-def _line(value: dict[str, Any]) -> bytes:
-    return json.dumps(value).encode() + b"\r\n"
-
-
 async def load(request: web.Request) -> web.StreamResponse:
     """POST /images/load"""
     engine = engine_of(request)
@@ -128,9 +129,9 @@ async def load(request: web.Request) -> web.StreamResponse:
     await response.prepare(request)
     for image, names in images:
         for tag in names:
-            await response.write(_line({"stream": f"Loaded image: {reference.parse(tag).familiar}\n"}))
+            await response.write(json_line({"stream": f"Loaded image: {reference.parse(tag).familiar}\n"}))
         if not names:
-            await response.write(_line({"stream": f"Loaded image ID: {image.id}\n"}))
+            await response.write(json_line({"stream": f"Loaded image ID: {image.id}\n"}))
         engine.events.publish("image", "load", image.id, {"name": image.id})
     return response
 
@@ -155,13 +156,16 @@ async def save(request: web.Request) -> web.StreamResponse:
 
 
 async def create(request: web.Request) -> web.StreamResponse:
-    """POST /images/create: `import` with fromSrc; pulling needs a registry client."""
+    """POST /images/create: pull with fromImage, `import` with fromSrc"""
+    if request.query.get("fromSrc"):
+        return await _import(request)
+    return await registries.pull(request)
+
+
+async def _import(request: web.Request) -> web.StreamResponse:
     engine = engine_of(request)
-    if request.query.get("fromSrc") != "-":
-        name = request.query.get("fromImage", "")
-        raise EngineError(
-            f"can't pull {name}: this build has no registry client yet; use `sampan load` or `sampan bootstrap`"
-        )
+    if request.query["fromSrc"] != "-":
+        raise BadRequest("importing from a URL is not supported: download it and send it with fromSrc=-")
     name = request.query.get("repo", "")
     if name and request.query.get("tag"):
         name += f":{request.query['tag']}"
@@ -172,7 +176,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     engine.events.publish("image", "import", image.id, {"name": image.id})
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
-    await response.write(_line({"status": image.id}))
+    await response.write(json_line({"status": image.id}))
     return response
 
 

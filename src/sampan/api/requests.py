@@ -7,12 +7,14 @@ import json
 import re
 import tempfile
 import time
+from collections.abc import AsyncIterator
 from typing import IO, Any
 
 from aiohttp import web
 
 from sampan.engine.engine import Engine
-from sampan.engine.errors import BadRequest
+from sampan.engine.errors import BadRequest, EngineError
+from sampan.images.errors import ImageError
 
 ENGINE: web.AppKey[Engine] = web.AppKey("engine", Engine)
 MAX_JSON = 16 << 20
@@ -117,6 +119,26 @@ def moment(text: str | None, default: float) -> int:
     except ValueError as error:
         raise BadRequest(f"failed to parse value as time or duration: {text!r}") from error
     return seconds * 10**9 + int((rest or ".0")[1:].ljust(9, "0")[:9])
+
+
+def json_line(value: dict[str, Any]) -> bytes:
+    """One message of a JSON stream."""
+    return json.dumps(value).encode() + b"\r\n"
+
+
+async def json_stream(request: web.Request, messages: AsyncIterator[dict[str, Any]]) -> web.StreamResponse:
+    """Streams messages. An error before the first of them is the response's, one after it the stream's last message."""
+    response: web.StreamResponse | None = None
+    try:
+        async for message in messages:
+            if response is None:
+                response = await writer(request, "application/json")
+            await response.write(json_line(message))
+    except (EngineError, ImageError) as error:
+        if response is None:
+            raise
+        await response.write(json_line({"errorDetail": {"message": str(error)}, "error": str(error)}))
+    return response or await writer(request, "application/json")
 
 
 async def writer(request: web.Request, content_type: str) -> web.StreamResponse:

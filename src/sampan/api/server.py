@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from sampan.api import containers, errors, images, interactive, networks, system, transfer
+from sampan.api import containers, errors, images, interactive, networks, registries, system, transfer
 from sampan.api.requests import ENGINE
 from sampan.engine.engine import Engine
 
@@ -54,13 +54,17 @@ _ROUTES: list[tuple[str, str, Handler]] = [
     ("POST", "/commit", transfer.commit),
     ("GET", "/images/json", images.list_),
     ("GET", "/images/get", images.save),
+    ("GET", "/images/search", registries.search),
     ("POST", "/images/load", images.load),
     ("POST", "/images/create", images.create),
     ("POST", "/images/prune", images.prune),
     ("GET", "/images/{name:.+}/json", images.inspect),
     ("GET", "/images/{name:.+}/history", images.history),
     ("GET", "/images/{name:.+}/get", images.save),
+    ("POST", "/images/{name:.+}/push", registries.push),
     ("POST", "/images/{name:.+}/tag", images.tag),
+    ("POST", "/auth", registries.auth),
+    ("GET", "/distribution/{name:.+}/json", registries.distribution),
     ("DELETE", "/images/{name:.+}", images.remove),
     ("POST", "/sampan/bootstrap", images.make),
     ("POST", "/volumes/create", system.volume_create),
@@ -109,7 +113,7 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         raise asyncio.CancelledError from None  # the client is gone: nobody to tell
     except Exception as error:
         status = errors.status_of(error)
-        if status == 500:
+        if status == 500 and not errors.is_expected(error):
             traceback.print_exc(file=sys.stderr)
         return errors.response(status, str(error))
     response.headers.setdefault("Server", "Sampan")

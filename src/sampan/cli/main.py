@@ -17,6 +17,7 @@ _MODULES = {
     "volumes": "volume",
     "networks": "network",
     "doctor": "doctor",
+    "registries": "pull push login logout search",
 }
 _IMAGE_WORDS = {"ls": "images", "rm": "rmi"}
 _CONTAINER_WORDS = {"ls": "ps"}

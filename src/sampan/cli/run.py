@@ -54,13 +54,45 @@ def _create(http: Http, args: list[str], command: str) -> tuple[dict[str, Any], 
         raise UsageError(
             f"container ID file found, make sure the other container isn't running or delete {values['cidfile']}"
         )
-    answer = http.call("POST", "/containers/create" + query(name=values["name"] or None), body)
+    answer = _create_or_pull(http, values, body)
     if values["cidfile"]:
         with open(values["cidfile"], "w", encoding="ascii") as file:
             file.write(answer["Id"])
     for warning in answer.get("Warnings") or []:
         print(f"WARNING: {warning}", file=sys.stderr)
     return values, body, answer["Id"]
+
+
+def _create_or_pull(http: Http, values: dict[str, Any], body: dict[str, Any]) -> Any:
+    """Creates the container; an image that is missing, or always wanted anew, is pulled first."""
+    wanted = values["pull"] or "missing"
+    if wanted not in ("always", "missing", "never"):
+        raise UsageError(f"invalid pull option: '{wanted}': must be one of 'always', 'missing' or 'never'")
+    path = "/containers/create" + query(name=values["name"] or None)
+    if wanted == "always":
+        _pull(http, values, body["Image"])
+    try:
+        return http.call("POST", path, body)
+    except APIError as error:
+        if error.status != 404 or wanted != "missing" or "No such image" not in str(error):
+            raise
+    print(f"Unable to find image '{_with_tag(body['Image'])}' locally", file=sys.stderr)
+    _pull(http, values, body["Image"])
+    return http.call("POST", path, body)
+
+
+def _pull(http: Http, values: dict[str, Any], image: str) -> None:
+    from contextlib import redirect_stdout
+
+    from sampan.cli import registries
+
+    with redirect_stdout(sys.stderr):  # what the container writes is all that is on standard output
+        registries.pull_image(http, _with_tag(image), values["platform"], values["quiet"])
+
+
+def _with_tag(image: str) -> str:
+    last = image.rpartition("/")[2]
+    return image if ":" in last or "@" in last else f"{image}:latest"
 
 
 def _start(http: Http, path: str) -> None:

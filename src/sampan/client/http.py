@@ -221,15 +221,21 @@ class Http:
             self._idle = None
 
     def send(
-        self, method: str, path: str, body: Any = None, upgrade: bool = False, stream: Iterator[bytes] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        upgrade: bool = False,
+        stream: Iterator[bytes] | None = None,
+        headers: str = "",
     ) -> Response:
         """Makes a request and returns once the headers are there. Raises APIError, NoEngine.
 
-        `body` goes as JSON; `stream` goes in chunks.
+        `body` goes as JSON; `stream` goes in chunks; `headers` are further header lines.
         """
         sock, self._idle = self._idle or self.connect(), None
         try:
-            sock.sendall(encode_request(method, path, body, stream is not None, UPGRADE if upgrade else ""))
+            sock.sendall(encode_request(method, path, body, stream is not None, (UPGRADE if upgrade else "") + headers))
             for chunk in stream or ():
                 sock.sendall(encode_chunk(chunk))
             if stream is not None:

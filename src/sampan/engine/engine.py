@@ -14,8 +14,10 @@ from sampan.engine.directories import Directories
 from sampan.engine.errors import BadRequest, NotFound
 from sampan.engine.events import Events
 from sampan.engine.networking import Networking
+from sampan.engine.registries import Registries
 from sampan.engine.store import Store
 from sampan.engine.watch import Watcher
+from sampan.images.registry.hosts import Hosts
 from sampan.images.store import ImageStore
 from sampan.linux import pidfd
 from sampan.network.hostports import HostPorts
@@ -26,7 +28,12 @@ class Engine:
     """What every operation needs. The operations themselves are functions in the modules beside."""
 
     def __init__(
-        self, data_root: str, run_root: str, obey_host_firewall: bool = False, host_ports: HostPorts | None = None
+        self,
+        data_root: str,
+        run_root: str,
+        obey_host_firewall: bool = False,
+        host_ports: HostPorts | None = None,
+        hosts: Hosts | None = None,
     ) -> None:
         os.umask(0o022)
         for path in (data_root, run_root, f"{data_root}/containers"):
@@ -44,6 +51,7 @@ class Engine:
         self.watcher = Watcher()
         self.networking = Networking(self, obey_host_firewall, host_ports)
         self.keeper = keeperlink.KeeperLink(f"{run_root}/keeper.sock", self._on_exit, self._running)
+        self.registries = Registries(self, hosts or Hosts())
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def directory(self, container: Container) -> str:

@@ -40,6 +40,44 @@ def decompress(stream: IO[bytes]) -> IO[bytes]:
     return stream
 
 
+def kind(stream: IO[bytes]) -> str:
+    """ "gzip", "zstd" or "" for plain, as layer media types name it; the stream stays where it is."""
+    head = _peek(stream)
+    return "gzip" if head[:2] == b"\x1f\x8b" else "zstd" if head[:4] == b"\x28\xb5\x2f\xfd" else ""
+
+
+class _Gzip(io.RawIOBase):
+    """A stream's gzip, made while it is read. Without name and time: equal content gives equal bytes."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self._source, self._buffer, self._ended = source, b"", False
+        self._compressor = _compressor()
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, count: int = -1) -> bytes:
+        while not self._ended and (count < 0 or len(self._buffer) < count):
+            block = self._source.read(1 << 20)
+            self._buffer += self._compressor.compress(block) if block else self._compressor.flush()
+            self._ended = not block
+        count = len(self._buffer) if count < 0 else count
+        data, self._buffer = self._buffer[:count], self._buffer[count:]
+        return data
+
+
+def gzip_stream(source: IO[bytes]) -> IO[bytes]:
+    """A readable stream of the gzip of `source`."""
+    return cast(IO[bytes], _Gzip(source))
+
+
+def _compressor() -> Any:
+    try:
+        return importlib.import_module("isal.isal_zlib").compressobj(level=2, wbits=31)
+    except ImportError:  # pragma: no cover - other architectures
+        return zlib.compressobj(level=4, wbits=31)
+
+
 def _peek(stream: IO[bytes]) -> bytes:
     if isinstance(stream, io.BufferedReader):
         return stream.peek(8)[:8]

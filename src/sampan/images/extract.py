@@ -11,11 +11,11 @@ from typing import IO
 from sampan.images.errors import ImageError
 from sampan.linux import openat2
 
-_WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
+WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
 _BLOCK = 1 << 20
 _XATTR = "SCHILY.xattr."
 # Names the engine's own overlay uses; an image must not set them (P119).
-_FORBIDDEN_XATTRS = ("trusted.overlay.", "user.overlay.")
+FORBIDDEN_XATTRS = ("trusted.overlay.", "user.overlay.")
 
 
 @dataclass(slots=True)
@@ -66,7 +66,7 @@ class Extractor:
             return
         parent, _, name = path.rpartition("/")
         parent_fd = self._parent(parent)
-        if self.whiteouts and name.startswith(_WHITEOUT):
+        if self.whiteouts and name.startswith(WHITEOUT):
             self._whiteout(parent, parent_fd, name)
             return
         if self.whiteouts:
@@ -204,7 +204,7 @@ class Extractor:
     def _xattrs(parent_fd: int, name: str, member: tarfile.TarInfo, keys: list[str]) -> None:
         for key in keys:
             attribute = key.removeprefix(_XATTR)
-            if attribute.startswith(_FORBIDDEN_XATTRS):
+            if attribute.startswith(FORBIDDEN_XATTRS):
                 continue
             value = member.pax_headers[key].encode("utf-8", "surrogateescape")
             try:
@@ -214,13 +214,13 @@ class Extractor:
                     raise
 
     def _whiteout(self, parent: str, parent_fd: int, name: str) -> None:
-        if name == _OPAQUE:
+        if name == OPAQUE:
             for entry in _entries(parent_fd):
                 path = f"{parent}/{entry}" if parent else entry
                 if not self._keeps(path):
                     remove_tree(parent_fd, entry)
             return
-        hidden = name.removeprefix(_WHITEOUT)
+        hidden = name.removeprefix(WHITEOUT)
         if hidden in ("", ".", ".."):
             return
         path = f"{parent}/{hidden}" if parent else hidden

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import io
 import json
 import os
 import shutil
-import sqlite3
 import tempfile
+import threading
 import time
+import weakref
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from sampan.images import compression
+from sampan.images import compression, staging
 from sampan.images.errors import ImageError, ImageInUse, ImageNotFound
 from sampan.images.extract import Extractor
+from sampan.images.layer import NeedsLower
+from sampan.images.layer import settle as settle_implied
+from sampan.images.ledger import open_ledger
+from sampan.images.staging import Staged
 from sampan.linux import mount
+from sampan.oci import manifest as oci
 from sampan.oci import reference
 
 _MAX_LAYERS = 128
@@ -48,24 +57,6 @@ class Image:
         return sum(layer.size for layer in self.layers)
 
 
-class _HashingReader:
-    """Passes reads through and keeps a digest of them."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self.hash = hashlib.sha256()
-
-    def read(self, count: int = -1) -> bytes:
-        data = self._stream.read(count)
-        self.hash.update(data)
-        return data
-
-    def drain(self) -> str:
-        while self.read(1 << 20):
-            pass
-        return f"sha256:{self.hash.hexdigest()}"
-
-
 def chain_ids(diff_ids: list[str]) -> list[str]:
     """The chain ID after each layer (image-spec, config.md)."""
     chain: list[str] = []
@@ -82,20 +73,17 @@ class ImageStore:
         self._root = root
         self._configs: dict[str, dict[str, Any]] = {}  # parsed once: a digest's content never changes
         self._lower: dict[str, list[str]] = {}  # lower directories by image id, until garbage is collected
-        for name in ("blobs/sha256", "layers", "chains", "tmp"):
+        for name in ("blobs/sha256", "partial", "layers", "chains", "tmp"):
             os.makedirs(f"{root}/{name}", 0o700, exist_ok=True)
         os.chmod(root, 0o700)
         for leftover in os.listdir(f"{root}/tmp"):
             shutil.rmtree(f"{root}/tmp/{leftover}", ignore_errors=True)
             if os.path.exists(f"{root}/tmp/{leftover}"):
                 os.unlink(f"{root}/tmp/{leftover}")
-        self._db = sqlite3.connect(f"{root}/images.db", check_same_thread=False, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.execute(
-            "CREATE TABLE IF NOT EXISTS images (id TEXT PRIMARY KEY, layers TEXT NOT NULL, loaded REAL NOT NULL)"
-        )
-        self._db.execute("CREATE TABLE IF NOT EXISTS tags (name TEXT PRIMARY KEY, id TEXT NOT NULL)")
+        self._db = open_ledger(f"{root}/images.db")
+        self._holds, self._garbage, self._hold_lock = 0, False, threading.Lock()
+        self._transaction = threading.Lock()  # the threads share a connection
+        self._fetching: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     # blobs
 
@@ -104,6 +92,35 @@ class ImageStore:
         if not reference.is_digest(digest) or not digest.startswith("sha256:"):
             raise ImageError(f"unsupported digest {digest[:80]!r}")
         return f"{self._root}/blobs/sha256/{digest[7:]}"
+
+    def has_blob(self, digest: str) -> bool:
+        """Whether a blob is here, complete."""
+        return os.path.exists(self.blob_path(digest))
+
+    def partial_path(self, digest: str) -> str:
+        """Where a blob grows while it is fetched."""
+        return f"{self._root}/partial/{os.path.basename(self.blob_path(digest))}"
+
+    @contextlib.asynccontextmanager
+    async def fetching(self, digest: str) -> AsyncIterator[None]:
+        """One at a time for each blob: the second who wants it finds it there."""
+        lock = self._fetching.setdefault(digest, asyncio.Lock())
+        async with lock:
+            yield
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """While this lasts no garbage is collected: what has no image yet is about to get one (P038)."""
+        with self._hold_lock:
+            self._holds += 1
+        try:
+            yield
+        finally:
+            with self._hold_lock:
+                self._holds -= 1
+                due = self._garbage and not self._holds
+            if due:
+                self.collect_garbage()
 
     def put_blob(self, stream: IO[bytes], expected: str | None = None) -> tuple[str, int]:
         """Stores a stream. Returns (digest, size); raises ImageError when it is not `expected`."""
@@ -139,46 +156,86 @@ class ImageStore:
 
     # layers
 
+    def is_unpacked(self, diff_ids: list[str]) -> bool:
+        """Whether the layers up to the last of `diff_ids` are there as directories."""
+        return os.path.exists(f"{self._root}/chains/{chain_ids(diff_ids)[-1][7:]}")
+
+    def new_stage(self) -> str:
+        """A new directory to stage a layer in; its "fs" is where the files go."""
+        directory = tempfile.mkdtemp(dir=f"{self._root}/tmp")
+        os.mkdir(f"{directory}/fs", 0o755)
+        return directory
+
     def unpack(self, layer_digest: str, diff_ids: list[str]) -> None:
         """Unpacks the last of `diff_ids` on top of the others, unless that chain is there already."""
-        chain = chain_ids(diff_ids)
-        marker = f"{self._root}/chains/{chain[-1][7:]}"
-        if os.path.exists(marker):
+        if self.is_unpacked(diff_ids):
             return
-        if len(chain) > _MAX_LAYERS:
-            raise ImageError(f"the image has more than {_MAX_LAYERS} layers")
-        directory = tempfile.mkdtemp(dir=f"{self._root}/tmp")
+        directory = self.new_stage()
         try:
-            os.mkdir(f"{directory}/fs", 0o755)
-            self._unpack_into(directory, layer_digest, diff_ids[-1], chain[:-1])
+            staged = staging.stage(self.blob_path(layer_digest), f"{directory}/fs")
+        except BaseException as error:
+            shutil.rmtree(directory, ignore_errors=True)
+            if isinstance(error, ImageError):
+                raise ImageError(f"layer {layer_digest}: {error}") from error
+            raise
+        self.settle(layer_digest, diff_ids, directory, staged)
+
+    def settle(self, layer_digest: str, diff_ids: list[str], directory: str, staged: Staged) -> None:
+        """Makes a staged layer the last of `diff_ids`, whose others are there. Raises ImageError; the stage is gone then."""
+        chain = chain_ids(diff_ids)
+        if len(chain) > _MAX_LAYERS:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise ImageError(f"the image has more than {_MAX_LAYERS} layers")
+        try:
+            if staged.diff_id != diff_ids[-1]:
+                raise ImageError(
+                    f"layer {layer_digest} unpacks to {staged.diff_id}, not to {diff_ids[-1]} as the image says"
+                )
+            if not self._fits_below(directory, staged, chain[:-1]):
+                shutil.rmtree(f"{directory}/fs")
+                os.mkdir(f"{directory}/fs", 0o755)
+                self._unpack_on_overlay(directory, layer_digest, chain[:-1])
             target = self._next_layer(directory)
         except BaseException:
             shutil.rmtree(directory, ignore_errors=True)
             raise
         try:
-            os.symlink(f"../layers/{target}", marker)
+            os.symlink(f"../layers/{target}", f"{self._root}/chains/{chain[-1][7:]}")
         except FileExistsError:
             shutil.rmtree(f"{self._root}/layers/{target}", ignore_errors=True)
 
-    def _unpack_into(self, directory: str, digest: str, diff_id: str, parents: list[str]) -> None:
+    def _fits_below(self, directory: str, staged: Staged, parents: list[str]) -> bool:
+        """Settles the stage's implied directories. False when the layer has to be unpacked on an overlay."""
+        if not staged.complete:
+            return False
+        if not parents or not staged.implied:
+            return True
+        lower = mount.overlay([*self._layer_directories(parents), self.mountpoints_directory()], None, None)
+        upper = os.open(f"{directory}/fs", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            settle_implied(upper, staged.implied, lower)
+            return True
+        except NeedsLower:
+            return False
+        finally:
+            os.close(lower)
+            os.close(upper)
+
+    def _unpack_on_overlay(self, directory: str, digest: str, parents: list[str]) -> None:
         upper = f"{directory}/fs"
         if parents:
             os.mkdir(f"{directory}/work", 0o700)
-            rootfd_tree = mount.overlay(self._layer_directories(parents), upper, f"{directory}/work")
+            rootfd = mount.overlay(self._layer_directories(parents), upper, f"{directory}/work")
         else:
-            rootfd_tree = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            rootfd = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             with open(self.blob_path(digest), "rb") as blob:
-                reader = _HashingReader(compression.decompress(blob))
                 try:
-                    Extractor(rootfd_tree, whiteouts=True).extract(reader)  # type: ignore[arg-type]
-                    found = reader.drain()
+                    Extractor(rootfd, whiteouts=True).extract(compression.decompress(blob))
                 except compression.ERRORS as error:
                     raise ImageError(f"layer {digest}: {error}") from error
-            if found != diff_id:
-                raise ImageError(f"layer {digest} unpacks to {found}, not to {diff_id} as the image says")
         finally:
-            os.close(rootfd_tree)
+            os.close(rootfd)
         shutil.rmtree(f"{directory}/work", ignore_errors=True)
 
     def _next_layer(self, directory: str) -> int:
@@ -239,7 +296,7 @@ class ImageStore:
             self.unpack(layer.digest, diff_ids[: index + 1])
         image_id, _ = self.put_blob(io.BytesIO(config))
         rows = json.dumps([[x.digest, x.size, x.diff_id, x.media_type] for x in layers])
-        with self._db:
+        with self._transaction, self._db:
             self._db.execute("BEGIN")
             self._db.execute("INSERT OR IGNORE INTO images VALUES (?, ?, ?)", (image_id, rows, time.time()))
             for tag in tags:
@@ -266,7 +323,13 @@ class ImageStore:
         """An image by name, full id or unique prefix of one. Raises ImageNotFound."""
         try:
             name = str(reference.parse(text).with_default_tag())
-            row = self._db.execute("SELECT id FROM tags WHERE name = ?", (name,)).fetchone()
+            ref = reference.parse(name)
+            if ref.digest:
+                row = self._db.execute(
+                    "SELECT id FROM digests WHERE name = ? AND digest = ?", (ref.name, ref.digest)
+                ).fetchone()
+            else:
+                row = self._db.execute("SELECT id FROM tags WHERE name = ?", (name,)).fetchone()
             if row:
                 return self.get(row[0])
         except reference.BadReference:
@@ -287,6 +350,50 @@ class ImageStore:
             raise reference.BadReference(f"refusing to create a tag with a digest reference: {name}")
         self._db.execute("INSERT OR REPLACE INTO tags VALUES (?, ?)", (str(ref), image.id))
 
+    # registries
+
+    def remember_manifest(self, image: Image, name: str, data: bytes) -> None:
+        """Keeps the bytes of the manifest that an image has in a registry."""
+        digest, _ = self.put_blob(io.BytesIO(data))
+        self._db.execute("DELETE FROM manifests WHERE id = ? AND digest = ?", (image.id, digest))
+        self._db.execute("INSERT INTO manifests VALUES (?, ?)", (image.id, digest))
+        self.remember_digest(image, name, digest)
+
+    def remember_digest(self, image: Image, name: str, digest: str) -> None:
+        """Notes that `name@digest` is this image."""
+        self._db.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?)", (name, digest, image.id))
+
+    def remember_source(self, digest: str, registry: str, repository: str) -> None:
+        """Notes that a repository has a layer."""
+        self._db.execute("INSERT OR IGNORE INTO sources VALUES (?, ?, ?)", (digest, registry, repository))
+
+    def sources(self, digest: str) -> list[tuple[str, str]]:
+        """(registry, repository) where a layer is known to be."""
+        return list(self._db.execute("SELECT registry, repository FROM sources WHERE digest = ?", (digest,)))
+
+    def manifests(self, image: Image) -> list[bytes]:
+        """The manifests that the image came or went with, the latest first."""
+        rows = self._db.execute("SELECT digest FROM manifests WHERE id = ? ORDER BY rowid DESC", (image.id,)).fetchall()
+        return [self.read_blob(row[0]) for row in rows]
+
+    def digests(self, image: Image) -> list[str]:
+        """The "name@digest" forms of an image."""
+        rows = self._db.execute("SELECT name, digest FROM digests WHERE id = ? ORDER BY name", (image.id,))
+        return [f"{name}@{digest}" for name, digest in rows]
+
+    def compressed(self, layer: Layer) -> Layer:
+        """The layer as it is sent: as it came or, when it is kept as a plain tar, its gzip, which is made once."""
+        with open(self.blob_path(layer.digest), "rb") as file:
+            kind = compression.kind(file)
+        if kind != "":
+            return Layer(layer.digest, layer.size, layer.diff_id, f"{oci.OCI_LAYER}+{kind}")
+        row = self._db.execute("SELECT gzip, size FROM compressed WHERE digest = ?", (layer.digest,)).fetchone()
+        if row is None or not self.has_blob(row[0]):
+            with open(self.blob_path(layer.digest), "rb") as file:
+                row = self.put_blob(compression.gzip_stream(file))
+            self._db.execute("INSERT OR REPLACE INTO compressed VALUES (?, ?, ?)", (layer.digest, *row))
+        return Layer(row[0], row[1], layer.diff_id, f"{oci.OCI_LAYER}+gzip")
+
     def remove(self, text: str, force: bool, in_use: bool) -> list[dict[str, str]]:
         """Untags a name, or deletes an image that has no other. Returns the API's answer rows."""
         image = self.find(text)
@@ -303,7 +410,8 @@ class ImageStore:
             )
         if in_use:
             raise ImageInUse(f"conflict: unable to delete {text} (must be forced) - a container is using it")
-        self._db.execute("DELETE FROM tags WHERE id = ?", (image.id,))
+        for table in ("tags", "digests", "manifests"):
+            self._db.execute(f"DELETE FROM {table} WHERE id = ?", (image.id,))
         self._db.execute("DELETE FROM images WHERE id = ?", (image.id,))
         self.collect_garbage()
         rows = [{"Untagged": reference.parse(tag).familiar} for tag in image.tags]
@@ -311,8 +419,16 @@ class ImageStore:
 
     def collect_garbage(self) -> int:
         """Deletes blobs and layers that no image needs. Returns the bytes of blobs freed."""
+        with self._hold_lock:
+            self._garbage = self._holds > 0
+            if self._garbage:
+                return 0
         images = self.all()
         blobs = {image.id for image in images} | {x.digest for image in images for x in image.layers}
+        for row in self._db.execute("SELECT digest FROM manifests").fetchall():
+            document = oci.parse(self.read_blob(row[0]))
+            blobs |= {row[0], *(part.digest for part in getattr(document, "layers", ()))}
+        blobs |= {row[1] for row in self._db.execute("SELECT digest, gzip FROM compressed") if row[0] in blobs}
         chains = {c for image in images for c in chain_ids([x.diff_id for x in image.layers])}
         freed = 0
         self._lower.clear()
@@ -320,6 +436,10 @@ class ImageStore:
             if f"sha256:{name}" not in blobs:
                 freed += os.stat(f"{self._root}/blobs/sha256/{name}").st_size
                 os.unlink(f"{self._root}/blobs/sha256/{name}")
+                self._db.execute("DELETE FROM sources WHERE digest = ?", (f"sha256:{name}",))
+                self._db.execute("DELETE FROM compressed WHERE ? IN (digest, gzip)", (f"sha256:{name}",))
+        for name in os.listdir(f"{self._root}/partial"):
+            os.unlink(f"{self._root}/partial/{name}")
         for name in os.listdir(f"{self._root}/chains"):
             if f"sha256:{name}" not in chains:
                 target = os.path.realpath(f"{self._root}/chains/{name}")

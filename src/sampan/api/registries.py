@@ -1,0 +1,101 @@
+"""What needs a registry: pull, push, login, search, and a look at what a name is there."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from aiohttp import web
+
+from sampan.api.requests import body, engine_of, filters, json_stream, number
+from sampan.engine.engine import Engine
+from sampan.engine.errors import BadRequest
+from sampan.engine.registries import complete
+from sampan.images.registry.auth import Credentials, from_fields, from_header
+from sampan.oci import manifest as oci
+from sampan.oci import reference
+from sampan.oci.reference import Reference
+
+
+def _credentials(request: web.Request) -> Credentials:
+    try:
+        return from_header(request.headers.get("X-Registry-Auth"))
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
+
+
+async def pull(request: web.Request) -> web.StreamResponse:
+    """POST /images/create?fromImage"""
+    name = request.query.get("fromImage", "")
+    if not name:
+        raise BadRequest("nothing to pull: fromImage is empty")
+    ref = complete(name, request.query.get("tag", ""))
+    credentials, platform = _credentials(request), request.query.get("platform", "")
+    engine = engine_of(request)
+    if not ref.tag and not ref.digest and "tag" not in request.query:
+        # As the Engine API has it: no tag means all of them; the CLI always sends one.
+        return await json_stream(request, _all(engine, ref, platform, credentials))
+    return await json_stream(request, engine.registries.pull(ref.with_default_tag(), platform, credentials))
+
+
+async def _all(
+    engine: Engine, ref: Reference, platform: str, credentials: Credentials
+) -> AsyncIterator[dict[str, Any]]:
+    for tag in await engine.registries.tags(ref, credentials):
+        one = reference.parse(f"{ref.name}:{tag}")
+        async for message in engine.registries.pull(one, platform, credentials):
+            yield message
+
+
+async def push(request: web.Request) -> web.StreamResponse:
+    """POST /images/{name}/push"""
+    engine, credentials = engine_of(request), _credentials(request)
+    ref = complete(request.match_info["name"], request.query.get("tag", ""))
+    if ref.digest:
+        raise BadRequest("cannot push a digest reference")
+    if ref.tag:
+        return await json_stream(request, engine.registries.push(ref, credentials))
+    return await json_stream(request, _push_all(engine, ref, credentials))
+
+
+async def _push_all(engine: Engine, ref: Reference, credentials: Credentials) -> AsyncIterator[dict[str, Any]]:
+    names = [tag for image in engine.images.all() for tag in image.tags if reference.parse(tag).name == ref.name]
+    for name in sorted(names) or [str(ref.with_default_tag())]:
+        async for message in engine.registries.push(reference.parse(name), credentials):
+            yield message
+
+
+async def auth(request: web.Request) -> web.Response:
+    """POST /auth"""
+    fields = await body(request)
+    await engine_of(request).registries.login(fields.get("serveraddress") or "", from_fields(fields))
+    return web.json_response({"Status": "Login Succeeded", "IdentityToken": ""})
+
+
+async def search(request: web.Request) -> web.Response:
+    """GET /images/search"""
+    term, wanted = request.query.get("term", ""), filters(request)
+    if not term:
+        raise BadRequest("nothing to search for: term is empty")
+    limit = number(request, "limit") or 25
+    if not 1 <= limit <= 100:
+        raise BadRequest(f"limit {limit} is outside the range of [1, 100]")
+    rows = await engine_of(request).registries.search(term, limit, _credentials(request))
+    stars = int((wanted.get("stars") or ["0"])[0])
+    official = (wanted.get("is-official") or [""])[0]
+    shown = [row for row in rows if row.get("star_count", 0) >= stars
+             and (not official or bool(row.get("is_official")) == (official == "true"))]  # fmt: skip
+    return web.json_response(shown)
+
+
+async def distribution(request: web.Request) -> web.Response:
+    """GET /distribution/{name}/json"""
+    ref = reference.parse(request.match_info["name"]).with_default_tag()
+    found = await engine_of(request).registries.inspect(ref, _credentials(request))
+    document = found.document
+    rows = document.manifests if isinstance(document, oci.Index) else ()
+    platforms = [
+        {"architecture": r.platform.architecture, "os": r.platform.os, "variant": r.platform.variant} for r in rows
+    ]
+    descriptor = {"mediaType": document.media_type, "digest": found.digest, "size": len(found.data)}
+    return web.json_response({"Descriptor": descriptor, "Platforms": platforms})

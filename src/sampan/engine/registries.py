@@ -1,0 +1,183 @@
+"""Pulls and pushes as the engine does them: shared by those who want the same, ended when nobody listens."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sampan.engine.errors import BadRequest, NotFound
+from sampan.images.errors import ImageNotFound
+from sampan.images.registry.auth import Credentials
+from sampan.images.registry.client import Registry
+from sampan.images.registry.errors import RegistryError
+from sampan.images.registry.hosts import Hosts
+from sampan.images.registry.progress import Progress
+from sampan.images.registry.pull import Found, Pull, pull_scope, resolve
+from sampan.images.registry.push import Push
+from sampan.oci import manifest as oci
+from sampan.oci import reference
+from sampan.oci.manifest import Platform
+from sampan.oci.reference import DEFAULT_REGISTRY, Reference
+
+if TYPE_CHECKING:
+    from sampan.engine.engine import Engine
+
+Message = dict[str, Any]
+_PAGE = 1000
+_MOST_PAGES = 100
+
+
+@dataclass(slots=True)
+class _Running:
+    """A pull that goes on, and how many listen to it."""
+
+    progress: Progress
+    task: asyncio.Task[Any]
+    listeners: int = 0
+
+
+class Registries:
+    """The registries an engine talks to."""
+
+    def __init__(self, engine: Engine, hosts: Hosts) -> None:
+        self._engine, self._hosts = engine, hosts
+        self._running: dict[tuple[Any, ...], _Running] = {}
+
+    def _registry(self, name: str, credentials: Credentials, push: bool = False) -> Registry:
+        return Registry(self._hosts, name, credentials, push)
+
+    async def pull(self, ref: Reference, platform: str, credentials: Credentials) -> AsyncIterator[Message]:
+        """Pulls one reference; yields Docker's messages. Raises RegistryError, ImageError, BadRequest."""
+        wanted = _platform(platform)
+        key = (ref, wanted, credentials)
+        running = self._running.get(key)
+        if running is None:
+            progress = Progress()
+            task = self._engine.background(self._pull(ref, wanted, credentials, progress))
+            running = self._running[key] = _Running(progress, task)
+
+            def ended(_: asyncio.Task[Any]) -> None:
+                self._running.pop(key, None)
+                progress.end()
+
+            task.add_done_callback(ended)
+        async for message in self._listen(running):
+            yield message
+
+    async def _listen(self, running: _Running) -> AsyncIterator[Message]:
+        queue = running.progress.listen()
+        running.listeners += 1
+        try:
+            while not running.task.done() or not queue.empty():
+                message = await queue.get()
+                if message is None:
+                    break
+                yield message
+            await running.task
+        finally:
+            running.progress.forget(queue)
+            running.listeners -= 1
+            if not running.listeners:
+                running.task.cancel()  # nobody is there to want it any more (P115)
+
+    async def _pull(self, ref: Reference, platform: Platform, credentials: Credentials, progress: Progress) -> None:
+        store = self._engine.images
+        try:
+            before = store.find(str(ref)).id
+        except ImageNotFound:
+            before = ""
+        async with self._registry(ref.registry, credentials) as registry:
+            image = await Pull(store, registry, ref, platform, progress).run()
+        news = "Image is up to date" if image.id == before else "Downloaded newer image"
+        progress.say(f"Status: {news} for {ref.familiar}")
+        self._engine.events.publish("image", "pull", ref.familiar, {"name": ref.familiar_name})
+
+    async def tags(self, ref: Reference, credentials: Credentials) -> list[str]:
+        """All tags of a repository (`pull --all-tags`)."""
+        async with self._registry(ref.registry, credentials) as registry:
+            path = f"v2/{ref.repository}/tags/list?n={_PAGE}"
+            return await _listed(registry, path, pull_scope(ref.repository), "tags")
+
+    async def push(self, ref: Reference, credentials: Credentials) -> AsyncIterator[Message]:
+        """Pushes one reference. Raises NotFound when there is no such image, RegistryError."""
+        try:
+            image = self._engine.images.find(str(ref))
+        except ImageNotFound:
+            raise NotFound(f"An image does not exist locally with the tag: {ref.familiar_name}") from None
+        progress = Progress()
+        task = self._engine.background(self._push(ref, credentials, image, progress))
+        task.add_done_callback(lambda _: progress.end())
+        async for message in self._listen(_Running(progress, task)):
+            yield message
+        digest, size = task.result()
+        yield {"progressDetail": {}, "aux": {"Tag": ref.tag, "Digest": digest, "Size": size}}
+
+    async def _push(self, ref: Reference, credentials: Credentials, image: Any, progress: Progress) -> tuple[str, int]:
+        async with self._registry(ref.registry, credentials, push=True) as registry:
+            return await Push(self._engine.images, registry, ref, progress).run(image)
+
+    async def login(self, server: str, credentials: Credentials) -> None:
+        """Tries credentials on a registry. Raises Unauthorized, RegistryError."""
+        async with self._registry(server_name(server), credentials, push=True) as registry:
+            await registry.small("GET", "v2/", ())
+
+    async def inspect(self, ref: Reference, credentials: Credentials) -> Found:
+        """What a reference is in its registry, without pulling it."""
+        async with self._registry(ref.registry, credentials) as registry:
+            return await resolve(registry, ref.repository, ref.digest or ref.tag)
+
+    async def search(self, term: str, limit: int, credentials: Credentials) -> list[Message]:
+        """Images whose name contains the term: by Docker Hub's search, or in a registry's catalogue (HOST/TERM)."""
+        host, slash, rest = term.partition("/")
+        if slash and ("." in host or ":" in host or host == "localhost"):
+            async with self._registry(host, credentials) as registry:
+                names = await _listed(registry, f"v2/_catalog?n={_PAGE}", ("registry:catalog:*",), "repositories")
+            found = [name for name in names if rest.lower() in name.lower()]
+            return [{"name": f"{host}/{name}", "description": "", "star_count": 0, "is_official": False,
+                     "is_automated": False} for name in found[:limit]]  # fmt: skip
+        async with Registry(Hosts(), "index.docker.io", credentials) as registry:
+            _, data = await registry.small("GET", f"v1/search?q={term}&n={limit}", ())
+        try:
+            rows: list[Message] = json.loads(data)["results"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise RegistryError(f"the search's answer makes no sense: {error!r}") from None
+        return rows[:limit]
+
+
+async def _listed(registry: Registry, path: str, scopes: tuple[str, ...], key: str) -> list[str]:
+    """The names of a paged list; the next page is in the Link header (RFC 8288)."""
+    found: list[str] = []
+    for _ in range(_MOST_PAGES):
+        headers, data = await registry.small("GET", path, scopes)
+        try:
+            found += [str(item) for item in json.loads(data)[key] or []]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise RegistryError(f"{registry.name}: its list of {key} makes no sense: {error!r}") from None
+        link = headers.get("link", "")
+        if 'rel="next"' not in link or "<" not in link:
+            break
+        path = link.partition("<")[2].partition(">")[0].lstrip("/")
+    return found
+
+
+def _platform(text: str) -> Platform:
+    try:
+        return oci.parse_platform(text) if text else oci.host_platform()
+    except oci.BadManifest as error:
+        raise BadRequest(str(error)) from None
+
+
+def server_name(server: str) -> str:
+    """The registry's name in a server address as `docker login` writes it."""
+    name = server.partition("://")[2] if "://" in server else server
+    name = name.partition("/")[0]
+    return DEFAULT_REGISTRY if name in ("", "index.docker.io", DEFAULT_REGISTRY) else name
+
+
+def complete(name: str, tag: str) -> Reference:
+    """The reference of the API's fromImage and tag; the tag may be a digest. Raises BadReference."""
+    joined = name if not tag else f"{name}@{tag}" if ":" in tag else f"{name}:{tag}"
+    return reference.parse(joined)

@@ -1,0 +1,82 @@
+"""Credentials, challenges and tokens: basic and bearer authentication of registries.
+
+Sources: RFC 7235, and the token and scope pages of the distribution project's documentation.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from dataclasses import dataclass
+
+from sampan.images.registry.errors import RegistryError
+
+_PARAMETER = re.compile(r'([a-zA-Z_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
+_SCHEME = re.compile(r"(?:^|,\s*)(Basic|Bearer)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a user has for a registry; all empty for an anonymous one."""
+
+    username: str = ""
+    password: str = ""
+    identity_token: str = ""
+    registry_token: str = ""
+
+    @property
+    def anonymous(self) -> bool:
+        """Whether there is nothing to show."""
+        return not (self.username or self.identity_token or self.registry_token)
+
+    @property
+    def basic(self) -> str:
+        """The header value of basic authentication (RFC 7617)."""
+        return f"Basic {base64.b64encode(f'{self.username}:{self.password}'.encode()).decode()}"
+
+
+def from_header(text: str | None) -> Credentials:
+    """Reads the API's X-Registry-Auth: JSON in base64url. Raises ValueError."""
+    if not text:
+        return Credentials()
+    try:
+        fields = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)) or b"{}")
+        return from_fields(fields)
+    except (binascii.Error, ValueError, AttributeError, RecursionError) as error:
+        raise ValueError(f"invalid X-Registry-Auth header: {error}") from None
+
+
+def from_fields(fields: dict[str, str]) -> Credentials:
+    """Credentials of Docker's AuthConfig object."""
+    username, password = fields.get("username") or "", fields.get("password") or ""
+    if fields.get("auth") and not username:
+        username, _, password = base64.b64decode(fields["auth"]).decode().partition(":")
+    return Credentials(username, password, fields.get("identitytoken") or "", fields.get("registrytoken") or "")
+
+
+def challenges(header: str) -> list[tuple[str, dict[str, str]]]:
+    """The (scheme in lower case, parameters) of a WWW-Authenticate header, of the schemes we know."""
+    starts = list(_SCHEME.finditer(header))
+    found = []
+    for index, match in enumerate(starts):
+        end = starts[index + 1].start() if index + 1 < len(starts) else len(header)
+        parameters = {
+            key.lower(): re.sub(r"\\(.)", r"\1", quoted) if quoted else plain
+            for key, quoted, plain in _PARAMETER.findall(header[match.end() : end])
+        }
+        found.append((match[1].lower(), parameters))
+    return found
+
+
+def token_of(body: bytes) -> tuple[str, float]:
+    """(token, seconds it is good for) of a token server's answer. Raises RegistryError."""
+    try:
+        answer = json.loads(body)
+        token = answer.get("token") or answer.get("access_token")
+        if not isinstance(token, str) or not token:
+            raise ValueError("it has no token")
+        return token, max(float(answer.get("expires_in") or 60), 60.0)
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise RegistryError(f"the token server's answer makes no sense: {error}") from None

@@ -1,0 +1,192 @@
+"""Pulling: from a name to an image in the store."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from typing import Any
+
+from sampan.images.errors import ImageError
+from sampan.images.registry import blobs
+from sampan.images.registry.client import Registry, Scopes
+from sampan.images.registry.errors import RegistryError, RegistryNotFound, Unauthorized
+from sampan.images.registry.progress import Progress
+from sampan.images.staging import Staged, Workers
+from sampan.images.store import Image, ImageStore, Layer
+from sampan.oci import manifest as oci
+from sampan.oci.manifest import Descriptor, Index, Manifest, Platform
+from sampan.oci.reference import Reference
+
+_ACCEPT = ", ".join((*oci.MANIFESTS, *oci.INDEXES))
+_AT_ONCE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A document of a registry: what it is, its bytes and their digest."""
+
+    document: Manifest | Index
+    data: bytes
+    digest: str
+
+
+def pull_scope(repository: str) -> Scopes:
+    """The scope that reading a repository needs, and no more (P032)."""
+    return (f"repository:{repository}:pull",)
+
+
+async def resolve(registry: Registry, repository: str, wanted: str) -> Found:
+    """The manifest or index of a tag or digest, checked against the digest. Raises RegistryError."""
+    headers, data = await registry.small(
+        "GET", f"v2/{repository}/manifests/{wanted}", pull_scope(repository), {"Accept": _ACCEPT}
+    )
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    if ":" in wanted and wanted != digest:
+        raise RegistryError(f"{registry.name}: the manifest asked for by {wanted} has digest {digest}: refused")
+    try:
+        return Found(oci.parse(data, headers.get("content-type", "")), data, digest)
+    except oci.BadManifest as error:
+        raise RegistryError(f"{registry.name}/{repository}: {error}") from None
+
+
+class Pull:
+    """One pull of one reference for one platform."""
+
+    def __init__(
+        self, store: ImageStore, registry: Registry, ref: Reference, platform: Platform, progress: Progress
+    ) -> None:
+        self._store, self._registry, self._ref = store, registry, ref
+        self._platform, self._progress = platform, progress
+        self._scopes = pull_scope(ref.repository)
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._workers = Workers()
+
+    async def run(self) -> Image:
+        """Does it. Raises RegistryError, ImageError; finished layers stay in the store for the next attempt."""
+        ref = self._ref
+        try:
+            top = await resolve(self._registry, ref.repository, ref.digest or ref.tag)
+        except RegistryNotFound as error:
+            raise RegistryNotFound(f"manifest for {ref.familiar} not found: {error}") from None
+        except Unauthorized as error:
+            raise Unauthorized(f"pull access denied for {ref.familiar_name}, repository does not exist or may require "
+                               f"'sampan login': {error}") from None  # fmt: skip
+        self._progress.say(f"Pulling from {ref.repository}", ref.tag or ref.digest)
+        with self._store.hold():
+            chosen = await self._for_platform(top)
+            image = await self._image(chosen)
+            await asyncio.to_thread(self._name, image, top, chosen)
+        self._progress.say(f"Digest: {top.digest}")
+        return image
+
+    async def _for_platform(self, top: Found) -> Found:
+        if isinstance(top.document, Manifest):
+            return top
+        try:
+            row = oci.choose(top.document, self._platform)
+        except oci.BadManifest as error:
+            raise RegistryError(str(error)) from None
+        found = await resolve(self._registry, self._ref.repository, row.digest)
+        if not isinstance(found.document, Manifest) or len(found.data) != row.size:
+            raise RegistryError(f"{row.digest} is not the manifest that the index announces")
+        return found
+
+    async def _image(self, found: Found) -> Image:
+        assert isinstance(found.document, Manifest)
+        config, diff_ids = await self._config(found.document.config)
+        layers = found.document.layers
+        if len(diff_ids) != len(layers):
+            raise RegistryError(f"the image's configuration lists {len(diff_ids)} layers, its manifest {len(layers)}")
+        entries = [Layer(row.digest, row.size, diff_id, row.media_type or oci.OCI_LAYER)
+                   for row, diff_id in zip(layers, diff_ids, strict=True)]  # fmt: skip
+        fetches = {row.digest: asyncio.ensure_future(self._layer(row)) for row in layers}
+        stages = [asyncio.ensure_future(self._stage(fetches[layer.digest], layer, diff_ids[: index + 1]))
+                  for index, layer in enumerate(entries)]  # fmt: skip
+        try:
+            for index, (layer, task) in enumerate(zip(entries, stages, strict=True)):
+                staged = await task
+                if staged is not None:
+                    await asyncio.to_thread(self._store.settle, layer.digest, diff_ids[: index + 1], *staged)
+                    self._progress.step(_short(layer.digest), "Pull complete")
+        finally:
+            tasks = [*fetches.values(), *stages]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for task in stages:
+                left = None if task.cancelled() or task.exception() else task.result()
+                if left is not None:
+                    shutil.rmtree(left[0], ignore_errors=True)
+            await self._workers.close()
+        return await asyncio.to_thread(self._store.add, config, entries, [])
+
+    async def _stage(
+        self, fetched: asyncio.Future[None], layer: Layer, diff_ids: list[str]
+    ) -> tuple[str, Staged] | None:
+        """Unpacks a layer as soon as it is here, whatever comes below it. None when it is there already."""
+        await asyncio.shield(fetched)
+        if await asyncio.to_thread(self._store.is_unpacked, diff_ids):
+            return None
+        self._progress.step(_short(layer.digest), "Extracting")
+        directory = await asyncio.to_thread(self._store.new_stage)
+        try:
+            return directory, await self._workers.stage(self._store.blob_path(layer.digest), f"{directory}/fs")
+        except BaseException as error:
+            shutil.rmtree(directory, ignore_errors=True)
+            if isinstance(error, ImageError):
+                raise ImageError(f"layer {layer.digest}: {error}") from error
+            raise
+
+    async def _config(self, row: Descriptor) -> tuple[bytes, list[str]]:
+        if row.media_type not in ("", oci.OCI_CONFIG, oci.DOCKER_CONFIG):
+            raise RegistryError(f"not an image: its configuration is a {row.media_type}")
+        if row.size > oci.MAX_SIZE:
+            raise RegistryError(f"the image's configuration is larger than {oci.MAX_SIZE} bytes")
+        _, data = await self._registry.small("GET", f"v2/{self._ref.repository}/blobs/{row.digest}", self._scopes)
+        if f"sha256:{hashlib.sha256(data).hexdigest()}" != row.digest:
+            raise RegistryError(f"the image's configuration does not have the digest {row.digest}: refused")
+        try:
+            parsed = json.loads(data)
+            diff_ids = [str(item) for item in parsed["rootfs"]["diff_ids"]]
+            self._compare(parsed)
+            return data, diff_ids
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise RegistryError(f"the image's configuration is damaged: {error!r}") from None
+
+    def _compare(self, config: dict[str, Any]) -> None:
+        """An image that is for another platform than was asked for is named (P027)."""
+        system, architecture = config.get("os") or "", config.get("architecture") or ""
+        wanted = self._platform
+        if (system and system != wanted.os) or (architecture and architecture != wanted.architecture):
+            self._progress.say(
+                f"WARNING: The requested image's platform ({Platform(str(system), str(architecture))}) does not match "
+                f"the wanted one ({wanted})"
+            )
+
+    async def _layer(self, row: Descriptor) -> None:
+        name = _short(row.digest)
+        if self._store.has_blob(row.digest):
+            self._progress.step(name, "Already exists")
+            return
+        self._progress.step(name, "Pulling fs layer")
+        async with self._slots, self._store.fetching(row.digest):
+            if not self._store.has_blob(row.digest):
+                await blobs.fetch(self._registry, self._ref.repository, row, self._store, self._scopes,
+                                  lambda done: self._progress.amount(name, "Downloading", done, row.size))  # fmt: skip
+        self._progress.step(name, "Download complete")
+
+    def _name(self, image: Image, top: Found, chosen: Found) -> None:
+        ref = self._ref
+        self._store.remember_manifest(image, ref.name, chosen.data)
+        self._store.remember_digest(image, ref.name, top.digest)
+        for layer in image.layers:
+            self._store.remember_source(layer.digest, ref.registry, ref.repository)
+        if ref.tag:
+            self._store.tag(image, f"{ref.name}:{ref.tag}")
+
+
+def _short(digest: str) -> str:
+    return digest[7:19]

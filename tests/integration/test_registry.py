@@ -1,0 +1,575 @@
+"""The registry client against a registry that can misbehave: breaks, lies, endless streams, redirects (S020, S021, S039)."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gzip
+import hashlib
+import http.server
+import io
+import json
+import os
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from sampan.images.errors import ImageError
+from sampan.images.registry import client
+from sampan.images.registry.auth import Credentials
+from sampan.images.registry.client import Registry
+from sampan.images.registry.errors import RegistryError, RegistryNotFound, Unauthorized
+from sampan.images.registry.hosts import Hosts
+from sampan.images.registry.progress import Progress
+from sampan.images.registry.pull import Pull
+from sampan.images.registry.push import Push
+from sampan.images.store import Image, ImageStore
+from sampan.oci import manifest as oci
+from sampan.oci import reference
+
+
+def digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def layer(**files: bytes) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return out.getvalue()
+
+
+class Mock(http.server.ThreadingHTTPServer):
+    """A registry in memory. `hook(handler)` sees each request first and returns whether it has answered it."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.blobs: dict[str, bytes] = {}
+        self.manifests: dict[str, tuple[str, bytes]] = {}
+        self.requests: list[tuple[str, str, dict[str, str]]] = []
+        self.hook: Callable[[Handler], bool] = lambda _: False
+        threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
+
+    @property
+    def name(self) -> str:
+        return f"127.0.0.1:{self.server_address[1]}"
+
+    def blob(self, data: bytes) -> dict[str, Any]:
+        self.blobs[digest(data)] = data
+        return {"mediaType": oci.OCI_LAYER, "digest": digest(data), "size": len(data)}
+
+    def image(self, *layers: bytes, tag: str = "1", platform: str = "linux/amd64", **config: Any) -> dict[str, Any]:
+        """Puts an image there; returns its descriptor."""
+        system, architecture = platform.split("/")
+        plain = [gzip.decompress(x) if x[:2] == b"\x1f\x8b" else x for x in layers]
+        body = {"os": system, "architecture": architecture, "config": {}, **config,
+                "rootfs": {"type": "layers", "diff_ids": [digest(x) for x in plain]}}  # fmt: skip
+        document = {
+            "schemaVersion": 2,
+            "mediaType": oci.OCI_MANIFEST,
+            "config": {**self.blob(json.dumps(body).encode()), "mediaType": oci.OCI_CONFIG},
+            "layers": [self.blob(x) for x in layers],
+        }
+        return {**self.manifest(document, tag), "platform": {"os": system, "architecture": architecture}}
+
+    def manifest(self, document: Any, tag: str = "1", kind: str = oci.OCI_MANIFEST) -> dict[str, Any]:
+        data = document if isinstance(document, bytes) else json.dumps(document).encode()
+        self.manifests[tag] = self.manifests[digest(data)] = (kind, data)
+        return {"mediaType": kind, "digest": digest(data), "size": len(data)}
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Mock
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def answer(self, status: int, body: bytes = b"", **headers: str) -> bool:
+        self.send_response(status)
+        for key, value in {"Content_Length": str(len(body)), **headers}.items():
+            self.send_header(key.replace("_", "-"), value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+        return True
+
+    def do_GET(self) -> None:
+        self.server.requests.append((self.command, self.path, dict(self.headers)))
+        if self.server.hook(self):
+            return
+        path = urlsplit(self.path).path
+        last = path.rpartition("/")[2]
+        if path == "/v2/":
+            self.answer(200)
+        elif "/manifests/" in path and last in self.server.manifests:
+            kind, data = self.server.manifests[last]
+            self.answer(200, data, Content_Type=kind)
+        elif "/blobs/" in path and last in self.server.blobs:
+            data, start = self.server.blobs[last], 0
+            if "Range" in self.headers:
+                start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
+                self.answer(206, data[start:], Content_Range=f"bytes {start}-{len(data) - 1}/{len(data)}")
+            else:
+                self.answer(200, data)
+        else:
+            code = {"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}
+            self.answer(404, json.dumps(code).encode())
+
+    do_HEAD = do_GET
+
+    def do_POST(self) -> None:
+        self.server.requests.append((self.command, self.path, dict(self.headers)))
+        if not self.server.hook(self):
+            self.answer(202, Location="/v2/up/1")
+
+    def do_PUT(self) -> None:
+        self.server.requests.append((self.command, self.path, dict(self.headers)))
+        if self.server.hook(self):
+            return
+        if "Content-Length" in self.headers:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+        else:
+            body = b""
+        if "/manifests/" in self.path:
+            self.server.manifest(body, self.path.rpartition("/")[2], self.headers["Content-Type"])
+        else:
+            assert digest(body) == parse_qs(urlsplit(self.path).query)["digest"][0]
+            self.server.blobs[digest(body)] = body
+        self.answer(201)
+
+
+@pytest.fixture
+def mock() -> Iterator[Mock]:
+    server = Mock()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ImageStore:
+    return ImageStore(str(tmp_path / "store"))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_FIRST_DELAY", 0.01)
+
+
+def pull(store: ImageStore, mock: Mock, name: str = "a/b:1", platform: str = "linux/amd64",
+         credentials: Credentials | None = None, hosts: Hosts | None = None) -> Image:  # fmt: skip
+    async def run() -> Image:
+        ref = reference.parse(f"{mock.name}/{name}")
+        async with Registry(hosts or Hosts(), ref.registry, credentials or Credentials()) as registry:
+            return await Pull(store, registry, ref, oci.parse_platform(platform), Progress()).run()
+
+    return asyncio.run(run())
+
+
+def leftovers(store: ImageStore, tmp_path: Path) -> list[str]:
+    top = tmp_path / "store"
+    return [str(p) for part in ("tmp", "chains", "layers") for p in (top / part).iterdir()] + [
+        i.id for i in store.all()
+    ]
+
+
+def test_an_image_of_two_layers(store: ImageStore, mock: Mock) -> None:
+    mock.image(gzip.compress(layer(a=b"1", b=b"1")), layer(b=b"2"))
+    image = pull(store, mock)
+    top, bottom = store.lower_directories(image)
+    assert (Path(bottom, "a").read_bytes(), Path(top, "b").read_bytes()) == (b"1", b"2")
+    assert store.find(f"{mock.name}/a/b:1").id == image.id
+    assert store.find(f"{mock.name}/a/b@{mock.manifest(mock.manifests['1'][1])['digest']}").id == image.id
+
+
+def test_a_broken_connection_is_resumed(store: ImageStore, mock: Mock) -> None:
+    data = layer(big=os.urandom(3 << 20))
+    mock.image(data)
+    breaks = iter([1 << 20, 1 << 19, 1 << 20])
+
+    def hook(handler: Handler) -> bool:
+        if digest(data) not in handler.path or (cut := next(breaks, None)) is None:
+            return False
+        start = int(handler.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+        handler.send_response(206 if start else 200)
+        handler.send_header("Content-Length", str(len(data) - start))
+        handler.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        handler.end_headers()
+        handler.wfile.write(data[start : start + cut])
+        handler.wfile.flush()
+        handler.connection.shutdown(2)
+        return True
+
+    mock.hook = hook
+    pull(store, mock)
+    ranges = [headers.get("Range") for _, path, headers in mock.requests if digest(data) in path]
+    assert ranges[0] is None
+    assert len(ranges) == 4
+    assert ranges[3] == f"bytes={(2 << 20) + (1 << 19)}-"
+
+
+def test_a_finished_layer_survives_an_aborted_pull(store: ImageStore, mock: Mock) -> None:
+    good, bad = layer(a=b"x" * 1000), layer(b=b"y" * 1000)
+    mock.image(good, bad)
+    mock.hook = lambda handler: digest(bad) in handler.path and handler.answer(403)
+    with pytest.raises(Unauthorized):
+        pull(store, mock)
+    mock.hook = lambda _: False
+    mock.requests.clear()
+    pull(store, mock)
+    assert not [path for _, path, _ in mock.requests if digest(good) in path]
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_retries(store: ImageStore, mock: Mock, status: int) -> None:
+    mock.image(layer(a=b"1"))
+    left = [3]
+
+    def hook(handler: Handler) -> bool:
+        left[0] -= 1
+        return left[0] >= 0 and handler.answer(status, Retry_After="0")
+
+    mock.hook = hook
+    pull(store, mock)
+    left[0] = 1000
+    with pytest.raises(RegistryError, match=str(status)):
+        pull(store, mock)
+
+
+def test_platforms(store: ImageStore, mock: Mock) -> None:
+    """P027"""
+    rows = [mock.image(layer(arch=name.encode()), tag=name, platform=f"linux/{name}") for name in ("amd64", "arm64")]
+    mock.manifest({"schemaVersion": 2, "mediaType": oci.OCI_INDEX, "manifests": rows}, "1", oci.OCI_INDEX)
+    for name in ("amd64", "arm64", "amd64"):
+        image = pull(store, mock, platform=f"linux/{name}")
+        assert image.config["architecture"] == name
+        assert store.find(f"{mock.name}/a/b:1").id == image.id
+    with pytest.raises(RegistryError, match=r"no matching manifest for linux/s390x.*linux/amd64, linux/arm64"):
+        pull(store, mock, platform="linux/s390x")
+
+
+def test_a_lying_blob_leaves_nothing(store: ImageStore, mock: Mock, tmp_path: Path) -> None:
+    data = layer(a=b"1" * 5000)
+    mock.image(data)
+    mock.hook = lambda handler: digest(data) in handler.path and handler.answer(200, data[::-1])
+    with pytest.raises(RegistryError, match="digest"):
+        pull(store, mock)
+    assert leftovers(store, tmp_path) == []
+    assert list((tmp_path / "store/partial").iterdir()) == []
+
+
+def test_an_endless_blob_is_cut(store: ImageStore, mock: Mock, tmp_path: Path) -> None:
+    data = layer(a=b"1" * 5000)
+    mock.image(data)
+
+    def hook(handler: Handler) -> bool:
+        if digest(data) not in handler.path:
+            return False
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        try:
+            while True:
+                handler.wfile.write(b"100000\r\n" + bytes(1 << 20) + b"\r\n")
+        except OSError:
+            return True
+
+    mock.hook = hook
+    with pytest.raises(RegistryError, match="longer than"):
+        pull(store, mock)
+    assert leftovers(store, tmp_path) == []
+
+
+def test_a_layer_that_is_not_what_the_image_says(store: ImageStore, mock: Mock, tmp_path: Path) -> None:
+    mock.image(layer(a=b"1"), rootfs={"diff_ids": ["sha256:" + "0" * 64]})
+    kind, data = mock.manifests["1"]
+    document = json.loads(data)
+    config = json.loads(mock.blobs[document["config"]["digest"]])
+    config["rootfs"] = {"type": "layers", "diff_ids": ["sha256:" + "0" * 64]}
+    document["config"] = {**mock.blob(json.dumps(config).encode()), "mediaType": oci.OCI_CONFIG}
+    mock.manifest(document, kind=kind)
+    with pytest.raises(ImageError, match="unpacks to"):
+        pull(store, mock)
+    assert leftovers(store, tmp_path) == []
+
+
+def test_a_bomb_is_an_error(store: ImageStore, mock: Mock, tmp_path: Path) -> None:
+    """S020: a header that announces a terabyte."""
+    member = tarfile.TarInfo("zeros")
+    member.size = 1 << 50
+    mock.image(gzip.compress(member.tobuf() + bytes(1 << 20)))
+    with pytest.raises(ImageError, match=r"no space left|unexpected end"):
+        pull(store, mock)
+    assert leftovers(store, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        (b"[" * 100000, "damaged"),
+        (b"{}", "schema"),
+        (b'{"schemaVersion": 1}', "schema 1"),
+        (b'{"schemaVersion": 2, "layers": [], "manifests": []}', "index and a manifest"),
+        (b'{"schemaVersion": 2, "layers": [], "layers": []}', "twice"),
+        (b'{"schemaVersion": 2, "layers": null}', "no list"),
+        (b'{"schemaVersion": 2, "layers": [], "config": null}', "descriptor"),
+        (b'{"schemaVersion": 2, "layers": [], "config": {"digest": "sha256:../../x", "size": 1}}', "unsupported digest"),
+        (b'{"schemaVersion": 2, "layers": [], "config": {"digest": "md5:abc", "size": 1}}', "unsupported digest"),
+        (b'{"schemaVersion": 2, "layers": [], "config": {"digest": "sha256:' + b"A" * 64 + b'", "size": 1}}', "unsupported digest"),
+        (b'{"schemaVersion": 2, "layers": [], "config": {"digest": "sha256:' + b"a" * 64 + b'", "size": -1}}', "impossible size"),
+        (b'{"schemaVersion": 2, "layers": [], "config": {"digest": "sha256:' + b"a" * 64 + b'", "size": 1e300}}', "impossible size"),
+        (b'{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "layers": [], "config": {}}', "refused"),
+        (b" " * (5 << 20), "larger than"),
+    ],
+)  # fmt: skip
+def test_manifests_that_make_no_sense(
+    store: ImageStore, mock: Mock, tmp_path: Path, document: bytes, message: str
+) -> None:
+    """S021"""
+    mock.manifest(document)
+    with pytest.raises(RegistryError, match=message):
+        pull(store, mock)
+    assert leftovers(store, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "config", [b"[" * 100000, b"null", b"[]", b'{"rootfs": 1}', b'{"rootfs": {"diff_ids": [-1]}}', b"\xff"]
+)
+def test_configurations_that_make_no_sense(store: ImageStore, mock: Mock, config: bytes) -> None:
+    document = {
+        "schemaVersion": 2,
+        "mediaType": oci.OCI_MANIFEST,
+        "layers": [],
+        "config": {**mock.blob(config), "mediaType": oci.OCI_CONFIG},
+    }
+    mock.manifest(document)
+    with pytest.raises(ImageError):
+        pull(store, mock)
+    assert store.all() == []
+
+
+def test_a_manifest_asked_for_by_digest_is_checked(store: ImageStore, mock: Mock) -> None:
+    row = mock.image(layer(a=b"1"))
+    pull(store, mock, f"a/b@{row['digest']}")
+    mock.manifests[row["digest"]] = (oci.OCI_MANIFEST, mock.manifests["1"][1] + b" ")
+    with pytest.raises(RegistryError, match="refused"):
+        pull(store, mock, f"a/b@{row['digest']}")
+
+
+def test_an_artifact_is_not_an_image(store: ImageStore, mock: Mock) -> None:
+    config = {**mock.blob(b"{}"), "mediaType": "application/vnd.cncf.helm.config.v1+json"}
+    mock.manifest({"schemaVersion": 2, "mediaType": oci.OCI_MANIFEST, "config": config, "layers": []})
+    with pytest.raises(RegistryError, match="not an image"):
+        pull(store, mock)
+
+
+def _guarded(mock: Mock, check: Callable[[str], bool], challenge: str) -> Callable[[Handler], bool]:
+    def hook(handler: Handler) -> bool:
+        if not handler.path.startswith("/v2/") or check(handler.headers.get("Authorization", "")):
+            return False
+        return handler.answer(401, WWW_Authenticate=challenge)
+
+    return hook
+
+
+def test_basic_authentication(store: ImageStore, mock: Mock) -> None:
+    mock.image(layer(a=b"1"))
+    right = f"Basic {base64.b64encode(b'ann:pass:word').decode()}"
+    mock.hook = _guarded(mock, lambda shown: shown == right, 'Basic realm="x"')
+    pull(store, mock, credentials=Credentials("ann", "pass:word"))
+    for wrong in (Credentials("ann", "no"), Credentials()):
+        with pytest.raises(Unauthorized, match="unauthorized"):
+            pull(store, mock, credentials=wrong)
+
+
+def test_tokens(store: ImageStore, mock: Mock) -> None:
+    """P032: pull asks only :pull; anonymous without credentials, and never anonymous with wrong ones."""
+    mock.image(layer(a=b"1"))
+    asked: list[tuple[dict[str, list[str]], str]] = []
+    realm = f'Bearer realm="http://{mock.name}/token?x=1",service="here",scope="repository:a/b:pull,push,delete"'
+    guard = _guarded(mock, lambda shown: shown == "Bearer good", realm)
+
+    def hook(handler: Handler) -> bool:
+        if not handler.path.startswith("/token"):
+            return guard(handler)
+        shown = handler.headers.get("Authorization", "")
+        asked.append((parse_qs(urlsplit(handler.path).query), shown))
+        if shown and shown != f"Basic {base64.b64encode(b'ann:right').decode()}":
+            return handler.answer(401)
+        return handler.answer(200, b'{"token": "good", "expires_in": 300}')
+
+    mock.hook = hook
+    for credentials in (Credentials(), Credentials("ann", "right")):
+        pull(store, mock, credentials=credentials)
+    assert [query["scope"] for query, _ in asked] == [["repository:a/b:pull"]] * 2
+    assert asked[0][0]["service"] == ["here"]
+    assert asked[0][0]["x"] == ["1"]
+    count = len(asked)
+    with pytest.raises(Unauthorized, match="incorrect username or password"):
+        pull(store, mock, credentials=Credentials("ann", "wrong"))
+    assert len(asked) == count + 1
+
+
+def test_an_identity_token_is_exchanged(store: ImageStore, mock: Mock) -> None:
+    mock.image(layer(a=b"1"))
+    guard = _guarded(
+        mock, lambda shown: shown == "Bearer good", f'Bearer realm="http://{mock.name}/token",service="here"'
+    )
+    forms: list[dict[str, list[str]]] = []
+
+    def hook(handler: Handler) -> bool:
+        if handler.command != "POST":
+            return guard(handler)
+        forms.append(parse_qs(handler.rfile.read(int(handler.headers["Content-Length"])).decode()))
+        return handler.answer(200, b'{"access_token": "good"}')
+
+    mock.hook = hook
+    pull(store, mock, credentials=Credentials(identity_token="idt"))
+    assert forms[0]["refresh_token"] == ["idt"]
+    assert forms[0]["grant_type"] == ["refresh_token"]
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_to_another_host_gets_no_credentials(store: ImageStore, mock: Mock, status: int) -> None:
+    """S039"""
+    other = Mock()
+    try:
+        data = layer(a=b"1")
+        mock.image(data)
+        other.blobs[digest(data)] = data
+        guard = _guarded(mock, lambda shown: shown.startswith("Basic "), "Basic")
+        mock.hook = lambda handler: (
+            guard(handler)
+            or (digest(data) in handler.path and handler.answer(status, Location=f"http://{other.name}{handler.path}"))
+        )
+        pull(store, mock, credentials=Credentials("ann", "secret"))
+        assert len(other.requests) == 1
+        assert "Authorization" not in other.requests[0][2]
+    finally:
+        other.shutdown()
+        other.server_close()
+
+
+@pytest.mark.parametrize("target", ["file:///etc/shadow", "ftp://127.0.0.1/x", "/v2/loop"])
+def test_redirects_to_nowhere(store: ImageStore, mock: Mock, target: str) -> None:
+    mock.image(layer(a=b"1"))
+    mock.hook = lambda handler: handler.answer(302, Location=target)
+    with pytest.raises(RegistryError, match="redirect"):
+        pull(store, mock)
+
+
+def test_foreign_layers_are_not_fetched_from_elsewhere(store: ImageStore, mock: Mock) -> None:
+    """S039: `urls` of a descriptor are not followed."""
+    mock.image(layer(a=b"1"))
+    document = json.loads(mock.manifests["1"][1])
+    missing = document["layers"][0]["digest"]
+    document["layers"][0]["urls"] = [f"http://{mock.name}/elsewhere"]
+    mock.manifest(document)
+    del mock.blobs[missing]
+    with pytest.raises(RegistryNotFound):
+        pull(store, mock)
+    assert not [path for _, path, _ in mock.requests if "elsewhere" in path]
+
+
+def test_a_mirror_is_asked_first_and_gets_no_credentials(store: ImageStore, mock: Mock) -> None:
+    mock.image(layer(a=b"1"), tag="latest")
+
+    async def run() -> Image:
+        ref = reference.parse("library/thing").with_default_tag()
+        async with Registry(
+            Hosts(mirrors=[f"http://{mock.name}"]), ref.registry, Credentials("ann", "secret")
+        ) as registry:
+            return await Pull(store, registry, ref, oci.host_platform(), Progress()).run()
+
+    asyncio.run(run())
+    assert store.find("thing")
+    assert all("Authorization" not in headers for _, _, headers in mock.requests)
+
+
+def test_two_pulls_share_a_download(store: ImageStore, mock: Mock) -> None:
+    data = layer(a=os.urandom(1 << 20))
+    mock.image(data)
+    mock.image(data, tag="2", author="x")
+
+    async def one(tag: str) -> Image:
+        ref = reference.parse(f"{mock.name}/a/b:{tag}")
+        async with Registry(Hosts(), ref.registry, Credentials()) as registry:
+            return await Pull(store, registry, ref, oci.host_platform(), Progress()).run()
+
+    async def both() -> None:
+        await asyncio.gather(one("1"), one("2"))
+
+    asyncio.run(both())
+    assert len([path for _, path, _ in mock.requests if digest(data) in path]) == 1
+
+
+def test_garbage_collection_waits_for_pulls(store: ImageStore, mock: Mock) -> None:
+    """P038"""
+    data = layer(a=b"1")
+    with store.hold():
+        name, _ = store.put_blob(io.BytesIO(data))
+        assert store.collect_garbage() == 0
+        assert store.has_blob(name)
+    assert not store.has_blob(name)
+
+
+def test_push_keeps_the_digest_and_mounts(store: ImageStore, mock: Mock, tmp_path: Path) -> None:
+    row = mock.image(gzip.compress(layer(a=b"1")), layer(b=b"2" * 100))
+    image = pull(store, mock)
+
+    async def push(name: str) -> str:
+        ref = reference.parse(f"{mock.name}/{name}")
+        async with Registry(Hosts(), ref.registry, Credentials(), push=True) as registry:
+            return (await Push(store, registry, ref, Progress()).run(image))[0]
+
+    assert asyncio.run(push("a/b:2")) == row["digest"]
+    # A registry without the blobs: sent from the first, mounted where it has them.
+    saved = dict(mock.blobs)
+    mock.blobs.clear()
+    mock.requests.clear()
+    mock.hook = lambda handler: "mount=" in handler.path and handler.answer(201)
+    assert asyncio.run(push("c/d:1")) == row["digest"]
+    mounts = [
+        path
+        for method, path, _ in mock.requests
+        if method == "POST" and parse_qs(urlsplit(path).query).get("from") == ["a/b"]
+    ]
+    assert len(mounts) == 2
+    mock.hook = lambda _: False
+    mock.blobs.clear()
+    assert asyncio.run(push("c/e:1")) == row["digest"]
+    assert mock.blobs == saved
+
+
+def test_an_upload_that_breaks_is_repeated(store: ImageStore, mock: Mock) -> None:
+    mock.image(layer(a=b"1" * 1000))
+    image = pull(store, mock)
+    mock.blobs.clear()
+    breaks = iter([True, True])
+
+    def hook(handler: Handler) -> bool:
+        if handler.command == "PUT" and "/up/" in handler.path and next(breaks, False):
+            handler.connection.shutdown(2)
+            return True
+        return False
+
+    mock.hook = hook
+
+    async def push() -> None:
+        ref = reference.parse(f"{mock.name}/x/y:1")
+        async with Registry(Hosts(), ref.registry, Credentials(), push=True) as registry:
+            await Push(store, registry, ref, Progress()).run(image)
+
+    asyncio.run(push())
+    assert len(mock.blobs) == 2
