@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from sampan.images import staging
 from sampan.images.errors import ImageError
-from sampan.images.store import ImageStore
+from sampan.images.store import ImageStore, chain_ids
 from sampan.images.tarstream import TarStream, Unsupported
 from sampan.linux import mount
 
@@ -104,8 +104,30 @@ def by_store(tmp_path: Path, layers: list[bytes]) -> dict[str, tuple[object, ...
         digest, _ = store.put_blob(io.BytesIO(data))
         diff_ids.append(digest)
         store.unpack(digest, diff_ids)
-    directories = store._layer_directories(_chain(diff_ids))
+    directories = store._layer_directories(chain_ids(diff_ids))
     fd = mount.overlay([*directories, _empty(tmp_path)], None, None)
+    try:
+        return tree(fd)
+    finally:
+        os.close(fd)
+
+
+def _empty(tmp_path: Path) -> str:
+    (tmp_path / "empty").mkdir(exist_ok=True)
+    return str(tmp_path / "empty")
+
+
+def by_overlay(tmp_path: Path, layers: list[bytes]) -> dict[str, tuple[object, ...]]:
+    lower = [_empty(tmp_path)]
+    for number, data in enumerate(layers):
+        upper, work = tmp_path / f"u{number}", tmp_path / f"w{number}"
+        upper.mkdir()
+        work.mkdir()
+        fd = mount.overlay(lower, str(upper), str(work))
+        Extractor(fd, whiteouts=True).extract(io.BytesIO(data))
+        os.close(fd)
+        lower.insert(0, str(upper))
+    fd = mount.overlay(lower, None, None)
     try:
         return tree(fd)
     finally:
