@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from sampan.api import containers, errors, images, interactive, networks, registries, system, transfer
+from sampan.api import builds, containers, errors, images, interactive, networks, registries, system, transfer
 from sampan.api.requests import ENGINE
 from sampan.engine.engine import Engine
 
@@ -67,6 +67,9 @@ _ROUTES: list[tuple[str, str, Handler]] = [
     ("GET", "/distribution/{name:.+}/json", registries.distribution),
     ("DELETE", "/images/{name:.+}", images.remove),
     ("POST", "/sampan/bootstrap", images.make),
+    ("POST", "/build", builds.build),
+    ("POST", "/build/prune", builds.prune),
+    ("POST", "/sampan/build", builds.build_here),
     ("POST", "/volumes/create", system.volume_create),
     ("POST", "/volumes/prune", system.volume_prune),
     ("GET", "/volumes", system.volume_list),

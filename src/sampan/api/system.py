@@ -12,6 +12,7 @@ from aiohttp import web
 
 import sampan
 from sampan.api import listing
+from sampan.api.builds import cache_rows
 from sampan.api.images import _summary
 from sampan.api.requests import body, engine_of, filters, flag, moment, never
 from sampan.engine.container import timestamp
@@ -176,7 +177,7 @@ async def disk_usage(request: web.Request) -> web.Response:
                 _volume(v) | {"UsageData": {"Size": listing.tree_size(v.path), "RefCount": len(_users(engine, v.name))}}
                 for v in engine.volumes.all()
             ],
-            "BuildCache": [],
+            "BuildCache": cache_rows(engine),
         }
     )
 

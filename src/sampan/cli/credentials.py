@@ -142,3 +142,16 @@ def erase(key: str) -> bool:
     if gone:
         _save(config)
     return bool(gone or helper)
+
+
+def every() -> dict[str, dict[str, str]]:
+    """All credentials of config.json by registry, for a build that may pull from any of them."""
+    config = _load()
+    keys = {*(config.get("auths") or {}), *(config.get("credHelpers") or {})}
+    return {key: found for key in sorted(keys) if (found := find(key_of(key)))}
+
+
+def config_header() -> str:
+    """The X-Registry-Config header line, or "" when there are no credentials."""
+    found = every()
+    return f"X-Registry-Config: {base64.urlsafe_b64encode(json.dumps(found).encode()).decode()}\r\n" if found else ""

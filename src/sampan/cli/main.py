@@ -18,6 +18,7 @@ _MODULES = {
     "networks": "network",
     "doctor": "doctor",
     "registries": "pull push login logout search",
+    "build": "build builder",
 }
 _IMAGE_WORDS = {"ls": "images", "rm": "rmi"}
 _CONTAINER_WORDS = {"ls": "ps"}

@@ -159,7 +159,8 @@ def pairs(items: list[str]) -> dict[str, str]:
     return {key: value for key, _, value in (item.partition("=") for item in items)}
 
 
-def _ulimit(text: str) -> dict[str, Any]:
+def ulimit(text: str) -> dict[str, Any]:
+    """One --ulimit: NAME=SOFT[:HARD]. Raises UsageError."""
     name, equals, limits = text.partition("=")
     soft, _, hard = limits.partition(":")
     try:
@@ -281,7 +282,7 @@ def request(v: dict[str, Any], image: str, command: list[str]) -> dict[str, Any]
         "CpuShares": v["cpu-shares"], "CpuPeriod": v["cpu-period"], "CpuQuota": v["cpu-quota"],
         "CpusetCpus": v["cpuset-cpus"], "CpusetMems": v["cpuset-mems"], "PidsLimit": v["pids-limit"],
         "BlkioWeight": v["blkio-weight"], "OomScoreAdj": v["oom-score-adj"], "OomKillDisable": v["oom-kill-disable"] or None,
-        "Ulimits": [_ulimit(item) for item in v["ulimit"]], "Sysctls": pairs(v["sysctl"]),
+        "Ulimits": [ulimit(item) for item in v["ulimit"]], "Sysctls": pairs(v["sysctl"]),
         "Tmpfs": {path: options for path, _, options in (item.partition(":") for item in v["tmpfs"])},
         "RestartPolicy": {"Name": policy, "MaximumRetryCount": int(retries or 0)} if policy else None,
         "LogConfig": {"Type": v["log-driver"], "Config": pairs(v["log-opt"])} if v["log-driver"] or v["log-opt"] else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import os
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -18,6 +19,13 @@ def timestamp(nanoseconds: int) -> str:
     seconds, rest = divmod(nanoseconds, 10**9)
     moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest:09}Z"
+
+
+def exit_code(status: int) -> int:
+    """The shell's exit code of a wait status."""
+    if os.WIFSIGNALED(status):
+        return 128 + os.WTERMSIG(status)
+    return os.waitstatus_to_exitcode(status)
 
 
 def new_state() -> dict[str, Any]:
@@ -67,6 +75,7 @@ class Container:
     removed: bool = False
     to_clear: Cgroup | None = None  # its cgroup, between its end and the removal of that
     written: dict[str, str] = field(default_factory=dict)  # what its hosts and resolv.conf hold
+    place: str = ""  # its directory when that is not among the containers' own: a build step's
     followers: int = 0  # readers of its log; the files stay until they are done
 
     SAVED: ClassVar[tuple[str, ...]] = ("id", "name", "created", "image", "image_name", "config", "host_config", "state", "mounts", "networks", "ports",

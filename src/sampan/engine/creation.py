@@ -11,7 +11,7 @@ import shutil
 import time
 from typing import Any
 
-from sampan.engine import mounts, networking, spec
+from sampan.engine import mounts, spec
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, NotFound
@@ -104,7 +104,7 @@ async def create(engine: Engine, body: dict[str, Any], name: str) -> tuple[Conta
     directory = engine.directory(container)
     try:
         engine.directories.make(container.id)
-        _write_etc(engine, container, directory)
+        engine.networking.write_all_files(container)
         if any(row["Type"] == "volume" for row in container.mounts):
             await asyncio.to_thread(_copy_up, engine, container, image)
     except BaseException:
@@ -219,12 +219,6 @@ def _check(config: dict[str, Any], host: dict[str, Any]) -> None:
                 f"ulimit soft limit must be less than or equal to hard limit: {limit['Soft']} > {limit['Hard']}"
             )
     spec.security_options(host)
-
-
-def _write_etc(engine: Engine, container: Container, directory: str) -> None:
-    """/etc/hostname, /etc/hosts and /etc/resolv.conf, bound into the container."""
-    networking.write_text(f"{directory}/hostname", f"{container.config.get('Hostname', '')}\n")
-    engine.networking.write_files(container)
 
 
 def _copy_up(engine: Engine, container: Container, image: Image) -> None:

@@ -9,6 +9,7 @@ import shutil
 from typing import Any
 
 from sampan.engine import keeperlink
+from sampan.engine.builds import Builds
 from sampan.engine.container import Container
 from sampan.engine.directories import Directories
 from sampan.engine.errors import BadRequest, NotFound
@@ -52,11 +53,12 @@ class Engine:
         self.networking = Networking(self, obey_host_firewall, host_ports)
         self.keeper = keeperlink.KeeperLink(f"{run_root}/keeper.sock", self._on_exit, self._running)
         self.registries = Registries(self, hosts or Hosts())
+        self.builds = Builds(self)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def directory(self, container: Container) -> str:
         """The container's own directory."""
-        return f"{self.data_root}/containers/{container.id}"
+        return container.place or f"{self.data_root}/containers/{container.id}"
 
     def discard_directory(self, container: Container) -> None:
         """Takes a container's directory out of the way at once and deletes it when there is time."""
@@ -116,6 +118,8 @@ class Engine:
     def _on_exit(self, record: dict[str, Any]) -> None:
         from sampan.engine import execs, lifecycle
 
+        if self.builds.exited(record["id"], record["status"]):
+            return
         container = self.containers.get(record["id"])
         if container is not None:
             lifecycle.exited(self, container, record["status"], record["time"])

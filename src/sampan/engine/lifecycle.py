@@ -11,7 +11,7 @@ from typing import Any
 
 from sampan import sizes
 from sampan.engine import health, keeperlink, mounts, networking, spec
-from sampan.engine.container import ZERO_TIME, Container, timestamp
+from sampan.engine.container import ZERO_TIME, Container, exit_code, timestamp
 from sampan.engine.creation import announce
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, EngineError, NotFound, NotModified
@@ -124,13 +124,6 @@ def _log_options(container: Container) -> dict[str, int]:
         return {"max_size": max(size, 0), "max_files": int(options.get("max-file", "1"))}
     except ValueError as error:
         raise BadRequest(f"invalid log option: {error}") from error
-
-
-def exit_code(status: int) -> int:
-    """The shell's exit code of a wait status."""
-    if os.WIFSIGNALED(status):
-        return 128 + os.WTERMSIG(status)
-    return os.waitstatus_to_exitcode(status)
 
 
 def exited(engine: Engine, container: Container, status: int, moment: int) -> None:

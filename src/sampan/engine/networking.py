@@ -300,6 +300,11 @@ class Networking:
                     return f"{endpoint.name}.{network.name}"
         return None
 
+    def write_all_files(self, container: Container) -> None:
+        """/etc/hostname, /etc/hosts and /etc/resolv.conf, bound into the container."""
+        write_text(f"{self._engine.directory(container)}/hostname", f"{container.config.get('Hostname', '')}\n")
+        self.write_files(container)
+
     def write_files(self, container: Container) -> None:
         """/etc/hosts and /etc/resolv.conf, in place: they may be bound into a running container."""
         directory = self._engine.directory(container)

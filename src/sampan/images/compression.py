@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import zlib
+from collections.abc import Iterator
 from typing import IO, Any, cast
 
 import zstandard
@@ -69,6 +71,19 @@ class _Gzip(io.RawIOBase):
 def gzip_stream(source: IO[bytes]) -> IO[bytes]:
     """A readable stream of the gzip of `source`."""
     return cast(IO[bytes], _Gzip(source))
+
+
+@contextlib.contextmanager
+def gzip_writer(out: IO[bytes]) -> Iterator[Any]:
+    """Something to write to; its gzip goes to `out`, without name and time."""
+    compressor = _compressor()
+
+    class Writer:
+        def write(self, data: bytes) -> None:
+            out.write(compressor.compress(data))
+
+    yield Writer()
+    out.write(compressor.flush())
 
 
 def _compressor() -> Any:

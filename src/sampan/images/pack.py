@@ -15,7 +15,8 @@ _OVERLAY = ("trusted.overlay.", "user.overlay.")
 
 
 class _Packer:
-    def __init__(self, out: IO[bytes], layer: bool) -> None:
+    def __init__(self, out: IO[bytes], layer: bool, clamp: int | None = None) -> None:
+        self._clamp = clamp
         self._tar = tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20)
         self._layer = layer
         self._inodes: dict[tuple[int, int], str] = {}
@@ -60,7 +61,7 @@ class _Packer:
         member = tarfile.TarInfo(path)
         member.mode = stat.S_IMODE(info.st_mode)
         member.uid, member.gid = info.st_uid, info.st_gid
-        member.mtime = int(info.st_mtime)
+        member.mtime = int(info.st_mtime) if self._clamp is None else min(int(info.st_mtime), self._clamp)
         return member
 
     def _directory(self, parent_fd: int, name: str, path: str, info: os.stat_result) -> None:
@@ -145,10 +146,10 @@ def pack_tree(rootfd: int, path: str, out: IO[bytes], name: str = "") -> None:
         packer.close()
 
 
-def pack_layer(upper: str, out: IO[bytes]) -> None:
-    """Writes an overlay's upper directory as an OCI layer, deletions as whiteouts."""
+def pack_layer(upper: str, out: IO[bytes], clamp: int | None = None) -> None:
+    """Writes an overlay's upper directory as an OCI layer, deletions as whiteouts. No time is later than `clamp`."""
     fd = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    packer = _Packer(out, layer=True)
+    packer = _Packer(out, layer=True, clamp=clamp)
     try:
         packer.add(fd, ".", "")
     finally:

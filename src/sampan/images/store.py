@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -72,6 +72,7 @@ class ImageStore:
     def __init__(self, root: str) -> None:
         self._root = root
         self._configs: dict[str, dict[str, Any]] = {}  # parsed once: a digest's content never changes
+        self.kept_layers: Callable[[], set[int]] = set  # layer directories that something else needs: the build cache
         self._lower: dict[str, list[str]] = {}  # lower directories by image id, until garbage is collected
         for name in ("blobs/sha256", "partial", "layers", "chains", "tmp"):
             os.makedirs(f"{root}/{name}", 0o700, exist_ok=True)
@@ -155,6 +156,29 @@ class ImageStore:
         return data
 
     # layers
+
+    @property
+    def temporary(self) -> str:
+        """A directory for what need not survive."""
+        return f"{self._root}/tmp"
+
+    def layer_directory(self, number: int) -> str:
+        """The files of a layer, by the number of its directory."""
+        return f"{self._root}/layers/{number}/fs"
+
+    def adopt(self, directory: str) -> int:
+        """Makes a stage (see new_stage) a layer directory. Returns its number; the caller keeps it alive by `kept_layers`."""
+        return self._next_layer(directory)
+
+    def link_chain(self, diff_ids: list[str], number: int) -> None:
+        """Says that a layer directory is the last of `diff_ids`; where there is one already, that stays."""
+        with contextlib.suppress(FileExistsError):
+            os.symlink(f"../layers/{number}", f"{self._root}/chains/{chain_ids(diff_ids)[-1][7:]}")
+
+    def used_layers(self) -> set[int]:
+        """The numbers of the layer directories that images have."""
+        chains = f"{self._root}/chains"
+        return {int(os.path.basename(os.readlink(f"{chains}/{name}"))) for name in os.listdir(chains)}
 
     def is_unpacked(self, diff_ids: list[str]) -> bool:
         """Whether the layers up to the last of `diff_ids` are there as directories."""
@@ -430,7 +454,7 @@ class ImageStore:
             blobs |= {row[0], *(part.digest for part in getattr(document, "layers", ()))}
         blobs |= {row[1] for row in self._db.execute("SELECT digest, gzip FROM compressed") if row[0] in blobs}
         chains = {c for image in images for c in chain_ids([x.diff_id for x in image.layers])}
-        freed = 0
+        freed, kept = 0, self.kept_layers()
         self._lower.clear()
         for name in os.listdir(f"{self._root}/blobs/sha256"):
             if f"sha256:{name}" not in blobs:
@@ -444,5 +468,6 @@ class ImageStore:
             if f"sha256:{name}" not in chains:
                 target = os.path.realpath(f"{self._root}/chains/{name}")
                 os.unlink(f"{self._root}/chains/{name}")
-                shutil.rmtree(target, ignore_errors=True)
+                if int(os.path.basename(target)) not in kept:
+                    shutil.rmtree(target, ignore_errors=True)
         return freed

@@ -1,0 +1,252 @@
+"""POST /build as Docker's classic builder has it, our own /sampan/build for contexts on this machine, and the cache."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+import os
+import shlex
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from aiohttp import web
+
+from sampan.api.requests import body, engine_of, filters, flag, json_stream, moment, number, spool
+from sampan.engine.builds import Request
+from sampan.engine.engine import Engine
+from sampan.engine.errors import BadRequest
+from sampan.engine.registries import server_name
+from sampan.images.builder import exporting
+from sampan.images.builder.errors import BuildError
+from sampan.images.builder.model import Options
+from sampan.images.registry.auth import Credentials, from_fields
+from sampan.oci import manifest as oci
+from sampan.oci import reference
+
+_HOST = {"memory": "Memory", "memswap": "MemorySwap", "cpushares": "CpuShares", "cpuquota": "CpuQuota", "cpuperiod": "CpuPeriod",
+         "shmsize": "ShmSize"}  # fmt: skip
+
+
+def _json(request: web.Request, name: str, default: Any) -> Any:
+    text = request.query.get(name)
+    if not text:
+        return default
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"invalid {name}: {error}") from None
+    return default if found is None else found
+
+
+def _platform(text: str) -> oci.Platform:
+    try:
+        return oci.parse_platform(text) if text else oci.host_platform()
+    except oci.BadManifest as error:
+        raise BadRequest(str(error)) from None
+
+
+def _epoch(args: dict[str, str]) -> int | None:
+    text = args.get("SOURCE_DATE_EPOCH", "")
+    if text and not text.isdecimal():
+        raise BadRequest(f"invalid SOURCE_DATE_EPOCH: {text}")
+    return int(text) if text else None
+
+
+def _tags(tags: list[str]) -> list[str]:
+    for tag in tags:
+        if reference.parse(tag).digest:
+            raise BadRequest(f"refusing to create a tag with a digest reference: {tag}")
+    return tags
+
+
+def _options(request: web.Request) -> Options:
+    args = {key: value for key, value in _json(request, "buildargs", {}).items() if value is not None}
+    host: dict[str, Any] = {key: number(request, name) for name, key in _HOST.items() if request.query.get(name)}
+    host["ExtraHosts"] = [item for text in request.query.getall("extrahosts", []) for item in text.split(",") if item]
+    host["Ulimits"] = _json(request, "ulimits", [])
+    if request.query.get("cpusetcpus"):
+        host["CpusetCpus"] = request.query["cpusetcpus"]
+    return Options(
+        platform=_platform(request.query.get("platform", "")),
+        target=request.query.get("target", ""),
+        build_args=args,
+        labels=_json(request, "labels", {}),
+        tags=_tags([tag for tag in request.query.getall("t", []) if tag]),
+        no_cache=flag(request, "nocache"),
+        pull=flag(request, "pull"),
+        network=request.query.get("networkmode", ""),
+        host=host,
+        epoch=_epoch(args),
+        squash=flag(request, "squash"),
+    )
+
+
+def _credentials(request: web.Request) -> dict[str, Credentials]:
+    """X-Registry-Config: AuthConfigs by server, JSON in base64url."""
+    text = request.headers.get("X-Registry-Config")
+    if not text:
+        return {}
+    try:
+        found = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        return {server_name(server): from_fields(fields) for server, fields in found.items()}
+    except (binascii.Error, ValueError, AttributeError, RecursionError) as error:
+        raise BadRequest(f"invalid X-Registry-Config header: {error}") from None
+
+
+async def build(request: web.Request) -> web.StreamResponse:
+    """POST /build"""
+    if request.query.get("version") == "2":
+        raise BadRequest(
+            "BuildKit's session protocol is not served: build with DOCKER_BUILDKIT=0, or with `sampan build`"
+        )
+    engine = engine_of(request)
+    asked = Request(_options(request), request.query.get("dockerfile") or "Dockerfile", remote=request.query.get("remote", ""),
+                    credentials=_credentials(request))  # fmt: skip
+    if asked.remote == "client-session":
+        raise BadRequest(
+            "BuildKit's session protocol is not served: build with DOCKER_BUILDKIT=0, or with `sampan build`"
+        )
+    if not asked.remote:
+        asked.archive = await spool(request, engine.data_root)
+    quiet = flag(request, "q")
+    try:
+        return await json_stream(request, _image(engine, asked, quiet))
+    finally:
+        if asked.archive is not None:
+            asked.archive.close()
+
+
+async def _image(engine: Engine, asked: Request, quiet: bool) -> AsyncIterator[dict[str, Any]]:
+    async def made(say: Callable[[str], None]) -> list[dict[str, Any]]:
+        image = await engine.builds.image(asked, say)
+        tagged = [
+            f"Successfully tagged {reference.parse(tag).with_default_tag().familiar}\n" for tag in asked.options.tags
+        ]
+        lines = [f"{image.id}\n"] if quiet else [f"Successfully built {image.id[7:19]}\n", *tagged]
+        return [{"aux": {"ID": image.id}}, *({"stream": line} for line in lines)]
+
+    async for message in _told(made, quiet):
+        yield message
+
+
+async def _told(make: Callable[[Callable[[str], None]], Any], quiet: bool) -> AsyncIterator[dict[str, Any]]:
+    """What a build says, as messages, then those it ends with."""
+    queue: asyncio.Queue[str | None] = asyncio.Queue()
+    task = asyncio.ensure_future(make(queue.put_nowait))
+    task.add_done_callback(lambda _: queue.put_nowait(None))
+    try:
+        while (text := await queue.get()) is not None:
+            if not quiet:
+                yield {"stream": text}
+        for message in await task:
+            yield message
+    except BuildError as error:
+        yield {
+            "errorDetail": {"code": error.code, "message": str(error)} if error.code else {"message": str(error)},
+            "error": str(error),
+        }
+    finally:
+        task.cancel()  # the client is gone: its build ends (P115)
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _peer_pid(request: web.Request) -> int:
+    transport = request.transport
+    sock = transport.get_extra_info("socket") if transport is not None else None
+    if sock is None or sock.family != socket.AF_UNIX:
+        raise BadRequest("a context directory can be given only over the unix socket")
+    return int(struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])
+
+
+def _open(request: web.Request, path: str) -> int:
+    """A directory as the client sees it: by its own root, whatever mount namespace it is in."""
+    if not path.startswith("/"):
+        raise BadRequest(f"the context {path!r} must be an absolute path")
+    try:
+        return os.open(f"/proc/{_peer_pid(request)}/root{path}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise BadRequest(f"unable to prepare context: path {path!r}: {os.strerror(error.errno or 0).lower()}") from None
+
+
+async def build_here(request: web.Request) -> web.StreamResponse:
+    """POST /sampan/build: as /build, the options and the context's path in the body; also with secrets, ssh and other outputs."""
+    engine, asked = engine_of(request), await body(request)
+    args = dict(asked.get("buildargs") or {})
+    options = Options(
+        platform=_platform(asked.get("platform") or ""),
+        target=asked.get("target") or "",
+        build_args=args,
+        labels=dict(asked.get("labels") or {}),
+        tags=_tags(list(asked.get("tags") or [])),
+        no_cache=bool(asked.get("nocache")),
+        no_cache_filter=list(asked.get("nocachefilter") or []),
+        pull=bool(asked.get("pull")),
+        network=asked.get("network") or "",
+        secrets={name: base64.b64decode(data) for name, data in (asked.get("secrets") or {}).items()},
+        ssh={name: f"/proc/{_peer_pid(request)}/root{path}" for name, path in (asked.get("ssh") or {}).items()},
+        contexts=dict(asked.get("contexts") or {}),
+        entitlements=set(asked.get("entitlements") or []),
+        host=dict(asked.get("host") or {}),
+        epoch=_epoch(args),
+        squash=bool(asked.get("squash")),
+    )
+    encoded = {key: base64.b64decode(asked[key]) for key in ("text", "ignore") if asked.get(key) is not None}
+    wanted = Request(options, asked.get("dockerfile") or "Dockerfile", encoded.get("text"), encoded.get("ignore"),
+                     remote=asked.get("remote") or "",
+                     credentials={server_name(s): from_fields(f) for s, f in (asked.get("auths") or {}).items()})  # fmt: skip
+    if asked.get("context"):
+        wanted.directory = _open(request, asked["context"])
+    output = asked.get("output") or {"type": "image"}
+    target = -1
+    try:
+        if output["type"] == "image":
+            return await json_stream(request, _image(engine, wanted, bool(asked.get("quiet"))))
+        if output["type"] != "local":
+            raise BadRequest(f"unknown output type {output['type']!r}")
+        target = _open(request, output["dest"])
+        return await json_stream(request, _files(engine, wanted, target))
+    finally:
+        for fd in (wanted.directory, target):
+            if fd >= 0:
+                os.close(fd)
+
+
+async def _files(engine: Engine, asked: Request, target: int) -> AsyncIterator[dict[str, Any]]:
+    async def made(say: Callable[[str], None]) -> list[dict[str, Any]]:
+        async with engine.builds.state(asked, say) as state:
+            await asyncio.to_thread(exporting.export_directory, engine.images, state, target)
+        return []
+
+    async for message in _told(made, False):
+        yield message
+
+
+async def prune(request: web.Request) -> web.Response:
+    """POST /build/prune"""
+    wanted = filters(request)
+    older = 0.0
+    for text in wanted.get("until", []):
+        import time
+
+        older = time.time() - moment(text, 0) / 1e9
+    keep = number(request, "keep-storage") or number(request, "reserved-space") or 0
+    keys, freed = await asyncio.to_thread(engine_of(request).builds.cache.prune, older, keep)
+    return web.json_response({"CachesDeleted": keys, "SpaceReclaimed": freed})
+
+
+def cache_rows(engine: Engine) -> list[dict[str, Any]]:
+    """The build cache, as /system/df shows it."""
+    import datetime
+
+    def shown(seconds: float) -> str:
+        return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    return [
+        {"ID": row.key[:25], "Type": "regular", "Description": shlex.join(row.description.split()), "InUse": False, "Shared": False,
+         "Size": row.size, "CreatedAt": shown(row.created), "LastUsedAt": shown(row.used), "UsageCount": 1}
+        for row in engine.builds.cache.all()
+    ]  # fmt: skip

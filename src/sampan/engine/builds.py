@@ -1,0 +1,306 @@
+"""Builds as the engine does them: their context, their commands as containers, their result."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Any
+
+from sampan.engine import mounts, spec
+from sampan.engine.container import Container, exit_code
+from sampan.engine.errors import BadRequest
+from sampan.images.builder import dockerfile, exporting, fetching
+from sampan.images.builder.build import Build
+from sampan.images.builder.cache import BuildCache
+from sampan.images.builder.errors import BuildError
+from sampan.images.builder.files import unpack_stream
+from sampan.images.builder.model import Command, Options, Sources, State
+from sampan.images.builder.patterns import Ignore, parse_ignore
+from sampan.images.builder.trees import Hashes, Tree
+from sampan.images.errors import ImageNotFound
+from sampan.images.registry.auth import Credentials
+from sampan.images.store import Image
+from sampan.keeper import logs
+from sampan.oci import reference
+from sampan.oci.manifest import Platform
+
+if TYPE_CHECKING:
+    from sampan.engine.engine import Engine
+
+_DOCKERFILE = "Dockerfile"
+
+
+@dataclass(slots=True)
+class Request:
+    """A build as the API gets it. The context is a descriptor of a directory, a stream, or a URL."""
+
+    options: Options
+    dockerfile: str = _DOCKERFILE
+    text: bytes | None = None  # the Dockerfile itself, when it does not come with the context
+    ignore: bytes | None = None
+    directory: int = -1
+    archive: IO[bytes] | None = None
+    remote: str = ""
+    credentials: dict[str, Credentials] = field(default_factory=dict)  # by registry
+
+
+class Builds:
+    """The builder of an engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._top = f"{engine.data_root}/builds"
+        for name in ("work", "caches"):
+            if name == "work":
+                shutil.rmtree(f"{self._top}/work", ignore_errors=True)
+            os.makedirs(f"{self._top}/{name}", 0o700, exist_ok=True)
+        self.cache = BuildCache(engine.images, f"{self._top}/cache.db")
+        self._hashes = Hashes()
+        self._waiting: dict[str, asyncio.Future[int]] = {}
+
+    def exited(self, identifier: str, status: int) -> bool:
+        """A process of the keeper's has ended; whether it was one of ours."""
+        waiter = self._waiting.pop(identifier, None)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(status)
+        return waiter is not None
+
+    @contextlib.asynccontextmanager
+    async def state(self, request: Request, say: Callable[[str], None]) -> AsyncIterator[State]:
+        """Builds; the result's layers are safe from garbage collection while this lasts. Raises BuildError, ImageError."""
+        work = tempfile.mkdtemp(dir=f"{self._top}/work")
+        opened: list[int] = []
+        with self._engine.images.hold():
+            try:
+                tree, text = await self._context(request, work, opened)
+                parsed = await asyncio.to_thread(dockerfile.parse, text)
+                for warning in parsed.warnings:
+                    say(f"[Warning] {warning}\n")
+                runner = _Runner(self._engine, self._waiting, request.credentials)
+                build = Build(self._engine.images, self.cache, runner, parsed, Sources(tree, self._hashes), request.options, say,
+                              f"{work}/steps")  # fmt: skip
+                os.mkdir(f"{work}/steps")
+                yield await build.run()
+            finally:
+                for fd in opened:
+                    os.close(fd)
+                await asyncio.to_thread(shutil.rmtree, work, True)
+
+    async def image(self, request: Request, say: Callable[[str], None]) -> Image:
+        """Builds an image and gives it its tags."""
+        async with self.state(request, say) as state:
+            image = await asyncio.to_thread(
+                exporting.export_image, self._engine.images, self.cache, state, request.options
+            )
+        self._engine.events.publish("image", "build", image.id, {"name": image.id})
+        for tag in request.options.tags:
+            self._engine.events.publish("image", "tag", image.id, {"name": tag})
+        return image
+
+    async def _context(self, request: Request, work: str, opened: list[int]) -> tuple[Tree, bytes]:
+        """The context's tree and the Dockerfile's text. Raises BuildError."""
+        if request.directory >= 0:
+            rootfd = request.directory
+        else:
+            os.mkdir(f"{work}/context")
+            rootfd = os.open(f"{work}/context", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            opened.append(rootfd)
+            text = await self._fill(request, rootfd, f"{work}/context")
+            if text is not None:
+                request.text = text
+            if (
+                request.remote
+                and fetching.is_git(request.remote)
+                and (subdir := fetching.parse_git(request.remote).subdir)
+            ):
+                from sampan.linux import openat2
+
+                rootfd = openat2.open_in_root(rootfd, subdir, os.O_RDONLY | os.O_DIRECTORY)
+                opened.append(rootfd)
+        whole = Tree(rootfd)
+        found = request.text if request.text is not None else whole.read(request.dockerfile)
+        if found is None:
+            raise BuildError(f"failed to read dockerfile: open {request.dockerfile}: no such file or directory")
+        ignore = request.ignore
+        if ignore is None:
+            ignore = whole.read(f"{request.dockerfile}.dockerignore")
+        if ignore is None:
+            ignore = whole.read(".dockerignore")
+        return Tree(rootfd, parse_ignore(ignore) if ignore else Ignore([]), self._hashes), found
+
+    async def _fill(self, request: Request, rootfd: int, path: str) -> bytes | None:
+        """Puts a context that is no directory in one. A context that is only a Dockerfile is returned instead."""
+        if request.remote and fetching.is_git(request.remote):
+            await fetching.clone(fetching.parse_git(request.remote), path, keep_git_dir=False)
+            return None
+        archive: Any = request.archive
+        if request.remote:
+            import io
+
+            archive = io.BytesIO((await fetching.download(request.remote, "")).data)
+        if archive is None:
+            return None
+        if await asyncio.to_thread(unpack_stream, archive, rootfd, "/", None):
+            return None
+        archive.seek(0)
+        data = archive.read(16 << 20)
+        if not data and request.text is None:
+            raise BuildError("the build context is empty")
+        return data if data else None
+
+
+class _Runner:
+    """What a build asks of the engine."""
+
+    def __init__(
+        self, engine: Engine, waiting: dict[str, asyncio.Future[int]], credentials: dict[str, Credentials]
+    ) -> None:
+        self._engine, self._waiting, self._credentials = engine, waiting, credentials
+
+    async def base_image(self, name: str, platform: Platform, pull: bool, say: Callable[[str], None]) -> Image:
+        """An image, pulled when it is missing, for another platform, or wanted anew."""
+        images = self._engine.images
+        try:
+            ref = reference.parse(name).with_default_tag()
+        except reference.BadReference as error:
+            raise BuildError(f"failed to parse stage name {name!r}: {error}") from None
+        if not pull:
+            try:
+                image = images.find(name)
+                system, architecture = (
+                    image.config.get("os") or platform.os,
+                    image.config.get("architecture") or platform.architecture,
+                )
+                if (system, architecture) == (platform.os, platform.architecture):
+                    return image
+            except ImageNotFound:
+                pass
+        credentials = self._credentials.get(ref.registry, Credentials())
+        async for message in self._engine.registries.pull(ref, str(platform), credentials):
+            if message.get("id") is None or message["status"] in ("Pull complete", "Already exists"):
+                say(f"{message['status']}\n")
+        return images.find(str(ref))
+
+    async def run(self, command: Command, output: Callable[[bytes], None]) -> int:
+        """Runs a step in a container that nobody else sees."""
+        engine = self._engine
+        container = _container(command)
+        container.place = command.directory
+        planned, _ = engine.networking.plan(container.host_config, {}, "")
+        container.networks = planned
+        os.makedirs(f"{command.directory}/rootfs", 0o700)
+        os.makedirs(f"{command.directory}/log", 0o700)
+        engine.networking.write_all_files(container)
+        network = None
+        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        try:
+            network = await engine.networking.prepare(container)
+            request = _request(engine, container, command)
+            self._waiting[container.id] = done
+            _, fds = await engine.keeper.call(
+                "start", [] if network is None else [network[0]], id=container.id,
+                request=request | {"sandbox": network[1] if network else ""}, directory=command.directory, stdin=False,
+                log={"max_size": 0, "max_files": 1},
+            )  # fmt: skip
+            for fd in fds[1:]:
+                os.close(fd)
+            try:
+                await _relay(engine, f"{command.directory}/log", done, output)
+            except BaseException:
+                await _kill(fds[0], done)
+                raise
+            finally:
+                os.close(fds[0])
+            engine.networking.sandboxes.started(container)
+            return exit_code(done.result())
+        finally:
+            self._waiting.pop(container.id, None)
+            if network is not None:
+                os.close(network[0])
+            engine.networking.release(container)
+            await asyncio.to_thread(_remove_group, container)
+
+
+async def _kill(process: int, done: asyncio.Future[int]) -> None:
+    import signal
+
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(asyncio.shield(done), 10)
+
+
+def _remove_group(container: Container) -> None:
+    from sampan.linux.cgroup import Cgroup
+
+    with contextlib.suppress(OSError):
+        Cgroup(container.cgroup).remove()
+
+
+async def _relay(engine: Engine, directory: str, done: asyncio.Future[int], output: Callable[[bytes], None]) -> None:
+    """Passes on what a step writes, until it has ended."""
+    position = logs.Position()
+    key, changed = engine.watcher.watch(directory)
+    try:
+        while True:
+            changed.clear()
+            ended = done.done()
+            some = False
+            for frame in logs.read(directory, position):
+                some = True
+                output(frame.data)
+            if some:
+                continue
+            if ended:
+                return
+            waiting: asyncio.Future[Any] = asyncio.ensure_future(changed.wait())
+            try:
+                await asyncio.wait({waiting, done}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                waiting.cancel()
+    finally:
+        engine.watcher.unwatch(key, changed)
+
+
+def _container(command: Command) -> Container:
+    identifier = secrets.token_hex(32)
+    host = {
+        **command.host,
+        "NetworkMode": command.network,
+        "Privileged": command.insecure,
+        "ShmSize": command.host.get("ShmSize") or mounts.DEFAULT_SHM,
+    }
+    config = {
+        "Cmd": command.args,
+        "Env": command.env,
+        "WorkingDir": command.cwd,
+        "User": command.user,
+        "Hostname": "buildkitsandbox",
+        "Tty": False,
+    }
+    return Container(identifier, f"build-{identifier[:12]}", 0, "", "", config, host)
+
+
+def _request(engine: Engine, container: Container, command: Command) -> dict[str, Any]:
+    shared = "host" if container.host_config["NetworkMode"] == "host" else ""
+    joins = {
+        "cgroup": "",
+        "uts": shared,
+        "network": shared or ("" if container.host_config["NetworkMode"] == "none" else "@0"),
+        "pid": "",
+        "ipc": "",
+    }
+    entries = mounts.specification(container, command.directory, engine.volumes, None)
+    try:
+        request = spec.build(container, [*entries, *command.mounts], joins)
+    except BadRequest as error:
+        raise BuildError(str(error)) from None
+    request["overlay"] = {"lower": command.lower, "upper": command.upper, "work": command.work}
+    request["where"] = f"{command.directory}/rootfs"
+    return request

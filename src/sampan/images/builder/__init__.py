@@ -1,0 +1,1 @@
+"""Building images: the Dockerfile language, build contexts, the cache and the steps."""

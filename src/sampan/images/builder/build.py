@@ -1,0 +1,510 @@
+"""A build: stages that run side by side, each step by step, with a cache by content."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from sampan.images.builder import configuring, dockerfile, fetching, files, running, words, writable
+from sampan.images.builder.cache import BuildCache
+from sampan.images.builder.dockerfile import Dockerfile, Instruction
+from sampan.images.builder.errors import BuildError, DockerfileError
+from sampan.images.builder.model import DEFAULT_PATH, Command, LayerRef, Options, Runner, Sources, State
+from sampan.images.builder.trees import Tree
+from sampan.images.store import Image, ImageStore
+from sampan.linux import mount
+from sampan.oci import manifest as oci
+
+_SCRATCH = "scratch"
+
+
+@dataclass(slots=True)
+class Stage:
+    """A FROM and what follows it. `number` counts from 0."""
+
+    number: int
+    name: str
+    base: str
+    platform: oci.Platform
+    origin: Instruction
+    instructions: list[Instruction] = field(default_factory=list)
+
+
+class Build:
+    """One build of one Dockerfile. `run` gives the target stage's state."""
+
+    def __init__(
+        self, store: ImageStore, cache: BuildCache, runner: Runner, parsed: Dockerfile, sources: Sources, options: Options,
+        say: Callable[[str], None], work: str,
+    ) -> None:  # fmt: skip
+        self._store, self._cache, self._runner = store, cache, runner
+        self._parsed, self._sources, self._options = parsed, sources, options
+        self._say, self._work = say, work
+        self._global = self._global_args()
+        self._consumed: set[str] = set(self._global_names)
+        self._stages = self._split()
+        self._tasks: dict[int, asyncio.Task[State]] = {}
+        self._trees: dict[str, asyncio.Task[Tree]] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._done, self._total = 0, 0
+        self._count = 0
+
+    # the plan
+
+    def _global_args(self) -> dict[str, str]:
+        """The ARGs before the first FROM, and those of the platform (P004)."""
+        platform, own = self._options.platform, oci.host_platform()
+        found: dict[str, str] = {}
+        for prefix, value in (("TARGET", platform), ("BUILD", own)):
+            found |= {f"{prefix}PLATFORM": str(value), f"{prefix}OS": value.os, f"{prefix}ARCH": value.architecture, f"{prefix}VARIANT": value.variant}  # fmt: skip
+        self._builtin = dict(found)
+        self._global_names: list[str] = []
+        for instruction in self._parsed.instructions:
+            if instruction.name == "FROM":
+                break
+            if instruction.name != "ARG":
+                raise instruction.error(f"no build stage in current context: {instruction.name} before FROM")
+            for name, default in _arguments(instruction, found, self._parsed.escape):
+                self._global_names.append(name)
+                given = self._options.build_args.get(name, default)
+                if given is not None:
+                    found[name] = given
+        return found
+
+    def _split(self) -> list[Stage]:
+        stages: list[Stage] = []
+        for instruction in self._parsed.instructions:
+            if instruction.name == "FROM":
+                stages.append(self._from(instruction, len(stages)))
+            elif stages:
+                stages[-1].instructions.append(instruction)
+        if not stages:
+            raise DockerfileError("no build stage in current context: the Dockerfile has no FROM")
+        return stages
+
+    def _from(self, instruction: Instruction, number: int) -> Stage:
+        parts = instruction.text.split()
+        if len(parts) not in (1, 3) or (len(parts) == 3 and parts[1].upper() != "AS"):
+            raise instruction.error("FROM requires either one or three arguments")
+        name = parts[2].lower() if len(parts) == 3 else ""
+        if name and not (name[0].isalpha() and all(c.isalnum() or c in "-_." for c in name)):
+            raise instruction.error(
+                f"invalid name for build stage: {parts[2]!r}, name can't start with a number or contain symbols"
+            )
+        try:
+            base = words.expand(parts[0], self._global, self._parsed.escape)
+            platform = words.expand(instruction.flag("platform"), self._global, self._parsed.escape)
+        except words.WordError as error:
+            raise instruction.error(str(error)) from None
+        if not base:
+            raise instruction.error(f"base name ({parts[0]}) should not be blank")
+        try:
+            wanted = oci.parse_platform(platform) if platform else self._options.platform
+        except oci.BadManifest as error:
+            raise instruction.error(str(error)) from None
+        return Stage(number, name, base, wanted, instruction)
+
+    def _find_stage(self, text: str, before: int) -> Stage | None:
+        """The stage that a name or number means, of those before the one that asks."""
+        for stage in reversed(self._stages[:before]):
+            if stage.name and stage.name == text.lower():
+                return stage
+        if text.isdecimal():
+            if int(text) >= before:
+                raise BuildError(f"invalid from flag value {text}: refers to a stage that is not before this one")
+            return self._stages[int(text)]
+        return None
+
+    def _target(self) -> Stage:
+        if not self._options.target:
+            return self._stages[-1]
+        for stage in self._stages:
+            if stage.name == self._options.target.lower() or str(stage.number) == self._options.target:
+                return stage
+        raise BuildError(f"target stage {self._options.target!r} could not be found")
+
+    def _needs(self, stage: Stage, seen: set[int]) -> set[int]:
+        """The numbers of the stages that one needs, as far as its own text tells."""
+        if stage.number in seen:
+            return seen
+        seen.add(stage.number)
+        names = [stage.base]
+        for instruction in stage.instructions:
+            names += instruction.flags.get("from", [])
+            for text in instruction.flags.get("mount", []):
+                names += [part[5:] for part in text.split(",") if part.startswith("from=")]
+        for name in names:
+            with contextlib.suppress(BuildError):
+                other = self._find_stage(name, stage.number)
+                if other is not None:
+                    self._needs(other, seen)
+        return seen
+
+    # running
+
+    async def run(self) -> State:
+        """Builds the target and what it needs, nothing else. Raises BuildError, ImageError."""
+        target = self._target()
+        needed = self._needs(target, set())
+        self._total = sum(1 + len(self._stages[number].instructions) for number in needed)
+        try:
+            for number in sorted(needed):
+                self._start(self._stages[number])
+            state = await self._tasks[target.number]
+        finally:
+            tasks: list[asyncio.Task[Any]] = [*self._tasks.values(), *self._trees.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for tree in self._trees.values():
+                if not tree.cancelled() and tree.exception() is None:
+                    os.close(tree.result().rootfd)
+        unused = (
+            set(self._options.build_args)
+            - self._consumed
+            - running.PROXIES
+            - set(self._builtin)
+            - {"SOURCE_DATE_EPOCH", "BUILDKIT_INLINE_CACHE"}
+        )
+        if unused:
+            self._say(f"[Warning] One or more build-args {sorted(unused)} were not consumed\n")
+        return state
+
+    def _start(self, stage: Stage) -> asyncio.Task[State]:
+        task = self._tasks.get(stage.number)
+        if task is None:
+            task = self._tasks[stage.number] = asyncio.get_running_loop().create_task(self._stage(stage))
+        return task
+
+    async def _stage(self, stage: Stage) -> State:
+        state = await self._base(stage)
+        triggers = [dockerfile.trigger(text) for text in state.config.pop("OnBuild", None) or []]
+        if triggers:
+            self._say(f"# Executing {len(triggers)} build trigger{'s' if len(triggers) > 1 else ''}\n")
+            self._total += len(triggers)
+        for instruction in [*triggers, *stage.instructions]:
+            self._step(f"{instruction.name} {_shown(instruction)}")
+            try:
+                state = await self._instruction(stage, state, instruction)
+            except BuildError as error:
+                if isinstance(error, DockerfileError) or "dockerfile line" in str(error):
+                    raise
+                failed = BuildError(
+                    f"{error} (dockerfile line {instruction.line}: {instruction.name} {_shown(instruction)[:200]})"
+                )
+                failed.code = error.code
+                raise failed from None
+        return state
+
+    def _step(self, text: str) -> None:
+        self._done += 1
+        self._say(f"Step {self._done}/{max(self._total, self._done)} : {text}\n")
+
+    async def _base(self, stage: Stage) -> State:
+        self._step(f"FROM {stage.origin.text}")
+        before = self._find_stage(stage.base, stage.number)
+        if before is not None:
+            state = copy.deepcopy(await asyncio.shield(self._start(before)))
+            return replace(state, args=self._stage_args(), cmd_set=False)
+        if stage.base == _SCRATCH:
+            config = {"os": stage.platform.os, "architecture": stage.platform.architecture, "config": {}}
+            return State(
+                "scratch", [], {"Env": [f"PATH={DEFAULT_PATH}"]}, config, [], stage.platform, self._stage_args()
+            )
+        image = await self._image(stage.base, stage.platform)
+        config = copy.deepcopy(image.config.get("config") or {})
+        layers = [LayerRef(directory, 0, layer) for directory, layer in
+                  zip(reversed(self._store.lower_directories(image)), image.layers, strict=False)]  # fmt: skip
+        state = State(f"image {image.id}", layers, config, image.config, list(image.config.get("history") or []), stage.platform,
+                      self._stage_args())  # fmt: skip
+        if not any(item.startswith("PATH=") for item in config.get("Env") or []):
+            config["Env"] = [f"PATH={DEFAULT_PATH}", *(config.get("Env") or [])]
+        return state
+
+    @staticmethod
+    def _stage_args() -> dict[str, str]:
+        return {}
+
+    async def _image(self, name: str, platform: oci.Platform) -> Image:
+        named = self._options.contexts.get(name, "")
+        if named.startswith("docker-image://"):
+            name = named.removeprefix("docker-image://")
+        return await self._runner.base_image(name, platform, self._options.pull, self._say)
+
+    async def _instruction(self, stage: Stage, state: State, instruction: Instruction) -> State:
+        state = replace(state, config=copy.deepcopy(state.config), history=list(state.history), args=dict(state.args))
+        escape = self._parsed.escape
+        if instruction.name == "ARG":
+            return self._arg(state, instruction)
+        if instruction.name in configuring.CONFIGURE:
+            configuring.CONFIGURE[instruction.name](instruction, state, escape)
+            return self._configured(state, instruction)
+        if instruction.name == "WORKDIR":
+            return await self._workdir(stage, state, instruction)
+        if instruction.name == "RUN":
+            return await self._run(stage, state, instruction)
+        if instruction.name in ("COPY", "ADD"):
+            return await self._copy(stage, state, instruction)
+        raise instruction.error(f"{instruction.name} is not allowed here")
+
+    def _arg(self, state: State, instruction: Instruction) -> State:
+        for name, default in _arguments(instruction, state.variables, self._parsed.escape):
+            self._consumed.add(name)
+            value = self._options.build_args.get(name, default)
+            if value is None:
+                value = self._global.get(name)
+            if value is not None:
+                state.args[name] = value
+        return self._configured(state, instruction)
+
+    def _configured(self, state: State, instruction: Instruction) -> State:
+        state.key = _key(state.key, "config", json.dumps([state.config, state.args], sort_keys=True))
+        state.history.append(self._history(f"{instruction.name} {_shown(instruction)}", empty=True))
+        return state
+
+    def _history(self, created_by: str, empty: bool) -> dict[str, Any]:
+        row: dict[str, Any] = {"created": created(self._options), "created_by": created_by, "comment": "sampan"}
+        return {**row, "empty_layer": True} if empty else row
+
+    # steps that change files
+
+    async def _cached(self, stage: Stage, state: State, key: str, created_by: str, make: Callable[[], Any]) -> State:
+        """The state after a step with that key: from the cache, or made now."""
+        fresh = self._options.no_cache or stage.name in self._options.no_cache_filter
+        found = None if fresh else await asyncio.to_thread(self._cache.find, key)
+        if found is not None:
+            self._say(" ---> Using cache\n")
+            number = found.layer
+        else:
+            async with self._locks.setdefault(key, asyncio.Lock()):
+                number = await make()
+                size = await asyncio.to_thread(_size_of, self._store.layer_directory(number)) if number else 0
+                await asyncio.to_thread(self._cache.put, key, number, created_by, size)
+        layers = list(state.layers)
+        if number:
+            layers.append(LayerRef(self._store.layer_directory(number), number))
+        history = [*state.history, self._history(created_by, empty=not number)]
+        return replace(state, key=key, layers=layers, history=history)
+
+    async def _workdir(self, stage: Stage, state: State, instruction: Instruction) -> State:
+        path = configuring.workdir(instruction, state, self._parsed.escape)
+        state.config["WorkingDir"] = path
+        with writable.root_of(self._store, state.layers) as rootfd:
+            exists = files.workdir_exists(rootfd, path)
+        if exists:
+            return self._configured(state, instruction)
+        key = _key(state.key, "WORKDIR", path)
+
+        async def make() -> int:
+            return await asyncio.to_thread(writable.change, self._store, state, files.make_workdir(path))
+
+        return await self._cached(stage, state, key, f"WORKDIR {path}", make)
+
+    async def _copy(self, stage: Stage, state: State, instruction: Instruction) -> State:
+        paths, target = files.arguments(instruction, state, self._parsed.escape)
+        origin = configuring.expand(instruction, instruction.flag("from"), state, self._parsed.escape)
+        tree = await self._tree(origin, stage) if origin else self._sources.context
+        documents = {doc.name for doc in instruction.heredocs}
+        plain = [path for path in paths if path.lstrip("<-").strip("'\"") not in documents or not path.startswith("<<")]
+        fetched = [
+            path for path in plain if instruction.name == "ADD" and (fetching.is_url(path) or fetching.is_git(path))
+        ]
+        if instruction.flag("checksum") and len(fetched) != 1:
+            raise BuildError("checksum can't be specified for files of the context: it needs one URL or git source")
+        with contextlib.ExitStack() as stack:
+            plan = await asyncio.to_thread(files.prepare, instruction, state, self._parsed.escape, tree,
+                                           [path for path in plain if path not in fetched], target, bool(origin))  # fmt: skip
+            plan.sources += files.heredoc_sources(instruction, state)
+            if instruction.name == "ADD":
+                for source in plan.sources:
+                    source.unpack = source.data is None and instruction.on("unpack", True)
+            for url in fetched:
+                await self._fetch(url, instruction, plan, stack)
+            digest = await asyncio.to_thread(plan.digest)
+            key = _key(state.key, instruction.name, digest, state.workdir, str(stage.platform))
+
+            async def make() -> int:
+                return await asyncio.to_thread(
+                    writable.change, self._store, state, lambda rootfd: files.perform(plan, state, rootfd)
+                )
+
+            return await self._cached(stage, state, key, f"{instruction.name} {_shown(instruction)}", make)
+
+    async def _fetch(self, url: str, instruction: Instruction, plan: files.Copy, stack: contextlib.ExitStack) -> None:
+        """A source of an ADD that is elsewhere: a URL becomes a file (0600), a repository a directory."""
+        checksum = instruction.flag("checksum")
+        if fetching.is_url(url):
+            got = await fetching.download(url, checksum)
+            plan.sources.append(
+                files.Source(data=got.data, name=got.name, mode=0o600, mtime=got.mtime, unpack=instruction.on("unpack"))
+            )
+            return
+        source = fetching.parse_git(url)
+        directory = stack.enter_context(running.directory(self._private()))
+        commit = await fetching.clone(source, directory, instruction.on("keep-git-dir"))
+        if checksum and commit != checksum:
+            raise BuildError(f"digest mismatch: {url} is at {commit}, not at {checksum}")
+        rootfd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        stack.callback(os.close, rootfd)
+        tree = Tree(rootfd, hashes=self._sources.hashes, name=url)
+        path, info = tree.resolve(source.subdir)
+        plan.tree = tree
+        if len(plan.sources) > 0:
+            raise BuildError("a git source has to be the only one of its ADD")
+        plan.sources.append(files.Source(path, info))
+
+    def _private(self) -> str:
+        self._count += 1
+        return f"{self._work}/{self._count}"
+
+    async def _tree(self, name: str, stage: Stage) -> Tree:
+        """The files of a stage or an image, for COPY --from and mounts."""
+        task = self._trees.get(name.lower())
+        if task is None:
+            task = self._trees[name.lower()] = asyncio.get_running_loop().create_task(self._open_tree(name, stage))
+        return await asyncio.shield(task)
+
+    async def _open_tree(self, name: str, stage: Stage) -> Tree:
+        before = self._find_stage(name, stage.number)
+        if before is not None:
+            layers = writable.lower((await asyncio.shield(self._start(before))).layers)
+        else:
+            layers = self._store.lower_directories(await self._image(name, stage.platform))
+        layers = [*layers, self._store.mountpoints_directory()]
+        return Tree(mount.overlay(layers, None, None), hashes=self._sources.hashes, name=name, layers=layers)
+
+    async def _run(self, stage: Stage, state: State, instruction: Instruction) -> State:
+        options = self._options
+        mounts = running.parse_mounts(instruction, state, self._parsed.escape)
+        args, script = running.script(instruction, state)
+        network, insecure = running.check_security(instruction, options)
+        env = running.environment(state, options)
+
+        async def find(name: str) -> Tree:
+            return await self._tree(name, stage)
+
+        context = self._sources.context
+        shown_args = [f"{name}={value}" for name, value in state.args.items()]
+        kept_env = [
+            item
+            for item in env
+            if item.partition("=")[0] not in running.PROXIES or item.partition("=")[0] in state.args
+        ]
+        key = _key(state.key, "RUN", json.dumps([args, kept_env, network, insecure, state.config.get("User"), state.workdir]),
+                   hashlib.sha256(script or b"").hexdigest(), await running.digest(mounts, find, context), str(stage.platform))  # fmt: skip
+        created_by = (
+            " ".join([f"RUN |{len(shown_args)}", *shown_args] if shown_args else ["RUN"]) + f" {' '.join(args)}"
+        )
+
+        async def make() -> int:
+            private = self._private()
+            os.makedirs(private, 0o700)
+            maker = running.MountMaker(private, f"{os.path.dirname(self._work)}/caches", options, find, context)
+            try:
+                made = await maker.make(mounts)
+                if script is not None:
+                    maker.script(script, made)
+                async with contextlib.AsyncExitStack() as stack:
+                    for name in sorted(made.locks):
+                        await stack.enter_async_context(_CACHE_LOCKS.setdefault(name, asyncio.Lock()))
+                    return await self._execute(state, args, [*env, *made.env], made.entries, network, insecure)
+            finally:
+                maker.close()
+
+        return await self._cached(stage, state, key, created_by, make)
+
+    async def _execute(
+        self, state: State, args: list[str], env: list[str], mounts: list[dict[str, Any]], network: str, insecure: bool
+    ) -> int:
+        directory = await asyncio.to_thread(self._store.new_stage)
+        try:
+            os.mkdir(f"{directory}/work", 0o700)
+            private = self._private()
+            below = await asyncio.to_thread(_targets, f"{private}/targets", mounts)
+            lower = [*writable.lower(state.layers), below, self._store.mountpoints_directory()]
+            command = Command(private, lower, f"{directory}/fs", f"{directory}/work", args, env, state.workdir,
+                              state.config.get("User") or "", mounts, network, insecure, self._options.host)  # fmt: skip
+            code = await self._runner.run(command, lambda data: self._say(data.decode(errors="replace")))
+            if code:
+                failed = BuildError(f"The command '{' '.join(args)}' returned a non-zero code: {code}")
+                failed.code = code
+                raise failed
+            await asyncio.to_thread(shutil.rmtree, private, True)
+            return await asyncio.to_thread(writable.finish, self._store, directory)
+        except BaseException:
+            await asyncio.to_thread(shutil.rmtree, directory, True)
+            raise
+
+
+def _targets(top: str, mounts: list[dict[str, Any]]) -> str:
+    """A bottom layer with the targets of a step's mounts, so that they don't appear in what the step leaves."""
+    os.makedirs(top, 0o755)
+    for entry in mounts:
+        path = f"{top}/{os.path.normpath(entry['destination']).lstrip('/')}"
+        if entry["type"] == "tmpfs" or os.path.isdir(entry["source"]):
+            os.makedirs(path, 0o755, exist_ok=True)
+        else:
+            os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+            open(path, "ab").close()
+    return top
+
+
+_CACHE_LOCKS: dict[str, asyncio.Lock] = {}
+
+
+def created(options: Options) -> str:
+    """The time that images and their history say; SOURCE_DATE_EPOCH's if there is one."""
+    import datetime
+    import time
+
+    moment = time.time() if options.epoch is None else float(options.epoch)
+    return datetime.datetime.fromtimestamp(moment, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _key(*parts: str) -> str:
+    total = hashlib.sha256()
+    for part in parts:
+        data = part.encode("utf-8", "surrogateescape")
+        total.update(len(data).to_bytes(8, "big") + data)
+    return total.hexdigest()
+
+
+def _shown(instruction: Instruction) -> str:
+    """An instruction's flags and text, on one line."""
+    flags = [f"--{name}={value}" for name, values in instruction.flags.items() for value in values]
+    return " ".join([*flags, instruction.text])
+
+
+def _arguments(instruction: Instruction, variables: dict[str, str], escape: str) -> list[tuple[str, str | None]]:
+    """The (name, default) of an ARG. Raises DockerfileError."""
+    found: list[tuple[str, str | None]] = []
+    known = dict(variables)
+    try:
+        for word in words.split(instruction.text, escape):
+            name, equals, value = word.partition("=")
+            if not name:
+                raise instruction.error("ARG names can not be blank")
+            default = words.expand(value, known, escape) if equals else None
+            found.append((name, default))
+            if default is not None:
+                known[name] = default
+    except words.WordError as error:
+        raise instruction.error(str(error)) from None
+    return found
+
+
+def _size_of(directory: str) -> int:
+    total = 0
+    for top, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(f"{top}/{name}").st_blocks * 512
+    return total

@@ -1,0 +1,156 @@
+"""From a finished stage to what was asked for: an image, a directory, a tar, an OCI layout."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import tempfile
+from typing import IO, Any
+
+from sampan.images import compression, pack
+from sampan.images.builder import writable
+from sampan.images.builder.build import created
+from sampan.images.builder.cache import BuildCache
+from sampan.images.builder.copying import Manner
+from sampan.images.builder.copying import copy as copy_tree
+from sampan.images.builder.model import LayerRef, Options, State
+from sampan.images.builder.trees import Tree
+from sampan.images.store import Image, ImageStore, Layer
+from sampan.oci import manifest as oci
+from sampan.oci import reference
+
+
+class _Counting:
+    """Hashes the plain bytes of a tar on their way into its gzip."""
+
+    def __init__(self, out: Any) -> None:
+        self._out, self.hash = out, hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.hash.update(data)
+        self._out.write(data)
+        return len(data)
+
+
+def pack_directory(store: ImageStore, directory: str, clamp: int | None) -> Layer:
+    """A layer's blob, gzip, made of its directory; zeros are never on the disk (P018)."""
+    with tempfile.TemporaryFile(dir=store.temporary) as file:
+        with compression.gzip_writer(file) as out:
+            counted = _Counting(out)
+            pack.pack_layer(directory, counted, clamp)  # type: ignore[arg-type]
+        file.seek(0)
+        digest, size = store.put_blob(file)
+    return Layer(digest, size, f"sha256:{counted.hash.hexdigest()}", f"{oci.OCI_LAYER}+gzip")
+
+
+def export_image(store: ImageStore, cache: BuildCache, state: State, options: Options) -> Image:
+    """Enters the state as an image under the tags asked for."""
+    with store.hold():
+        layers = [_layer(store, cache, ref, options.epoch) for ref in state.layers]
+        history = state.history
+        if options.squash:
+            layers, history = (
+                _squashed(store, state, options, layers),
+                [row for row in history if row.get("empty_layer")],
+            )
+            history.append({"created": created(options), "created_by": "squash", "comment": "sampan"})
+        diff_ids = [layer.diff_id for layer in layers]
+        if not options.squash:
+            for index, ref in enumerate(state.layers):
+                if ref.number:
+                    store.link_chain(diff_ids[: index + 1], ref.number)
+        config = json.dumps(configuration(state, options, diff_ids, history), separators=(",", ":")).encode()
+        tags = [str(reference.parse(tag).with_default_tag()) for tag in options.tags]
+        return store.add(config, layers, tags)
+
+
+def configuration(state: State, options: Options, diff_ids: list[str], history: list[dict[str, Any]]) -> dict[str, Any]:
+    """The image's configuration (image-spec, config.md)."""
+    config = dict(state.config)
+    if options.labels:
+        config["Labels"] = {**(config.get("Labels") or {}), **options.labels}
+    kept = {key: value for key, value in state.image.items() if key in ("author", "os.version", "os.features")}
+    found: dict[str, Any] = {
+        **kept,
+        "created": created(options),
+        "architecture": state.platform.architecture,
+        "os": state.platform.os,
+        "config": {key: value for key, value in config.items() if value not in (None, [], {}, "")},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        "history": history,
+    }
+    if state.platform.variant:
+        found["variant"] = state.platform.variant
+    return found
+
+
+def _layer(store: ImageStore, cache: BuildCache, ref: LayerRef, clamp: int | None) -> Layer:
+    if ref.layer is not None:
+        return ref.layer
+    known = cache.packed(ref.number, clamp or 0)
+    if known is None:
+        known = pack_directory(store, ref.directory, clamp)
+        cache.remember_packed(ref.number, clamp or 0, known)
+    return known
+
+
+def _squashed(store: ImageStore, state: State, options: Options, layers: list[Layer]) -> list[Layer]:
+    """The base's layers and one of all that the build has added."""
+    base = [layer for ref, layer in zip(state.layers, layers, strict=True) if not ref.number]
+    own = [ref for ref in state.layers if ref.number]
+    if len(own) < 2:
+        return layers
+    # Merged from the top layer's view down to the first of ours, deletions kept as such.
+    with tempfile.TemporaryDirectory(dir=store.temporary) as top:
+        for ref in own:
+            _merge(ref.directory, top)
+        return [*base, pack_directory(store, top, options.epoch)]
+
+
+def _merge(source: str, target: str) -> None:
+    """Lays one upper directory over another, both with whiteouts as overlay has them."""
+    import shutil
+
+    for name in sorted(os.listdir(source)):
+        src, dst = f"{source}/{name}", f"{target}/{name}"
+        info = os.lstat(src)
+        is_dir = stat.S_ISDIR(info.st_mode)
+        opaque = is_dir and _opaque(src)
+        if os.path.lexists(dst) and not (is_dir and stat.S_ISDIR(os.lstat(dst).st_mode) and not opaque):
+            shutil.rmtree(dst) if stat.S_ISDIR(os.lstat(dst).st_mode) else os.unlink(dst)
+        if not is_dir:
+            os.link(src, dst, follow_symlinks=False)
+            continue
+        os.makedirs(dst, exist_ok=True)
+        shutil.copystat(src, dst)
+        os.chown(dst, info.st_uid, info.st_gid)
+        if opaque:
+            from sampan.linux import mount
+
+            os.setxattr(dst, mount.overlay_attribute("opaque"), b"y")
+        _merge(src, dst)
+        os.utime(dst, ns=(info.st_mtime_ns, info.st_mtime_ns))
+
+
+def _opaque(path: str) -> bool:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        return pack.is_opaque(fd)
+    finally:
+        os.close(fd)
+
+
+def export_tar(store: ImageStore, state: State, out: IO[bytes]) -> None:
+    """The stage's files as one tar (`--output type=tar`)."""
+    with writable.root_of(store, state.layers) as rootfd:
+        pack.pack_tree(rootfd, "", out)
+
+
+def export_directory(store: ImageStore, state: State, directory: int) -> None:
+    """The stage's files into a directory, given by a descriptor (`--output type=local`)."""
+    with writable.root_of(store, state.layers) as rootfd:
+        tree = Tree(rootfd, name="the result")
+        path, info = tree.resolve("/")
+        copy_tree(tree, path, info, directory, "/", Manner(owner=None))

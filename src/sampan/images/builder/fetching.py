@@ -1,0 +1,151 @@
+"""What ADD and a remote context bring from elsewhere: URLs and git repositories."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import hashlib
+import os
+import posixpath
+import re
+import tempfile
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+from sampan.images.builder.errors import BuildError
+
+_MAX = 8 << 30
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_SSH_FORM = re.compile(r"(?:ssh://)?[A-Za-z0-9_.-]+@[A-Za-z0-9_.-]+[:/].+")
+# Nothing of the machine's or the user's configuration, no hooks, no other transports (P025, S024).
+_GIT = [
+    "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "protocol.allow=never", "-c", "protocol.http.allow=always",
+    "-c", "protocol.https.allow=always", "-c", "protocol.ssh.allow=always", "-c", "protocol.git.allow=always",
+    "-c", "core.symlinks=true", "-c", "advice.detachedHead=false", "-c", "init.defaultBranch=main",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A file from a URL."""
+
+    name: str
+    data: bytes
+    mtime: int  # nanoseconds; 0 when the server does not say
+
+
+@dataclass(frozen=True, slots=True)
+class GitSource:
+    """A repository, what of it, and the directory inside."""
+
+    url: str
+    ref: str
+    subdir: str
+
+
+def is_url(text: str) -> bool:
+    """Whether an ADD source is a URL of a file."""
+    return text.startswith(("http://", "https://")) and not is_git(text)
+
+
+def is_git(text: str) -> bool:
+    """Whether it names a git repository: git://, ssh, user@host:path, or http(s) ending in .git (before #ref)."""
+    before = text.partition("#")[0]
+    if text.startswith(("git://", "ssh://")) or _SSH_FORM.fullmatch(before):
+        return True
+    return text.startswith(("http://", "https://")) and urlsplit(before).path.endswith(".git")
+
+
+def parse_git(text: str) -> GitSource:
+    """Reads URL#REF:SUBDIR. A ref that looks like an option is refused (S024). Raises BuildError."""
+    url, _, fragment = text.partition("#")
+    ref, _, subdir = fragment.partition(":")
+    if ref.startswith("-") or url.startswith("-") or any(char.isspace() for char in ref + url):
+        raise BuildError(f"invalid git reference {ref or url!r}")
+    cleaned = posixpath.normpath("/" + subdir).lstrip("/") if subdir else ""
+    if ".." in subdir.split("/"):
+        raise BuildError(f"invalid git subdirectory {subdir!r}: it leaves the repository")
+    return GitSource(url, ref, cleaned)
+
+
+async def download(url: str, checksum: str) -> Download:
+    """A URL's content, checked against "sha256:...". Raises BuildError."""
+    import aiohttp
+
+    shown = _without_credentials(url)
+    try:
+        async with (
+            aiohttp.ClientSession(trust_env=True, headers={"User-Agent": "sampan"}) as session,
+            session.get(url) as answer,
+        ):
+            if answer.status >= 400:
+                raise BuildError(f"failed to fetch {shown}: {answer.status} {answer.reason}")
+            data = bytearray()
+            async for block in answer.content.iter_any():
+                data += block
+                if len(data) > _MAX:
+                    raise BuildError(f"failed to fetch {shown}: more than {_MAX} bytes")
+            disposition = answer.content_disposition.filename if answer.content_disposition else None
+            modified = answer.headers.get("Last-Modified", "")
+    except (TimeoutError, aiohttp.ClientError, ValueError) as error:
+        raise BuildError(f"failed to fetch {shown}: {error}") from None
+    if checksum:
+        check_digest(bytes(data), checksum, shown)
+    name = posixpath.basename(disposition or "") or posixpath.basename(unquote(urlsplit(url).path)) or "download"
+    parsed = email.utils.parsedate_to_datetime(modified) if modified else None
+    return Download(name, bytes(data), int(parsed.timestamp()) * 10**9 if parsed else 0)
+
+
+def check_digest(data: bytes, checksum: str, what: str) -> None:
+    """Raises BuildError when the content has another digest than "sha256:...", or the digest is none."""
+    algorithm, _, expected = checksum.partition(":")
+    if algorithm not in ("sha256", "sha384", "sha512") or not re.fullmatch(r"[0-9a-f]+", expected):
+        raise BuildError(f"invalid checksum {checksum!r}: expected sha256:...")
+    found = hashlib.new(algorithm, data).hexdigest()
+    if found != expected:
+        raise BuildError(f"digest mismatch {algorithm}:{found}: {checksum} of {what}")
+
+
+def _without_credentials(url: str) -> str:
+    parts = urlsplit(url)
+    return url.replace(f"{parts.netloc.rpartition('@')[0]}@", "", 1) if "@" in parts.netloc else url
+
+
+async def clone(source: GitSource, target: str, keep_git_dir: bool = False) -> str:
+    """Checks a repository out below `target`. Returns the commit. Raises BuildError that names the ref."""
+    shown = f"{_without_credentials(source.url)}#{source.ref or 'HEAD'}"
+    await _git(target, "init", "-q", shown=shown)
+    await _git(target, "remote", "add", "origin", source.url, shown=shown)
+    wanted = source.ref or "HEAD"
+    try:
+        await _git(target, "fetch", "-q", "--depth=1", "--no-tags", "origin", wanted, shown=shown)
+    except BuildError:
+        if not _COMMIT.fullmatch(wanted):
+            raise
+        await _git(target, "fetch", "-q", "--tags", "origin", shown=shown)  # a server that gives no single commits
+    await _git(target, "checkout", "-q", "FETCH_HEAD" if not _COMMIT.fullmatch(wanted) else wanted, shown=shown)
+    await _git(target, "submodule", "update", "-q", "--init", "--recursive", "--depth=1", shown=shown)
+    commit = (await _git(target, "rev-parse", "HEAD", shown=shown)).strip()
+    if not keep_git_dir:
+        import shutil
+
+        shutil.rmtree(f"{target}/.git", ignore_errors=True)
+    return commit
+
+
+async def _git(directory: str, *arguments: str, shown: str) -> str:
+    with tempfile.TemporaryDirectory() as home:
+        environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": home, "GIT_CONFIG_NOSYSTEM": "1",
+                       "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_TERMINAL_PROMPT": "0", "GIT_LFS_SKIP_SMUDGE": "1"}  # fmt: skip
+        try:
+            process = await asyncio.create_subprocess_exec(
+                "git", *_GIT, *arguments, cwd=directory, env=environment, stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            )  # fmt: skip
+        except FileNotFoundError:
+            raise BuildError("git is not installed: apt-get install git") from None
+        out, error = await process.communicate()
+    if process.returncode:
+        text = error.decode(errors="replace").strip()
+        raise BuildError(f"failed to fetch {shown}: {text or f'git exited with {process.returncode}'}")
+    return out.decode(errors="replace")

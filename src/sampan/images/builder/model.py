@@ -1,0 +1,123 @@
+"""What a build is made of: its options, the state after each step, and what it needs from the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from sampan.images.builder.trees import Hashes, Tree
+from sampan.images.store import Image, Layer
+from sampan.oci.manifest import Platform
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEFAULT_SHELL = ["/bin/sh", "-c"]
+
+
+@dataclass(slots=True)
+class Options:
+    """What the user asks for besides the Dockerfile and the context."""
+
+    platform: Platform
+    target: str = ""
+    build_args: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    tags: list[str] = field(default_factory=list)
+    no_cache: bool = False
+    no_cache_filter: list[str] = field(default_factory=list)
+    pull: bool = False
+    network: str = ""
+    secrets: dict[str, bytes] = field(default_factory=dict)
+    ssh: dict[str, str] = field(default_factory=dict)  # id → socket
+    contexts: dict[str, str] = field(default_factory=dict)  # --build-context name=docker-image://...
+    entitlements: set[str] = field(default_factory=set)
+    host: dict[str, Any] = field(default_factory=dict)  # limits and extra hosts, as in HostConfig
+    epoch: int | None = None
+    squash: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRef:
+    """A layer of a state: its directory, its number in the store (0 for one of an image), and its blob if it has one."""
+
+    directory: str
+    number: int = 0
+    layer: Layer | None = None
+
+
+@dataclass(slots=True)
+class State:
+    """A stage after a step. Steps make a new state; they change none."""
+
+    key: str
+    layers: list[LayerRef]
+    config: dict[str, Any]
+    image: dict[str, Any]  # the base's whole configuration
+    history: list[dict[str, Any]]
+    platform: Platform
+    args: dict[str, str] = field(default_factory=dict)
+    cmd_set: bool = False
+    created: float = 0.0  # when its last layer was made, so that a build from the cache gives the same image
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment so far."""
+        return dict(item.partition("=")[::2] for item in self.config.get("Env") or [])
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What $NAME means: an ENV beats an ARG of the same name (P004)."""
+        return {**self.args, **self.env}
+
+    @property
+    def workdir(self) -> str:
+        """The working directory."""
+        return self.config.get("WorkingDir") or "/"
+
+    @property
+    def shell(self) -> list[str]:
+        """What runs a shell form."""
+        return list(self.config.get("Shell") or DEFAULT_SHELL)
+
+
+@dataclass(slots=True)
+class Command:
+    """A RUN step for the engine: where its files are, what to run and how. `mounts`: entries of a runtime specification."""
+
+    directory: str  # of its own: log and mount point
+    lower: list[str]
+    upper: str
+    work: str
+    args: list[str]
+    env: list[str]
+    cwd: str
+    user: str
+    mounts: list[dict[str, Any]]
+    network: str
+    insecure: bool
+    host: dict[str, Any]
+
+
+class Runner(Protocol):
+    """What the engine does for a build."""
+
+    async def run(self, command: Command, output: Callable[[bytes], None]) -> int:
+        """Runs a command to its end; its exit code."""
+
+    async def base_image(self, name: str, platform: Platform, pull: bool, say: Callable[[str], None]) -> Image:
+        """An image by name, pulled when it is missing or wanted anew. Raises ImageError."""
+
+
+class Say(Protocol):
+    """Where a build's output goes: `step` is the step's name, `text` what it says."""
+
+    def __call__(self, text: str) -> None:
+        """One piece of output."""
+
+
+@dataclass(slots=True)
+class Sources:
+    """The files a build can copy: the context, and digests of files already read."""
+
+    context: Tree
+    hashes: Hashes

@@ -1,0 +1,330 @@
+"""RUN: the command, its environment and its mounts (bind, cache, tmpfs, secret, ssh)."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import os
+import posixpath
+import re
+import shutil
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from sampan import sizes
+from sampan.images.builder import configuring, files
+from sampan.images.builder.dockerfile import Instruction
+from sampan.images.builder.errors import BuildError
+from sampan.images.builder.model import DEFAULT_PATH, Options, State
+from sampan.images.builder.trees import Tree
+from sampan.images.builder.words import WordError
+from sampan.linux import mount as lm
+from sampan.linux import openat2
+
+PROXIES = frozenset(
+    name for base in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY") for name in (base, base.lower())
+)  # fmt: skip
+_KEYS = {
+    "bind": {"source", "from", "rw"},
+    "cache": {"id", "ro", "sharing", "from", "source", "mode", "uid", "gid"},
+    "tmpfs": {"size"},
+    "secret": {"id", "required", "mode", "uid", "gid", "env"},
+    "ssh": {"id", "required", "mode", "uid", "gid"},
+}
+_ALIASES = {
+    "src": "source",
+    "target": "target",
+    "dst": "target",
+    "destination": "target",
+    "readonly": "ro",
+    "readwrite": "rw",
+}
+_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]*")
+
+
+@dataclass(slots=True)
+class Mount:
+    """One --mount, taken apart."""
+
+    type: str
+    target: str
+    options: dict[str, str] = field(default_factory=dict)
+
+    def on(self, name: str) -> bool:
+        """A boolean option."""
+        return name in self.options and self.options[name] in ("", "true", "1")
+
+    def number(self, name: str, default: int, base: int = 10) -> int:
+        """A numeric option. Raises BuildError."""
+        text = self.options.get(name, "")
+        try:
+            return int(text, base) if text else default
+        except ValueError:
+            raise BuildError(f"invalid value {text!r} for {name} of a {self.type} mount") from None
+
+
+def parse_mounts(instruction: Instruction, state: State, escape: str) -> list[Mount]:
+    """The mounts of a RUN, with variables in their place. Raises DockerfileError."""
+    found: list[Mount] = []
+    for text in instruction.flags.get("mount", []):
+        expanded = configuring.expand(instruction, text, state, escape)
+        options: dict[str, str] = {}
+        for item in next(csv.reader([expanded]), []):
+            key, equals, value = item.partition("=")
+            key = _ALIASES.get(key.strip().lower(), key.strip().lower())
+            if not equals and key not in ("ro", "rw", "required"):
+                raise instruction.error(f"invalid field {item!r} must be a key=value pair")
+            options[key] = value if equals else "true"
+        kind = options.pop("type", "bind")
+        if kind not in _KEYS:
+            raise instruction.error(f"unsupported mount type {kind!r}")
+        unknown = set(options) - _KEYS[kind] - {"target", "ro", "rw"}
+        if unknown:
+            raise instruction.error(f"unexpected key {sorted(unknown)[0]!r} of a {kind} mount")
+        target = options.pop("target", "")
+        if not target and kind == "secret":
+            target = "" if options.get("env") else f"/run/secrets/{posixpath.basename(options.get('id', ''))}"
+        elif not target and kind == "ssh":
+            target = f"/run/buildkit/ssh_agent.{len(found)}"
+        elif not target:
+            raise instruction.error(f"target of a {kind} mount is missing")
+        if kind == "cache" and options.get("sharing", "shared") not in ("shared", "private", "locked"):
+            raise instruction.error(f"unsupported sharing value {options['sharing']!r}")
+        found.append(Mount(kind, posixpath.join("/", state.workdir, target) if target else "", options))
+    return found
+
+
+def script(instruction: Instruction, state: State) -> tuple[list[str], bytes | None]:
+    """(arguments, a script to put in place of the last) of a RUN. With heredocs the shell reads them. Raises DockerfileError."""
+    if not instruction.heredocs:
+        return configuring.command(instruction, state), None
+    try:
+        bodies = [files.content(doc, state) if doc.expand else doc.content for doc in instruction.heredocs]
+    except WordError as error:
+        raise instruction.error(str(error)) from None
+    only = len(instruction.heredocs) == 1 and re.fullmatch(r"""<<-?["']?[^\s"'<]+["']?""", instruction.text)
+    if only:
+        body = instruction.heredocs[0].content
+        if body.startswith("#!"):
+            return [_SCRIPT], body.encode()
+        return [*state.shell, body], None
+    # Other words around it: the shell's own heredocs, with what it may expand itself.
+    text = instruction.text
+    for doc, body in zip(instruction.heredocs, bodies, strict=True):
+        text += f"\n{doc.content}{doc.name}" if doc.expand else f"\n{body}{doc.name}"
+    return [*state.shell, text], None
+
+
+_SCRIPT = "/dev/pipes/script"
+
+
+def environment(state: State, options: Options) -> list[str]:
+    """PATH, then the ARGs in force, then the ENVs, which win; proxies come along without an ARG."""
+    merged = {"PATH": DEFAULT_PATH}
+    merged |= {name: value for name, value in options.build_args.items() if name in PROXIES}
+    merged |= state.args
+    merged |= state.env
+    return [f"{name}={value}" for name, value in merged.items()]
+
+
+@dataclass(slots=True)
+class Mounted:
+    """What the mounts of a step need while it runs: entries for the runtime, further variables, a digest for the cache."""
+
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    env: list[str] = field(default_factory=list)
+    locks: list[str] = field(default_factory=list)
+
+
+def check_security(instruction: Instruction, options: Options) -> tuple[str, bool]:
+    """(network, insecure) of a RUN. What weakens isolation needs the client's permission (S026)."""
+    network = instruction.flag("network") or options.network or "default"
+    if network not in ("default", "none", "host") and "network" in instruction.flags:
+        raise instruction.error(f"unsupported network mode {network!r}: default, none or host")
+    if instruction.flag("network") == "host" and "network.host" not in options.entitlements:
+        raise BuildError("granting entitlement network.host is not allowed: build with --allow network.host")
+    security = instruction.flag("security", "sandbox")
+    if security not in ("sandbox", "insecure"):
+        raise instruction.error(f"security {security!r} is not valid")
+    if security == "insecure" and "security.insecure" not in options.entitlements:
+        raise BuildError("granting entitlement security.insecure is not allowed: build with --allow security.insecure")
+    return network, security == "insecure"
+
+
+Find = Callable[[str], Awaitable[Tree]]
+
+
+async def digest(mounts: list[Mount], find: Find, context: Tree) -> str:
+    """What of the mounts decides the result: the files of bind mounts, and how all are mounted. Secrets are not in it."""
+    total = hashlib.sha256()
+    for item in mounts:
+        shown = {key: value for key, value in item.options.items() if item.type != "secret" or key in ("id", "env")}
+        total.update(f"{item.type}\0{item.target}\0{sorted(shown.items())}\0".encode())
+        if item.type == "bind":
+            tree = await find(item.options["from"]) if item.options.get("from") else context
+            path, info = tree.resolve(item.options.get("source", "/"))
+            total.update(tree.digest(path, info, True, files._NONE))
+    return total.hexdigest()
+
+
+class MountMaker:
+    """Makes the mounts of one step below a directory of its own, and takes them down after it.
+
+    The host's side of each is opened by descriptor inside its tree: a link can't lead elsewhere (S026, S027).
+    """
+
+    def __init__(self, directory: str, caches: str, options: Options, find: Find, context: Tree) -> None:
+        self._directory, self._caches, self._options = directory, caches, options
+        self._find, self._context = find, context
+        self._held: list[int] = []
+        self._mounted: list[str] = []
+        self._count = 0
+
+    async def make(self, mounts: list[Mount]) -> Mounted:
+        """All of them. Raises BuildError."""
+        made = Mounted()
+        for item in mounts:
+            if item.type == "tmpfs":
+                size = item.options.get("size", "")
+                data = [f"size={sizes.parse(size)}"] if size else []
+                made.entries.append({"destination": item.target, "type": "tmpfs", "source": "tmpfs",
+                                     "options": ["nosuid", "nodev", *data]})  # fmt: skip
+            elif item.type == "secret":
+                self._secret(item, made)
+            elif item.type == "ssh":
+                self._ssh(item, made)
+            elif item.type == "cache":
+                await self._cache(item, made)
+            else:
+                await self._bind(item, made)
+        return made
+
+    def script(self, data: bytes, made: Mounted) -> None:
+        """A heredoc that names its own interpreter, as a file to run."""
+        path = self._file(data, 0o755, 0, 0)
+        made.entries.append(_bound(path, _SCRIPT, "ro"))
+
+    def _file(self, data: bytes, mode: int, uid: int, gid: int) -> str:
+        self._count += 1
+        path = f"{self._directory}/{self._count}"
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(data)
+            os.fchown(file.fileno(), uid, gid)
+            os.fchmod(file.fileno(), mode)
+        return path
+
+    def _secret(self, item: Mount, made: Mounted) -> None:
+        name = item.options.get("id") or posixpath.basename(item.target)
+        data = self._options.secrets.get(name)
+        if data is None:
+            if item.on("required"):
+                raise BuildError(f"secret {name}: not found")
+            return
+        if item.options.get("env"):
+            made.env.append(f"{item.options['env']}={data.decode('utf-8', 'surrogateescape')}")
+        if item.target:
+            path = self._file(data, item.number("mode", 0o400, 8), item.number("uid", 0), item.number("gid", 0))
+            made.entries.append(_bound(path, item.target, "ro"))
+
+    def _ssh(self, item: Mount, made: Mounted) -> None:
+        name = item.options.get("id", "default")
+        socket = self._options.ssh.get(name)
+        if socket is None:
+            if item.on("required"):
+                raise BuildError(f"unset ssh forward key {name}: build with --ssh {name}")
+            return
+        made.entries.append(_bound(socket, item.target, "rw"))
+        made.env.append(f"SSH_AUTH_SOCK={item.target}")
+
+    async def _cache(self, item: Mount, made: Mounted) -> None:
+        name = item.options.get("id") or item.target
+        # Hashed: an id is no path (S027).
+        top = f"{self._caches}/{hashlib.sha256(name.encode()).hexdigest()[:32]}"
+        uid, gid, mode = item.number("uid", 0), item.number("gid", 0), item.number("mode", 0o755, 8)
+        if not os.path.isdir(top):
+            os.makedirs(f"{top}/data", 0o700)
+            os.chown(f"{top}/data", uid, gid)
+            os.chmod(f"{top}/data", mode)
+            if item.options.get("from"):
+                await self._fill(item, f"{top}/data")
+            with open(f"{top}/name", "w", encoding="utf-8") as file:
+                file.write(name)
+        if item.options.get("sharing") in ("locked", "private"):
+            made.locks.append(name)
+        source = f"{top}/data"
+        if item.options.get("source") and not item.options.get("from"):
+            source = self._inside(source, item.options["source"])
+        made.entries.append(_bound(source, item.target, "ro" if item.on("ro") else "rw"))
+
+    async def _fill(self, item: Mount, target: str) -> None:
+        from sampan.images.builder import copying
+
+        tree = await self._find(item.options["from"])
+        path, info = tree.resolve(item.options.get("source", "/"))
+        fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            copying.copy(tree, path, info, fd, "/", copying.Manner(owner=None))
+        finally:
+            os.close(fd)
+
+    def _inside(self, top: str, path: str) -> str:
+        fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._held.append(openat2.mkdir_in_root(fd, path))
+        finally:
+            os.close(fd)
+        return f"/proc/{os.getpid()}/fd/{self._held[-1]}"
+
+    async def _bind(self, item: Mount, made: Mounted) -> None:
+        tree = await self._find(item.options["from"]) if item.options.get("from") else self._context
+        path, _ = tree.resolve(item.options.get("source", "/"))
+        # The keeper clones the mount, which kernels before 6.15 do only of one that is attached somewhere.
+        rootfd = self._attach(lm.overlay(tree.layers, None, None)) if tree.layers else tree.rootfd
+        fd = openat2.open_in_root(rootfd, path or ".", os.O_PATH)
+        self._held.append(fd)
+        source = f"/proc/{os.getpid()}/fd/{fd}"
+        if item.on("rw") and os.path.isdir(source):
+            source = self._scratch(source)
+        made.entries.append(_bound(source, item.target, "rw" if item.on("rw") else "ro"))
+
+    def _scratch(self, source: str) -> str:
+        """A writable view of a directory; what is written is gone with the step."""
+        self._count += 1
+        top = f"{self._directory}/{self._count}"
+        for name in ("u", "w"):
+            os.makedirs(f"{top}/{name}")
+        fd = self._attach(lm.overlay([source], f"{top}/u", f"{top}/w"))
+        return f"/proc/{os.getpid()}/fd/{fd}"
+
+    def _attach(self, tree: int) -> int:
+        self._count += 1
+        path = f"{self._directory}/{self._count}"
+        os.mkdir(path)
+        self._held.append(tree)
+        lm.move_mount(tree, lm.AT_FDCWD, path, subject=path)
+        self._mounted.append(path)
+        return tree
+
+    def close(self) -> None:
+        """Takes everything down."""
+        for fd in self._held:
+            os.close(fd)
+        for path in self._mounted:
+            lm.umount(path, lm.MNT_DETACH)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _bound(source: str, target: str, access: str) -> dict[str, Any]:
+    return {"destination": target, "type": "bind", "source": source, "options": ["rbind", "rprivate", access]}
+
+
+@contextlib.contextmanager
+def directory(path: str) -> Iterator[str]:
+    """A private directory for as long as this lasts."""
+    os.makedirs(path, 0o700)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)

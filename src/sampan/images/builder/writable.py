@@ -1,0 +1,53 @@
+"""A step that changes files: the layers so far under a new one, which becomes a layer when the step has succeeded."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+
+from sampan.images.builder.model import LayerRef, State
+from sampan.images.store import ImageStore
+from sampan.linux import mount
+
+
+@contextlib.contextmanager
+def root_of(store: ImageStore, layers: list[LayerRef]) -> Iterator[int]:
+    """The files of a state, to read."""
+    fd = mount.overlay([*lower(layers), store.mountpoints_directory()], None, None)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def lower(layers: list[LayerRef]) -> list[str]:
+    """The directories of layers as overlay wants them, the top first."""
+    return [ref.directory for ref in reversed(layers)]
+
+
+def change(store: ImageStore, state: State, make: Callable[[int], None]) -> int:
+    """Runs `make` with the root to change. Returns the number of the new layer, or 0 when nothing has changed."""
+    directory = store.new_stage()
+    try:
+        os.mkdir(f"{directory}/work", 0o700)
+        below = lower(state.layers) or [store.mountpoints_directory()]
+        rootfd = mount.overlay(below, f"{directory}/fs", f"{directory}/work")
+        try:
+            make(rootfd)
+        finally:
+            os.close(rootfd)
+        return finish(store, directory)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+
+
+def finish(store: ImageStore, directory: str) -> int:
+    """Makes a stage with its upper directory a layer; 0 and nothing left when it is empty."""
+    shutil.rmtree(f"{directory}/work", ignore_errors=True)
+    if not os.listdir(f"{directory}/fs"):
+        shutil.rmtree(directory)
+        return 0
+    return store.adopt(directory)
