@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime
 import json
 import re
+import sys
 import tempfile
 import time
+import traceback
 from collections.abc import AsyncIterator
 from typing import IO, Any
 
@@ -134,9 +136,11 @@ async def json_stream(request: web.Request, messages: AsyncIterator[dict[str, An
             if response is None:
                 response = await writer(request, "application/json")
             await response.write(json_line(message))
-    except (EngineError, ImageError) as error:
+    except Exception as error:
         if response is None:
             raise
+        if not isinstance(error, (EngineError, ImageError)):
+            traceback.print_exc(file=sys.stderr)
         await response.write(json_line({"errorDetail": {"message": str(error)}, "error": str(error)}))
     return response or await writer(request, "application/json")
 

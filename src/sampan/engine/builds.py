@@ -27,8 +27,10 @@ from sampan.images.errors import ImageNotFound
 from sampan.images.registry.auth import Credentials
 from sampan.images.store import Image
 from sampan.keeper import logs
+from sampan.network.errors import NetworkError
 from sampan.oci import reference
 from sampan.oci.manifest import Platform
+from sampan.runtime.errors import RuntimeFailure
 
 if TYPE_CHECKING:
     from sampan.engine.engine import Engine
@@ -84,7 +86,7 @@ class Builds:
                     say(f"[Warning] {warning}\n")
                 runner = _Runner(self._engine, self._waiting, request.credentials)
                 build = Build(self._engine.images, self.cache, runner, parsed, Sources(tree, self._hashes), request.options, say,
-                              f"{work}/steps")  # fmt: skip
+                              f"{work}/steps", f"{self._top}/caches")  # fmt: skip
                 os.mkdir(f"{work}/steps")
                 yield await build.run()
             finally:
@@ -219,6 +221,8 @@ class _Runner:
                 os.close(fds[0])
             engine.networking.sandboxes.started(container)
             return exit_code(done.result())
+        except (RuntimeFailure, NetworkError) as error:
+            raise BuildError(str(error)) from None
         finally:
             self._waiting.pop(container.id, None)
             if network is not None:

@@ -164,7 +164,7 @@ def _close(streams: Streams) -> None:
 
 def exited(engine: Engine, record: dict[str, Any]) -> None:
     """Called when an exec's process has ended."""
-    from sampan.engine.lifecycle import exit_code
+    from sampan.engine.container import exit_code
 
     session = engine.execs.get(record["id"])
     if session is None:

@@ -290,6 +290,12 @@ class ImageStore:
             self._lower[image.id] = directories
         return list(directories) or [self.mountpoints_directory()]
 
+    def empty_directory(self, number: int) -> str:
+        """An empty directory. (An overlay that can't be written needs two lower ones, whatever is in them.)"""
+        path = f"{self._root}/empty/{number}"
+        os.makedirs(path, 0o755, exist_ok=True)
+        return path
+
     def mountpoints_directory(self) -> str:
         """A layer that holds only the mountpoints every container needs, to lie below all others.
 

@@ -43,11 +43,11 @@ class Build:
 
     def __init__(
         self, store: ImageStore, cache: BuildCache, runner: Runner, parsed: Dockerfile, sources: Sources, options: Options,
-        say: Callable[[str], None], work: str,
+        say: Callable[[str], None], work: str, caches: str,
     ) -> None:  # fmt: skip
         self._store, self._cache, self._runner = store, cache, runner
         self._parsed, self._sources, self._options = parsed, sources, options
-        self._say, self._work = say, work
+        self._say, self._work, self._caches = say, work, caches
         self._global = self._global_args()
         self._consumed: set[str] = set(self._global_names)
         self._stages = self._split()
@@ -88,6 +88,13 @@ class Build:
                 stages[-1].instructions.append(instruction)
         if not stages:
             raise DockerfileError("no build stage in current context: the Dockerfile has no FROM")
+        for stage in stages:
+            for instruction in stage.instructions:
+                origin = instruction.flag("from")
+                if origin.isdecimal() and int(origin) >= stage.number:
+                    raise instruction.error(
+                        f"invalid from flag value {origin}: refers to a stage that is not before this one"
+                    )
         return stages
 
     def _from(self, instruction: Instruction, number: int) -> Stage:
@@ -213,25 +220,20 @@ class Build:
         before = self._find_stage(stage.base, stage.number)
         if before is not None:
             state = copy.deepcopy(await asyncio.shield(self._start(before)))
-            return replace(state, args=self._stage_args(), cmd_set=False)
+            return replace(state, args={}, cmd_set=False)
         if stage.base == _SCRATCH:
             config = {"os": stage.platform.os, "architecture": stage.platform.architecture, "config": {}}
-            return State(
-                "scratch", [], {"Env": [f"PATH={DEFAULT_PATH}"]}, config, [], stage.platform, self._stage_args()
-            )
+            env = {"Env": [f"PATH={DEFAULT_PATH}"]}
+            return State("scratch", [], env, config, [], stage.platform, created=_now())
         image = await self._image(stage.base, stage.platform)
         config = copy.deepcopy(image.config.get("config") or {})
         layers = [LayerRef(directory, 0, layer) for directory, layer in
                   zip(reversed(self._store.lower_directories(image)), image.layers, strict=False)]  # fmt: skip
         state = State(f"image {image.id}", layers, config, image.config, list(image.config.get("history") or []), stage.platform,
-                      self._stage_args())  # fmt: skip
+                      created=_moment(image.config.get("created")))  # fmt: skip
         if not any(item.startswith("PATH=") for item in config.get("Env") or []):
             config["Env"] = [f"PATH={DEFAULT_PATH}", *(config.get("Env") or [])]
         return state
-
-    @staticmethod
-    def _stage_args() -> dict[str, str]:
-        return {}
 
     async def _image(self, name: str, platform: oci.Platform) -> Image:
         named = self._options.contexts.get(name, "")
@@ -267,11 +269,11 @@ class Build:
 
     def _configured(self, state: State, instruction: Instruction) -> State:
         state.key = _key(state.key, "config", json.dumps([state.config, state.args], sort_keys=True))
-        state.history.append(self._history(f"{instruction.name} {_shown(instruction)}", empty=True))
+        state.history.append(self._history(state, f"{instruction.name} {_shown(instruction)}", empty=True))
         return state
 
-    def _history(self, created_by: str, empty: bool) -> dict[str, Any]:
-        row: dict[str, Any] = {"created": created(self._options), "created_by": created_by, "comment": "sampan"}
+    def _history(self, state: State, created_by: str, empty: bool) -> dict[str, Any]:
+        row: dict[str, Any] = {"created": created(self._options, state), "created_by": created_by, "comment": "sampan"}
         return {**row, "empty_layer": True} if empty else row
 
     # steps that change files
@@ -282,17 +284,17 @@ class Build:
         found = None if fresh else await asyncio.to_thread(self._cache.find, key)
         if found is not None:
             self._say(" ---> Using cache\n")
-            number = found.layer
+            number, moment = found.layer, found.created
         else:
             async with self._locks.setdefault(key, asyncio.Lock()):
                 number = await make()
                 size = await asyncio.to_thread(_size_of, self._store.layer_directory(number)) if number else 0
-                await asyncio.to_thread(self._cache.put, key, number, created_by, size)
+                moment = await asyncio.to_thread(self._cache.put, key, number, created_by, size)
         layers = list(state.layers)
         if number:
             layers.append(LayerRef(self._store.layer_directory(number), number))
-        history = [*state.history, self._history(created_by, empty=not number)]
-        return replace(state, key=key, layers=layers, history=history)
+        state = replace(state, key=key, layers=layers, created=moment)
+        return replace(state, history=[*state.history, self._history(state, created_by, empty=not number)])
 
     async def _workdir(self, stage: Stage, state: State, instruction: Instruction) -> State:
         path = configuring.workdir(instruction, state, self._parsed.escape)
@@ -407,7 +409,7 @@ class Build:
         async def make() -> int:
             private = self._private()
             os.makedirs(private, 0o700)
-            maker = running.MountMaker(private, f"{os.path.dirname(self._work)}/caches", options, find, context)
+            maker = running.MountMaker(private, self._caches, options, find, context)
             try:
                 made = await maker.make(mounts)
                 if script is not None:
@@ -460,13 +462,28 @@ def _targets(top: str, mounts: list[dict[str, Any]]) -> str:
 _CACHE_LOCKS: dict[str, asyncio.Lock] = {}
 
 
-def created(options: Options) -> str:
-    """The time that images and their history say; SOURCE_DATE_EPOCH's if there is one."""
+def created(options: Options, state: State) -> str:
+    """The time that an image and its history say: of its last layer, or SOURCE_DATE_EPOCH if there is one."""
     import datetime
+
+    moment = state.created if options.epoch is None else float(options.epoch)
+    return datetime.datetime.fromtimestamp(moment, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _now() -> float:
     import time
 
-    moment = time.time() if options.epoch is None else float(options.epoch)
-    return datetime.datetime.fromtimestamp(moment, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return time.time()
+
+
+def _moment(text: Any) -> float:
+    """Seconds since the epoch of an image's `created`; now when it says nothing."""
+    import datetime
+
+    try:
+        return datetime.datetime.fromisoformat(str(text)[:19] + "+00:00").timestamp()
+    except ValueError:
+        return _now()
 
 
 def _key(*parts: str) -> str:

@@ -54,14 +54,15 @@ class BuildCache:
             self._db.execute("UPDATE steps SET used = ? WHERE key = ?", (time.time(), key))
         return Record(*row)
 
-    def put(self, key: str, layer: int, description: str, size: int) -> None:
-        """Remembers a step's result."""
+    def put(self, key: str, layer: int, description: str, size: int) -> float:
+        """Remembers a step's result. Returns when that was, in seconds since the epoch."""
         now = time.time()
         with self._lock:
             self._db.execute(
                 "INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?, ?)",
                 (key, layer, now, now, description[:200], size),
             )
+        return now
 
     def all(self) -> list[Record]:
         """Everything, the longest unused first."""

@@ -263,6 +263,8 @@ def _take_heredocs(made: Instruction, reader: _Lines | None, escape: str) -> Non
 
 def _json_form(made: Instruction, found: Dockerfile) -> list[str] | None:
     if not made.text.startswith("["):
+        if made.name == "SHELL":
+            raise made.error("SHELL requires the arguments to be in JSON form")
         return None
     try:
         value = json.loads(made.text)

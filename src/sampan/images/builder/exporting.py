@@ -55,7 +55,7 @@ def export_image(store: ImageStore, cache: BuildCache, state: State, options: Op
                 _squashed(store, state, options, layers),
                 [row for row in history if row.get("empty_layer")],
             )
-            history.append({"created": created(options), "created_by": "squash", "comment": "sampan"})
+            history.append({"created": created(options, state), "created_by": "squash", "comment": "sampan"})
         diff_ids = [layer.diff_id for layer in layers]
         if not options.squash:
             for index, ref in enumerate(state.layers):
@@ -74,7 +74,7 @@ def configuration(state: State, options: Options, diff_ids: list[str], history: 
     kept = {key: value for key, value in state.image.items() if key in ("author", "os.version", "os.features")}
     found: dict[str, Any] = {
         **kept,
-        "created": created(options),
+        "created": created(options, state),
         "architecture": state.platform.architecture,
         "os": state.platform.os,
         "config": {key: value for key, value in config.items() if value not in (None, [], {}, "")},

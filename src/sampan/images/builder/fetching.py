@@ -119,12 +119,13 @@ async def clone(source: GitSource, target: str, keep_git_dir: bool = False) -> s
     wanted = source.ref or "HEAD"
     try:
         await _git(target, "fetch", "-q", "--depth=1", "--no-tags", "origin", wanted, shown=shown)
-    except BuildError:
-        if not _COMMIT.fullmatch(wanted):
-            raise
-        await _git(target, "fetch", "-q", "--tags", "origin", shown=shown)  # a server that gives no single commits
+    except BuildError:  # a server that gives no parts of a history, or no single commits
+        if _COMMIT.fullmatch(wanted):
+            await _git(target, "fetch", "-q", "--tags", "origin", shown=shown)
+        else:
+            await _git(target, "fetch", "-q", "origin", wanted, shown=shown)
     await _git(target, "checkout", "-q", "FETCH_HEAD" if not _COMMIT.fullmatch(wanted) else wanted, shown=shown)
-    await _git(target, "submodule", "update", "-q", "--init", "--recursive", "--depth=1", shown=shown)
+    await _git(target, "submodule", "update", "-q", "--init", "--recursive", shown=shown)
     commit = (await _git(target, "rev-parse", "HEAD", shown=shown)).strip()
     if not keep_git_dir:
         import shutil

@@ -65,7 +65,7 @@ class Copy:
             else:
                 assert source.info is not None
                 shown = source.path if self.parents else posixpath.basename(source.path)
-                total.update(f"{shown}\0{source.pivot}\0".encode("utf-8", "surrogateescape"))
+                total.update(f"{shown}\0{source.pivot}\0{source.unpack}\0".encode("utf-8", "surrogateescape"))
                 total.update(self.tree.digest(source.path, source.info, self.keep_owners, self.manner.exclude))
         return total.hexdigest()
 
@@ -112,8 +112,11 @@ def prepare(
     sources: list[Source] = []
     for path in paths:
         pivot = ""
-        if parents and "/./" in f"/{path}":
-            before, _, after = f"/{path}".partition("/./")
+        trimmed = path.lstrip("/")
+        while trimmed.startswith("./"):
+            trimmed = trimmed[2:].lstrip("/")
+        if parents and "/./" in f"/{trimmed}":
+            before, _, after = f"/{trimmed}".partition("/./")
             pivot, path = clean(before), f"{before}/{after}"
         for found in tree.sources(path):
             resolved, info = tree.resolve(found)

@@ -15,7 +15,7 @@ from sampan.linux import mount
 @contextlib.contextmanager
 def root_of(store: ImageStore, layers: list[LayerRef]) -> Iterator[int]:
     """The files of a state, to read."""
-    fd = mount.overlay([*lower(layers), store.mountpoints_directory()], None, None)
+    fd = mount.overlay([*lower(layers), store.empty_directory(0), store.empty_directory(1)], None, None)
     try:
         yield fd
     finally:
