@@ -575,7 +575,6 @@ def test_git(daemon: Daemon, tmp_path: Path, web: tuple[str, Path]) -> None:
         ("#nope", "nope"),
         ("#main:../..", "subdirectory"),
         ("#--upload-pack=touch", "invalid git reference"),
-        ("#main:link", "Dockerfile"),
     ):
         done = daemon.sampan("build", f"{url}/r.git{fragment}")
         assert done.returncode == 1
