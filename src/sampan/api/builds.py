@@ -22,7 +22,7 @@ from sampan.engine.errors import BadRequest
 from sampan.engine.registries import server_name
 from sampan.images.builder import exporting
 from sampan.images.builder.errors import BuildError
-from sampan.images.builder.model import Options
+from sampan.images.builder.model import Options, Output, TextOutput
 from sampan.images.registry.auth import Credentials, from_fields
 from sampan.oci import manifest as oci
 from sampan.oci import reference
@@ -121,8 +121,8 @@ async def build(request: web.Request) -> web.StreamResponse:
 
 
 async def _image(engine: Engine, asked: Request, quiet: bool) -> AsyncIterator[dict[str, Any]]:
-    async def made(say: Callable[[str], None]) -> list[dict[str, Any]]:
-        image = await engine.builds.image(asked, say)
+    async def made(out: Output) -> list[dict[str, Any]]:
+        image = await engine.builds.image(asked, out)
         tagged = [
             f"Successfully tagged {reference.parse(tag).with_default_tag().familiar}\n" for tag in asked.options.tags
         ]
@@ -133,10 +133,10 @@ async def _image(engine: Engine, asked: Request, quiet: bool) -> AsyncIterator[d
         yield message
 
 
-async def _told(make: Callable[[Callable[[str], None]], Any], quiet: bool) -> AsyncIterator[dict[str, Any]]:
+async def _told(make: Callable[[Output], Any], quiet: bool) -> AsyncIterator[dict[str, Any]]:
     """What a build says, as messages, then those it ends with."""
     queue: asyncio.Queue[str | None] = asyncio.Queue()
-    task = asyncio.ensure_future(make(queue.put_nowait))
+    task = asyncio.ensure_future(make(TextOutput(queue.put_nowait)))
     task.add_done_callback(lambda _: queue.put_nowait(None))
     try:
         while (text := await queue.get()) is not None:
@@ -216,8 +216,8 @@ async def build_here(request: web.Request) -> web.StreamResponse:
 
 
 async def _files(engine: Engine, asked: Request, target: int) -> AsyncIterator[dict[str, Any]]:
-    async def made(say: Callable[[str], None]) -> list[dict[str, Any]]:
-        async with engine.builds.state(asked, say) as state:
+    async def made(out: Output) -> list[dict[str, Any]]:
+        async with engine.builds.state(asked, out) as state:
             await asyncio.to_thread(exporting.export_directory, engine.images, state, target)
         return []
 

@@ -20,7 +20,7 @@ from sampan.images.builder.build import Build
 from sampan.images.builder.cache import BuildCache
 from sampan.images.builder.errors import BuildError
 from sampan.images.builder.files import unpack_stream
-from sampan.images.builder.model import Command, Options, Sources, State
+from sampan.images.builder.model import Command, Options, Output, Sources, State
 from sampan.images.builder.patterns import Ignore, parse_ignore
 from sampan.images.builder.trees import Hashes, Tree
 from sampan.images.errors import ImageNotFound
@@ -74,7 +74,7 @@ class Builds:
         return waiter is not None
 
     @contextlib.asynccontextmanager
-    async def state(self, request: Request, say: Callable[[str], None]) -> AsyncIterator[State]:
+    async def state(self, request: Request, out: Output) -> AsyncIterator[State]:
         """Builds; the result's layers are safe from garbage collection while this lasts. Raises BuildError, ImageError."""
         work = tempfile.mkdtemp(dir=f"{self._top}/work")
         opened: list[int] = []
@@ -83,9 +83,9 @@ class Builds:
                 tree, text = await self._context(request, work, opened)
                 parsed = await asyncio.to_thread(dockerfile.parse, text)
                 for warning in parsed.warnings:
-                    say(f"[Warning] {warning}\n")
+                    out.say(f"[Warning] {warning}")
                 runner = _Runner(self._engine, self._waiting, request.credentials)
-                build = Build(self._engine.images, self.cache, runner, parsed, Sources(tree, self._hashes), request.options, say,
+                build = Build(self._engine.images, self.cache, runner, parsed, Sources(tree, self._hashes), request.options, out,
                               f"{work}/steps", f"{self._top}/caches")  # fmt: skip
                 os.mkdir(f"{work}/steps")
                 yield await build.run()
@@ -94,9 +94,9 @@ class Builds:
                     os.close(fd)
                 await asyncio.to_thread(shutil.rmtree, work, True)
 
-    async def image(self, request: Request, say: Callable[[str], None]) -> Image:
+    async def image(self, request: Request, out: Output) -> Image:
         """Builds an image and gives it its tags."""
-        async with self.state(request, say) as state:
+        async with self.state(request, out) as state:
             image = await asyncio.to_thread(
                 exporting.export_image, self._engine.images, self.cache, state, request.options
             )
@@ -186,7 +186,7 @@ class _Runner:
         credentials = self._credentials.get(ref.registry, Credentials())
         async for message in self._engine.registries.pull(ref, str(platform), credentials):
             if message.get("id") is None or message["status"] in ("Pull complete", "Already exists"):
-                say(f"{message['status']}\n")
+                say(str(message["status"]))
         return images.find(str(ref))
 
     async def run(self, command: Command, output: Callable[[bytes], None]) -> int:

@@ -17,8 +17,9 @@ from sampan.images.builder import configuring, dockerfile, fetching, files, runn
 from sampan.images.builder.cache import BuildCache
 from sampan.images.builder.dockerfile import Dockerfile, Instruction
 from sampan.images.builder.errors import BuildError, DockerfileError
-from sampan.images.builder.model import DEFAULT_PATH, Command, LayerRef, Options, Runner, Sources, State
+from sampan.images.builder.model import DEFAULT_PATH, Command, LayerRef, Options, Output, Runner, Sources, State
 from sampan.images.builder.trees import Tree
+from sampan.images.errors import ImageError
 from sampan.images.store import Image, ImageStore
 from sampan.linux import mount
 from sampan.oci import manifest as oci
@@ -43,11 +44,13 @@ class Build:
 
     def __init__(
         self, store: ImageStore, cache: BuildCache, runner: Runner, parsed: Dockerfile, sources: Sources, options: Options,
-        say: Callable[[str], None], work: str, caches: str,
+        output: Output, work: str, caches: str,
     ) -> None:  # fmt: skip
         self._store, self._cache, self._runner = store, cache, runner
         self._parsed, self._sources, self._options = parsed, sources, options
-        self._say, self._work, self._caches = say, work, caches
+        self._output, self._work, self._caches = output, work, caches
+        self._current: dict[int, str] = {}  # the step each stage is at
+        self._cached_steps: set[str] = set()
         self._global = self._global_args()
         self._consumed: set[str] = set(self._global_names)
         self._stages = self._split()
@@ -182,7 +185,7 @@ class Build:
             - {"SOURCE_DATE_EPOCH", "BUILDKIT_INLINE_CACHE"}
         )
         if unused:
-            self._say(f"[Warning] One or more build-args {sorted(unused)} were not consumed\n")
+            self._output.say(f"[Warning] One or more build-args {sorted(unused)} were not consumed")
         return state
 
     def _start(self, stage: Stage) -> asyncio.Task[State]:
@@ -195,13 +198,15 @@ class Build:
         state = await self._base(stage)
         triggers = [dockerfile.trigger(text) for text in state.config.pop("OnBuild", None) or []]
         if triggers:
-            self._say(f"# Executing {len(triggers)} build trigger{'s' if len(triggers) > 1 else ''}\n")
+            self._output.say(f"# Executing {len(triggers)} build trigger{'s' if len(triggers) > 1 else ''}")
             self._total += len(triggers)
         for instruction in [*triggers, *stage.instructions]:
-            self._step(f"{instruction.name} {_shown(instruction)}")
+            key = self._step(stage, f"{instruction.name} {_shown(instruction)}")
             try:
                 state = await self._instruction(stage, state, instruction)
+                self._output.end(key, key in self._cached_steps, "")
             except BuildError as error:
+                self._output.end(key, False, str(error))
                 if isinstance(error, DockerfileError) or "dockerfile line" in str(error):
                     raise
                 failed = BuildError(
@@ -211,12 +216,23 @@ class Build:
                 raise failed from None
         return state
 
-    def _step(self, text: str) -> None:
+    def _step(self, stage: Stage, text: str) -> str:
         self._done += 1
-        self._say(f"Step {self._done}/{max(self._total, self._done)} : {text}\n")
+        key = self._current[stage.number] = str(self._done)
+        self._output.begin(key, self._done, max(self._total, self._done), text)
+        return key
 
     async def _base(self, stage: Stage) -> State:
-        self._step(f"FROM {stage.origin.text}")
+        key = self._step(stage, f"FROM {stage.origin.text}")
+        try:
+            state = await self._base_state(stage)
+        except ImageError as error:
+            self._output.end(key, False, str(error))
+            raise
+        self._output.end(key, False, "")
+        return state
+
+    async def _base_state(self, stage: Stage) -> State:
         before = self._find_stage(stage.base, stage.number)
         if before is not None:
             state = copy.deepcopy(await asyncio.shield(self._start(before)))
@@ -239,7 +255,7 @@ class Build:
         named = self._options.contexts.get(name, "")
         if named.startswith("docker-image://"):
             name = named.removeprefix("docker-image://")
-        return await self._runner.base_image(name, platform, self._options.pull, self._say)
+        return await self._runner.base_image(name, platform, self._options.pull, self._output.say)
 
     async def _instruction(self, stage: Stage, state: State, instruction: Instruction) -> State:
         state = replace(state, config=copy.deepcopy(state.config), history=list(state.history), args=dict(state.args))
@@ -283,7 +299,7 @@ class Build:
         fresh = self._options.no_cache or stage.name in self._options.no_cache_filter
         found = None if fresh else await asyncio.to_thread(self._cache.find, key)
         if found is not None:
-            self._say(" ---> Using cache\n")
+            self._cached_steps.add(self._current[stage.number])
             number, moment = found.layer, found.created
         else:
             async with self._locks.setdefault(key, asyncio.Lock()):
@@ -417,14 +433,23 @@ class Build:
                 async with contextlib.AsyncExitStack() as stack:
                     for name in sorted(made.locks):
                         await stack.enter_async_context(_CACHE_LOCKS.setdefault(name, asyncio.Lock()))
-                    return await self._execute(state, args, [*env, *made.env], made.entries, network, insecure)
+                    return await self._execute(
+                        state, args, [*env, *made.env], made.entries, network, insecure, self._current[stage.number]
+                    )
             finally:
                 maker.close()
 
         return await self._cached(stage, state, key, created_by, make)
 
     async def _execute(
-        self, state: State, args: list[str], env: list[str], mounts: list[dict[str, Any]], network: str, insecure: bool
+        self,
+        state: State,
+        args: list[str],
+        env: list[str],
+        mounts: list[dict[str, Any]],
+        network: str,
+        insecure: bool,
+        key: str,
     ) -> int:
         directory = await asyncio.to_thread(self._store.new_stage)
         try:
@@ -434,7 +459,7 @@ class Build:
             lower = [*writable.lower(state.layers), below, self._store.mountpoints_directory()]
             command = Command(private, lower, f"{directory}/fs", f"{directory}/work", args, env, state.workdir,
                               state.config.get("User") or "", mounts, network, insecure, self._options.host)  # fmt: skip
-            code = await self._runner.run(command, lambda data: self._say(data.decode(errors="replace")))
+            code = await self._runner.run(command, lambda data: self._output.log(key, data))
             if code:
                 failed = BuildError(f"The command '{' '.join(args)}' returned a non-zero code: {code}")
                 failed.code = code

@@ -108,11 +108,44 @@ class Runner(Protocol):
         """An image by name, pulled when it is missing or wanted anew. Raises ImageError."""
 
 
-class Say(Protocol):
-    """Where a build's output goes: `step` is the step's name, `text` what it says."""
+class Output(Protocol):
+    """Where a build's output goes. Steps of several stages go on side by side: `key` says whose it is."""
 
-    def __call__(self, text: str) -> None:
-        """One piece of output."""
+    def begin(self, key: str, number: int, total: int, text: str) -> None:
+        """A step begins, the `number`-th of `total`."""
+
+    def log(self, key: str, data: bytes) -> None:
+        """What a step's command writes."""
+
+    def end(self, key: str, cached: bool, error: str) -> None:
+        """A step has ended; `error` is "" unless it failed."""
+
+    def say(self, text: str) -> None:
+        """A warning, or a word about the whole."""
+
+
+class TextOutput:
+    """Output as lines of text."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+
+    def begin(self, key: str, number: int, total: int, text: str) -> None:
+        """As Output has it."""
+        self._write(f"Step {number}/{total} : {text}\n")
+
+    def log(self, key: str, data: bytes) -> None:
+        """As Output has it."""
+        self._write(data.decode(errors="replace"))
+
+    def end(self, key: str, cached: bool, error: str) -> None:
+        """As Output has it; errors are told at the end of the build."""
+        if cached:
+            self._write(" ---> Using cache\n")
+
+    def say(self, text: str) -> None:
+        """As Output has it."""
+        self._write(f"{text}\n")
 
 
 @dataclass(slots=True)
