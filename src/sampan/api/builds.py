@@ -225,6 +225,34 @@ async def _files(engine: Engine, asked: Request, target: int) -> AsyncIterator[d
         yield message
 
 
+BUILDKIT: web.AppKey[list[Any]] = web.AppKey("buildkit", list)
+
+
+def _buildkit(request: web.Request) -> Any:
+    """BuildKit's side of the engine. gRPC is loaded for those who use it."""
+    from sampan.api.buildkit import routes
+
+    holder = request.app[BUILDKIT]
+    if not holder:
+        holder.append(routes.make(engine_of(request)))
+    return holder[0]
+
+
+async def grpc(request: web.Request) -> web.StreamResponse:
+    """POST /grpc"""
+    from sampan.api.buildkit import routes
+
+    # Shielded: aiohttp ends its handlers when it sees the connection go, and it has given this one away.
+    await asyncio.shield(engine_of(request).background(routes.serve(_buildkit(request), request)))
+    return web.Response()
+
+
+async def session(request: web.Request) -> web.StreamResponse:
+    """POST /session"""
+    await asyncio.shield(engine_of(request).background(_buildkit(request).sessions.serve(request)))
+    return web.Response()
+
+
 async def prune(request: web.Request) -> web.Response:
     """POST /build/prune"""
     wanted = filters(request)

@@ -69,6 +69,8 @@ _ROUTES: list[tuple[str, str, Handler]] = [
     ("POST", "/sampan/bootstrap", images.make),
     ("POST", "/build", builds.build),
     ("POST", "/build/prune", builds.prune),
+    ("POST", "/grpc", builds.grpc),
+    ("POST", "/session", builds.session),
     ("POST", "/sampan/build", builds.build_here),
     ("POST", "/volumes/create", system.volume_create),
     ("POST", "/volumes/prune", system.volume_prune),
@@ -127,6 +129,7 @@ def application(engine: Engine) -> web.Application:
     """The API of an engine as an aiohttp application."""
     app = web.Application(middlewares=[_guard], client_max_size=16 << 20)
     app[ENGINE] = engine
+    app[builds.BUILDKIT] = []
     for method, path, handler in _ROUTES:
         for prefix in ("", r"/v{version:\d+\.\d+}"):
             app.router.add_route(method, prefix + path, handler)

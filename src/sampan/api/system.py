@@ -30,7 +30,7 @@ async def ping(request: web.Request) -> web.Response:
     headers = {
         "Api-Version": MAX_API,
         "Ostype": "linux",
-        "Builder-Version": "1",
+        "Builder-Version": "2",
         "Docker-Experimental": "false",
         "Swarm": "inactive",
         "Cache-Control": "no-cache, no-store, must-revalidate",
