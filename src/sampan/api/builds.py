@@ -99,17 +99,11 @@ def _credentials(request: web.Request) -> dict[str, Credentials]:
 
 async def build(request: web.Request) -> web.StreamResponse:
     """POST /build"""
-    if request.query.get("version") == "2":
-        raise BadRequest(
-            "BuildKit's session protocol is not served: build with DOCKER_BUILDKIT=0, or with `sampan build`"
-        )
     engine = engine_of(request)
+    if request.query.get("version") == "2":
+        return await _build_in_session(engine, request)
     asked = Request(_options(request), request.query.get("dockerfile") or "Dockerfile", remote=request.query.get("remote", ""),
                     credentials=_credentials(request))  # fmt: skip
-    if asked.remote == "client-session":
-        raise BadRequest(
-            "BuildKit's session protocol is not served: build with DOCKER_BUILDKIT=0, or with `sampan build`"
-        )
     if not asked.remote:
         asked.archive = await spool(request, engine.data_root)
     quiet = flag(request, "q")
@@ -118,6 +112,30 @@ async def build(request: web.Request) -> web.StreamResponse:
     finally:
         if asked.archive is not None:
             asked.archive.close()
+
+
+async def _build_in_session(engine: Engine, request: web.Request) -> web.StreamResponse:
+    from sampan.api.buildkit import classic
+
+    buildkit = _buildkit(request)
+    identifier = request.query.get("buildid", "")
+    if identifier.startswith(f"{classic.UPLOAD}:"):
+        # The context of another request, on standard input: kept until that one has ended.
+        waiting = buildkit.upload(identifier.partition(":")[2])
+        with await spool(request, engine.data_root) as file:
+            waiting.ready.set_result(f"/proc/{os.getpid()}/fd/{file.fileno()}")
+            await waiting.done.wait()
+        return web.Response()
+    upload = None
+    waiting = buildkit.upload(identifier) if request.query.get("remote") == classic.UPLOAD else None
+    try:
+        if waiting is not None:
+            upload = await asyncio.wait_for(asyncio.shield(waiting.ready), 60)
+        return await json_stream(request, classic.messages(engine, buildkit.sessions, request, upload))
+    finally:
+        if waiting is not None:
+            waiting.done.set()
+            buildkit.uploads.pop(identifier, None)
 
 
 async def _image(engine: Engine, asked: Request, quiet: bool) -> AsyncIterator[dict[str, Any]]:

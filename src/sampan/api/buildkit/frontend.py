@@ -71,23 +71,27 @@ def options_of(attributes: dict[str, str], entitlements: list[str]) -> Options:
 
 @contextlib.asynccontextmanager
 async def prepared(
-    engine: Engine, session: Session, attributes: dict[str, str], entitlements: list[str]
+    engine: Engine, session: Session, attributes: dict[str, str], entitlements: list[str], upload: str | None = None
 ) -> AsyncIterator[Request]:
-    """A build request with its context, secrets, agents and credentials brought over from the client."""
-    work = await asyncio.to_thread(tempfile.mkdtemp, dir=f"{engine.data_root}/builds/work")
+    """A build request with its context, secrets, agents and credentials brought over from the client.
+
+    `upload`: a file with the context's tar, when that has come another way.
+    """
     rootfd = -1
+    request = Request(options_of(attributes, entitlements), attributes.get("filename") or "Dockerfile")
+    work = await asyncio.to_thread(tempfile.mkdtemp, dir=f"{engine.data_root}/builds/work")
     try:
-        request = Request(options_of(attributes, entitlements), attributes.get("filename") or "Dockerfile")
         os.mkdir(f"{work}/context")
         rootfd = os.open(f"{work}/context", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        await _bring(session, attributes, request, rootfd, work)
+        if upload is not None:
+            request.archive = open(upload, "rb")
+        else:
+            await _bring(session, attributes, request, rootfd, work)
         async with _extras(session, request, work):
             yield request
     finally:
-        if request_archive := locals().get("request"):
-            archive = request_archive.archive
-            if archive is not None:
-                archive.close()
+        if request.archive is not None:
+            request.archive.close()
         if rootfd >= 0:
             os.close(rootfd)
         await asyncio.to_thread(shutil.rmtree, work, True)

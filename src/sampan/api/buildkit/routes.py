@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
@@ -15,11 +15,24 @@ from sampan.engine.engine import Engine
 
 
 @dataclass(slots=True)
+class Upload:
+    """A context that comes in a request of its own: where it is, and when it is no longer needed."""
+
+    ready: asyncio.Future[str]
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(slots=True)
 class BuildKit:
     """The state of an engine's BuildKit side, made when it is first asked for."""
 
     sessions: Sessions
     server: Any
+    uploads: dict[str, Upload] = field(default_factory=dict)
+
+    def upload(self, identifier: str) -> Upload:
+        """The upload of a build, whichever of its two requests comes first."""
+        return self.uploads.setdefault(identifier, Upload(asyncio.get_running_loop().create_future()))
 
 
 def make(engine: Engine) -> BuildKit:
