@@ -38,7 +38,8 @@ def test_exit_codes(daemon: Daemon, command: tuple[str, ...], code: int) -> None
 def test_bad_input_is_named(daemon: Daemon) -> None:
     cases = [
         (("run", "--badflag"), 125, "unknown flag: --badflag"),
-        (("run", *NONE, "no/such:image"), 125, "No such image: no/such:image"),
+        (("run", *NONE, "127.0.0.1:1/no/such:image"), 125, "Unable to find image '127.0.0.1:1/no/such:image' locally"),
+        (("run", *NONE, "--pull", "never", "no/such:image"), 125, "No such image: no/such:image"),
         (("run", *NONE, "--memory", "1k", "busybox"), 125, "Minimum memory limit"),
         (("run", *NONE, "--cpus", "99", "busybox"), 125, "range of CPUs"),
         (("run", *NONE, "--cap-add", "nope", "busybox"), 125, "invalid capability"),

@@ -82,6 +82,8 @@ def _options(request: web.Request) -> Options:
         host=host,
         epoch=_epoch(args),
         squash=flag(request, "squash"),
+        cache_from=[str(name) for name in _json(request, "cachefrom", [])],
+        inline_cache=args.get("BUILDKIT_INLINE_CACHE") == "1",
     )
 
 
@@ -211,6 +213,8 @@ async def build_here(request: web.Request) -> web.StreamResponse:
         host=dict(asked.get("host") or {}),
         epoch=_epoch(args),
         squash=bool(asked.get("squash")),
+        cache_from=list(asked.get("cachefrom") or []),
+        inline_cache=bool(asked.get("inlinecache")) or args.get("BUILDKIT_INLINE_CACHE") == "1",
     )
     encoded = {key: base64.b64decode(asked[key]) for key in ("text", "ignore") if asked.get(key) is not None}
     wanted = Request(options, asked.get("dockerfile") or "Dockerfile", encoded.get("text"), encoded.get("ignore"),

@@ -22,8 +22,8 @@ FLAGS = [
     Flag("allow", "", LIST, "Allow entitlements: network.host, security.insecure"),
     Flag("build-arg", "", LIST, "Set build-time variables"),
     Flag("build-context", "", LIST, "Additional contexts: name=docker-image://IMAGE"),
-    Flag("cache-from", "", LIST, "Images to consider as cache sources: pulled so that their layers are here"),
-    Flag("cache-to", "", LIST, "Accepted for compatibility; the cache is the engine's"),
+    Flag("cache-from", "", LIST, "Images with an inline cache to take steps from: IMAGE or type=registry,ref=IMAGE"),
+    Flag("cache-to", "", LIST, "type=inline: write the cache into the image, for --cache-from"),
     Flag("file", "f", STR, "Name of the Dockerfile (default: PATH/Dockerfile), - for standard input"),
     Flag("force-rm", "", BOOL, "Accepted for compatibility; no containers are left behind"),
     Flag("iidfile", "", STR, "Write the image ID to the file"),
@@ -163,8 +163,27 @@ def _body(v: dict[str, Any]) -> dict[str, Any]:
         "entitlements": v["allow"],
         "host": host,
         "squash": v["squash"],
+        "cachefrom": [_image_of(item) for item in v["cache-from"]],
+        "inlinecache": _inline(v["cache-to"]),
         "auths": credentials.every(),
     }
+
+
+def _image_of(text: str) -> str:
+    """The image of a --cache-from."""
+    if "=" not in text:
+        return text
+    fields = _fields(text)
+    if fields.get("type") != "registry" or not fields.get("ref"):
+        raise UsageError(f"--cache-from {text}: only images can be taken from: IMAGE or type=registry,ref=IMAGE")
+    return fields["ref"]
+
+
+def _inline(items: list[str]) -> bool:
+    for item in items:
+        if item not in ("inline", "type=inline"):
+            raise UsageError(f"--cache-to {item}: only type=inline can be written to")
+    return bool(items)
 
 
 def _read(path: str) -> bytes:

@@ -66,6 +66,8 @@ def options_of(attributes: dict[str, str], entitlements: list[str]) -> Options:
         entitlements=set(entitlements),
         host=host,
         epoch=int(epoch) if epoch else None,
+        cache_from=[item for item in attributes.get("cache-from", "").split(",") if item],
+        inline_cache=args.get("BUILDKIT_INLINE_CACHE") == "1",
     )
 
 

@@ -165,6 +165,8 @@ class Build:
         target = self._target()
         needed = self._needs(target, set())
         self._total = sum(1 + len(self._stages[number].instructions) for number in needed)
+        for name in self._options.cache_from:
+            await self._import_cache(name)
         try:
             for number in sorted(needed):
                 self._start(self._stages[number])
@@ -187,6 +189,15 @@ class Build:
         if unused:
             self._output.say(f"[Warning] One or more build-args {sorted(unused)} were not consumed")
         return state
+
+    async def _import_cache(self, name: str) -> None:
+        """Takes over what an image says of the steps it was made by. Only an image that the user names is believed (S028)."""
+        try:
+            image = await self._runner.base_image(name, self._options.platform, False, lambda _: None)
+        except ImageError as error:
+            self._output.say(f"[Warning] --cache-from {name}: {error}")
+            return
+        await asyncio.to_thread(self._cache.take_over, image, self._store.lower_directories(image))
 
     def _start(self, stage: Stage) -> asyncio.Task[State]:
         task = self._tasks.get(stage.number)
@@ -253,8 +264,9 @@ class Build:
 
     async def _image(self, name: str, platform: oci.Platform) -> Image:
         named = self._options.contexts.get(name, "")
-        if named.startswith("docker-image://"):
-            name = named.removeprefix("docker-image://")
+        if named and not named.startswith("docker-image://"):
+            raise BuildError(f"named context {name}={named}: only docker-image://IMAGE is supported")
+        name = named.removeprefix("docker-image://") or name
         return await self._runner.base_image(name, platform, self._options.pull, self._output.say)
 
     async def _instruction(self, stage: Stage, state: State, instruction: Instruction) -> State:
@@ -309,7 +321,7 @@ class Build:
         layers = list(state.layers)
         if number:
             layers.append(LayerRef(self._store.layer_directory(number), number))
-        state = replace(state, key=key, layers=layers, created=moment)
+        state = replace(state, key=key, layers=layers, created=moment, steps=[*state.steps, (key, bool(number))])
         return replace(state, history=[*state.history, self._history(state, created_by, empty=not number)])
 
     async def _workdir(self, stage: Stage, state: State, instruction: Instruction) -> State:

@@ -10,7 +10,9 @@ import threading
 import time
 from dataclasses import dataclass
 
-from sampan.images.store import ImageStore, Layer
+from sampan.images.store import Image, ImageStore, Layer
+
+INLINE = "sampan.cache"  # in an image's configuration: [key, index of its layer or -1] of each step
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,19 @@ class BuildCache:
                 (key, layer, now, now, description[:200], size),
             )
         return now
+
+    def take_over(self, image: Image, directories: list[str]) -> None:
+        """Enters the steps that an image's inline cache lists, with the image's layers (the top first in `directories`)."""
+        rows = image.config.get(INLINE)
+        layers = [int(os.path.basename(os.path.dirname(path))) for path in reversed(directories)][: len(image.layers)]
+        for row in rows if isinstance(rows, list) else []:
+            if not (isinstance(row, list) and len(row) == 2 and isinstance(row[0], str) and isinstance(row[1], int)):
+                return  # damaged or hostile: no cache
+            if not -1 <= row[1] < len(layers):
+                return
+            number = layers[row[1]] if row[1] >= 0 else 0
+            if self.find(row[0]) is None:
+                self.put(row[0], number, f"from {image.id[7:19]}", 0)
 
     def all(self) -> list[Record]:
         """Everything, the longest unused first."""

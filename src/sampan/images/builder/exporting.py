@@ -12,7 +12,7 @@ from typing import IO, Any
 from sampan.images import compression, pack
 from sampan.images.builder import writable
 from sampan.images.builder.build import created
-from sampan.images.builder.cache import BuildCache
+from sampan.images.builder.cache import INLINE, BuildCache
 from sampan.images.builder.copying import Manner
 from sampan.images.builder.copying import copy as copy_tree
 from sampan.images.builder.model import LayerRef, Options, State
@@ -81,6 +81,13 @@ def configuration(state: State, options: Options, diff_ids: list[str], history: 
         "rootfs": {"type": "layers", "diff_ids": diff_ids},
         "history": history,
     }
+    if options.inline_cache and not options.squash:
+        below = len(state.layers) - sum(has_layer for _, has_layer in state.steps)
+        rows: list[list[Any]] = []
+        for key, has_layer in state.steps:
+            rows.append([key, below if has_layer else -1])
+            below += has_layer
+        found[INLINE] = rows
     if state.platform.variant:
         found["variant"] = state.platform.variant
     return found

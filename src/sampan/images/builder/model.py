@@ -34,6 +34,8 @@ class Options:
     host: dict[str, Any] = field(default_factory=dict)  # limits and extra hosts, as in HostConfig
     epoch: int | None = None
     squash: bool = False
+    cache_from: list[str] = field(default_factory=list)  # images whose inline cache may be used
+    inline_cache: bool = False  # write the cache keys into the image's configuration
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class State:
     platform: Platform
     args: dict[str, str] = field(default_factory=dict)
     cmd_set: bool = False
+    steps: list[tuple[str, bool]] = field(default_factory=list)  # (key, has a layer) of the steps that change files
     created: float = 0.0  # when its last layer was made, so that a build from the cache gives the same image
 
     @property
