@@ -34,6 +34,8 @@ bench: setup
 	$(BIN)/python bench/logs.py
 	$(BIN)/python bench/memory.py
 	$(BIN)/python bench/network.py
+	$(BIN)/python bench/pull.py
+	$(BIN)/python bench/build.py
 
 clean:
 	rm -rf $(VENV) dist build
