@@ -93,6 +93,7 @@ CASES: list[tuple[str, str, Files, dict[str, object]]] = [
     ("copy parents", "COPY --parents ./x/y/a.txt ./x/./y/b.txt /p/", {"x/y/a.txt": "a", "x/y/b.txt": "b"}, {"p/x/y/a.txt": "a", "p/y/b.txt": "b"}),
     ("copy parents of one file", "COPY --parents x/a /p", {"x/a": "1"}, {"p/x/a": "1"}),
     ("copy parents deep pattern", "COPY --parents **/b /p/", {"x/b": "1", "y/z/b": "2"}, {"p/x/b": "1", "p/y/z/b": "2"}),
+    ("copy never unpacks zip", "ADD a.zip /d/", {"a.zip": "PK\x03\x04"}, {"d/a.zip": ...}),
     ("copy heredoc", "ENV W=ann\nCOPY <<E /a.txt\n\"$W\" '$W' \\${W} ${Z:-dflt}\nE", {}, {"a.txt": "\"ann\" 'ann' ${W} dflt\n"}),
     ("copy quoted heredoc", "ENV W=ann\nCOPY <<'E' /a.txt\n\"$W\" \\$\nE", {}, {"a.txt": '"$W" \\$\n'}),
     ("copy two heredocs", "COPY <<a.txt <<b.txt /d/\n1\na.txt\n2\nb.txt", {}, {"d/a.txt": "1\n", "d/b.txt": "2\n"}),
@@ -201,6 +202,7 @@ STAGES: list[tuple[str, str, list[str], dict[str, str | None]]] = [
     ("insecure when allowed", "FROM busybox\nRUN --security=insecure grep CapEff /proc/self/status > /f", ["--allow", "security.insecure"], {"f": ...}),
     ("added host", "FROM busybox\nRUN grep 1.2.3.4 /etc/hosts > /f", ["--add-host", "x:1.2.3.4"], {"f": "1.2.3.4\tx\n"}),
     ("proxy without arg", "FROM busybox\nRUN echo $HTTP_PROXY > /f", ["--build-arg", "HTTP_PROXY=http://p"], {"f": "http://p\n"}),
+    ("copy parents from a stage", "FROM busybox AS st\nRUN mkdir -p /out/a/bin /out/b/c/bin && touch /out/a/bin/x /out/b/c/bin/y /out/z\nFROM scratch\nCOPY --from=st --parents /out/./**/bin/ /\n", [], {"a/bin/x": "", "b/c/bin/y": "", "z": None}),
     ("three deep", "FROM busybox AS a\nRUN echo a > /a\nFROM a AS b\nRUN echo b > /b\nFROM b\nRUN cat /a /b > /c", [], {"c": "a\nb\n"}),
 ]  # fmt: skip
 

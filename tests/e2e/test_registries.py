@@ -365,3 +365,42 @@ def test_token_authentication(daemon: Daemon, tmp_path: Path) -> None:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def test_another_platform_than_is_here(daemon: Daemon, plain: Registry) -> None:
+    """P027: run --platform pulls again, and says what it misses; an image of no platform runs."""
+    name = f"{plain.name}/plat/box:1"
+    _push(daemon, name)
+    daemon.ok("pull", name)
+    done = daemon.sampan(
+        "run", "--rm", "--network", "none", "--platform", "linux/arm64", "--pull", "never", name, "true"
+    )
+    assert (done.returncode, b"wanted linux/arm64, actual: linux/amd64" in done.stderr) == (125, True)
+    assert daemon.ok("run", "--rm", "--network", "none", "--platform", "linux/amd64", name, "echo", "x") == "x\n"
+    daemon.ok("rmi", name)
+
+
+def test_pulling_onto_a_full_disk(own_daemon: Daemon, plain: Registry) -> None:
+    """P089: no space left is said, nothing is left, containers go on; with room again it works without a restart."""
+    name = f"{plain.name}/too/large:1"
+    own_daemon.ok(
+        "run", "--name", "big", "--network", "none", "busybox", "sh", "-c", "head -c 40000000 /dev/urandom > /big"
+    )
+    own_daemon.ok("commit", "big", name)
+    own_daemon.ok("push", name)
+    own_daemon.ok("rm", "big")
+    own_daemon.ok("rmi", name)
+    own_daemon.ok("run", "-d", "--name", "old", "--network", "none", "busybox", "sleep", "600")
+    images = own_daemon.root / "data/images"
+    for part in ("partial", "tmp"):
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(images / part)], check=True)
+        try:
+            done = own_daemon.sampan("pull", name)
+            assert done.returncode == 1
+            assert b"no space left on device" in done.stderr.lower()
+            assert list((images / part).iterdir()) == []
+            assert own_daemon.ok("exec", "old", "echo", "on") == "on\n"
+        finally:
+            subprocess.run(["umount", str(images / part)], check=True)
+    own_daemon.ok("stop", "-t", "0", "old")
+    own_daemon.ok("rm", "old")

@@ -573,3 +573,159 @@ def test_an_upload_that_breaks_is_repeated(store: ImageStore, mock: Mock) -> Non
 
     asyncio.run(push())
     assert len(mock.blobs) == 2
+
+
+def test_tag_and_digest_together(store: ImageStore, mock: Mock) -> None:
+    """P028: the digest decides and the tag is not moved; another repository's image is not taken unseen."""
+    old = mock.image(layer(a=b"1"), tag="1")
+    first = pull(store, mock)
+    new = mock.image(layer(a=b"2"), tag="2")
+    found = pull(store, mock, f"a/b:1@{new['digest']}")
+    assert found.id != first.id
+    assert store.find(f"{mock.name}/a/b:1").id == first.id
+    assert found.tags == []
+    assert store.digests(found) == [f"{mock.name}/a/b@{new['digest']}"]
+    with pytest.raises(ImageError):
+        store.find(f"{mock.name}/other/name@{old['digest']}")
+
+
+def test_layers_of_every_kind(store: ImageStore, mock: Mock) -> None:
+    """P029: known by their first bytes, whatever they are called."""
+    import zstandard
+
+    plain = layer(a=b"x" * 3000)
+    pack = zstandard.ZstdCompressor().compress
+    skippable = b"\x50\x2a\x4d\x18" + (5).to_bytes(4, "little") + b"12345"
+    half = len(plain) // 2
+    kinds = [
+        plain,
+        gzip.compress(plain),
+        gzip.compress(plain[:half]) + gzip.compress(plain[half:]),
+        pack(plain),
+        pack(plain[:half]) + pack(plain[half:]),
+        skippable + pack(plain),
+    ]
+    for number, data in enumerate(kinds):
+        for media_type in (
+            oci.OCI_LAYER,
+            f"{oci.OCI_LAYER}+gzip",
+            f"{oci.OCI_LAYER}+zstd",
+            "application/vnd.docker.image.rootfs.diff.tar.gzip",
+        ):
+            config = {
+                "os": "linux",
+                "architecture": "amd64",
+                "n": f"{number} {media_type}",
+                "rootfs": {"type": "layers", "diff_ids": [digest(plain)]},
+            }
+            document = {"schemaVersion": 2, "mediaType": oci.DOCKER_MANIFEST, "extra": 1, "layers": [{**mock.blob(data), "mediaType": media_type}],
+                        "config": {**mock.blob(json.dumps(config).encode()), "mediaType": oci.DOCKER_CONFIG}}  # fmt: skip
+            mock.manifest(document, kind=oci.DOCKER_MANIFEST)
+            image = pull(store, mock)
+            assert Path(store.lower_directories(image)[0], "a").read_bytes() == b"x" * 3000
+            store.remove(image.id, force=True, in_use=False)
+
+
+def test_mixed_documents(store: ImageStore, mock: Mock) -> None:
+    """P036: a Docker list of OCI manifests."""
+    row = mock.image(layer(a=b"1"), tag="x")
+    mock.manifest(
+        {"schemaVersion": 2, "mediaType": oci.DOCKER_LIST, "manifests": [row], "unknown": {}}, kind=oci.DOCKER_LIST
+    )
+    pull(store, mock)
+
+
+def test_an_index_that_lies_is_told(store: ImageStore, mock: Mock) -> None:
+    """P027"""
+    row = mock.image(layer(a=b"1"), tag="x", platform="linux/s390x")
+    row["platform"] = {"os": "linux", "architecture": "amd64"}
+    mock.manifest({"schemaVersion": 2, "mediaType": oci.OCI_INDEX, "manifests": [row]}, kind=oci.OCI_INDEX)
+    progress = Progress()
+
+    async def run() -> None:
+        ref = reference.parse(f"{mock.name}/a/b:1")
+        async with Registry(Hosts(), ref.registry, Credentials()) as registry:
+            await Pull(store, registry, ref, oci.parse_platform("linux/amd64"), progress).run()
+
+    asyncio.run(run())
+    assert any("WARNING" in row["status"] and "s390x" in row["status"] for row in progress._plain)
+
+
+def test_a_signed_redirect_arrives_as_it_was_given(store: ImageStore, mock: Mock) -> None:
+    """P033"""
+    other = Mock()
+    try:
+        data = layer(a=b"1")
+        mock.image(data)
+        query = "?sig=a%2Fb%2B%3D&x=%7E"
+        other.hook = lambda handler: (
+            handler.path.endswith(query) and handler.command == "GET" and handler.answer(200, data)
+        )
+        mock.hook = lambda handler: (
+            digest(data) in handler.path and handler.answer(307, Location=f"http://{other.name}/signed{query}")
+        )
+        pull(store, mock)
+        assert other.requests[0][1] == f"/signed{query}"
+    finally:
+        other.shutdown()
+        other.server_close()
+
+
+@pytest.mark.parametrize("wait", ["1", "date", ""])
+def test_waiting_as_told(store: ImageStore, mock: Mock, wait: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """P035"""
+    import email.utils
+    import time
+
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(client.asyncio, "sleep", sleep)
+    text = email.utils.format_datetime(email.utils.localtime()) if wait == "date" else wait
+    body = json.dumps({"errors": [{"code": "TOOMANYREQUESTS", "message": "slow down"}]}).encode()
+    if wait == "date":
+        text = email.utils.formatdate(time.time() + 3, usegmt=True)
+    mock.hook = lambda handler: handler.answer(429, body, **({"Retry_After": text} if text else {}))
+    with pytest.raises(RegistryError, match="toomanyrequests: slow down"):
+        pull(store, mock)
+    assert len(slept) == 4
+    assert all(seconds >= (1 if wait else 0) for seconds in slept)
+    mock.requests.clear()
+    for status in (401, 403, 404):
+        mock.hook = lambda handler, status=status: handler.answer(status)  # type: ignore[misc]
+        with pytest.raises(RegistryError):
+            pull(store, mock)
+    assert len(mock.requests) == 3
+
+
+def test_a_mirror_that_fails_is_passed_over(store: ImageStore, mock: Mock) -> None:
+    """P037"""
+    mirror = Mock()
+    try:
+        mock.image(layer(a=b"1"))
+        for status in (401, 403, 404, 500):
+            mirror.hook = lambda handler, status=status: handler.answer(status)  # type: ignore[misc]
+            hosts = Hosts(mirrors=[f"http://{mirror.name}"])
+            registry = Registry(hosts, "docker.io", Credentials())
+            registry._endpoints = [registry._endpoints[0], *Hosts().endpoints(mock.name)]
+
+            async def run(registry: Registry = registry) -> None:
+                async with registry:
+                    await Pull(store, registry, reference.parse("a/b:1"), oci.host_platform(), Progress()).run()
+
+            asyncio.run(run())
+        assert mirror.requests
+    finally:
+        mirror.shutdown()
+        mirror.server_close()
+
+
+def test_who_may_do_without_tls() -> None:
+    """P037"""
+    hosts = Hosts(insecure=["plain.example:5000", "10.0.0.0/8"])
+    for name in ("127.0.0.1:5000", "127.9.9.9", "localhost:5000", "[::1]:5000", "plain.example:5000", "10.1.2.3:80"):
+        assert [e.url.partition(":")[0] for e in hosts.endpoints(name)] == ["https", "http"], name
+    for name in ("docker.io", "registry.example", "11.0.0.1:5000", "plain.example"):
+        assert [(e.url.partition(":")[0], e.verify) for e in hosts.endpoints(name)] == [("https", True)], name

@@ -25,7 +25,9 @@ async def create(request: web.Request) -> web.Response:
     """POST /containers/create"""
     engine = engine_of(request)
     wanted = schema.check(await body(request), schema.ContainerCreate)
-    container, warnings = await creation.create(engine, wanted, request.query.get("name", ""))
+    container, warnings = await creation.create(
+        engine, wanted, request.query.get("name", ""), request.query.get("platform", "")
+    )
     return web.json_response({"Id": container.id, "Warnings": warnings}, status=201)
 
 

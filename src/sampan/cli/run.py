@@ -68,7 +68,7 @@ def _create_or_pull(http: Http, values: dict[str, Any], body: dict[str, Any]) ->
     wanted = values["pull"] or "missing"
     if wanted not in ("always", "missing", "never"):
         raise UsageError(f"invalid pull option: '{wanted}': must be one of 'always', 'missing' or 'never'")
-    path = "/containers/create" + query(name=values["name"] or None)
+    path = "/containers/create" + query(name=values["name"] or None, platform=values["platform"] or None)
     if wanted == "always":
         _pull(http, values, body["Image"])
     try:

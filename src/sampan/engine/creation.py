@@ -19,6 +19,7 @@ from sampan.engine.networking import check_ports
 from sampan.images.errors import ImageNotFound
 from sampan.images.store import Image
 from sampan.keeper.client import KeeperGone
+from sampan.oci import manifest as oci
 from sampan.runtime import init_program
 from sampan.runtime.errors import RuntimeFailure
 
@@ -77,7 +78,7 @@ _NOUNS = [
 ]
 
 
-async def create(engine: Engine, body: dict[str, Any], name: str) -> tuple[Container, list[str]]:
+async def create(engine: Engine, body: dict[str, Any], name: str, platform: str = "") -> tuple[Container, list[str]]:
     """Makes a container from the API's request. Returns it and the warnings for the user.
 
     Raises BadRequest, NotFound (image), Conflict (name).
@@ -90,6 +91,8 @@ async def create(engine: Engine, body: dict[str, Any], name: str) -> tuple[Conta
         image = engine.images.find(config["Image"])
     except ImageNotFound:
         raise NotFound(f"No such image: {config['Image']}") from None
+    if platform:
+        _check_platform(config["Image"], image, platform)
     identifier = secrets.token_hex(32)
     name = claim_name(engine, name)
     _merge_image(config, image)
@@ -122,6 +125,21 @@ async def _mount_ahead(engine: Engine, container: Container) -> None:
         await engine.keeper.call("mount", id=container.id, overlay=engine.overlay(container))
     except (KeeperGone, RuntimeFailure, OSError):
         pass  # then the start does it
+
+
+def _check_platform(name: str, image: Image, wanted: str) -> None:
+    """Refuses an image of another platform than was asked for; what an image does not say, fits. Raises NotFound (P027)."""
+    try:
+        asked = oci.parse_platform(wanted)
+    except oci.BadManifest as error:
+        raise BadRequest(str(error)) from None
+    own = oci.Platform(
+        str(image.config.get("os") or asked.os), str(image.config.get("architecture") or asked.architecture)
+    )
+    if (own.os, own.architecture) != (asked.os, asked.architecture):
+        raise NotFound(
+            f"No such image: {name}: it was found but does not match the specified platform: wanted {asked}, actual: {own}"
+        )
 
 
 def announce(engine: Engine, container: Container, action: str, **extra: str) -> None:

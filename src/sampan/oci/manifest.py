@@ -105,7 +105,7 @@ def parse(data: bytes, content_type: str = "") -> Manifest | Index:
     content_type = content_type.partition(";")[0].strip()
     if document.get("schemaVersion") == 1 or content_type in DOCKER_SCHEMA1:
         raise BadManifest(
-            "the image has the manifest format of Docker before 1.10 (schema 1): push it again with a newer client"
+            "the image has a manifest of schema 1, which is deprecated and unsupported: push it again with a newer client"
         )
     if document.get("schemaVersion") != 2:
         raise BadManifest(f"unknown manifest schema {document.get('schemaVersion')!r}")

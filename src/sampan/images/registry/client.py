@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import email.utils
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -10,13 +12,14 @@ from typing import Any, TypeVar
 from urllib.parse import urlencode, urljoin, urlsplit
 
 import aiohttp
+from yarl import URL
 
 from sampan.images.registry import auth
 from sampan.images.registry.auth import Credentials
 from sampan.images.registry.errors import Incomplete, RegistryError, RegistryNotFound, Unauthorized
 from sampan.images.registry.hosts import Endpoint, Hosts
 
-_ATTEMPTS, _FIRST_DELAY, _LONGEST_DELAY = 5, 0.5, 30.0
+_ATTEMPTS, _FIRST_ATTEMPTS, _FIRST_DELAY, _LONGEST_DELAY = 5, 3, 0.5, 60.0
 _REDIRECTS = 10
 _MAX_SMALL = 4 << 20
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=60)
@@ -95,6 +98,11 @@ class Registry:
             except _BROKEN as error:
                 failure = error
                 continue
+            except RegistryError as error:
+                if endpoint.credentials:
+                    raise
+                failure = error  # a mirror may fail in any way: the next
+                continue
             self._contacted = True
             if answer.status >= 400 and not endpoint.credentials:
                 answer.release()  # a mirror that has it not: the next
@@ -102,8 +110,9 @@ class Registry:
             if endpoint.credentials and endpoint != self._endpoints[0]:
                 self._endpoints = [endpoint]
             return answer
-        kind = Incomplete if self._contacted else RegistryError
-        raise kind(f"{self.name}: can't reach the registry: {failure}") from failure
+        unreachable = Incomplete(f"{self.name}: can't reach the registry: {failure}")
+        unreachable.attempts = _ATTEMPTS if self._contacted else _FIRST_ATTEMPTS
+        raise unreachable from failure
 
     async def _authenticated(
         self, endpoint: Endpoint, method: str, path: str, scopes: Scopes, headers: dict[str, str], body: Body
@@ -200,7 +209,11 @@ class Registry:
         assert self._session is not None
         data: Any = body() if callable(body) else body or None
         context = endpoint.ssl() if url.startswith("https:") else True
-        return await self._session.request(method, url, headers=headers, data=data, ssl=context, allow_redirects=False)
+        # Encoded already: a signed query must arrive as it was given (P033).
+        where = URL(url, encoded=True)
+        return await self._session.request(
+            method, where, headers=headers, data=data, ssl=context, allow_redirects=False
+        )
 
 
 async def _read_small(answer: aiohttp.ClientResponse) -> bytes:
@@ -222,11 +235,20 @@ async def _check(answer: aiohttp.ClientResponse, name: str) -> None:
     if answer.status in (401, 403):
         raise Unauthorized(f"{name}: {text or 'access is denied'}")
     if answer.status == 429 or answer.status >= 500:
-        wait = answer.headers.get("Retry-After", "")
         error = Incomplete(f"{name}: {answer.status} {text or answer.reason}")
-        error.__dict__["after"] = float(wait) if wait.isdecimal() else 0.0
+        error.after = _retry_after(answer.headers.get("Retry-After", ""))
         raise error
     raise RegistryError(f"{name}: {answer.status} {text or answer.reason}")
+
+
+def _retry_after(text: str) -> float:
+    """Seconds of a Retry-After header: a number or a date (RFC 9110, 10.2.3); 0 when there is none."""
+    if text.isdecimal():
+        return float(text)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, TypeError):
+        return 0.0
 
 
 async def _explanation(answer: aiohttp.ClientResponse) -> str:
@@ -252,7 +274,7 @@ async def retried(once: Callable[[], Awaitable[_T]], progress: Callable[[], obje
             if progress and progress() != before:
                 delay, failures = _FIRST_DELAY, 0
             failures += 1
-            if failures >= _ATTEMPTS:
+            if failures >= error.attempts:
                 raise
-            await asyncio.sleep(min(max(delay, error.__dict__.get("after", 0.0)), _LONGEST_DELAY))
+            await asyncio.sleep(min(max(delay, error.after), _LONGEST_DELAY) * random.uniform(1.0, 1.2))
             delay *= 2

@@ -18,4 +18,10 @@ class Unauthorized(RegistryError):
 
 
 class Incomplete(RegistryError):
-    """A transfer broke off; what has arrived is kept, and going on is worth a try."""
+    """A transfer broke off, or could not begin; what has arrived is kept, and going on is worth a try.
+
+    `after`: seconds that the registry wants us to wait. `attempts`: how many tries there should be in all.
+    """
+
+    after = 0.0
+    attempts = 5

@@ -184,7 +184,7 @@ class Pull:
         self._store.remember_digest(image, ref.name, top.digest)
         for layer in image.layers:
             self._store.remember_source(layer.digest, ref.registry, ref.repository)
-        if ref.tag:
+        if ref.tag and not ref.digest:  # with both the digest decides, and the tag stays where it is (P028)
             self._store.tag(image, f"{ref.name}:{ref.tag}")
 
 

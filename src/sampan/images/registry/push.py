@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
 
+from yarl import URL
+
 from sampan.images.registry.client import Registry, Scopes, retried
 from sampan.images.registry.errors import RegistryError, RegistryNotFound
 from sampan.images.registry.progress import Progress
@@ -110,7 +112,7 @@ class Push:
 
     async def _upload(self, digest: str, size: int, progress: Any) -> None:
         async with self._registry.open("POST", f"v2/{self._ref.repository}/blobs/uploads/", self._scopes) as answer:
-            location = str(answer.url.join(_url(answer.headers.get("Location", ""))))
+            location = str(answer.url.join(URL(answer.headers.get("Location", ""), encoded=True)))
         location += ("&" if "?" in location else "?") + f"digest={digest}"
         path = self._store.blob_path(digest)
 
@@ -136,12 +138,6 @@ class Push:
         self._store.remember_digest(image, self._ref.name, digest)
         for layer in layers:
             self._store.remember_source(layer.digest, self._ref.registry, self._ref.repository)
-
-
-def _url(text: str) -> Any:
-    from yarl import URL
-
-    return URL(text)
 
 
 def _short(layer: Layer) -> str:
