@@ -10,6 +10,7 @@ import sys
 import tarfile
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -132,6 +133,38 @@ def test_the_asyncio_client(daemon: Daemon) -> None:
             assert "busybox" in await client.images.load(pieces(archive))
             with pytest.raises(sampan.APIError, match="No such image"):
                 await client.containers.run("nosuch", "true")
+
+    asyncio.run(scenario())
+
+
+def test_building_and_registries(daemon: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(
+        "FROM busybox\nARG V\nRUN --mount=type=secret,id=s cat /run/secrets/s > /s && echo $V > /v\n"
+    )
+    said: list[str] = []
+    host = f"unix://{daemon.socket}"
+    with sampan.Client(host) as client:
+        made = client.images.build(
+            str(tmp_path), tags=["sdk:1"], args={"V": "7"}, secrets={"s": b"hush"}, output=said.append
+        )
+        assert made.tags == ["sdk:1"]
+        assert any(text.startswith("Step 1/3") for text in said)
+        assert client.containers.run("sdk:1", ["cat", "/s", "/v"], network="none").stdout == b"hush7\n"
+        with pytest.raises(sampan.APIError, match="target stage"):
+            client.images.build(str(tmp_path), target="nope")
+        for action in (client.images.pull, client.images.push):
+            with pytest.raises(sampan.APIError):
+                action("127.0.0.1:1/no/such:1", auth={"username": "a", "password": "b"})
+
+    async def scenario() -> None:
+        async with sampan.AsyncClient(host) as client:
+            made = await client.images.build(str(tmp_path), tags=["sdk:2"], args={"V": "8"}, secrets={"s": b"hush"})
+            assert made.tags == ["sdk:2"]
+            for action in (client.images.pull, client.images.push):
+                with pytest.raises(sampan.APIError):
+                    await action("127.0.0.1:1/no/such:1")
+            for name in ("sdk:1", "sdk:2"):
+                await client.images.remove(name)
 
     asyncio.run(scenario())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -47,10 +47,10 @@ class AsyncClient:
         return json.loads(data) if data else None
 
     async def stream(
-        self, method: str, path: str, body: Any = None, source: AsyncIterator[bytes] | None = None
+        self, method: str, path: str, body: Any = None, source: AsyncIterator[bytes] | None = None, headers: str = ""
     ) -> AsyncResponse:
         """Any request, its answer read as it comes."""
-        return await send(self._path, method, path, body, source=source)
+        return await send(self._path, method, path, body, source=source, headers=headers)
 
     async def hijack(self, path: str, body: Any = None) -> AsyncResponse:
         """A request whose connection becomes a process's streams."""
@@ -399,6 +399,48 @@ class AsyncImages:
         """A docker-archive of one or more images."""
         async for chunk in _bytes(await self._client.stream("GET", "/images/get" + query(names=names))):
             yield chunk
+
+    async def pull(self, name: str, platform: str | None = None, auth: Mapping[str, str] | None = None) -> AsyncImage:
+        """Pulls an image. `auth`: {"username": ..., "password": ...} of its registry."""
+        repository, tag = calls.reference(name)
+        path = "/images/create" + query(fromImage=repository, tag=tag, platform=platform)
+        async for line in (await self._client.stream("POST", path, headers=calls.auth_header(auth))).lines():
+            calls.told(json.loads(line))
+        return await self.get(name)
+
+    async def push(self, name: str, auth: Mapping[str, str] | None = None) -> str:
+        """Pushes an image. Returns the digest it has there."""
+        repository, tag = calls.reference(name)
+        digest = ""
+        path = f"/images/{repository}/push" + query(tag=tag)
+        async for line in (await self._client.stream("POST", path, headers=calls.auth_header(auth))).lines():
+            digest = calls.told(json.loads(line)).get("aux", {}).get("Digest") or digest
+        return digest
+
+    async def build(
+        self,
+        path: str,
+        *,
+        tags: _Names | None = None,
+        dockerfile: str = "Dockerfile",
+        args: Mapping[str, str] | None = None,
+        target: str = "",
+        platform: str = "",
+        no_cache: bool = False,
+        pull: bool = False,
+        secrets: Mapping[str, bytes] | None = None,
+        labels: Mapping[str, str] | None = None,
+        output: Callable[[str], object] | None = None,
+    ) -> AsyncImage:
+        """Builds the Dockerfile of a directory on this machine. `output` gets what the build says as it goes on."""
+        body = calls.build(path, tags or [], dockerfile, args, target, platform, no_cache, pull, secrets, labels)
+        identifier = ""
+        async for line in (await self._client.stream("POST", "/sampan/build", body)).lines():
+            message = calls.told(json.loads(line))
+            identifier = message.get("aux", {}).get("ID") or identifier
+            if output is not None and "stream" in message:
+                output(message["stream"])
+        return await self.get(identifier)
 
     async def bootstrap(self, name: str) -> AsyncImage:
         """Makes a base image from packages of the distribution: "busybox", "debian:bookworm"."""

@@ -94,13 +94,16 @@ async def send(
     body: Any = None,
     upgrade: bool = False,
     source: AsyncIterator[bytes] | None = None,
+    headers: str = "",
 ) -> AsyncResponse:
     """Makes a request on the socket `path`; returns once the headers are there. Raises APIError, NoEngine."""
     try:
         reader, writer = await asyncio.open_unix_connection(path, limit=_LIMIT)
     except OSError as error:
         raise NoEngine(f"Cannot connect to the Sampan engine at unix://{path}: {error.strerror}") from error
-    request = encode_request(method, target, body, source is not None, UPGRADE if upgrade else "Connection: close\r\n")
+    request = encode_request(
+        method, target, body, source is not None, (UPGRADE if upgrade else "Connection: close\r\n") + headers
+    )
     response = AsyncResponse(reader, writer, bodyless=method == "HEAD")
     try:
         await _write(writer, request, source)

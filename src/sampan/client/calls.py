@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sampan import sizes
-from sampan.client.http import query, quote
+from sampan.client.http import APIError, query, quote
 
 __all__ = ["Completed", "config", "filters", "query", "quote", "update"]
 
@@ -198,6 +200,39 @@ def endpoint(container: str, aliases: list[str] | None, ip: str | None) -> dict[
     if ip:
         settings["IPAMConfig"] = {"IPv4Address": ip}
     return {"Container": container, "EndpointConfig": settings}
+
+
+def auth_header(auth: Mapping[str, str] | None) -> str:
+    """The header line of registry credentials {"username": ..., "password": ...}."""
+    if not auth:
+        return ""
+    return f"X-Registry-Auth: {base64.urlsafe_b64encode(json.dumps(dict(auth)).encode()).decode()}\r\n"
+
+
+def reference(name: str) -> tuple[str, str]:
+    """(repository, tag or digest) of an image's name; the tag is "latest" when there is none."""
+    rest, at, digest = name.partition("@")
+    if at:
+        return rest, digest
+    head, colon, tag = rest.rpartition(":")
+    return (head, tag) if colon and "/" not in tag else (rest, "latest")
+
+
+def build(
+    path: str, tags: list[str], dockerfile: str, args: Mapping[str, str] | None, target: str, platform: str,
+    no_cache: bool, pull: bool, secrets: Mapping[str, bytes] | None, labels: Mapping[str, str] | None,
+) -> dict[str, Any]:  # fmt: skip
+    """The body of a build of a directory."""
+    body = {"context": os.path.realpath(path), "tags": tags, "dockerfile": dockerfile, "buildargs": dict(args or {}), "target": target,
+            "platform": platform, "nocache": no_cache, "pull": pull, "labels": dict(labels or {})}  # fmt: skip
+    return body | {"secrets": {name: base64.b64encode(data).decode() for name, data in (secrets or {}).items()}}
+
+
+def told(message: dict[str, Any]) -> dict[str, Any]:
+    """A message of a pull, push or build. Raises APIError for the one that says it failed."""
+    if "error" in message:
+        raise APIError(500, str(message["error"]))
+    return message
 
 
 def update(memory: int | str | None, cpus: float | None, pids_limit: int | None, restart: str | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket as sockets
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -50,9 +50,11 @@ class Client:
         """Any request of the API with a JSON answer."""
         return self._http.call(method, path, body)
 
-    def stream(self, method: str, path: str, body: Any = None, source: Iterator[bytes] | None = None) -> Response:
+    def stream(
+        self, method: str, path: str, body: Any = None, source: Iterator[bytes] | None = None, headers: str = ""
+    ) -> Response:
         """Any request, its answer read as it comes; on a connection of its own."""
-        return Http(self._path).send(method, path, body, stream=source)
+        return Http(self._path).send(method, path, body, stream=source, headers=headers)
 
     def hijack(self, path: str, body: Any = None) -> Response:
         """A request whose connection becomes a process's streams."""
@@ -379,6 +381,49 @@ class Images:
     def save(self, names: _Names) -> Iterator[bytes]:
         """A docker-archive of one or more images."""
         return _bytes(self._client.stream("GET", "/images/get" + query(names=names)))
+
+    def pull(self, name: str, platform: str | None = None, auth: Mapping[str, str] | None = None) -> Image:
+        """Pulls an image. `auth`: {"username": ..., "password": ...} of its registry."""
+        repository, tag = calls.reference(name)
+        path = "/images/create" + query(fromImage=repository, tag=tag, platform=platform)
+        for line in self._client.stream("POST", path, headers=calls.auth_header(auth)).lines():
+            calls.told(json.loads(line))
+        return self.get(name)
+
+    def push(self, name: str, auth: Mapping[str, str] | None = None) -> str:
+        """Pushes an image. Returns the digest it has there."""
+        repository, tag = calls.reference(name)
+        digest = ""
+        for line in self._client.stream(
+            "POST", f"/images/{repository}/push" + query(tag=tag), headers=calls.auth_header(auth)
+        ).lines():
+            digest = calls.told(json.loads(line)).get("aux", {}).get("Digest") or digest
+        return digest
+
+    def build(
+        self,
+        path: str,
+        *,
+        tags: _Names | None = None,
+        dockerfile: str = "Dockerfile",
+        args: Mapping[str, str] | None = None,
+        target: str = "",
+        platform: str = "",
+        no_cache: bool = False,
+        pull: bool = False,
+        secrets: Mapping[str, bytes] | None = None,
+        labels: Mapping[str, str] | None = None,
+        output: Callable[[str], object] | None = None,
+    ) -> Image:
+        """Builds the Dockerfile of a directory on this machine. `output` gets what the build says as it goes on."""
+        body = calls.build(path, tags or [], dockerfile, args, target, platform, no_cache, pull, secrets, labels)
+        identifier = ""
+        for line in self._client.stream("POST", "/sampan/build", body).lines():
+            message = calls.told(json.loads(line))
+            identifier = message.get("aux", {}).get("ID") or identifier
+            if output is not None and "stream" in message:
+                output(message["stream"])
+        return self.get(identifier)
 
     def bootstrap(self, name: str) -> Image:
         """Makes a base image from packages of the distribution: "busybox", "debian:bookworm"."""

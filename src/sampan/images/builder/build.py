@@ -10,14 +10,15 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
-from sampan.images.builder import configuring, dockerfile, fetching, files, running, words, writable
+from sampan.images.builder import configuring, dockerfile, fetching, files, running, writable
 from sampan.images.builder.cache import BuildCache
 from sampan.images.builder.dockerfile import Dockerfile, Instruction
 from sampan.images.builder.errors import BuildError, DockerfileError
 from sampan.images.builder.model import DEFAULT_PATH, Command, LayerRef, Options, Output, Runner, Sources, State
+from sampan.images.builder.plan import Plan, Stage, declared
 from sampan.images.builder.trees import Tree
 from sampan.images.errors import ImageError
 from sampan.images.store import Image, ImageStore
@@ -25,18 +26,6 @@ from sampan.linux import mount
 from sampan.oci import manifest as oci
 
 _SCRATCH = "scratch"
-
-
-@dataclass(slots=True)
-class Stage:
-    """A FROM and what follows it. `number` counts from 0."""
-
-    number: int
-    name: str
-    base: str
-    platform: oci.Platform
-    origin: Instruction
-    instructions: list[Instruction] = field(default_factory=list)
 
 
 class Build:
@@ -51,125 +40,24 @@ class Build:
         self._output, self._work, self._caches = output, work, caches
         self._current: dict[int, str] = {}  # the step each stage is at
         self._cached_steps: set[str] = set()
-        self._global = self._global_args()
-        self._consumed: set[str] = set(self._global_names)
-        self._stages = self._split()
+        self._plan = Plan(parsed, options)
+        self._consumed: set[str] = set(self._plan.names)
         self._tasks: dict[int, asyncio.Task[State]] = {}
         self._trees: dict[str, asyncio.Task[Tree]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._done, self._total = 0, 0
         self._count = 0
 
-    # the plan
-
-    def _global_args(self) -> dict[str, str]:
-        """The ARGs before the first FROM, and those of the platform (P004)."""
-        platform, own = self._options.platform, oci.host_platform()
-        found: dict[str, str] = {}
-        for prefix, value in (("TARGET", platform), ("BUILD", own)):
-            found |= {f"{prefix}PLATFORM": str(value), f"{prefix}OS": value.os, f"{prefix}ARCH": value.architecture, f"{prefix}VARIANT": value.variant}  # fmt: skip
-        self._builtin = dict(found)
-        self._global_names: list[str] = []
-        for instruction in self._parsed.instructions:
-            if instruction.name == "FROM":
-                break
-            if instruction.name != "ARG":
-                raise instruction.error(f"no build stage in current context: {instruction.name} before FROM")
-            for name, default in _arguments(instruction, found, self._parsed.escape):
-                self._global_names.append(name)
-                given = self._options.build_args.get(name, default)
-                if given is not None:
-                    found[name] = given
-        return found
-
-    def _split(self) -> list[Stage]:
-        stages: list[Stage] = []
-        for instruction in self._parsed.instructions:
-            if instruction.name == "FROM":
-                stages.append(self._from(instruction, len(stages)))
-            elif stages:
-                stages[-1].instructions.append(instruction)
-        if not stages:
-            raise DockerfileError("no build stage in current context: the Dockerfile has no FROM")
-        for stage in stages:
-            for instruction in stage.instructions:
-                origin = instruction.flag("from")
-                if origin.isdecimal() and int(origin) >= stage.number:
-                    raise instruction.error(
-                        f"invalid from flag value {origin}: refers to a stage that is not before this one"
-                    )
-        return stages
-
-    def _from(self, instruction: Instruction, number: int) -> Stage:
-        parts = instruction.text.split()
-        if len(parts) not in (1, 3) or (len(parts) == 3 and parts[1].upper() != "AS"):
-            raise instruction.error("FROM requires either one or three arguments")
-        name = parts[2].lower() if len(parts) == 3 else ""
-        if name and not (name[0].isalpha() and all(c.isalnum() or c in "-_." for c in name)):
-            raise instruction.error(
-                f"invalid name for build stage: {parts[2]!r}, name can't start with a number or contain symbols"
-            )
-        try:
-            base = words.expand(parts[0], self._global, self._parsed.escape)
-            platform = words.expand(instruction.flag("platform"), self._global, self._parsed.escape)
-        except words.WordError as error:
-            raise instruction.error(str(error)) from None
-        if not base:
-            raise instruction.error(f"base name ({parts[0]}) should not be blank")
-        try:
-            wanted = oci.parse_platform(platform) if platform else self._options.platform
-        except oci.BadManifest as error:
-            raise instruction.error(str(error)) from None
-        return Stage(number, name, base, wanted, instruction)
-
-    def _find_stage(self, text: str, before: int) -> Stage | None:
-        """The stage that a name or number means, of those before the one that asks."""
-        for stage in reversed(self._stages[:before]):
-            if stage.name and stage.name == text.lower():
-                return stage
-        if text.isdecimal():
-            if int(text) >= before:
-                raise BuildError(f"invalid from flag value {text}: refers to a stage that is not before this one")
-            return self._stages[int(text)]
-        return None
-
-    def _target(self) -> Stage:
-        if not self._options.target:
-            return self._stages[-1]
-        for stage in self._stages:
-            if stage.name == self._options.target.lower() or str(stage.number) == self._options.target:
-                return stage
-        raise BuildError(f"target stage {self._options.target!r} could not be found")
-
-    def _needs(self, stage: Stage, seen: set[int]) -> set[int]:
-        """The numbers of the stages that one needs, as far as its own text tells."""
-        if stage.number in seen:
-            return seen
-        seen.add(stage.number)
-        names = [stage.base]
-        for instruction in stage.instructions:
-            names += instruction.flags.get("from", [])
-            for text in instruction.flags.get("mount", []):
-                names += [part[5:] for part in text.split(",") if part.startswith("from=")]
-        for name in names:
-            with contextlib.suppress(BuildError):
-                other = self._find_stage(name, stage.number)
-                if other is not None:
-                    self._needs(other, seen)
-        return seen
-
-    # running
-
     async def run(self) -> State:
         """Builds the target and what it needs, nothing else. Raises BuildError, ImageError."""
-        target = self._target()
-        needed = self._needs(target, set())
-        self._total = sum(1 + len(self._stages[number].instructions) for number in needed)
+        target = self._plan.target()
+        needed = self._plan.needs(target, set())
+        self._total = sum(1 + len(self._plan.stages[number].instructions) for number in needed)
         for name in self._options.cache_from:
             await self._import_cache(name)
         try:
             for number in sorted(needed):
-                self._start(self._stages[number])
+                self._start(self._plan.stages[number])
             state = await self._tasks[target.number]
         finally:
             tasks: list[asyncio.Task[Any]] = [*self._tasks.values(), *self._trees.values()]
@@ -183,7 +71,7 @@ class Build:
             set(self._options.build_args)
             - self._consumed
             - running.PROXIES
-            - set(self._builtin)
+            - set(self._plan.builtin)
             - {"SOURCE_DATE_EPOCH", "BUILDKIT_INLINE_CACHE"}
         )
         if unused:
@@ -244,7 +132,7 @@ class Build:
         return state
 
     async def _base_state(self, stage: Stage) -> State:
-        before = self._find_stage(stage.base, stage.number)
+        before = self._plan.find(stage.base, stage.number)
         if before is not None:
             state = copy.deepcopy(await asyncio.shield(self._start(before)))
             return replace(state, args={}, cmd_set=False)
@@ -286,11 +174,11 @@ class Build:
         raise instruction.error(f"{instruction.name} is not allowed here")
 
     def _arg(self, state: State, instruction: Instruction) -> State:
-        for name, default in _arguments(instruction, state.variables, self._parsed.escape):
+        for name, default in declared(instruction, state.variables, self._parsed.escape):
             self._consumed.add(name)
             value = self._options.build_args.get(name, default)
             if value is None:
-                value = self._global.get(name)
+                value = self._plan.arguments.get(name)
             if value is not None:
                 state.args[name] = value
         return self._configured(state, instruction)
@@ -403,7 +291,7 @@ class Build:
         return await asyncio.shield(task)
 
     async def _open_tree(self, name: str, stage: Stage) -> Tree:
-        before = self._find_stage(name, stage.number)
+        before = self._plan.find(name, stage.number)
         if before is not None:
             layers = writable.lower((await asyncio.shield(self._start(before))).layers)
         else:
@@ -535,24 +423,6 @@ def _shown(instruction: Instruction) -> str:
     """An instruction's flags and text, on one line."""
     flags = [f"--{name}={value}" for name, values in instruction.flags.items() for value in values]
     return " ".join([*flags, instruction.text])
-
-
-def _arguments(instruction: Instruction, variables: dict[str, str], escape: str) -> list[tuple[str, str | None]]:
-    """The (name, default) of an ARG. Raises DockerfileError."""
-    found: list[tuple[str, str | None]] = []
-    known = dict(variables)
-    try:
-        for word in words.split(instruction.text, escape):
-            name, equals, value = word.partition("=")
-            if not name:
-                raise instruction.error("ARG names can not be blank")
-            default = words.expand(value, known, escape) if equals else None
-            found.append((name, default))
-            if default is not None:
-                known[name] = default
-    except words.WordError as error:
-        raise instruction.error(str(error)) from None
-    return found
 
 
 def _size_of(directory: str) -> int:
