@@ -37,7 +37,8 @@ def lay(top: Path, files: Files) -> Path:
 
 
 def build(daemon: Daemon, top: Path, *options: str, **more: Any) -> subprocess.CompletedProcess[bytes]:
-    return daemon.sampan("build", *options, str(top), **more)
+    # Without a network: a bridge would be one of this machine's.
+    return daemon.sampan("build", "--network", "none", "--network", "none", *options, str(top), **more)
 
 
 def result(daemon: Daemon, top: Path, *options: str) -> Path:
@@ -459,7 +460,7 @@ def test_outputs(daemon: Daemon, tmp_path: Path) -> None:
 
 
 def test_standard_input(daemon: Daemon, tmp_path: Path) -> None:
-    done = daemon.sampan("build", "-q", "-", input=b"FROM busybox\nRUN touch /x\n")
+    done = daemon.sampan("build", "--network", "none", "-q", "-", input=b"FROM busybox\nRUN touch /x\n")
     assert done.stdout.startswith(b"sha256:")
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w:gz") as tar:
@@ -467,9 +468,9 @@ def test_standard_input(daemon: Daemon, tmp_path: Path) -> None:
             member = tarfile.TarInfo(name)
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
-    assert daemon.sampan("build", "-q", "-", input=out.getvalue()).stdout.startswith(b"sha256:")
+    assert daemon.sampan("build", "--network", "none", "-q", "-", input=out.getvalue()).stdout.startswith(b"sha256:")
     top = lay(tmp_path / "c", {"f": "1"})
-    done = daemon.sampan("build", "-q", "-f", "-", str(top), input=b"FROM busybox\nCOPY f /f\n")
+    done = daemon.sampan("build", "--network", "none", "-q", "-f", "-", str(top), input=b"FROM busybox\nCOPY f /f\n")
     assert done.stdout.startswith(b"sha256:")
 
 
@@ -569,7 +570,7 @@ def test_git(daemon: Daemon, tmp_path: Path, web: tuple[str, Path]) -> None:
         ("#main:sub", "g", "sub"),
         (f"#{git('rev-parse', 'v1')}", "f", "main"),
     ):
-        done = daemon.sampan("build", "-t", "git:1", f"{url}/r.git{fragment}")
+        done = daemon.sampan("build", "--network", "none", "-t", "git:1", f"{url}/r.git{fragment}")
         assert done.returncode == 0, (fragment, done.stderr)
         assert daemon.ok("run", "--rm", "--network", "none", "git:1", "cat", f"/{name}") == content
     daemon.ok("rmi", "git:1")
@@ -578,11 +579,11 @@ def test_git(daemon: Daemon, tmp_path: Path, web: tuple[str, Path]) -> None:
         ("#main:../..", "subdirectory"),
         ("#--upload-pack=touch", "invalid git reference"),
     ):
-        done = daemon.sampan("build", f"{url}/r.git{fragment}")
+        done = daemon.sampan("build", "--network", "none", f"{url}/r.git{fragment}")
         assert done.returncode == 1
         assert message in done.stderr.decode(), (fragment, done.stderr)
     # A subdirectory that is a link to / is the repository's own root.
-    assert b"COPY f /f" in daemon.sampan("build", f"{url}/r.git#main:link").stdout
+    assert b"COPY f /f" in daemon.sampan("build", "--network", "none", f"{url}/r.git#main:link").stdout
     text = f"FROM busybox\nADD {url}/r.git#v1 /src/\nADD --keep-git-dir=true {url}/r.git /with/\n"
     out = result(daemon, lay(tmp_path / "c", {"Dockerfile": text}))
     assert (out / "src/f").read_text() == "main"
@@ -609,7 +610,7 @@ def test_hostile_contexts(daemon: Daemon, tmp_path: Path) -> None:
             member = tarfile.TarInfo(name)
             member.type, member.linkname = tarfile.SYMTYPE, str(secret)
             tar.addfile(member)
-        done = daemon.sampan("build", "-", input=out_tar.getvalue())
+        done = daemon.sampan("build", "--network", "none", "-", input=out_tar.getvalue())
         assert done.returncode == 1
         assert b"host secret" not in done.stderr + done.stdout
 
@@ -625,7 +626,7 @@ def test_a_context_that_escapes(daemon: Daemon, tmp_path: Path) -> None:
             member = tarfile.TarInfo(name)
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
-    assert daemon.sampan("build", "-q", "-", input=out.getvalue()).returncode == 0
+    assert daemon.sampan("build", "--network", "none", "-q", "-", input=out.getvalue()).returncode == 0
     assert not Path("/tmp/sampan-escaped").exists()
 
 
@@ -697,7 +698,9 @@ def test_a_sparse_giant(daemon: Daemon, tmp_path: Path) -> None:
 def test_a_build_ends_with_its_client(daemon: Daemon, tmp_path: Path) -> None:
     """P115"""
     top = lay(tmp_path / "c", {"Dockerfile": "FROM busybox\nRUN sleep 1234.5\n"})
-    process = subprocess.Popen(["sampan", "build", str(top)], env=daemon.env, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        ["sampan", "build", "--network", "none", str(top)], env=daemon.env, stdout=subprocess.PIPE
+    )
 
     def sleeping() -> bool:
         return subprocess.run(["pgrep", "-f", "sleep 1234.5"], capture_output=True).returncode == 0
@@ -725,14 +728,14 @@ def test_the_docker_cli(daemon: Daemon, tmp_path: Path) -> None:
     def docker(*args: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(["docker", *args], env=environment, capture_output=True, text=True, timeout=60)
 
-    done = docker("build", "-t", "bydocker:1", "--build-arg", "V=7", "--label", "l=1", str(top))
+    done = docker("build", "--network", "none", "-t", "bydocker:1", "--build-arg", "V=7", "--label", "l=1", str(top))
     assert done.returncode == 0, done.stderr
     assert "Successfully tagged bydocker:1" in done.stdout
     assert daemon.ok("run", "--rm", "--network", "none", "bydocker:1", "cat", "/v") == "7\n"
-    done = docker("build", "-q", str(top))
+    done = docker("build", "--network", "none", "-q", str(top))
     assert done.stdout.startswith("sha256:")
     (top / "Dockerfile").write_text("FROM busybox\nRUN exit 4\n")
-    done = docker("build", str(top))
+    done = docker("build", "--network", "none", str(top))
     assert done.returncode == 4
     assert "returned a non-zero code: 4" in done.stderr
     done = docker("builder", "prune", "-f")
@@ -744,11 +747,11 @@ def test_docker_py(daemon: Daemon, tmp_path: Path) -> None:
     docker = pytest.importorskip("docker")
     client = docker.DockerClient(base_url=f"unix://{daemon.socket}")
     top = lay(tmp_path / "c", {"Dockerfile": "FROM busybox\nCOPY f /f\n", "f": "1"})
-    built, lines = client.images.build(path=str(top), tag="bypy:1", buildargs={"unused": "1"})
+    built, lines = client.images.build(network_mode="none", path=str(top), tag="bypy:1", buildargs={"unused": "1"})
     assert built.tags == ["bypy:1"]
     assert any("Successfully built" in line.get("stream", "") for line in lines)
     with pytest.raises(docker.errors.BuildError):
-        client.images.build(fileobj=io.BytesIO(b"FROM busybox\nRUN false\n"))
+        client.images.build(network_mode="none", fileobj=io.BytesIO(b"FROM busybox\nRUN false\n"))
     client.images.remove("bypy:1")
     client.close()
 
@@ -808,7 +811,11 @@ LABEL a=1
 
     def run(*args: str, data: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(
-            [*client, "--progress", "plain", *args], env=environment, input=data, capture_output=True, timeout=60
+            [*client, "--network", "none", "--progress", "plain", *args],
+            env=environment,
+            input=data,
+            capture_output=True,
+            timeout=60,
         )
 
     options = ("-t", "bk:1", "--build-arg", "V=7", "--label", "b=2", "--secret", f"id=s,src={tmp_path}/s")
@@ -886,7 +893,7 @@ def test_ssh_agents_over_a_session(daemon: Daemon, tmp_path: Path, client: tuple
         "HOME": os.environ.get("HOME", "/root"),
     }
     done = subprocess.run(
-        [*client, "--progress", "plain", "--ssh", "default", "-t", "ssh:1", str(top)],
+        [*client, "--network", "none", "--progress", "plain", "--ssh", "default", "-t", "ssh:1", str(top)],
         env=environment,
         capture_output=True,
         timeout=60,

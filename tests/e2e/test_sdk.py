@@ -145,20 +145,22 @@ def test_building_and_registries(daemon: Daemon, tmp_path: Path) -> None:
     host = f"unix://{daemon.socket}"
     with sampan.Client(host) as client:
         made = client.images.build(
-            str(tmp_path), tags=["sdk:1"], args={"V": "7"}, secrets={"s": b"hush"}, output=said.append
+            str(tmp_path), tags=["sdk:1"], args={"V": "7"}, network="none", secrets={"s": b"hush"}, output=said.append
         )
         assert made.tags == ["sdk:1"]
         assert any(text.startswith("Step 1/3") for text in said)
         assert client.containers.run("sdk:1", ["cat", "/s", "/v"], network="none").stdout == b"hush7\n"
         with pytest.raises(sampan.APIError, match="target stage"):
-            client.images.build(str(tmp_path), target="nope")
+            client.images.build(str(tmp_path), target="nope", network="none")
         for action in (client.images.pull, client.images.push):
             with pytest.raises(sampan.APIError):
                 action("127.0.0.1:1/no/such:1", auth={"username": "a", "password": "b"})
 
     async def scenario() -> None:
         async with sampan.AsyncClient(host) as client:
-            made = await client.images.build(str(tmp_path), tags=["sdk:2"], args={"V": "8"}, secrets={"s": b"hush"})
+            made = await client.images.build(
+                str(tmp_path), tags=["sdk:2"], args={"V": "8"}, network="none", secrets={"s": b"hush"}
+            )
             assert made.tags == ["sdk:2"]
             for action in (client.images.pull, client.images.push):
                 with pytest.raises(sampan.APIError):

@@ -430,10 +430,13 @@ class AsyncImages:
         pull: bool = False,
         secrets: Mapping[str, bytes] | None = None,
         labels: Mapping[str, str] | None = None,
+        network: str = "",
         output: Callable[[str], object] | None = None,
     ) -> AsyncImage:
         """Builds the Dockerfile of a directory on this machine. `output` gets what the build says as it goes on."""
-        body = calls.build(path, tags or [], dockerfile, args, target, platform, no_cache, pull, secrets, labels)
+        body = calls.build(
+            path, tags or [], dockerfile, args, target, platform, no_cache, pull, secrets, labels, network
+        )
         identifier = ""
         async for line in (await self._client.stream("POST", "/sampan/build", body)).lines():
             message = calls.told(json.loads(line))

@@ -220,11 +220,11 @@ def reference(name: str) -> tuple[str, str]:
 
 def build(
     path: str, tags: list[str], dockerfile: str, args: Mapping[str, str] | None, target: str, platform: str,
-    no_cache: bool, pull: bool, secrets: Mapping[str, bytes] | None, labels: Mapping[str, str] | None,
+    no_cache: bool, pull: bool, secrets: Mapping[str, bytes] | None, labels: Mapping[str, str] | None, network: str,
 ) -> dict[str, Any]:  # fmt: skip
     """The body of a build of a directory."""
     body = {"context": os.path.realpath(path), "tags": tags, "dockerfile": dockerfile, "buildargs": dict(args or {}), "target": target,
-            "platform": platform, "nocache": no_cache, "pull": pull, "labels": dict(labels or {})}  # fmt: skip
+            "platform": platform, "nocache": no_cache, "pull": pull, "labels": dict(labels or {}), "network": network}  # fmt: skip
     return body | {"secrets": {name: base64.b64encode(data).decode() for name, data in (secrets or {}).items()}}
 
 

@@ -413,10 +413,13 @@ class Images:
         pull: bool = False,
         secrets: Mapping[str, bytes] | None = None,
         labels: Mapping[str, str] | None = None,
+        network: str = "",
         output: Callable[[str], object] | None = None,
     ) -> Image:
         """Builds the Dockerfile of a directory on this machine. `output` gets what the build says as it goes on."""
-        body = calls.build(path, tags or [], dockerfile, args, target, platform, no_cache, pull, secrets, labels)
+        body = calls.build(
+            path, tags or [], dockerfile, args, target, platform, no_cache, pull, secrets, labels, network
+        )
         identifier = ""
         for line in self._client.stream("POST", "/sampan/build", body).lines():
             message = calls.told(json.loads(line))

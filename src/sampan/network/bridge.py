@@ -29,7 +29,7 @@ def ensure(network: Network) -> None:
         found = rt.link(netlink, network.bridge)
         if found is None:
             try:
-                rt.add_link(netlink, network.bridge, "bridge", mtu=network.mtu or uplink_mtu(netlink), up=True)
+                rt.add_link(netlink, network.bridge, "bridge", mtu=network.mtu or uplink_mtu(netlink))
             except OSError as error:
                 raise NetworkError(f"network {network.name}: {error.strerror}") from error
             found = rt.link(netlink, network.bridge)
@@ -37,6 +37,8 @@ def ensure(network: Network) -> None:
         elif found.kind != "bridge":
             raise NetworkConflict(f"network {network.name}: interface {network.bridge} exists and is no bridge")
         netns.write_sysctl(f"ipv6/conf/{network.bridge}/accept_ra", "0")  # S043
+        # Nobody else is on it: its link-local address can be used at once, not after a second of asking around.
+        netns.write_sysctl(f"ipv6/conf/{network.bridge}/accept_dad", "0")
         for row in network.ipam:
             if ":" in row["Subnet"] and not has_ipv6():
                 print(f"sampand: network {network.name}: IPv6 is switched off on this host", file=sys.stderr)
