@@ -12,6 +12,7 @@ from sampan.images.registry.errors import RegistryError, RegistryNotFound, Unaut
 from sampan.network.errors import NetworkConflict, NetworkError, NetworkForbidden, NetworkNotFound
 from sampan.oci.reference import BadReference
 from sampan.runtime.errors import NOT_EXECUTABLE, NOT_FOUND, RuntimeFailure
+from sampan.vm.errors import VmError
 from sampan.volumes.local import VolumeConflict, VolumeError, VolumeNotFound
 
 _STATUS: list[tuple[type[Exception], int]] = [
@@ -27,6 +28,7 @@ _STATUS: list[tuple[type[Exception], int]] = [
     (ImageInUse, 409),
     (ImageError, 400),
     (BadReference, 400),
+    (VmError, 500),
     (VolumeNotFound, 404),
     (VolumeConflict, 409),
     (VolumeError, 400),

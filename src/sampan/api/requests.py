@@ -17,6 +17,7 @@ from aiohttp import web
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, EngineError
 from sampan.images.errors import ImageError
+from sampan.vm.errors import VmError
 
 ENGINE: web.AppKey[Engine] = web.AppKey("engine", Engine)
 MAX_JSON = 16 << 20
@@ -139,7 +140,7 @@ async def json_stream(request: web.Request, messages: AsyncIterator[dict[str, An
     except Exception as error:
         if response is None:
             raise
-        if not isinstance(error, (EngineError, ImageError)):
+        if not isinstance(error, (EngineError, ImageError, VmError)):
             traceback.print_exc(file=sys.stderr)
         await response.write(json_line({"errorDetail": {"message": str(error)}, "error": str(error)}))
     return response or await writer(request, "application/json")

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from sampan.api import builds, containers, errors, images, interactive, networks, registries, system, transfer
+from sampan.api import builds, containers, errors, images, interactive, machines, networks, registries, system, transfer
 from sampan.api.requests import ENGINE
 from sampan.engine.engine import Engine
 
@@ -72,6 +72,7 @@ _ROUTES: list[tuple[str, str, Handler]] = [
     ("POST", "/grpc", builds.grpc),
     ("POST", "/session", builds.session),
     ("POST", "/sampan/build", builds.build_here),
+    ("POST", "/sampan/vm/prepare", machines.prepare),
     ("POST", "/volumes/create", system.volume_create),
     ("POST", "/volumes/prune", system.volume_prune),
     ("GET", "/volumes", system.volume_list),

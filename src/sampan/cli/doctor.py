@@ -37,6 +37,11 @@ def _checks() -> list[tuple[str, bool, str]]:
             bool(shutil.which("mmdebstrap") or shutil.which("debootstrap")),
             "apt-get install mmdebstrap",
         ),
+        (
+            "QEMU for virtual machines (`sampan vm prepare` tries KVM)",
+            bool(shutil.which(f"qemu-system-{os.uname().machine}")),
+            "apt-get install qemu-system-x86",
+        ),
     ]
 
 

@@ -19,6 +19,7 @@ _MODULES = {
     "doctor": "doctor",
     "registries": "pull push login logout search",
     "build": "build builder",
+    "machines": "vm",
 }
 _IMAGE_WORDS = {"ls": "images", "rm": "rmi"}
 _CONTAINER_WORDS = {"ls": "ps"}

@@ -22,6 +22,7 @@ from sampan.images.registry.hosts import Hosts
 from sampan.images.store import ImageStore
 from sampan.linux import pidfd
 from sampan.network.hostports import HostPorts
+from sampan.vm.templates import Templates
 from sampan.volumes.local import LocalVolumes
 
 
@@ -54,6 +55,7 @@ class Engine:
         self.keeper = keeperlink.KeeperLink(f"{run_root}/keeper.sock", self._on_exit, self._running)
         self.registries = Registries(self, hosts or Hosts())
         self.builds = Builds(self)
+        self.templates = Templates(f"{data_root}/vm", f"{run_root}/vm")
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def directory(self, container: Container) -> str:

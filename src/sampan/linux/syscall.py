@@ -25,6 +25,7 @@ _X86_64 = {
     "keyctl": 250,
     "seccomp": 317,
     "bpf": 321,
+    "finit_module": 313,
     "clone3": 435,
     "openat2": 437,
 }
@@ -35,6 +36,7 @@ _GENERIC = {
     "keyctl": 219,
     "seccomp": 277,
     "bpf": 280,
+    "finit_module": 273,
     "clone3": 435,
     "openat2": 437,
 }

@@ -1,0 +1,1 @@
+"""Virtual machines: kernel and initramfs, the hypervisor, templates, and the agent inside."""

@@ -1,0 +1,7 @@
+"""What can go wrong with a virtual machine."""
+
+from __future__ import annotations
+
+
+class VmError(Exception):
+    """It can't be made, does not start, or has ended; the message says why and what to do."""

@@ -1,0 +1,84 @@
+"""The guest's first file system: this interpreter, the agent, and the kernel modules they need."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import subprocess
+import sys
+
+from sampan.vm import cpio
+from sampan.vm.errors import VmError
+from sampan.vm.kernel import Kernel
+
+MODULES = ["virtio_mmio", "virtio_pci", "virtio_console", "virtio_blk", "virtio_net", "virtio_balloon", "virtio_rng", "erofs",
+           "overlay", "9pnet_virtio", "9p", "virtiofs", "veth", "nf_tables"]  # fmt: skip
+# Everything that the agent imports, by file; computed in a fresh interpreter so that nothing of ours is among it.
+_LIST = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import sampan.vm.agent, encodings.utf_8, encodings.ascii, encodings.latin_1, encodings.idna, sampan.keeper.main, sampan.keeper.supervisor
+for module in list(sys.modules.values()):
+    path = getattr(module, "__file__", None)
+    if path and path != "frozen":
+        print(path)
+"""
+_INIT = (
+    b"#!/usr/bin/python3 -ISB\nimport sys\nsys.path.insert(0, '/sampan')\nfrom sampan.vm.agent import main\nmain()\n"
+)
+
+
+def build(kernel: Kernel, cache: str) -> str:
+    """The archive's path, made if there is none with this content yet. Raises VmError."""
+    data = cpio.archive(_members(kernel))
+    path = f"{cache}/initramfs-{hashlib.sha256(data).hexdigest()[:16]}.gz"
+    if not os.path.exists(path):
+        temporary = f"{path}.{os.getpid()}"
+        with open(temporary, "wb") as file:
+            file.write(gzip.compress(data, 1, mtime=0))
+        os.rename(temporary, path)
+    return path
+
+
+def _members(kernel: Kernel) -> list[cpio.Member]:
+    interpreter = os.path.realpath(sys.executable)
+    members = [cpio.directory(name) for name in ("proc", "sys", "dev", "run", "tmp", "root")]
+    members += [cpio.file("init", _INIT, executable=True)]
+    files = {"/usr/bin/python3": interpreter}
+    for path in _python_files(interpreter):
+        files[path] = path
+    source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    for name in sorted(
+        {library for binary in [interpreter, *files.values()] if _is_elf(binary) for library in _libraries(binary)}
+    ):
+        files[name] = os.path.realpath(name)
+    for name, path in sorted(files.items()):
+        inside = f"/sampan/{os.path.relpath(path, source)}" if path.startswith(f"{source}/sampan/") else name
+        with open(path, "rb") as file:
+            members.append(cpio.file(inside.lstrip("/"), file.read(), executable=os.access(path, os.X_OK)))
+    modules = kernel.load_order(MODULES)
+    members += [cpio.file(f"modules/{name}.ko", data) for name, data in modules]
+    members.append(cpio.file("modules/order", "".join(f"{name}.ko\n" for name, _ in modules).encode()))
+    return members
+
+
+def _python_files(interpreter: str) -> list[str]:
+    source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    done = subprocess.run(
+        [interpreter, "-I", "-S", "-B", "-c", _LIST, source], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise VmError(f"the agent can't be loaded: {done.stderr.strip()[-500:]}")
+    return sorted(set(done.stdout.split("\n")) - {""})
+
+
+def _is_elf(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(4) == b"\x7fELF"
+
+
+def _libraries(binary: str) -> list[str]:
+    """The shared libraries that a binary loads, its loader among them (ldd(1))."""
+    out = subprocess.run(["ldd", binary], capture_output=True, text=True, check=False).stdout
+    return [word for line in out.splitlines() for word in line.split() if word.startswith("/") and os.path.exists(word)]
