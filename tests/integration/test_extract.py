@@ -11,8 +11,9 @@ import pytest
 
 from sampan.images.errors import ImageError
 from sampan.images.extract import Extractor, normalise
+from sampan.images.layerstore import Layer, chain_ids
 from sampan.images.pack import changes, pack_layer, pack_tree
-from sampan.images.store import ImageStore, Layer, chain_ids
+from sampan.images.store import ImageStore
 from sampan.linux import mount
 
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from sampan.images import staging
 from sampan.images.errors import ImageError
 from sampan.images.extract import Extractor
-from sampan.images.store import ImageStore, chain_ids
+from sampan.images.layerstore import chain_ids
+from sampan.images.store import ImageStore
 from sampan.images.tarstream import TarStream, Unsupported
 from sampan.linux import mount
 

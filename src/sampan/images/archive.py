@@ -12,7 +12,8 @@ from typing import IO, Any
 
 from sampan.images import compression
 from sampan.images.errors import ImageError
-from sampan.images.store import Image, ImageStore, Layer
+from sampan.images.layerstore import Layer
+from sampan.images.store import Image, ImageStore
 from sampan.oci import reference
 
 _MAX_JSON = 8 << 20

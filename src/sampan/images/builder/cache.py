@@ -10,7 +10,8 @@ import threading
 import time
 from dataclasses import dataclass
 
-from sampan.images.store import Image, ImageStore, Layer
+from sampan.images.layerstore import Layer
+from sampan.images.store import Image, ImageStore
 
 INLINE = "sampan.cache"  # in an image's configuration: [key, index of its layer or -1] of each step
 

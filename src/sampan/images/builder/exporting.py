@@ -17,7 +17,8 @@ from sampan.images.builder.copying import Manner
 from sampan.images.builder.copying import copy as copy_tree
 from sampan.images.builder.model import LayerRef, Options, State
 from sampan.images.builder.trees import Tree
-from sampan.images.store import Image, ImageStore, Layer
+from sampan.images.layerstore import Layer
+from sampan.images.store import Image, ImageStore
 from sampan.oci import manifest as oci
 from sampan.oci import reference
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from sampan.images.errors import ImageError
+from sampan.images.layerstore import Layer
 from sampan.images.registry import blobs
 from sampan.images.registry.client import Registry, Scopes
 from sampan.images.registry.errors import RegistryError, RegistryNotFound, Unauthorized
 from sampan.images.registry.progress import Progress
 from sampan.images.staging import Staged, Workers
-from sampan.images.store import Image, ImageStore, Layer
+from sampan.images.store import Image, ImageStore
 from sampan.oci import manifest as oci
 from sampan.oci.manifest import Descriptor, Index, Manifest, Platform
 from sampan.oci.reference import Reference

@@ -11,10 +11,11 @@ from urllib.parse import quote
 
 from yarl import URL
 
+from sampan.images.layerstore import Layer
 from sampan.images.registry.client import Registry, Scopes, retried
 from sampan.images.registry.errors import RegistryError, RegistryNotFound
 from sampan.images.registry.progress import Progress
-from sampan.images.store import Image, ImageStore, Layer
+from sampan.images.store import Image, ImageStore
 from sampan.oci import manifest as oci
 from sampan.oci.reference import Reference
 
