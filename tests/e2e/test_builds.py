@@ -589,6 +589,21 @@ def test_git(daemon: Daemon, tmp_path: Path, web: tuple[str, Path]) -> None:
     assert (out / "src/f").read_text() == "main"
     assert not (out / "src/.git").exists()
     assert (out / "with/.git").exists()
+    # A submodule comes along; one below a path of the server's own machine does not.
+    git("submodule", "--quiet", "add", f"{url}/r.git", "module")
+    git("commit", "-qm", "3")
+    git("clone", "-q", "--bare", ".", str(top / "s.git"))
+    subprocess.run(["git", "update-server-info"], cwd=top / "s.git", check=True)
+    out = result(daemon, lay(tmp_path / "s", {"Dockerfile": f"FROM busybox\nADD {url}/s.git /s/\n"}))
+    assert (out / "s/module/f").read_text() == "second"
+    (work / ".gitmodules").write_text(f'[submodule "module"]\n\tpath = module\n\turl = {top}/r.git\n')
+    git("commit", "-qam", "4")
+    git("clone", "-q", "--bare", ".", str(top / "t.git"))
+    subprocess.run(["git", "update-server-info"], cwd=top / "t.git", check=True)
+    top_level = lay(tmp_path / "t", {"Dockerfile": f"FROM busybox\nADD {url}/t.git /t/\n"})
+    done = daemon.sampan("build", "--network", "none", str(top_level))
+    assert done.returncode == 1
+    assert "transport 'file' not allowed" in done.stderr.decode()
 
 
 def test_hostile_contexts(daemon: Daemon, tmp_path: Path) -> None:

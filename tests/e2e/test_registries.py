@@ -100,6 +100,25 @@ def test_push_pull_run(daemon: Daemon, plain: Registry) -> None:
     daemon.ok("rmi", name)
 
 
+def test_linked_copies_keep_parents_after_pull(daemon: Daemon, plain: Registry, tmp_path: Path) -> None:
+    """P013: the parents in a linked layer of its own must not rewrite the base's, here and wherever it is pulled."""
+    name = f"{plain.name}/linked/copy:1"
+    (tmp_path / "f").write_text("f")
+    (tmp_path / "Dockerfile").write_text(
+        "FROM busybox\nRUN mkdir -m 750 /srv2 && chown 2000:2000 /srv2\nCOPY --link --chown=100:100 f /srv2/app/f\n"
+    )
+    daemon.ok("build", "-q", "--network", "none", "-t", name, str(tmp_path))
+    show = ("run", "--rm", "--network", "none", name, "stat", "-c", "%a %u:%g", "/srv2", "/srv2/app/f")
+    expected = "750 2000:2000\n644 100:100\n"
+    assert daemon.ok(*show) == expected
+    daemon.ok("push", "-q", name)
+    daemon.ok("rmi", name)
+    daemon.ok("builder", "prune", "-af")
+    daemon.ok("pull", "-q", name)
+    assert daemon.ok(*show) == expected
+    daemon.ok("rmi", name)
+
+
 def test_run_pulls_what_is_missing(daemon: Daemon, plain: Registry) -> None:
     name = f"{plain.name}/team/missing:1"
     _push(daemon, name)
