@@ -29,6 +29,9 @@ unit: setup
 test: setup
 	$(BIN)/pytest -q
 
+soak: setup
+	SAMPAN_SOAK=1 $(BIN)/pytest -q tests/e2e/test_faults.py
+
 bench: setup
 	$(BIN)/python bench/start.py
 	$(BIN)/python bench/logs.py

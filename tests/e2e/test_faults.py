@@ -69,6 +69,25 @@ def test_a_container_that_ends_while_sampand_is_dead(own_daemon: Daemon) -> None
     assert own_daemon.ok("logs", "box") == "last\n"
 
 
+def test_an_earlier_runs_exit_is_not_taken_for_this_ones(own_daemon: Daemon) -> None:
+    """Keeper and sampand end together: nobody saw how the second run ended, and the first one's code must not stand."""
+    own_daemon.ok(
+        "create", *NONE, "--name", "box", "busybox", "sh", "-c", "[ -e /was ] && sleep 600; touch /was; exit 21"
+    )
+    own_daemon.ok("start", "box")
+    assert own_daemon.ok("wait", "box").strip() == "21"
+    own_daemon.ok("start", "box")
+    pid = json.loads(own_daemon.ok("inspect", "box"))[0]["State"]["Pid"]
+    keeper = own_daemon.keeper_pid()
+    own_daemon.kill()
+    os.kill(keeper, signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
+    own_daemon.start()
+    state = json.loads(own_daemon.ok("inspect", "box"))[0]["State"]
+    assert (state["Status"], state["ExitCode"]) == ("exited", 255)
+    assert "exit code unknown" in state["Error"]
+
+
 def test_restart_policy_always_survives_a_restart_of_sampand(own_daemon: Daemon) -> None:
     own_daemon.ok("run", "-d", *NONE, "--name", "box", "--restart", "always", "busybox", "sleep", "600")
     pid = json.loads(own_daemon.ok("inspect", "box"))[0]["State"]["Pid"]

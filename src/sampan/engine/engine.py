@@ -163,6 +163,8 @@ class Engine:
         try:
             with open(f"{self.directory(container)}/exit.json", encoding="ascii") as file:
                 record = json.load(file)
+            if record.get("start_time") != container.start_time:
+                raise ValueError("the record of an earlier run")
         except (OSError, ValueError):
             record = {"status": 255 << 8, "time": 0}
             container.state["Error"] = "the host or the keeper stopped while the container ran: exit code unknown"

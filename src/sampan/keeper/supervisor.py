@@ -340,7 +340,7 @@ class Supervisor:
         status = _wait(task)
         exit_record = {"id": task.id, "status": status, "time": time.time_ns()}
         if task.directory:
-            _write_exit(task.directory, exit_record)
+            _write_exit(task.directory, {**exit_record, "start_time": task.start_time})
         self._tasks.pop(task.id, None)
         self._announce({"event": "exit", **exit_record})
         self._release(task)
