@@ -198,7 +198,7 @@ class _Runner:
         container.networks = planned
         os.makedirs(f"{command.directory}/rootfs", 0o700)
         os.makedirs(f"{command.directory}/log", 0o700)
-        engine.networking.write_all_files(container)
+        engine.networking.names.write_all_files(container)
         network = None
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         try:

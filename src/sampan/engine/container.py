@@ -113,3 +113,9 @@ class Container:
         self.state["Paused"] = status == "paused"
         self.state["Restarting"] = status == "restarting"
         self.state["Dead"] = status == "dead"
+
+
+def shares_network(host: dict[str, Any]) -> bool:
+    """Whether the container has no network of its own to be wired: none, host, or another container's."""
+    mode = host.get("NetworkMode") or ""
+    return mode in ("none", "host") or mode.startswith("container:")

@@ -15,7 +15,7 @@ from sampan.engine import mounts, spec
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, NotFound
-from sampan.engine.networking import check_ports
+from sampan.engine.publishing import check_ports
 from sampan.images.errors import ImageNotFound
 from sampan.images.store import Image
 from sampan.keeper.client import KeeperGone
@@ -107,7 +107,7 @@ async def create(engine: Engine, body: dict[str, Any], name: str, platform: str 
     directory = engine.directory(container)
     try:
         engine.directories.make(container.id)
-        engine.networking.write_all_files(container)
+        engine.networking.names.write_all_files(container)
         if any(row["Type"] == "volume" for row in container.mounts):
             await asyncio.to_thread(_copy_up, engine, container, image)
     except BaseException:

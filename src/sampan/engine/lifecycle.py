@@ -10,8 +10,8 @@ import time
 from typing import Any
 
 from sampan import sizes
-from sampan.engine import health, keeperlink, mounts, networking, spec
-from sampan.engine.container import ZERO_TIME, Container, exit_code, timestamp
+from sampan.engine import health, keeperlink, mounts, spec
+from sampan.engine.container import ZERO_TIME, Container, exit_code, shares_network, timestamp
 from sampan.engine.creation import announce
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, EngineError, NotFound, NotModified
@@ -64,7 +64,7 @@ async def _start(engine: Engine, container: Container) -> list[str]:
     finally:
         if network is not None:
             os.close(network[0])
-    container.ports = engine.networking.port_records(container)
+    container.ports = engine.networking.publishing.records(container)
     keeperlink.KeeperLink.keep(container, reply, fds)
     container.start_time = reply["start_time"]
     container.state |= {"Pid": reply["pid"], "StartedAt": timestamp(time.time_ns()), "ExitCode": 0, "Error": "",
@@ -98,7 +98,7 @@ def _request(engine: Engine, container: Container, directory: str) -> dict[str, 
     for kind, key, file in (("network", "NetworkMode", "net"), ("pid", "PidMode", "pid"), ("ipc", "IpcMode", "ipc")):
         mode = host.get(key) or ""
         joins[kind] = "host" if mode == "host" else ""
-        if kind == "network" and not networking.shares(host):
+        if kind == "network" and not shares_network(host):
             joins[kind] = "@0"  # the descriptor that goes along with the request
         if mode.startswith("container:"):
             other = engine.find(mode[10:])

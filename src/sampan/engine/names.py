@@ -1,0 +1,168 @@
+"""What a container finds names with: its name server, /etc/hosts, /etc/resolv.conf."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import os
+from typing import TYPE_CHECKING
+
+from sampan.engine.container import Container, shares_network
+from sampan.linux.files import read_or_empty
+from sampan.network import dns, slirp
+from sampan.network.errors import NetworkError
+from sampan.network.networks import Networks
+
+if TYPE_CHECKING:
+    from sampan.engine.engine import Engine
+
+
+class Names:
+    """The name servers of an engine's running containers, and the files bound into them."""
+
+    def __init__(self, engine: Engine, networks: Networks, behind_slirp: bool) -> None:
+        self._engine = engine
+        self._networks = networks
+        self._behind_slirp = behind_slirp
+        self._servers: dict[str, dns.NameServer] = {}
+
+    async def serve(self, container: Container, namespace: int, sockets: dns.Sockets | None = None) -> None:
+        """Starts the container's name server, if its resolv.conf says it has one."""
+        if container.id in self._servers or not self._has_server(container):
+            return
+        internal = all(network.internal for network, _ in self._networks.of(container.id))
+        servers = [] if internal else list(container.host_config.get("Dns") or []) or self._forwarders()
+        server = dns.NameServer(
+            lambda name: self._lookup(container.id, name), lambda text: self._reverse(container.id, text), servers
+        )
+        try:
+            await server.start(namespace, sockets)
+        except OSError as error:
+            raise NetworkError(f"name server: {error}") from error
+        self._servers[container.id] = server
+
+    def _has_server(self, container: Container) -> bool:
+        if any(network.has_names for network, _ in self._networks.of(container.id)):
+            return True
+        return not container.host_config.get("Dns") and not _reachable(self._forwarders())
+
+    def _lookup(self, container: str, name: str) -> list[str] | None:
+        found: list[str] = []
+        for network, _ in self._networks.of(container):
+            if not network.has_names:
+                continue
+            short = name.removesuffix(f".{network.name.lower()}")
+            for endpoint in network.endpoints.values():
+                names = (endpoint.name, endpoint.container[:12], *endpoint.aliases)
+                if any(short == own.lower() for own in names):
+                    found += endpoint.addresses
+        return found or None
+
+    def _reverse(self, container: str, text: str) -> str | None:
+        for network, _ in self._networks.of(container):
+            for endpoint in network.endpoints.values() if network.has_names else ():
+                if text in endpoint.addresses:
+                    return f"{endpoint.name}.{network.name}"
+        return None
+
+    def release(self, container: Container) -> None:
+        """Ends the container's name server."""
+        server = self._servers.pop(container.id, None)
+        if server is not None:
+            server.close()
+
+    def write_all_files(self, container: Container) -> None:
+        """/etc/hostname, /etc/hosts and /etc/resolv.conf, bound into the container."""
+        write_text(f"{self._engine.directory(container)}/hostname", f"{container.config.get('Hostname', '')}\n")
+        self.write_files(container)
+
+    def write_files(self, container: Container) -> None:
+        """/etc/hosts and /etc/resolv.conf, in place: they may be bound into a running container."""
+        directory = self._engine.directory(container)
+        for name, text in (("hosts", self.hosts(container)), ("resolv.conf", self.resolv_conf(container))):
+            if container.written.get(name) == text:
+                continue
+            write_text(f"{directory}/{name}", text)
+            container.written[name] = text
+
+    def _forwarders(self) -> list[str]:
+        return [slirp.NAME_SERVER] if self._behind_slirp else dns.host_servers(_host_resolv_conf())
+
+    def hosts(self, container: Container) -> str:
+        """The container's /etc/hosts."""
+        host, config = container.host_config, container.config
+        if host.get("NetworkMode") == "host":
+            lines = [read_or_empty("/etc/hosts").rstrip("\n")]
+        else:
+            lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", "fe00::\tip6-localnet",
+                     "ff00::\tip6-mcastprefix", "ff02::1\tip6-allnodes", "ff02::2\tip6-allrouters"]  # fmt: skip
+        for entry in host.get("ExtraHosts") or []:
+            name, _, address = entry.partition("=" if "=" in entry else ":")
+            address = address.strip("[]")
+            lines.append(f"{self._host_gateway() if address == 'host-gateway' else address}\t{name}")
+        names = str(config.get("Hostname") or "")
+        if config.get("Domainname"):
+            names = f"{names}.{config['Domainname']} {names}"
+        for _, endpoint in self._networks.of(container.id):
+            lines += [f"{text}\t{names}" for text in endpoint.addresses]
+        return "\n".join(lines) + "\n"
+
+    def _host_gateway(self) -> str:
+        row = self._networks.find("bridge").row(4)
+        return str(row["Gateway"]) if row else ""
+
+    def resolv_conf(self, container: Container) -> str:
+        """The container's /etc/resolv.conf."""
+        host = container.host_config
+        text = _host_resolv_conf()
+        if host.get("NetworkMode") == "host" and not (
+            host.get("Dns") or host.get("DnsSearch") or host.get("DnsOptions")
+        ):
+            return text
+        servers = list(host.get("Dns") or []) or _reachable(self._forwarders())
+        if not shares_network(host) and self._has_server(container):
+            servers = [dns.ADDRESS]
+        search = [item for item in host.get("DnsSearch") or [] if item != "."]
+        if not host.get("DnsSearch"):
+            search = next((line.split()[1:] for line in text.splitlines() if line.startswith("search ")), [])
+        options = list(host.get("DnsOptions") or []) or _host_options(text, servers == [dns.ADDRESS])
+        if servers == [dns.ADDRESS] and not any(option.startswith("ndots:") for option in options):
+            options.append("ndots:0")
+        lines = [f"nameserver {server}" for server in servers]
+        lines += [f"search {' '.join(search)}"] if search else []
+        lines += [f"options {' '.join(options)}"] if options else []
+        return "\n".join(lines) + "\n" if lines and host.get("NetworkMode") != "none" else ""
+
+
+def write_text(path: str, text: str) -> None:
+    """Writes a small file that everybody may read, keeping its inode."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def _host_resolv_conf() -> str:
+    """The host's resolv.conf, read again when it has changed."""
+    try:
+        info = os.stat("/etc/resolv.conf")
+    except OSError:
+        return ""
+    return _resolv_conf_of(info.st_ino, info.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1)
+def _resolv_conf_of(inode: int, changed: int) -> str:
+    return read_or_empty("/etc/resolv.conf")
+
+
+def _host_options(text: str, ours: bool) -> list[str]:
+    """The options of the host's resolv.conf; with our own name server not its ndots (P061)."""
+    found = [word for line in text.splitlines() if line.startswith("options ") for word in line.split()[1:]]
+    return [word for word in found if not (ours and word.startswith("ndots:"))]
+
+
+def _reachable(servers: list[str]) -> list[str]:
+    """Those that a container can reach itself: not on the host's loopback."""
+    return [server for server in servers if not ipaddress.ip_address(server).is_loopback]
