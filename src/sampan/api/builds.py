@@ -19,12 +19,11 @@ from sampan.api.requests import body, engine_of, filters, flag, json_stream, mom
 from sampan.engine.builds import Request
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest
-from sampan.engine.registries import server_name
+from sampan.engine.registries import platform_of, server_name
 from sampan.images.builder import exporting
 from sampan.images.builder.errors import BuildError
 from sampan.images.builder.model import Options, Output, TextOutput
 from sampan.images.registry.auth import Credentials, from_fields
-from sampan.oci import manifest as oci
 from sampan.oci import reference
 
 _HOST = {"memory": "Memory", "memswap": "MemorySwap", "cpushares": "CpuShares", "cpuquota": "CpuQuota", "cpuperiod": "CpuPeriod",
@@ -40,13 +39,6 @@ def _json(request: web.Request, name: str, default: Any) -> Any:
     except (ValueError, RecursionError) as error:
         raise BadRequest(f"invalid {name}: {error}") from None
     return default if found is None else found
-
-
-def _platform(text: str) -> oci.Platform:
-    try:
-        return oci.parse_platform(text) if text else oci.host_platform()
-    except oci.BadManifest as error:
-        raise BadRequest(str(error)) from None
 
 
 def _epoch(args: dict[str, str]) -> int | None:
@@ -71,7 +63,7 @@ def _options(request: web.Request) -> Options:
     if request.query.get("cpusetcpus"):
         host["CpusetCpus"] = request.query["cpusetcpus"]
     return Options(
-        platform=_platform(request.query.get("platform", "")),
+        platform=platform_of(request.query.get("platform", "")),
         target=request.query.get("target", ""),
         build_args=args,
         labels=_json(request, "labels", {}),
@@ -197,7 +189,7 @@ async def build_here(request: web.Request) -> web.StreamResponse:
     engine, asked = engine_of(request), await body(request)
     args = dict(asked.get("buildargs") or {})
     options = Options(
-        platform=_platform(asked.get("platform") or ""),
+        platform=platform_of(asked.get("platform") or ""),
         target=asked.get("target") or "",
         build_args=args,
         labels=dict(asked.get("labels") or {}),

@@ -9,6 +9,7 @@ from sampan import sizes
 from sampan.cli import credentials, transfers
 from sampan.cli.arguments import chunks, filters
 from sampan.cli.flags import BOOL, LIST, STR, Flag, UsageError, parse
+from sampan.cli.options import pairs
 from sampan.cli.output import human
 from sampan.client.connection import engine
 from sampan.client.http import query
@@ -50,11 +51,12 @@ FLAGS = [
 ]
 
 
-def _pairs(items: list[str], inherit: bool = False) -> dict[str, str]:
+def _build_args(items: list[str]) -> dict[str, str]:
+    """--build-arg NAME takes the environment's value, if it has one."""
     found: dict[str, str] = {}
     for item in items:
         name, equals, value = item.partition("=")
-        if equals or not inherit:
+        if equals:
             found[name] = value
         elif name in os.environ:
             found[name] = os.environ[name]
@@ -144,12 +146,12 @@ def _body(v: dict[str, Any]) -> dict[str, Any]:
         from sampan.cli.options import ulimit
 
         host["Ulimits"] = [ulimit(item) for item in v["ulimit"]]
-    args = _pairs(v["build-arg"], inherit=True)
+    args = _build_args(v["build-arg"])
     if "SOURCE_DATE_EPOCH" in os.environ:
         args.setdefault("SOURCE_DATE_EPOCH", os.environ["SOURCE_DATE_EPOCH"])
     return {
         "buildargs": args,
-        "labels": _pairs(v["label"]),
+        "labels": pairs(v["label"]),
         "tags": list(v["tag"]),
         "target": v["target"],
         "platform": v["platform"] or os.environ.get("DOCKER_DEFAULT_PLATFORM", ""),
@@ -159,7 +161,7 @@ def _body(v: dict[str, Any]) -> dict[str, Any]:
         "network": v["network"],
         "secrets": _secrets(v["secret"]),
         "ssh": _ssh(v["ssh"]),
-        "contexts": _pairs(v["build-context"]),
+        "contexts": pairs(v["build-context"]),
         "entitlements": v["allow"],
         "host": host,
         "squash": v["squash"],

@@ -10,6 +10,7 @@ from sampan.cli.flags import INT, LIST, STR, Flag, UsageError, parse
 from sampan.cli.output import rows_out
 from sampan.client.connection import engine
 from sampan.client.http import Http, query
+from sampan.oci.reference import split
 
 
 def pull_image(http: Http, name: str, platform: str = "", quiet: bool = False, everything: bool = False) -> None:
@@ -22,15 +23,6 @@ def pull_image(http: Http, name: str, platform: str = "", quiet: bool = False, e
     wanted = query(fromImage=repository, tag=None if everything else tag, platform=platform or None)
     answer = http.send("POST", f"/images/create{wanted}", headers=credentials.header(name))
     transfers.show(answer.lines(), quiet)
-
-
-def split(name: str) -> tuple[str, str]:
-    """(repository, tag or digest) of a reference; the latter may be empty."""
-    rest, at, digest = name.partition("@")
-    if at:
-        return rest, digest
-    head, colon, tag = rest.rpartition(":")
-    return (head, tag) if colon and "/" not in tag else (rest, "")
 
 
 def pull(args: list[str]) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 from sampan import sizes
 from sampan.client.http import APIError, query, quote
+from sampan.oci.reference import split
 
 __all__ = ["Completed", "config", "filters", "query", "quote", "update"]
 
@@ -211,11 +212,8 @@ def auth_header(auth: Mapping[str, str] | None) -> str:
 
 def reference(name: str) -> tuple[str, str]:
     """(repository, tag or digest) of an image's name; the tag is "latest" when there is none."""
-    rest, at, digest = name.partition("@")
-    if at:
-        return rest, digest
-    head, colon, tag = rest.rpartition(":")
-    return (head, tag) if colon and "/" not in tag else (rest, "latest")
+    repository, tag = split(name)
+    return repository, tag or ("" if "@" in name else "latest")
 
 
 def build(

@@ -51,7 +51,7 @@ class Registries:
 
     async def pull(self, ref: Reference, platform: str, credentials: Credentials) -> AsyncIterator[Message]:
         """Pulls one reference; yields Docker's messages. Raises RegistryError, ImageError, BadRequest."""
-        wanted = _platform(platform)
+        wanted = platform_of(platform)
         key = (ref, wanted, credentials)
         running = self._running.get(key)
         if running is None:
@@ -163,7 +163,8 @@ async def _listed(registry: Registry, path: str, scopes: tuple[str, ...], key: s
     return found
 
 
-def _platform(text: str) -> Platform:
+def platform_of(text: str) -> Platform:
+    """The platform that a request names, or the host's. Raises BadRequest."""
     try:
         return oci.parse_platform(text) if text else oci.host_platform()
     except oci.BadManifest as error:

@@ -58,6 +58,15 @@ def is_digest(text: str) -> bool:
     return bool(_DIGEST.fullmatch(text))
 
 
+def split(name: str) -> tuple[str, str]:
+    """(repository, tag or digest) of a reference as it stands, unchecked; the latter may be empty."""
+    rest, at, digest = name.partition("@")
+    if at:
+        return rest, digest
+    head, colon, tag = rest.rpartition(":")
+    return (head, tag) if colon and "/" not in tag else (rest, "")
+
+
 def parse(text: str) -> Reference:
     """Parses a reference. Raises BadReference with Docker's wording.
 

@@ -8,6 +8,7 @@ import hashlib
 import os
 import posixpath
 import re
+import shutil
 import tempfile
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
@@ -128,8 +129,6 @@ async def clone(source: GitSource, target: str, keep_git_dir: bool = False) -> s
     await _git(target, "submodule", "update", "-q", "--init", "--recursive", shown=shown)
     commit = (await _git(target, "rev-parse", "HEAD", shown=shown)).strip()
     if not keep_git_dir:
-        import shutil
-
         shutil.rmtree(f"{target}/.git", ignore_errors=True)
     return commit
 
