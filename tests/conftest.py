@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from sampan.client.http import Http, NoEngine
+from tests.vm_differences import DIFFERENCES
 
 BIN = Path(sys.executable).parent
 
@@ -114,8 +115,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.root)
 
 
-def new_daemon() -> Daemon:
-    daemon = Daemon(Path(tempfile.mkdtemp(prefix="sampan-test-")))
+# Modules whose tests run in containers and in virtual machines alike, but for those in vm_differences.
+BOTH = ("test_cli", "test_cases", "test_docker_clients", "test_sdk", "test_security", "test_networks")
+VM_CACHE = Path(tempfile.gettempdir()) / "sampan-test-vm"  # kernel and templates, for all daemons
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "isolation" in metafunc.fixturenames:
+        both = metafunc.module.__name__.rpartition(".")[2] in BOTH and metafunc.function.__name__ not in DIFFERENCES
+        metafunc.parametrize("isolation", ["container", "vm"] if both else ["container"], scope="session")
+
+
+def new_daemon(isolation: str = "container") -> Daemon:
+    daemon = Daemon(Path(tempfile.mkdtemp(prefix="sampan-test-")), options=["--isolation", isolation])
+    share_vm_cache(daemon)
     daemon.start()
     daemon.ok("bootstrap", "busybox")
     return daemon
@@ -128,9 +141,16 @@ def end_daemon(daemon: Daemon) -> None:
     shutil.rmtree(daemon.root)
 
 
+def share_vm_cache(daemon: Daemon) -> None:
+    """A kernel and a template take half a minute to make: all daemons of the tests have the same."""
+    (daemon.root / "data").mkdir(mode=0o700, exist_ok=True)
+    VM_CACHE.mkdir(mode=0o700, exist_ok=True)
+    (daemon.root / "data/vm").symlink_to(VM_CACHE)
+
+
 @pytest.fixture(scope="session")
-def shared_daemon() -> Iterator[Daemon]:
-    daemon = new_daemon()
+def shared_daemon(isolation: str) -> Iterator[Daemon]:
+    daemon = new_daemon(isolation)
     yield daemon
     end_daemon(daemon)
 
@@ -144,9 +164,9 @@ def daemon(shared_daemon: Daemon) -> Iterator[Daemon]:
 
 
 @pytest.fixture
-def own_daemon() -> Iterator[Daemon]:
+def own_daemon(isolation: str) -> Iterator[Daemon]:
     """A daemon that the test may kill."""
-    daemon = new_daemon()
+    daemon = new_daemon(isolation)
     yield daemon
     end_daemon(daemon)
 

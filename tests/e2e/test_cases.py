@@ -189,7 +189,7 @@ def test_p081_logs_end_with_the_run_they_follow(daemon: Daemon) -> None:
     daemon.ok("restart", "-t", "0", "box")
     out, _ = follower.communicate(timeout=20)
     assert out == b"begun\n"
-    assert daemon.ok("logs", "box") == "begun\nbegun\n"
+    eventually(lambda: daemon.ok("logs", "box") == "begun\nbegun\n")
 
 
 def test_p082_a_full_log_directory_stops_no_container(own_daemon: Daemon) -> None:

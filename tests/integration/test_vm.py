@@ -1,21 +1,20 @@
-"""Virtual machines for real: a boot, a template, machines made of it, and what is unique in each."""
+"""Virtual machines below the engine: a boot, a template, the accelerator, what can't boot."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import shutil
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
-from sampan.vm import hypervisor
+from sampan.engine.machines import ordinary
+from sampan.vm import templates as vm_templates
+from sampan.vm.disks import Disks
 from sampan.vm.errors import VmError
-from sampan.vm.hypervisor import Machine, Shape
-from sampan.vm.kernel import Kernel
-from sampan.vm.templates import ROOT_SIZE, Templates
+from sampan.vm.hypervisor import DISK_SIZE, Shape
+from sampan.vm.templates import Templates
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("qemu-system-x86_64") or not shutil.which("mkfs.erofs"),
@@ -25,8 +24,8 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def templates(tmp_path_factory: pytest.TempPathFactory) -> Templates:
-    top = tmp_path_factory.mktemp("vm")
-    return Templates(str(top / "cache"), str(top / "run"))
+    top = str(tmp_path_factory.mktemp("vm"))
+    return Templates(top, Disks(top), ordinary())
 
 
 @pytest.fixture(scope="module")
@@ -34,95 +33,65 @@ def shape(templates: Templates) -> Shape:
     return asyncio.run(templates.shape(print))
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> str:
-    top = tmp_path_factory.mktemp("root")
-    (top / "fs/bin").mkdir(parents=True)
-    for name in ("proc", "dev"):
-        (top / "fs" / name).mkdir()
-    shutil.copy("/bin/busybox", top / "fs/bin/sh")
-    subprocess.run(["mkfs.erofs", "--quiet", str(top / "disk"), str(top / "fs")], check=True, stdout=subprocess.DEVNULL)
-    os.truncate(top / "disk", ROOT_SIZE)
-    return str(top / "disk")
+def test_a_template_is_made_once(templates: Templates, shape: Shape) -> None:
+    said: list[str] = []
+    assert not templates.ready(shape)
+    first = asyncio.run(templates.get(shape, said.append))
+    assert said == [f"booting a guest once, with 1 CPU and 512 MiB, under {shape.accelerator}"]
+    assert templates.ready(shape)
+    assert asyncio.run(templates.get(shape, said.append)) is first
+    templates.close()
+    again = asyncio.run(templates.get(shape, said.append))
+    assert len(said) == 1
+    assert os.fstat(again.memory).st_size == 512 << 20
+    with pytest.raises(OSError, match="not permitted"):
+        os.pwrite(again.memory, b"x", 0)  # machines can't change it for each other
+    assert sorted(os.listdir(os.path.dirname(again.disk))) == ["console", "disk", "memory", "state"]
+    templates.close()
 
 
-def _left(templates: Templates) -> list[str]:
-    return os.listdir(templates._run)
-
-
-def test_machines_of_a_template(templates: Templates, shape: Shape, root: str) -> None:
-    async def run() -> None:
-        said: list[str] = []
-        first = await templates.start(shape, root, said.append)
-        assert said == ["booting a guest once, with 1 CPU and 128 MiB, under tcg"]
-        second = await templates.start(shape, root, said.append)
-        assert len(said) == 1
-        machines = [first, second]
-        try:
-            await _check(machines)
-        finally:
-            for machine in machines:
-                await machine.close()
-
-    asyncio.run(run())
-    assert _left(templates) == []
-
-
-async def _check(machines: list[Machine]) -> None:
-    entropy = []
-    for machine in machines:
-        answer = await machine.ask({"op": "ping"})
-        assert answer["pong"] != os.uname().release
-        assert abs(answer["time"] - time.time()) < 1
-        run = {"op": "run", "args": ["/bin/sh", "-c", "echo in; echo x > /written; exit 7"], "root": "/dev/vda"}
-        assert await machine.ask(run) == {"code": 7, "output": "in\n"}
-        code = "import os; print(os.urandom(16).hex())"
-        entropy.append((await machine.ask({"op": "run", "args": ["/usr/bin/python3", "-ISc", code]}))["output"])
-    assert entropy[0] != entropy[1]
-    # What one writes is not in the other, nor on the disk they share.
-    ask = {"op": "run", "args": ["/bin/sh", "-c", "[ -e /written ] && echo there"], "root": "/dev/vda"}
-    assert [(await machine.ask(ask))["output"] for machine in machines] == ["there\n", "there\n"]
-    third = {"op": "run", "args": ["/nope"], "root": "/dev/vda"}
-    assert (await machines[0].ask(third))["code"] == 127
-    with pytest.raises(VmError, match="unknown operation"):
-        await machines[0].ask({"op": "nonsense"})
-
-
-def test_a_new_machine_sees_nothing_of_another(templates: Templates, shape: Shape, root: str) -> None:
-    async def run() -> str:
-        machine = await templates.start(shape, root, print)
-        try:
-            ask = {"op": "run", "args": ["/bin/sh", "-c", "[ -e /written ] && echo there"], "root": "/dev/vda"}
-            return str((await machine.ask(ask))["output"])
-        finally:
-            await machine.close()
-
-    assert asyncio.run(run()) == ""
+def test_the_accelerator_is_tried(templates: Templates, shape: Shape) -> None:
+    name, why = asyncio.run(templates.accelerator(shape))
+    assert name == shape.accelerator
+    assert name in ("kvm", "tcg")
+    assert why
 
 
 def test_a_machine_that_can_not_boot(templates: Templates, shape: Shape, tmp_path: Path) -> None:
     """The error says why, and nothing is left of it."""
     (tmp_path / "k").write_bytes(b"no kernel")
-    bad = Shape(Kernel("x", str(tmp_path / "k"), ""), shape.initramfs)
+    bad = Shape(str(tmp_path / "k"), shape.initramfs)
     with pytest.raises(VmError, match=r"qemu|guest"):
-        asyncio.run(hypervisor.boot(bad, templates._run, timeout=5))
-    assert _left(templates) == []
+        asyncio.run(templates.get(bad, print))
+    assert not [name for name in os.listdir(f"{templates._cache}/templates") if name.startswith("tmp")]
 
 
-def test_a_machine_that_is_killed(templates: Templates, shape: Shape, root: str) -> None:
-    async def run() -> None:
-        machine = await templates.start(shape, root, print)
-        machine.process.kill()
-        with pytest.raises(VmError, match="ended"):
-            await machine.ask({"op": "ping"})
-        await machine.close()
-
-    asyncio.run(run())
-    assert _left(templates) == []
+def test_a_machine_that_never_answers(
+    templates: Templates, shape: Shape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vm_templates, "_BOOT", 1.0)
+    with pytest.raises(VmError, match="did not answer"):
+        asyncio.run(templates.get(Shape(shape.kernel, shape.initramfs, 1, 192), print))
 
 
-def test_the_accelerator_is_tried(templates: Templates, shape: Shape) -> None:
-    name, why = asyncio.run(templates.accelerator(shape))
-    assert name in ("kvm", "tcg")
-    assert why
-    assert asyncio.run(templates.accelerator(shape)) == (name, why)
+def test_disks(tmp_path: Path) -> None:
+    disks = Disks(str(tmp_path))
+    os.close(disks.writable(str(tmp_path / "a")))
+    info = os.stat(tmp_path / "a")
+    assert info.st_size == DISK_SIZE
+    assert info.st_blocks * 512 < 4 << 20
+    with pytest.raises(VmError, match="32 MiB to 64 GiB"):
+        disks.writable(str(tmp_path / "b"), 1 << 20)
+    assert not (tmp_path / "b").exists()
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "file").write_text("x")
+    fd = os.open(tree, os.O_RDONLY)
+    image = "sha256:" + "a" * 64
+    root = disks.root(image, fd)
+    assert os.pread(root, 4, 1024) == b"\xe2\xe1\xf5\xe0"  # EROFS_SUPER_MAGIC_V1
+    assert disks.has_root(image)
+    disks.keep(set())
+    assert not disks.has_root(image)
+    for each in (fd, root):
+        os.close(each)

@@ -67,14 +67,19 @@ def test_modules_come_after_what_they_need(tmp_path: Path) -> None:
     assert [name for name, _ in kernel.load_order(["a_mod", "missing"])] == ["c", "b_mod", "a_mod"]
 
 
-def test_arguments_of_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hypervisor, "binary", lambda: "qemu")
-    shape = hypervisor.Shape(Kernel("1", "/k", "/m"), "/i", 2, 256)
-    words = hypervisor.command(shape, "/run/x", "/mem", True, ["/disk"], True)
-    text = " ".join(words)
-    assert "share=off" in text
+def test_arguments_of_a_machine() -> None:
+    shape = hypervisor.Shape("/k", "/i", 2, 256)
+    parts = hypervisor.Parts(10, 11, 12, -1, [13, 14])
+    text = " ".join(hypervisor.arguments(shape, parts, 20, 21, 22, restored=True))
+    assert "mem-path=/proc/self/fd/10,share=off" in text
     assert "-incoming defer" in text
-    assert "readonly=on,file=/disk" in text
-    assert "-sandbox on" in text
+    assert "-kernel" not in text
+    assert "id=disk0,format=raw,readonly=on,auto-read-only=off,file=/dev/fdset/0" in text
+    assert "id=disk1,format=raw,readonly=off,auto-read-only=off,file=/dev/fdset/1" in text
+    assert "id=disk2,driver=null-co" in text
+    assert "-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny" in text
     assert "-smp 2 -m 256M" in text
-    assert "share=on" in " ".join(hypervisor.command(shape, "/run/x", "/mem", False, [], False))
+    assert text.count("virtio-net-device") == 2
+    booted = " ".join(hypervisor.arguments(shape, parts, 20, 21, 22, restored=False))
+    assert "share=on" in booted
+    assert "-kernel /k -initrd /i" in booted

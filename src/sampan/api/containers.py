@@ -13,7 +13,7 @@ from sampan.api.requests import body, engine_of, filters, flag, number
 from sampan.engine import creation, execs, lifecycle, stats
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
-from sampan.engine.errors import BadRequest, NotModified
+from sampan.engine.errors import BadRequest, EngineError, NotModified
 
 
 def _container(request: web.Request) -> tuple[Engine, Container]:
@@ -122,7 +122,7 @@ async def update(request: web.Request) -> web.Response:
     """POST /containers/{id}/update"""
     engine, container = _container(request)
     return web.json_response(
-        {"Warnings": lifecycle.update(engine, container, schema.check(await body(request), schema.HostConfig))}
+        {"Warnings": await lifecycle.update(engine, container, schema.check(await body(request), schema.HostConfig))}
     )
 
 
@@ -138,32 +138,46 @@ async def resize(request: web.Request) -> web.Response:
 
 async def top(request: web.Request) -> web.Response:
     """GET /containers/{id}/top"""
-    _, container = _container(request)
+    engine, container = _container(request)
     if not container.running:
         from sampan.engine.errors import Conflict
 
         raise Conflict(f"container {container.id} is not running")
-    return web.json_response(await asyncio.to_thread(stats.top, container, request.query.get("ps_args", "")))
+    arguments = request.query.get("ps_args", "")
+    if container.virtual:
+        return web.json_response(stats.top_of(await engine.machines.ask(container, "processes"), arguments))
+    return web.json_response(await asyncio.to_thread(stats.top, container, arguments))
 
 
 async def stats_(request: web.Request) -> web.StreamResponse:
     """GET /containers/{id}/stats"""
-    _, container = _container(request)
+    engine, container = _container(request)
     stream = flag(request, "stream", True)
     if not stream:
         first = None
         if not flag(request, "one-shot") and container.running:
-            first = stats.sample(container, None)
+            first = await _sample(engine, container, None)
             await asyncio.sleep(1)
-        return web.json_response(stats.sample(container, first))
+        return web.json_response(await _sample(engine, container, first))
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
     previous: dict[str, Any] | None = None
     while not container.removed:
-        previous = stats.sample(container, previous)
+        previous = await _sample(engine, container, previous)
         await response.write(json.dumps(previous).encode() + b"\n")
         await asyncio.sleep(1)
     return response
+
+
+async def _sample(engine: Engine, container: Container, previous: dict[str, Any] | None) -> dict[str, Any]:
+    found = None
+    if container.virtual and container.running:
+        try:
+            found = await engine.machines.ask(container, "usage")
+        except EngineError:
+            if container.running:
+                raise
+    return stats.sample(container, previous, found)
 
 
 async def prune(request: web.Request) -> web.Response:

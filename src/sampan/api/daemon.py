@@ -60,6 +60,7 @@ async def serve(options: argparse.Namespace, host_ports: HostPorts | None) -> No
         options.obey_host_firewall,
         host_ports,
         Hosts(options.registry_mirror, options.insecure_registry),
+        "vm" if options.isolation == "vm" else "",
     )
     await engine.open()
     runner = web.AppRunner(
@@ -95,6 +96,9 @@ def main() -> None:
     parser.add_argument("--registry-mirror", action="append", default=[], metavar="URL", help="ask it before docker.io")
     parser.add_argument("--insecure-registry", action="append", default=[], metavar="HOST[:PORT]|NETWORK",
                         help="do without TLS, or without a good certificate")  # fmt: skip
+    parser.add_argument(
+        "--isolation", choices=["container", "vm"], default="container", help="of containers that don't say"
+    )
     options = parser.parse_args()
     if not options.host.startswith("unix://"):
         parser.error(f"can't listen on {options.host}: only unix:// sockets")

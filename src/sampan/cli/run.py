@@ -54,6 +54,8 @@ def _create(http: Http, args: list[str], command: str) -> tuple[dict[str, Any], 
         raise UsageError(
             f"container ID file found, make sure the other container isn't running or delete {values['cidfile']}"
         )
+    if values["isolation"] == "vm":
+        _prepare_machine(http, body["HostConfig"])
     answer = _create_or_pull(http, values, body)
     if values["cidfile"]:
         with open(values["cidfile"], "w", encoding="ascii") as file:
@@ -79,6 +81,16 @@ def _create_or_pull(http: Http, values: dict[str, Any], body: dict[str, Any]) ->
     print(f"Unable to find image '{_with_tag(body['Image'])}' locally", file=sys.stderr)
     _pull(http, values, body["Image"])
     return http.call("POST", path, body)
+
+
+def _prepare_machine(http: Http, host: dict[str, Any]) -> None:
+    """Has ready what a virtual machine needs, which the first takes half a minute to make."""
+    from contextlib import redirect_stdout
+
+    from sampan.cli import transfers
+
+    with redirect_stdout(sys.stderr):
+        transfers.show(http.send("POST", "/sampan/vm/prepare" + query(quiet=True), host).lines())
 
 
 def _pull(http: Http, values: dict[str, Any], image: str) -> None:

@@ -91,6 +91,11 @@ class Container:
         return bool(self.state["Running"])
 
     @property
+    def virtual(self) -> bool:
+        """Whether it has a kernel of its own."""
+        return self.host_config.get("Isolation") == "vm"
+
+    @property
     def tty(self) -> bool:
         """Whether it has a terminal."""
         return bool(self.config.get("Tty"))

@@ -11,7 +11,7 @@ import shutil
 import time
 from typing import Any
 
-from sampan.engine import mounts, spec
+from sampan.engine import machine_shape, mounts, spec
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, NotFound
@@ -116,7 +116,8 @@ async def create(engine: Engine, body: dict[str, Any], name: str, platform: str 
     engine.containers[container.id] = container
     engine.save(container)
     announce(engine, container, "create")
-    engine.background(_mount_ahead(engine, container))
+    if not container.virtual:
+        engine.background(_mount_ahead(engine, container))
     return container, warnings
 
 
@@ -207,6 +208,10 @@ def _defaults(engine: Engine, identifier: str, config: dict[str, Any], host: dic
         config["Hostname"] = identifier[:12]
     elif host.get("NetworkMode") == "host" and not config.get("Hostname"):
         config["Hostname"] = os.uname().nodename
+    wanted = host.get("Isolation") or ""
+    host["Isolation"] = (
+        engine.isolation if wanted in ("", "default") else "container" if wanted == "process" else wanted
+    )
     host.setdefault("RestartPolicy", {"Name": "no", "MaximumRetryCount": 0})
     host["LogConfig"] = host.get("LogConfig") or {"Type": "", "Config": {}}
     host["LogConfig"]["Type"] = host["LogConfig"].get("Type") or "json-file"
@@ -225,8 +230,10 @@ def _check(config: dict[str, Any], host: dict[str, Any]) -> None:
         raise BadRequest("invalid restart policy: maximum retry count can only be used with 'on-failure'")
     if host["LogConfig"]["Type"] not in ("json-file", "local", "none"):
         raise BadRequest(f"logger: no log driver named '{host['LogConfig']['Type']}' is registered")
-    if host.get("Isolation") not in (None, "", "default", "process", "container"):
-        raise BadRequest(f"invalid isolation {host['Isolation']!r}: this build knows container")
+    if host["Isolation"] == "vm":
+        machine_shape.check(host)
+    elif host["Isolation"] not in ("", "container"):
+        raise BadRequest(f"invalid isolation {host['Isolation']!r}: container or vm")
     if host.get("Init") and init_program.find() is None:
         raise BadRequest("--init needs a static init program on the host: apt-get install tini")
     if config.get("WorkingDir") and not config["WorkingDir"].startswith("/"):

@@ -14,6 +14,7 @@ from sampan.engine.container import Container
 from sampan.engine.directories import Directories
 from sampan.engine.errors import BadRequest, NotFound
 from sampan.engine.events import Events
+from sampan.engine.machines import Machines
 from sampan.engine.networking import Networking
 from sampan.engine.registries import Registries
 from sampan.engine.store import Store
@@ -22,7 +23,6 @@ from sampan.images.registry.hosts import Hosts
 from sampan.images.store import ImageStore
 from sampan.linux import pidfd
 from sampan.network.hostports import HostPorts
-from sampan.vm.templates import Templates
 from sampan.volumes.local import LocalVolumes
 
 
@@ -36,12 +36,14 @@ class Engine:
         obey_host_firewall: bool = False,
         host_ports: HostPorts | None = None,
         hosts: Hosts | None = None,
+        isolation: str = "",
     ) -> None:
         os.umask(0o022)
         for path in (data_root, run_root, f"{data_root}/containers"):
             os.makedirs(path, 0o700, exist_ok=True)
             os.chmod(path, 0o700)
         self.data_root, self.run_root = data_root, run_root
+        self.isolation = isolation  # of containers that do not say: "" or "vm"
         self.store = Store(f"{data_root}/sampan.db")
         self.images = ImageStore(f"{data_root}/images")
         self.mountpoints = self.images.mountpoints_directory()
@@ -55,7 +57,7 @@ class Engine:
         self.keeper = keeperlink.KeeperLink(f"{run_root}/keeper.sock", self._on_exit, self._running)
         self.registries = Registries(self, hosts or Hosts())
         self.builds = Builds(self)
-        self.templates = Templates(f"{data_root}/vm", f"{run_root}/vm")
+        self.machines = Machines(self)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def directory(self, container: Container) -> str:
@@ -185,4 +187,5 @@ class Engine:
             task.cancel()
         await self.keeper.close()
         self.networking.close()
+        self.machines.close()
         self.watcher.close()

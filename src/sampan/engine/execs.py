@@ -108,12 +108,16 @@ async def start(engine: Engine, session: Exec) -> Streams:
     options = spec.security_options(container.host_config)
     privileged = bool(config.get("Privileged") or container.host_config.get("Privileged"))
     sets, _ = spec.capability_sets(container.host_config)
-    request = {
-        "pid": container.state["Pid"],
-        "cgroup": container.cgroup,
-        "process": _process(session),
-        "seccomp": spec.seccomp_program(options, privileged, sets),
-    }
+    seccomp = spec.seccomp_program(options, privileged, sets)
+    if container.virtual:
+        request = engine.machines.exec_request(container, _process(session), seccomp)
+    else:
+        request = {
+            "pid": container.state["Pid"],
+            "cgroup": container.cgroup,
+            "process": _process(session),
+            "seccomp": seccomp,
+        }
     theirs: list[int] = []
     streams = Streams(-1, -1, -1)
     if not tty:
@@ -187,6 +191,9 @@ def kill(session: Exec, number: int = signal.SIGKILL) -> None:
     """
     if not session.running or session.pidfd < 0:
         raise Conflict(f"exec {session.id} is not running")
+    if session.container.virtual:
+        signal.pidfd_send_signal(session.pidfd, number)  # a relay: passes it on, or has all killed by its end
+        return
     for _ in range(20 if number == signal.SIGKILL else 1):
         members = pidfd.family(session.pid, session.container.pids())
         for pid in members:

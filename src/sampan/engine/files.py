@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import stat
 import tempfile
 from typing import IO, Any
@@ -10,11 +12,10 @@ from typing import IO, Any
 from sampan.engine.container import Container, timestamp
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Forbidden, NotFound
-from sampan.images import archive, pack
+from sampan.images import archive, pack, rooted
 from sampan.images.errors import ImageError
-from sampan.images.extract import Extractor
 from sampan.images.store import Image
-from sampan.linux import mount, openat2
+from sampan.linux import mount
 
 
 def lower_root(engine: Engine, image: Image) -> int:
@@ -40,7 +41,7 @@ def _locate(engine: Engine, container: Container, path: str, write: bool) -> tup
     """(root descriptor, path inside it, read-only): inside a volume when the path leads into one.
 
     A running container's root shows its mounts already; for a stopped one the longest mount that
-    contains the path is opened instead.
+    contains the path is opened instead. The descriptor is -1 when the files are in a virtual machine.
     """
     normal = os.path.normpath("/" + path.lstrip("/"))
     rows = [row for row in container.mounts if row["Type"] in ("volume", "bind")]
@@ -48,7 +49,7 @@ def _locate(engine: Engine, container: Container, path: str, write: bool) -> tup
     best = max(inside, key=lambda row: len(row["Destination"]), default=None)
     read_only = not best["RW"] if best else bool(container.host_config.get("ReadonlyRootfs"))
     if container.running or best is None:
-        return root(engine, container, write), path, read_only
+        return -1 if container.virtual else root(engine, container, write), path, read_only
     source = best["Source"]
     if not os.path.isdir(source):
         return (
@@ -64,26 +65,26 @@ def path_stat(engine: Engine, container: Container, path: str) -> dict[str, Any]
     """The object of X-Docker-Container-Path-Stat. Raises NotFound."""
     rootfd, inner, _ = _locate(engine, container, path, write=False)
     try:
-        parent, _, name = inner.rstrip("/").rpartition("/")
-        directory = openat2.open_in_root(rootfd, parent or ".", os.O_PATH | os.O_DIRECTORY)
-        try:
-            info = os.stat(name or ".", dir_fd=directory, follow_symlinks=False)
-            if stat.S_ISLNK(info.st_mode) and path.endswith("/"):
-                info = os.fstat(openat2.open_in_root(rootfd, inner))
-            link = os.readlink(name, dir_fd=directory) if stat.S_ISLNK(info.st_mode) else ""
-        finally:
-            os.close(directory)
+        if rootfd < 0:
+            info = engine.machines.in_thread(engine.machines.job(container, "stat", path=inner))
+        else:
+            info = rooted.stat_of(rootfd, inner)
     except OSError:
         raise NotFound(f"Could not find the file {path} in container {container.name}") from None
     finally:
-        os.close(rootfd)
+        _close(rootfd)
     return {
         "name": os.path.basename(path.rstrip("/")) or "/",
-        "size": info.st_size,
-        "mode": _go_mode(info.st_mode),
-        "mtime": timestamp(info.st_mtime_ns),
-        "linkTarget": link,
+        "size": info["size"],
+        "mode": _go_mode(info["mode"]),
+        "mtime": timestamp(info["mtime"]),
+        "linkTarget": info["link"],
     }
+
+
+def _close(rootfd: int) -> None:
+    if rootfd >= 0:
+        os.close(rootfd)
 
 
 def _go_mode(mode: int) -> int:
@@ -101,47 +102,66 @@ def get_archive(engine: Engine, container: Container, path: str, out: IO[bytes])
     """Writes what is at `path` as a tar whose members start with its last component."""
     rootfd, inner, _ = _locate(engine, container, path, write=False)
     try:
-        if path.endswith(("/", "/.")):
-            inner = _follow(rootfd, inner)
-        pack.pack_tree(rootfd, inner, out, os.path.basename(path.rstrip("/")) or ".")
+        if rootfd < 0:
+            _from_guest(engine, container, out, "get", path=inner)
+        else:
+            rooted.get(rootfd, inner, out, os.path.basename(path.rstrip("/")) or ".")
     except OSError as error:
         raise NotFound(f"Could not find the file {path} in container {container.name}") from error
     finally:
-        os.close(rootfd)
+        _close(rootfd)
 
 
-def _follow(rootfd: int, path: str) -> str:
-    fd = openat2.open_in_root(rootfd, path)
+def _from_guest(engine: Engine, container: Container, out: IO[bytes], name: str, **args: Any) -> None:
+    """What a job in the container's guest writes. Raises as the job does."""
+    reader, writer = os.pipe()
+    done = engine.machines.later(engine.machines.job(container, name, writer=writer, **args))
+    with os.fdopen(reader, "rb") as file:
+        shutil.copyfileobj(file, out, 1 << 20)
+    done.result()
+
+
+def _into_guest(engine: Engine, container: Container, stream: IO[bytes], name: str, **args: Any) -> None:
+    """Gives a stream to a job in the container's guest. Raises as the job does."""
+    reader, writer = os.pipe()
+    done = engine.machines.later(engine.machines.job(container, name, reader=reader, **args))
     try:
-        return path if not stat.S_ISLNK(os.fstat(fd).st_mode) else os.readlink(path)
-    finally:
-        os.close(fd)
+        with os.fdopen(writer, "wb") as file:
+            shutil.copyfileobj(stream, file, 1 << 20)
+    except BrokenPipeError:
+        pass  # it has read enough, or failed
+    done.result()
 
 
 def put_archive(engine: Engine, container: Container, path: str, stream: IO[bytes], keep_type: bool) -> None:
     """Extracts a tar into the directory `path`. Raises NotFound, BadRequest, Forbidden (read-only)."""
     rootfd, inner, read_only = _locate(engine, container, path, write=True)
     try:
-        try:
-            target = openat2.open_in_root(rootfd, inner, os.O_RDONLY | os.O_DIRECTORY)
-        except NotADirectoryError:
+        if rootfd < 0:
+            engine.machines.in_thread(engine.machines.job(container, "check", path=inner))
+        else:
+            os.close(rooted.open_directory(rootfd, inner))
+        if read_only:
+            raise Forbidden("container rootfs is marked read-only")
+        if rootfd < 0:
+            _into_guest(engine, container, stream, "put", path=inner, keep_type=keep_type)
+        else:
+            rooted.put(rootfd, inner, stream, keep_type)
+    except ImageError as error:
+        raise BadRequest(str(error)) from error
+    except OSError as error:
+        if error.errno == errno.ENOTDIR:
             raise BadRequest("extraction point is not a directory") from None
-        except OSError:
-            raise NotFound(f"Could not find the file {path} in container {container.name}") from None
-        try:
-            if read_only:
-                raise Forbidden("container rootfs is marked read-only")
-            Extractor(target, keep_type=keep_type).extract(stream)
-        except ImageError as error:
-            raise BadRequest(str(error)) from error
-        finally:
-            os.close(target)
+        raise NotFound(f"Could not find the file {path} in container {container.name}") from None
     finally:
-        os.close(rootfd)
+        _close(rootfd)
 
 
 def export(engine: Engine, container: Container, out: IO[bytes]) -> None:
     """Writes the container's own file system (without volumes) as a tar."""
+    if container.virtual:
+        _from_guest(engine, container, out, "export")
+        return
     directory = engine.directory(container)
     lower = engine.images.lower_directories(engine.images.get(container.image))
     rootfd = mount.overlay([f"{directory}/upper", *lower], None, None)
@@ -155,13 +175,19 @@ def export(engine: Engine, container: Container, out: IO[bytes]) -> None:
 _OURS = ("/dev", "/proc", "/sys", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/sbin/docker-init")
 
 
-def changes(engine: Engine, container: Container) -> list[dict[str, Any]]:
-    """The rows of `docker diff`."""
+def _changed(engine: Engine, container: Container) -> list[tuple[str, int]]:
+    if container.virtual:
+        return [(path, kind) for path, kind in engine.machines.in_thread(engine.machines.job(container, "changes"))]
     lowerfd = lower_root(engine, engine.images.get(container.image))
     try:
-        rows = list(pack.changes(f"{engine.directory(container)}/upper", lowerfd))
+        return list(pack.changes(f"{engine.directory(container)}/upper", lowerfd))
     finally:
         os.close(lowerfd)
+
+
+def changes(engine: Engine, container: Container) -> list[dict[str, Any]]:
+    """The rows of `docker diff`."""
+    rows = _changed(engine, container)
     ours = {row["Destination"] for row in container.mounts} | set(_OURS)
     kept = [(path, kind) for path, kind in rows if not any(path == o or path.startswith(f"{o}/") for o in ours)]
     parents = {os.path.dirname(path) for path, _ in kept}
@@ -191,6 +217,9 @@ def commit(engine: Engine, container: Container, name: str, comment: str, config
         merged |= {key: source[key] for key in keys if source.get(key)}
     base = engine.images.get(container.image)
     with tempfile.TemporaryFile(dir=engine.data_root) as file:
-        pack.pack_layer(f"{engine.directory(container)}/upper", file)
+        if container.virtual:
+            _from_guest(engine, container, file, "layer")
+        else:
+            pack.pack_layer(f"{engine.directory(container)}/upper", file)
         file.seek(0)
         return archive.add_layer(engine.images, base, file, merged, comment or "sampan commit", name)

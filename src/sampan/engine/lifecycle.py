@@ -21,7 +21,9 @@ from sampan.linux.cgroup import Cgroup, hierarchies
 from sampan.network.errors import NetworkError
 from sampan.runtime import init_program
 from sampan.runtime.errors import RuntimeFailure
+from sampan.vm.errors import VmError
 
+_GUEST_END = 3.0  # seconds
 _RESTART_DELAY, _RESTART_DELAY_MAX, _STEADY_SECONDS = 0.1, 60.0, 10.0
 
 
@@ -44,26 +46,26 @@ async def _start(engine: Engine, container: Container) -> list[str]:
     directory = engine.directory(container)
     container.stopped_by_user = False
     _clear_up(engine, container)
-    network = None
+    given: list[int] = []  # descriptors that are ours to close
     try:
-        network = await engine.networking.prepare(container)
-        request = _request(engine, container, directory)
+        prepare = _prepare_machine if container.virtual else _prepare_namespaces
+        request, shared = await prepare(engine, container, given)
         reply, fds = await engine.keeper.call(
             "start",
-            [] if network is None else [network[0]],
+            shared,
             id=container.id,
-            request=request | {"sandbox": network[1] if network else ""},
+            request=request,
             directory=directory,
             stdin=bool(container.config.get("OpenStdin")),
             log=_log_options(container),
         )
-    except (RuntimeFailure, EngineError, NetworkError, OSError, KeeperGone) as error:
+    except (RuntimeFailure, EngineError, NetworkError, VmError, OSError, KeeperGone) as error:
         engine.networking.release(container)
         _start_failed(engine, container, error)
         raise
     finally:
-        if network is not None:
-            os.close(network[0])
+        for fd in given:
+            os.close(fd)
     container.ports = engine.networking.publishing.records(container)
     keeperlink.KeeperLink.keep(container, reply, fds)
     container.start_time = reply["start_time"]
@@ -78,6 +80,25 @@ async def _start(engine: Engine, container: Container) -> list[str]:
     for text in warnings:
         print(f"sampand: container {container.id[:12]}: {text}", file=sys.stderr)
     return warnings
+
+
+async def _prepare_namespaces(
+    engine: Engine, container: Container, given: list[int]
+) -> tuple[dict[str, Any], list[int]]:
+    """The keeper's request of a container that shares the host's kernel, and what goes with it."""
+    network = await engine.networking.prepare(container)
+    given += [network[0]] if network else []
+    request = _request(engine, container, engine.directory(container))
+    return request | {"sandbox": network[1] if network else ""}, list(given)
+
+
+async def _prepare_machine(engine: Engine, container: Container, given: list[int]) -> tuple[dict[str, Any], list[int]]:
+    """The keeper's request of a container in a virtual machine, and what goes with it."""
+    wiring = await engine.networking.prepare_machine(container)
+    given += [wiring.namespace, *(fd for _, fd in wiring.taps)]
+    request, fds = await engine.machines.request(container, wiring)
+    given += fds[2:5]
+    return request, fds
 
 
 def _start_failed(engine: Engine, container: Container, error: Exception) -> None:
@@ -132,10 +153,13 @@ def exited(engine: Engine, container: Container, status: int, moment: int) -> No
         return
     group = Cgroup(container.cgroup)
     code = exit_code(status)
+    out_of_memory = group.oom_kills() > 0
+    if container.virtual:
+        out_of_memory |= bool(engine.machines.ended(container).get("oom"))
     container.state |= {
         "Pid": 0,
         "ExitCode": code,
-        "OOMKilled": group.oom_kills() > 0,
+        "OOMKilled": out_of_memory,
         "FinishedAt": timestamp(moment or time.time_ns()),
     }
     container.ports = []
@@ -210,7 +234,7 @@ async def _restart_later(engine: Engine, container: Container, delay: float) -> 
             return
         try:
             await _start(engine, container)
-        except (RuntimeFailure, EngineError, NetworkError, OSError, KeeperGone):
+        except (RuntimeFailure, EngineError, NetworkError, VmError, OSError, KeeperGone):
             return
 
 
@@ -244,6 +268,20 @@ def _signal(container: Container, number: int) -> None:
             os.close(descriptor)
 
 
+async def _end(engine: Engine, container: Container) -> None:
+    """Kills the container's init: a guest's in the guest first, so that its disk is left in order."""
+    if container.virtual:
+        try:
+            async with asyncio.timeout(_GUEST_END):
+                await engine.machines.ask(container, "signal", id="init", number=int(signal.SIGKILL))
+                await _exit_future(container)
+                return
+        except (EngineError, OSError, TimeoutError):
+            pass
+    if container.running:
+        _signal(container, signal.SIGKILL)
+
+
 async def kill(engine: Engine, container: Container, text: str) -> None:
     """Sends a signal to the container's init. Raises Conflict when it does not run."""
     number = signal_number(text or "KILL")
@@ -254,7 +292,10 @@ async def kill(engine: Engine, container: Container, text: str) -> None:
     waiter = _exit_future(container) if number == signal.SIGKILL else None
     if number == signal.SIGKILL and container.state["Paused"]:
         await unpause(engine, container)
-    _signal(container, number)
+    if number == signal.SIGKILL:
+        await _end(engine, container)
+    else:
+        _signal(container, number)
     announce(engine, container, "kill", signal=str(number))
     if waiter is not None:
         try:
@@ -294,7 +335,7 @@ async def stop(engine: Engine, container: Container, timeout: int | None, text: 
         await asyncio.wait_for(asyncio.shield(waiter), None if timeout < 0 else timeout)
     except TimeoutError:
         if container.running:
-            _signal(container, signal.SIGKILL)
+            await _end(engine, container)
             announce(engine, container, "kill", signal=str(int(signal.SIGKILL)))
         await waiter
     announce(engine, container, "stop")
@@ -317,9 +358,12 @@ async def pause(engine: Engine, container: Container) -> None:
         raise Conflict(f"Container {container.id} is not running")
     if container.state["Paused"]:
         raise Conflict(f"Container {container.id} is already paused")
-    if not hierarchies().v1 and not hierarchies().v2:
+    if container.virtual:
+        await engine.machines.ask(container, "freeze", frozen=True)
+    elif not hierarchies().v1 and not hierarchies().v2:
         raise Conflict("pausing needs control groups, which an engine without root doesn't have here")
-    await asyncio.to_thread(Cgroup(container.cgroup).freeze, True)
+    else:
+        await asyncio.to_thread(Cgroup(container.cgroup).freeze, True)
     container.set_status("paused")
     engine.save(container)
     announce(engine, container, "pause")
@@ -329,7 +373,10 @@ async def unpause(engine: Engine, container: Container) -> None:
     """Lets a paused container go on."""
     if not container.state["Paused"]:
         raise Conflict(f"Container {container.id} is not paused")
-    await asyncio.to_thread(Cgroup(container.cgroup).freeze, False)
+    if container.virtual:
+        await engine.machines.ask(container, "freeze", frozen=False)
+    else:
+        await asyncio.to_thread(Cgroup(container.cgroup).freeze, False)
     container.set_status("running")
     engine.save(container)
     announce(engine, container, "unpause")
@@ -396,7 +443,7 @@ def rename(engine: Engine, container: Container, name: str) -> None:
     announce(engine, container, "rename", oldName=f"/{old}")
 
 
-def update(engine: Engine, container: Container, changes: dict[str, Any]) -> list[str]:
+async def update(engine: Engine, container: Container, changes: dict[str, Any]) -> list[str]:
     """Changes limits and restart policy, of a running container at once. Returns warnings."""
     known = ("Memory", "MemorySwap", "MemoryReservation", "CpuShares", "CpuPeriod", "CpuQuota", "CpusetCpus",
              "CpusetMems", "NanoCpus", "PidsLimit", "BlkioWeight", "RestartPolicy")  # fmt: skip
@@ -405,13 +452,22 @@ def update(engine: Engine, container: Container, changes: dict[str, Any]) -> lis
         del wanted["RestartPolicy"]
     host = {**container.host_config, **wanted}
     limits = spec.resources(host)
-    group = Cgroup(container.cgroup)
+    warnings: list[str] = []
     if container.running:
         try:
-            group.apply(limits, devices=False)
+            warnings = await _apply(engine, container, host, limits)
         except OSError as error:
             raise EngineError(f"Cannot update container {container.id}: {error}") from error
     container.host_config.update(wanted)
     engine.save(container)
     announce(engine, container, "update")
+    return warnings
+
+
+async def _apply(engine: Engine, container: Container, host: dict[str, Any], limits: dict[str, Any]) -> list[str]:
+    """Brings new limits to the kernels that enforce them; returns warnings. Raises OSError, EngineError."""
+    if container.virtual:
+        return await engine.machines.limit(container, host, limits)
+    group = Cgroup(container.cgroup)
+    group.apply(limits, devices=False)
     return group.warnings

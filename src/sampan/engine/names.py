@@ -41,6 +41,10 @@ class Names:
             raise NetworkError(f"name server: {error}") from error
         self._servers[container.id] = server
 
+    def serves(self, container: Container) -> bool:
+        """Whether a name server of the container's runs."""
+        return container.id in self._servers
+
     def _has_server(self, container: Container) -> bool:
         if any(network.has_names for network, _ in self._networks.of(container.id)):
             return True
@@ -84,6 +88,8 @@ class Names:
                 continue
             write_text(f"{directory}/{name}", text)
             container.written[name] = text
+            if container.virtual and container.running:
+                self._engine.machines.pass_files(container)
 
     def _forwarders(self) -> list[str]:
         return [slirp.NAME_SERVER] if self._behind_slirp else dns.host_servers(_host_resolv_conf())

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.engine.container import Container, shares_network
 from sampan.engine.errors import BadRequest, Forbidden, NotFound
+from sampan.engine.machines import Wiring, slot_of
+from sampan.engine.machines import interface as described
 from sampan.engine.names import Names
 from sampan.engine.publishing import Publishing, way_out
 from sampan.engine.sandboxes import Sandboxes
@@ -98,6 +100,30 @@ class Networking:
             self.release(container)
             raise
 
+    async def prepare_machine(self, container: Container) -> Wiring:
+        """A virtual machine's network, published and with its name server; the caller closes it.
+
+        Raises NetworkError; then nothing is left.
+        """
+        wiring = Wiring(await asyncio.to_thread(netns.new), [], [])
+        try:
+            places = [] if shares_network(container.host_config) else self._allocate(container, "")
+            default = way_out(places)
+            for network, endpoint in places:
+                wiring.places.append((network, endpoint, (network, endpoint) == default))
+                wiring.taps.append(
+                    (slot_of(endpoint.interface), await asyncio.to_thread(bridge.plug_tap, network, endpoint))
+                )
+            if places:
+                await self.publishing.publish(container)
+                self.names.write_files(container)
+                await self.names.serve(container, wiring.namespace)
+            return wiring
+        except BaseException:
+            wiring.close()
+            self.release(container)
+            raise
+
     def _allocate(self, container: Container, identifier: str) -> list[tuple[Network, Endpoint]]:
         for index, (name, settings) in enumerate(container.networks.items()):
             network = self.networks.find(name)
@@ -164,10 +190,18 @@ class Networking:
         namespace = netns.open_of(container.state["Pid"])
         try:
             first = len(used) == 0
-            await asyncio.to_thread(bridge.plug, network, endpoint, namespace, first)
+            if container.virtual:
+                await asyncio.to_thread(bridge.plug_slot, network, endpoint, namespace, slot_of(interface))
+            else:
+                await asyncio.to_thread(bridge.plug, network, endpoint, namespace, first)
             await self.publishing.apply()
             self.names.write_files(container)
             await self.names.serve(container, namespace)
+            if container.virtual:
+                told = described(network, endpoint, first)
+                await self._engine.machines.ask(
+                    container, "connect", interface=told, names=self.names.serves(container)
+                )
         except BaseException:
             self.networks.release(network, container.id)
             raise
@@ -185,9 +219,12 @@ class Networking:
         if endpoint is not None and container.running:
             namespace = netns.open_of(container.state["Pid"])
             try:
-                await asyncio.to_thread(bridge.unplug, endpoint.id, namespace, endpoint.interface)
                 left = way_out(self.networks.of(container.id))
-                if left is not None:
+                if container.virtual:
+                    await self._unplug_machine(container, endpoint, namespace, left)
+                else:
+                    await asyncio.to_thread(bridge.unplug, endpoint.id, namespace, endpoint.interface)
+                if left is not None and not container.virtual:
                     await asyncio.to_thread(bridge.move_default_route, *left, namespace)
             finally:
                 os.close(namespace)
@@ -195,6 +232,15 @@ class Networking:
             await self.publishing.apply()
         self._engine.save(container)
         self.announce(network, container, "disconnect")
+
+    async def _unplug_machine(
+        self, container: Container, endpoint: Endpoint, namespace: int, left: tuple[Network, Endpoint] | None
+    ) -> None:
+        gateways = described(*left, True)["gateways"] if left else []
+        other = left[1].interface if left else ""
+        await self._engine.machines.ask(container, "disconnect", name=endpoint.interface, slot=slot_of(endpoint.interface),
+                                        way_out=other, gateways=gateways)  # fmt: skip
+        await asyncio.to_thread(bridge.unplug_slot, endpoint, namespace, slot_of(endpoint.interface))
 
     def announce(self, network: Network, container: Container | None, action: str) -> None:
         """Publishes a network event."""

@@ -155,11 +155,11 @@ def rlimits(host: dict[str, Any]) -> list[dict[str, Any]]:
     return wanted
 
 
-def ordinary() -> dict[str, Any]:
+def ordinary(namespaces: tuple[str, ...] = ("network", "pid", "ipc", "uts", "cgroup")) -> dict[str, Any]:
     """The request of a container without any option: what the keeper should be prepared for."""
     container = Container("ordinary", "", 0, "", "", {"Cmd": ["true"]}, {})
     entries = [*standard(False), shared_memory(DEFAULT_SHM)]
-    return build(container, entries, dict.fromkeys(("network", "pid", "ipc", "uts", "cgroup"), "")) | {"seccomp": None}
+    return build(container, entries, dict.fromkeys(namespaces, "")) | {"seccomp": None}
 
 
 def seccomp_program(options: dict[str, str], privileged: bool, capabilities: list[str]) -> str | None:

@@ -206,14 +206,17 @@ class Supervisor:
         if message["id"] in self._tasks:
             raise RuntimeFailure(f"container {message['id']} is already running")
         request = message["request"]
-        request["mounted"] = self._ahead.take(message["id"], request["overlay"])
+        request["mounted"] = self._ahead.take(message["id"], request.get("overlay"))
         for entry in request["spec"]["linux"]["namespaces"]:
             if entry.get("path", "").startswith("@"):
                 entry["path"] = f"/proc/self/fd/{fds[int(entry['path'][1:])]}"
         terminal = bool(request["spec"]["process"].get("terminal"))
         pipes = _Pipes.make(message["stdin"]) if not terminal else None
         try:
-            child = self._spares.start(request, pipes.theirs if pipes else None)
+            theirs = pipes.theirs if pipes else None
+            child = (
+                spawn.start_entry(request, theirs, fds) if "entry" in request else self._spares.start(request, theirs)
+            )
         except BaseException:
             if pipes:
                 pipes.close()
@@ -233,7 +236,8 @@ class Supervisor:
     def _op_exec(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
         request = message["request"]
         terminal = bool(request["process"].get("terminal"))
-        child = spawn.join(request, None if terminal else (fds[0], fds[1], fds[2]))
+        stdio = None if terminal else (fds[0], fds[1], fds[2])
+        child = spawn.start_entry(request, stdio, fds[3:]) if "entry" in request else spawn.join(request, stdio)
         for fd in fds:
             os.close(fd)
         fds.clear()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _HEADER = struct.Struct("!I")
 MAX_MESSAGE = 16 << 20
-MAX_FDS = 8
+MAX_FDS = 16
 
 
 def encode(message: dict[str, Any]) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 
 from sampan.linux.namespaces import initial_user_namespace
@@ -156,9 +157,13 @@ def overlay(lower: list[str], upper: str | None, work: str | None) -> int:
     if not initial_user_namespace():  # trusted.overlay.* attributes are not ours to write
         tail.append(("userxattr", None))
     tail.append(("source", "overlay"))
-    try:
+    if _takes_single_layers():
         return new_filesystem("overlay", [("lowerdir+", path) for path in lower] + tail)
-    except OSError as error:
-        if error.errno != 22 or "lowerdir+" not in str(error):
-            raise
     return new_filesystem("overlay", [("lowerdir", ":".join(lower)), *tail])
+
+
+@functools.cache
+def _takes_single_layers() -> bool:
+    """Whether this kernel knows lowerdir+. Asked of its version: older ones take any key, and refuse the whole later."""
+    major, minor = os.uname().release.split(".")[:2]
+    return (int(major), int(minor.partition("-")[0])) >= (6, 8)

@@ -10,3 +10,11 @@ def readable(fd: int, seconds: float | None = 0) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(None if seconds is None else seconds * 1000))
+
+
+def any_readable(fds: list[int]) -> list[int]:
+    """Waits until one of the descriptors is readable or hung up, and returns those that are."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return [fd for fd, _ in poll.poll()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 
@@ -20,3 +21,15 @@ def number(text: str) -> int:
         return int(signal.Signals[f"SIG{name}"])
     except KeyError:
         raise ValueError(f"Invalid signal: {text}") from None
+
+
+def to_pipe() -> int:
+    """Takes every signal that can be taken, but for SIGCHLD and SIGPIPE; the numbers come out of the returned pipe."""
+    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number_ in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGPIPE}:
+        try:
+            signal.signal(number_, lambda *_: None)
+        except (OSError, ValueError):
+            continue  # the C library keeps some for itself
+    return reader

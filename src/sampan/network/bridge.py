@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 import sys
 from collections.abc import Iterator
 
-from sampan.linux import netns
+from sampan.linux import netns, tap
 from sampan.linux import rtnetlink as rt
 from sampan.linux.netlink import Netlink, attribute
+from sampan.network import interface
 from sampan.network.errors import NetworkConflict, NetworkError
 from sampan.network.model import Endpoint, Network, host_interface
 
@@ -98,6 +100,67 @@ def plug(network: Network, endpoint: Endpoint, namespace: int, default_route: bo
         netns.inside(namespace, _configure, network, endpoint, default_route)
 
 
+def plug_tap(network: Network, endpoint: Endpoint) -> int:
+    """A machine's interface on the network's bridge, as the descriptor of a tap; it goes when that is closed.
+
+    Raises NetworkError.
+    """
+    if network.driver != "bridge":
+        raise NetworkError(
+            f"network {network.name}: a virtual machine can only be on bridge networks, not {network.driver}"
+        )
+    try:
+        fd = tap.new(endpoint.host_interface)
+    except OSError as error:
+        raise NetworkError(f"network {network.name}: tap: {error.strerror}") from error
+    try:
+        with Netlink() as netlink:
+            _join_bridge(netlink, network, endpoint.host_interface)
+    except OSError as error:
+        os.close(fd)
+        raise NetworkError(f"network {network.name}: {error.strerror}") from error
+    return fd
+
+
+def plug_slot(network: Network, endpoint: Endpoint, namespace: int, slot: int) -> None:
+    """Takes a running machine's unused tap out of `namespace` to the network's bridge. Raises NetworkError."""
+    here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+    def move() -> None:
+        with Netlink() as netlink:
+            found = rt.link(netlink, f"slot{slot}")
+            if found is None:
+                raise OSError(19, f"interface slot{slot} is gone")
+            rt.set_link(netlink, found.index, name=endpoint.host_interface, netns=here)
+
+    try:
+        netns.inside(namespace, move)
+        with Netlink() as netlink:
+            _join_bridge(netlink, network, endpoint.host_interface)
+    except OSError as error:
+        raise NetworkError(f"network {network.name}: {error.strerror}") from error
+    finally:
+        os.close(here)
+
+
+def unplug_slot(endpoint: Endpoint, namespace: int, slot: int) -> None:
+    """Gives a running machine's tap back to `namespace`; gone is fine."""
+    with Netlink() as netlink:
+        found = rt.link(netlink, endpoint.host_interface)
+        if found is not None:
+            rt.set_link(netlink, found.index, up=False, name=f"slot{slot}", netns=namespace)
+
+
+def _join_bridge(netlink: Netlink, network: Network, name: str) -> None:
+    master, mtu = _master(netlink, network)
+    port = rt.link(netlink, name)
+    if port is None:
+        raise OSError(19, f"interface {name} is gone")
+    netns.write_sysctl(f"ipv6/conf/{name}/disable_ipv6", "1")  # it is a port; the address is the guest's
+    rt.set_link(netlink, port.index, up=True, master=master, mtu=mtu)
+    _set_port(netlink, network, name)
+
+
 def plug_ahead(network: Network, endpoint_id: str, namespace: int) -> None:
     """Makes the interface eth0 for an endpoint that has no address yet. Raises NetworkError."""
     with _undone(network, endpoint_id), Netlink() as netlink:
@@ -121,13 +184,22 @@ def _undone(network: Network, endpoint_id: str) -> Iterator[None]:
 
 
 def _make_veth(netlink: Netlink, network: Network, name: str, peer: str, mac: str, namespace: int) -> None:
+    master, mtu = _master(netlink, network)
+    rt.add_veth(netlink, name, master=master, mtu=mtu, peer=peer, peer_address=mac, netns=namespace)
+    _set_port(netlink, network, name)
+
+
+def _master(netlink: Netlink, network: Network) -> tuple[int, int]:
+    """Index and MTU of the network's bridge, made if it is not there."""
     master = rt.link(netlink, network.bridge)
     if master is None:
         ensure(network)
         master = rt.link(netlink, network.bridge)
         assert master is not None
-    mtu = network.mtu or master.mtu
-    rt.add_veth(netlink, name, master=master.index, mtu=mtu, peer=peer, peer_address=mac, netns=namespace)
+    return master.index, network.mtu or master.mtu
+
+
+def _set_port(netlink: Netlink, network: Network, name: str) -> None:
     port = rt.link(netlink, name)
     if port is not None:
         # Hairpin: with br_netfilter a container that asks its own published port comes back to its port.
@@ -171,35 +243,19 @@ def _parent(netlink: Netlink, network: Network) -> int:
 
 def _configure(network: Network, endpoint: Endpoint, default_route: bool, mac: str = "") -> None:
     """Inside the container's namespace: MAC where given, addresses, up, default route."""
-    name = endpoint.interface
-    if network.row(6) is None:
-        netns.write_sysctl(f"ipv6/conf/{name}/disable_ipv6", "1")
-    else:
-        for key in ("accept_ra", "accept_redirects"):
-            netns.write_sysctl(f"ipv6/conf/{name}/{key}", "0")
-    with Netlink() as netlink:
-        found = rt.link(netlink, name)
-        if found is None:
-            raise OSError(19, f"interface {name} is gone")
-        ipv6 = has_ipv6()
-        for text in (endpoint.ipv4, endpoint.ipv6):
-            if text and (ipv6 or ":" not in text):
-                rt.add_address(netlink, found.index, ipaddress.ip_interface(text))
-        rt.set_link(netlink, found.index, up=True, address=mac)
-        if default_route:
-            _add_default_routes(netlink, network, found.index, ipv6)
+    ipv6 = has_ipv6()
+    addresses = [text for text in (endpoint.ipv4, endpoint.ipv6) if text and (ipv6 or ":" not in text)]
+    gateways = _gateways(network, ipv6) if default_route else []
+    interface.configure(endpoint.interface, addresses, gateways, network.row(6) is not None, mac)
 
 
-def _add_default_routes(netlink: Netlink, network: Network, index: int, ipv6: bool) -> None:
-    for row in network.ipam if not network.internal else ():
-        if ipv6 or ":" not in row["Subnet"]:
-            rt.add_route(netlink, index, _gateway(network, row))
-
-
-def _gateway(network: Network, row: dict[str, str]) -> rt.IP | None:
-    if network.driver == "ipvlan" and network.options.get("ipvlan_mode", "l2") != "l2":
-        return None
-    return ipaddress.ip_address(row["Gateway"])
+def _gateways(network: Network, ipv6: bool) -> list[str]:
+    """The ways out as interface.configure() takes them."""
+    rows = [row for row in network.ipam if not network.internal and (ipv6 or ":" not in row["Subnet"])]
+    on_link = network.driver == "ipvlan" and network.options.get("ipvlan_mode", "l2") != "l2"
+    return (
+        ["link6" if ":" in row["Subnet"] else "link4" for row in rows] if on_link else [row["Gateway"] for row in rows]
+    )
 
 
 def move_default_route(network: Network, endpoint: Endpoint, namespace: int) -> None:
@@ -209,7 +265,7 @@ def move_default_route(network: Network, endpoint: Endpoint, namespace: int) -> 
         with Netlink() as netlink:
             found = rt.link(netlink, endpoint.interface)
             if found is not None:
-                _add_default_routes(netlink, network, found.index, has_ipv6())
+                interface.add_gateways(netlink, found.index, _gateways(network, has_ipv6()))
 
     netns.inside(namespace, change)
 

@@ -76,12 +76,12 @@ def become_container(
     slave = _terminal_or_stdio(spec["process"], stdio, parent, rootfd)
     if slave >= 0:
         _console(rootfd, slave)
+    if base.skeleton is None:
+        rootfs.protect(rootfd, spec, base.null)
     rootfs.pivot(rootfd, spec, bool(request.get("no_pivot")))
     proc = rootfs.private_proc() if spec["linux"].get("sysctl") else -1
     if proc >= 0:
         rootfs.write_sysctls(proc, spec["linux"]["sysctl"])
-    if base.skeleton is None:
-        rootfs.protect(rootfd, spec, base.null)
     personality = spec["linux"].get("personality")
     if personality:
         _set_personality(personality)
@@ -90,6 +90,9 @@ def become_container(
 
 def become_joined(request: dict[str, Any], stdio: Stdio | None, parent: socket.socket) -> None:
     """Turns this process, which has entered a container's namespaces, into a further one in it."""
+    if request.get("chroot"):
+        os.chroot(request["chroot"])
+        os.chdir("/")
     os.setsid()
     process.reset_signals()
     prctl.join_session_keyring()

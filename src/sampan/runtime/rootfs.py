@@ -176,18 +176,22 @@ def _bind_device(parent: int, name: str, path: str) -> None:
 
 
 def open_null() -> int:
-    """A detached mount of the host's real /dev/null, checked to be device 1:3 (S011)."""
+    """The host's real /dev/null (O_PATH), checked to be device 1:3 (S011)."""
     fd = os.open("/dev/null", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     info = os.fstat(fd)
-    os.close(fd)
     if not stat.S_ISCHR(info.st_mode) or info.st_rdev != os.makedev(1, 3):
+        os.close(fd)
         raise RuntimeFailure("the host's /dev/null is not the null device 1:3; masking would be unsafe")
-    return lm.open_tree(lm.AT_FDCWD, "/dev/null")
+    return fd
 
 
 def protect(rootfd: int, spec: dict[str, Any], null: int) -> None:
     """Masks and makes read-only what the specification lists. A missing path is no error; any other
-    failure is, since starting without the mask would be unsafe."""
+    failure is, since starting without the mask would be unsafe.
+
+    Before the old root is let go: `null` is on it, and before Linux 6.15 only what is mounted in one's own
+    namespace can be mounted once more.
+    """
     for path in spec["linux"].get("readonlyPaths") or []:
         target = _existing(rootfd, path)
         if target is None:

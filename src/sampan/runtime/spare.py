@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _KINDS = {"mount", "pid", "ipc", "uts"}
 _FLAGS = ns.CLONE_NEWNS | ns.CLONE_NEWPID | ns.CLONE_NEWIPC | ns.CLONE_NEWUTS
 _PREFIX = "spare-"
+OURS = "ours"  # a sandbox: the network namespace that the caller is in itself
 _numbers = itertools.count(1)
 
 
@@ -33,6 +34,8 @@ def fits(request: dict[str, Any], sandbox: str) -> bool:
     entries = request["spec"]["linux"].get("namespaces") or []
     new = {entry["type"] for entry in entries if not entry.get("path")} - {"cgroup"}
     joined = {entry["type"] for entry in entries if entry.get("path")}
+    if sandbox == OURS:
+        return new == _KINDS and not joined
     if sandbox:
         return new == _KINDS and joined == {"network"} and request.get("sandbox") == sandbox
     return new == _KINDS | {"network"} and not joined
@@ -58,22 +61,28 @@ class Spare:
     """One waiting process. `where`: an empty directory for it to mount on, in its own mount namespace.
 
     With a `sandbox`, a name its caller gives, it is in the network namespace `namespace`; it then
-    serves only the container that is meant for that one. Without it has a new one.
+    serves only the container that is meant for that one. Without it has a new one. With a `group` the cgroup
+    of that path is made, for the container that asks for the same.
     """
 
-    def __init__(self, expected: dict[str, Any], where: str, sandbox: str = "", namespace: int = -1) -> None:
+    def __init__(
+        self, expected: dict[str, Any], where: str, sandbox: str = "", namespace: int = -1, group: str = ""
+    ) -> None:
         self._expected = expected
         self.sandbox = sandbox
         self._group: Cgroup | None = None
         self._has_skeleton = False
-        if expected["cgroup_parent"] and _can_rename():
+        if group:
+            self._group = Cgroup(group)
+        elif expected["cgroup_parent"] and _can_rename():
             self._group = Cgroup(f"{expected['cgroup_parent']}/{_PREFIX}{os.getpid()}-{next(_numbers)}")
+        if self._group is not None:
             self._group.create({"devices": expected["devices"]})
-        group = self._group
+        made = self._group
         flags = _FLAGS if sandbox else _FLAGS | ns.CLONE_NEWNET
-        fds = [namespace] if sandbox else []
+        fds = [namespace] if namespace >= 0 else []
         self.child, self.lender = borrowing.clone(
-            "sampan-spare", flags, fds, lambda parent, fds: _wait(parent, expected, where, group, fds)
+            "sampan-spare", flags, fds, lambda parent, fds: _wait(parent, expected, where, made, not sandbox, fds)
         )
         self.ready = False
 
@@ -106,10 +115,15 @@ class Spare:
         same = (
             self._group is not None and os.path.dirname(request.get("cgroup") or "") == self._expected["cgroup_parent"]
         )
-        if self._group is None or not same or Cgroup(request["cgroup"]).exists():
+        if (
+            self._group is None
+            or not same
+            or (self._group.path != request["cgroup"] and Cgroup(request["cgroup"]).exists())
+        ):
             spawn.create_group(request)
             return False
-        self._group.rename(request["cgroup"])
+        if self._group.path != request["cgroup"]:
+            self._group.rename(request["cgroup"])
         group, self._group = self._group, None
         ours = not group.extra_controllers(resources)
         if ours:
@@ -134,11 +148,13 @@ def _can_rename() -> bool:
     return bool(mounts.v1) and mounts.version == "1"
 
 
-def _wait(parent: socket.socket, expected: dict[str, Any], where: str, group: Cgroup | None, fds: list[int]) -> None:
+def _wait(
+    parent: socket.socket, expected: dict[str, Any], where: str, group: Cgroup | None, network: bool, fds: list[int]
+) -> None:
     for fd in fds:
         ns.setns(fd, ns.CLONE_NEWNET)
         os.close(fd)
-    base = child.make_base(_KINDS if fds else _KINDS | {"network"}, userns=False)
+    base = child.make_base(_KINDS | {"network"} if network else _KINDS, userns=False)
     skeleton = None
     if group is not None:
         group.join()

@@ -91,6 +91,33 @@ def start(request: dict[str, Any], stdio: Stdio | None) -> Child:
     return made
 
 
+def start_entry(request: dict[str, Any], stdio: Stdio | None, fds: list[int]) -> Child:
+    """Clones a process that stays in this interpreter: request["entry"] ("module:function") is its whole life.
+
+    For what stands for a container whose processes are elsewhere. The function gets the request, the streams,
+    the channel and `fds`; namespaces and cgroup are as in start(). Raises OSError, RuntimeFailure.
+    """
+    spec = request["spec"]
+    for entry in spec["linux"]["namespaces"]:
+        if entry.get("path", "").startswith("@"):
+            entry["path"] = f"/proc/self/fd/{fds[int(entry['path'][1:])]}"
+    group = create_group(request)
+    flags, joins = _namespaces(spec)
+    module, _, name = request["entry"].partition(":")
+
+    def body(parent: socket.socket) -> None:
+        child.enter(group, joins, {})
+        getattr(__import__(module, fromlist=[name]), name)(request, stdio, parent, fds)
+
+    try:
+        made = clone_child(flags, joins, body)
+    finally:
+        for _, fd in joins:
+            os.close(fd)
+    made.go()
+    return made
+
+
 def group_of(request: dict[str, Any]) -> Cgroup | None:
     """The container's cgroup, or None when it stays in ours."""
     return Cgroup(request["cgroup"]) if request.get("cgroup") else None
@@ -137,7 +164,7 @@ def _close_if_own(fd: int, kind: str) -> bool:
 def join(request: dict[str, Any], stdio: Stdio | None) -> Child:
     """Clones a further process inside the container whose init is `request["pid"]`.
 
-    `request`: "process", "cgroup", "seccomp" as in start(). Raises ProcessLookupError when the
+    `request`: "process", "cgroup", "seccomp" as in start(); "chroot" where its root is not its namespace's. Raises ProcessLookupError when the
     container is gone.
     """
     try:

@@ -1,17 +1,22 @@
-"""What runs as process 1 of a guest: loads modules, finds its port to the host, and does what it is told there.
+"""What runs as process 1 of a guest: makes it a machine that waits, and then does what the host asks.
 
-The messages are JSON, a line each. Standard library only.
+The container's processes are made by the same runtime as on the host (ADR 13). Standard library only.
 """
 
 from __future__ import annotations
 
+import gc
 import os
+import signal
 import sys
 import time
 
-from sampan import quickjson
 from sampan.linux import mount
+from sampan.linux import namespaces as ns
 from sampan.linux.syscall import syscall
+from sampan.vm.guest import Guest
+from sampan.vm.loop import Loop
+from sampan.vm.mux import Mux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,22 +28,39 @@ PORT = "sampan.agent"
 def main() -> None:
     """Process 1. Never returns: when it can't go on, the guest is switched off."""
     try:
-        _mount_basics()
-        _load_modules()
-        _serve(_open_port())
+        leave_rootfs()
+        mount_basics()
+        load_modules()
+        ns.loopback_up()
+        port = find_port(5.0)
+        if port < 0:
+            raise FileNotFoundError(f"no port {PORT}")
+        _serve(port)
     except BaseException as error:
         print(f"agent: {error!r}", file=sys.stderr, flush=True)
-    _power_off()
+    restart()
 
 
-def _mount_basics() -> None:
+def leave_rootfs() -> None:
+    """The kernel's first root can't be pivoted away (pivot_root(2)), a bind mount of it can."""
+    os.makedirs("/run/self", exist_ok=True)
+    mount.mount("/", "/run/self", None, mount.MS_BIND)
+    os.chdir("/run/self")
+    mount.mount(".", "/", None, mount.MS_MOVE)
+    os.chroot(".")
+    os.chdir("/")
+
+
+def mount_basics() -> None:
+    """The kernel's file systems."""
     for kind, target in (("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/run")):
         mount.mount(kind, target, kind)
-    os.makedirs("/sys/fs/cgroup", exist_ok=True)
+    os.makedirs("/dev/pts", exist_ok=True)
+    mount.mount("devpts", "/dev/pts", "devpts", 0, "ptmxmode=0666,mode=0620,gid=5")
     mount.mount("cgroup2", "/sys/fs/cgroup", "cgroup2")
 
 
-def _load_modules() -> None:
+def load_modules() -> None:
     """In the order that was computed when the archive was made. One that does not load is told, and not the end."""
     import ctypes
 
@@ -52,107 +74,51 @@ def _load_modules() -> None:
                     print(f"agent: {error}", file=sys.stderr, flush=True)
             finally:
                 os.close(fd)
+            os.unlink(f"/modules/{line.strip()}")  # the archive's files are memory
 
 
-def _open_port() -> int:
-    """The virtio-serial port with our name (/sys/class/virtio-ports)."""
+def find_port(patience: float) -> int:
+    """The virtio-serial port with our name (/sys/class/virtio-ports), or -1 when none comes in `patience` seconds."""
     top = "/sys/class/virtio-ports"
-    for _ in range(500):
+    for _ in range(int(patience * 100)):
         for name in os.listdir(top) if os.path.isdir(top) else []:
             with open(f"{top}/{name}/name", encoding="ascii") as file:
                 if file.read().strip() == PORT:
                     return os.open(f"/dev/{name}", os.O_RDWR | os.O_CLOEXEC)
         time.sleep(0.01)
-    raise FileNotFoundError(f"no port {PORT}")
+    return -1
 
 
 def _serve(port: int) -> None:
-    buffer = b""
+    loop = Loop()
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+
+    def received(message: dict[str, Any]) -> None:
+        guest.handle(message)
+
+    mux = Mux(loop, port, received, lambda: None)
+    guest = Guest(mux)
+    gc.collect()
+    gc.freeze()
+    mux.send({"event": "ready", "release": os.uname().release})
     while True:
-        data = os.read(port, 65536)
-        if not data:
-            time.sleep(0.01)  # the host has not opened its end, or has closed it
-            continue
-        buffer += data
-        while b"\n" in buffer:
-            line, _, buffer = buffer.partition(b"\n")
-            try:
-                answer = _answer(quickjson.loads(line))
-            except Exception as error:
-                answer = {"error": str(error) or repr(error)}
-            _write(port, quickjson.dumps(answer).encode() + b"\n")
+        if not loop.turn(guest.patience):
+            guest.idle()
 
 
-def _write(port: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(port, data) :]
+def restart() -> None:
+    """Ends the machine: it has no power to switch off, and QEMU is told to end instead (-no-reboot)."""
+    _reboot(0x01234567)
 
 
-def _answer(message: dict[str, Any]) -> dict[str, Any]:
-    operation = message["op"]
-    if operation == "ping":
-        return {"pong": os.uname().release, "time": time.time()}
-    if operation == "clock":
-        time.clock_settime(time.CLOCK_REALTIME, message["time"])
-        _reseed(message["entropy"])
-        return {}
-    if operation == "run":
-        return _run(message["args"], message.get("root", ""))
-    raise ValueError(f"unknown operation {operation}")
+def power_off() -> None:
+    """Switches the machine off."""
+    _reboot(0x4321FEDC)
 
 
-def _reseed(entropy: str) -> None:
-    """Guests of one template have one random state until they are told apart (RNDADDENTROPY in random(4))."""
-    import fcntl
-    import struct
-
-    data = bytes.fromhex(entropy)
-    with open("/dev/urandom", "wb", buffering=0) as device:
-        fcntl.ioctl(device, 0x40085203, struct.pack("ii", len(data) * 8, len(data)) + data)
-        fcntl.ioctl(device, 0x5207)  # RNDRESEEDCRNG
-
-
-def _run(args: list[str], root: str) -> dict[str, Any]:
-    """Runs a program, in the file system on the block device `root` if one is named, under a writable overlay."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.dup2(writer, 1)
-            os.dup2(writer, 2)
-            if root:
-                _enter(root)
-            os.execve(args[0], args, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
-        except BaseException as error:
-            os.write(2, f"{error}\n".encode())
-        finally:
-            os._exit(127)
-    os.close(writer)
-    output = b""
-    while data := os.read(reader, 65536):
-        output += data
-    os.close(reader)
-    return {"code": os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), "output": output.decode(errors="replace")}
-
-
-def _enter(device: str) -> None:
-    if not os.path.isdir("/run/lower"):
-        for name in ("lower", "rw", "root"):
-            os.mkdir(f"/run/{name}")
-        mount.mount(device, "/run/lower", "erofs", mount.MS_RDONLY)
-        mount.mount("tmpfs", "/run/rw", "tmpfs")
-        os.mkdir("/run/rw/upper")
-        os.mkdir("/run/rw/work")
-        mount.mount(
-            "overlay", "/run/root", "overlay", 0, "lowerdir=/run/lower,upperdir=/run/rw/upper,workdir=/run/rw/work"
-        )
-    os.chroot("/run/root")
-    os.chdir("/")
-
-
-def _power_off() -> None:
+def _reboot(command: int) -> None:
+    """reboot(2)"""
     import ctypes
 
     os.sync()
-    # LINUX_REBOOT_CMD_RESTART: the machine has no power to switch off, and QEMU is told to end instead (reboot(2)).
-    ctypes.CDLL(None).reboot(ctypes.c_int(0x01234567))
+    ctypes.CDLL(None).reboot(ctypes.c_int(command))

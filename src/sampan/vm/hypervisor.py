@@ -1,70 +1,114 @@
-"""QEMU: one process for each machine, driven over its monitor (QMP)."""
+"""QEMU: what a machine is made of, and one process that runs it. Standard library only.
+
+Everything it opens is given to it by descriptor, so that it needs no right to any path of the host.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
-import secrets
-import shutil
-import tempfile
-import time
-from dataclasses import dataclass, field
-from typing import Any
+import socket
 
+from sampan.record import field, record
+from sampan.vm import jail
 from sampan.vm.errors import VmError
-from sampan.vm.kernel import Kernel
+from sampan.vm.qmp import Monitor
 
-_BINARY = {"x86_64": "qemu-system-x86_64", "aarch64": "qemu-system-aarch64"}
-_CAPABILITY = {"capability": "x-ignore-shared", "state": True}
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+SLOTS = 3  # network interfaces that a guest has, plugged in or not
+MAC = "52:54:00:5a:00:{:02x}"  # of a slot, until the guest is somebody's: so the guest knows which is which
+# A guest reads its disks' sizes when it boots, which is before it is somebody's: all are this large, and sparse.
+DISK_SIZE = 64 << 30
+# The image's; one with an empty file system that the guest has mounted when it becomes somebody's; one it has not.
+DISKS = ("root", "fresh", "disk")
+# An emulated string instruction goes byte by byte: a CPU without fast ones gets better code for copying and clearing.
+_EMULATED_CPU = "max"
+# Emulation has its own way through the code: what is against speculation in a CPU costs here, and is of no use.
+_EMULATED_KERNEL = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Shape:
-    """What a machine is made of, and a template is for. `memory` in MiB."""
+    """What a machine is made of, and a template is for. `memory` in MiB; `kernel` and `initramfs` are paths."""
 
-    kernel: Kernel
+    kernel: str
     initramfs: str
     cpus: int = 1
-    memory: int = 128
+    memory: int = 512
     accelerator: str = "tcg"
 
-
-@dataclass(slots=True)
-class Template:
-    """A machine that has booted, was stopped and written to two files: its memory, and the state of its devices."""
-
-    shape: Shape
-    memory: str
-    state: str
+    def fields(self) -> dict[str, Any]:
+        """Its fields by name: Shape(**fields) is equal to it."""
+        return {key: getattr(self, key) for key in ("kernel", "initramfs", "cpus", "memory", "accelerator")}
 
 
-def command(
-    shape: Shape, directory: str, memory_file: str, private: bool, disks: list[str], incoming: bool
-) -> list[str]:
-    """QEMU's arguments for a microvm with our agent's port."""
-    share = "off" if private else "on"
-    arguments = [
-        binary(), "-M", "microvm,x-option-roms=off,rtc=on,pit=on,pic=on,isa-serial=on,memory-backend=ram",
-        "-accel", shape.accelerator, "-cpu", "host" if shape.accelerator == "kvm" else "max", "-smp", str(shape.cpus), "-m", f"{shape.memory}M",
-        "-object", f"memory-backend-file,id=ram,size={shape.memory}M,mem-path={memory_file},share={share}",
-        "-bios", "qboot.rom", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-sandbox", "on,spawn=allow",
-        "-kernel", shape.kernel.image, "-initrd", shape.initramfs,
-        "-append", f"console=ttyS0 panic=-1 reboot=t random.trust_cpu=on {_clock()}rdinit=/init",
-        "-serial", f"file:{directory}/console", "-qmp", f"unix:{directory}/qmp,server=on,wait=off",
-        "-device", "virtio-serial-device", "-chardev", f"socket,id=agent,path={directory}/agent,server=on,wait=off",
-        "-device", "virtserialport,chardev=agent,name=sampan.agent", "-device", "virtio-rng-device",
+@record
+class Parts:
+    """The descriptors a machine is started with: memory, disks (-1: not used), a tap for each slot; and the
+    directories and files of the host that the guest may mount."""
+
+    memory: int
+    root: int
+    fresh: int
+    disk: int
+    taps: list[int]
+    shares: list[jail.Share] = field(default_factory=list)
+
+
+def binary(machine: str = "") -> str:
+    """QEMU's path. Raises VmError when it is not installed."""
+    name = {"x86_64": "qemu-system-x86_64", "aarch64": "qemu-system-aarch64"}.get(machine or os.uname().machine, "none")
+    for directory in ("/usr/bin", "/usr/local/bin"):
+        if os.access(f"{directory}/{name}", os.X_OK):
+            return f"{directory}/{name}"
+    raise VmError("QEMU is not installed: apt-get install qemu-system-x86")
+
+
+def arguments(shape: Shape, parts: Parts, console: int, monitor: int, port: int, restored: bool) -> list[str]:
+    """QEMU's arguments for a microvm. A restored one needs no kernel: it is in the memory already."""
+    share = "off" if restored else "on"
+    found = [
+        "qemu", "-M", "microvm,x-option-roms=off,rtc=on,pit=on,pic=on,isa-serial=on,ioapic2=on,memory-backend=ram",
+        "-accel", "tcg,thread=multi" if shape.accelerator == "tcg" else shape.accelerator, "-cpu", "host" if shape.accelerator == "kvm" else _EMULATED_CPU,
+        "-smp", str(shape.cpus), "-m", f"{shape.memory}M",
+        "-object", f"memory-backend-file,id=ram,size={shape.memory}M,mem-path=/proc/self/fd/{parts.memory},share={share}",
+        "-bios", "qboot.rom", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+        "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+        "-chardev", f"socket,id=console,fd={console}", "-serial", "chardev:console",
+        "-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control",
+        "-device", "virtio-serial-device", "-chardev", f"socket,id=port,fd={port}",
+        "-device", "virtserialport,chardev=port,name=sampan.agent", "-device", "virtio-rng-device",
+        "-device", "virtio-balloon-device,id=balloon,free-page-reporting=on,deflate-on-oom=on",
+        "-fsdev", "local,id=shares,path=/shares,security_model=passthrough,multidevs=remap",
+        "-device", "virtio-9p-device,fsdev=shares,mount_tag=shares",
     ]  # fmt: skip
-    for number, disk in enumerate(disks):
-        arguments += [
-            "-drive",
-            f"if=none,id=disk{number},format=raw,readonly=on,file={disk}",
+    for number, fd in enumerate((parts.root, parts.fresh, parts.disk)):
+        found += ["-drive", f"if=none,id=disk{number},{_backend(number, fd)}"]
+        if fd >= 0:
+            found += ["-add-fd", f"fd={fd},set={number}"]
+        # No discard and no zeroing: both are the fallocate(2) that the jail makes a no-op.
+        found += [
             "-device",
-            f"virtio-blk-device,drive=disk{number}",
+            f"virtio-blk-device,drive=disk{number},serial={DISKS[number]},discard=off,write-zeroes=off",
         ]
-    if incoming:
-        arguments += ["-incoming", "defer"]
-    return arguments
+    for slot, fd in enumerate(parts.taps):
+        found += ["-netdev", f"tap,id=net{slot},fd={fd}",
+                  "-device", f"virtio-net-device,netdev=net{slot},mac={MAC.format(slot)}"]  # fmt: skip
+    if restored:
+        return [*found, "-incoming", "defer"]
+    emulated = f"{_clock()}{_EMULATED_KERNEL}" if shape.accelerator == "tcg" else ""
+    command_line = f"console=ttyS0 panic=-1 reboot=t random.trust_cpu=on quiet {emulated}rdinit=/init"
+    return [*found, "-kernel", shape.kernel, "-initrd", shape.initramfs, "-append", command_line]
+
+
+def _backend(number: int, fd: int) -> str:
+    """Where a disk's blocks are. One that is not used reads as zeros and keeps nothing."""
+    read_only = "on" if DISKS[number] == "root" else "off"
+    if fd < 0:
+        return f"driver=null-co,size={DISK_SIZE},read-zeroes=on,readonly={read_only}"
+    return f"format=raw,readonly={read_only},auto-read-only=off,file=/dev/fdset/{number}"
 
 
 def _clock() -> str:
@@ -80,166 +124,58 @@ def _clock() -> str:
     return f"tsc_early_khz={int(rate * 1000)} lpj={int(rate * 4000)} "
 
 
-@dataclass(slots=True)
 class Machine:
-    """A running QEMU. `close()` leaves nothing of it."""
+    """A QEMU that is our child. Whoever makes one ends it by `end()`."""
 
-    directory: str
-    process: asyncio.subprocess.Process
-    shape: Shape
-    _qmp: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-    _agent: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    async def qmp(self, name: str, **arguments: Any) -> Any:
-        """One command of the monitor. Raises VmError."""
-        if self._qmp is None:
-            self._qmp = await self._connect(f"{self.directory}/qmp")
-            await self._qmp[0].readline()
-            await self._send("qmp_capabilities", {})
-        return await self._send(name, arguments)
-
-    async def _send(self, name: str, arguments: dict[str, Any]) -> Any:
-        assert self._qmp is not None
-        reader, writer = self._qmp
-        writer.write(json.dumps({"execute": name, "arguments": arguments}).encode() + b"\n")
-        while line := await reader.readline():
-            answer = json.loads(line)
-            if "error" in answer:
-                raise VmError(f"qemu: {name}: {answer['error']['desc']}")
-            if "return" in answer:
-                return answer["return"]
-        raise VmError(f"qemu has ended: {await self.why()}")
-
-    async def ask(self, message: dict[str, Any], timeout: float = 60.0) -> dict[str, Any]:
-        """A request to the agent. Raises VmError when it fails, the guest has ended, or it takes longer (seconds)."""
-        async with self._lock:
-            if self._agent is None:
-                self._agent = await self._connect(f"{self.directory}/agent")
-            reader, writer = self._agent
-            writer.write(json.dumps(message).encode() + b"\n")
+    def __init__(self, shape: Shape, parts: Parts, log: int, restored: bool) -> None:
+        """Starts QEMU in its jail. `log`: a file for what it says. Raises VmError."""
+        path = binary()
+        ours, theirs = socket.socketpair()
+        self.port, port = socket.socketpair()
+        self.console, console = socket.socketpair()
+        command = arguments(shape, parts, console.fileno(), theirs.fileno(), port.fileno(), restored)
+        ends = [theirs.fileno(), port.fileno(), console.fileno()]
+        inherited = [*ends, parts.memory, *(fd for fd in (parts.root, parts.fresh, parts.disk) if fd >= 0), *parts.taps]
+        self.pid = os.fork()
+        if self.pid == 0:
             try:
-                line = await asyncio.wait_for(reader.readline(), timeout)
-            except TimeoutError:
-                raise VmError(f"the guest's agent does not answer: {await self.why()}") from None
-            except ConnectionError:
-                line = b""
-        if not line:
-            raise VmError(f"the guest has ended: {await self.why()}")
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise VmError(f"in the guest: {answer['error']}")
-        return answer
+                for fd in inherited:
+                    os.set_inheritable(fd, True)
+                jail.enter(log, parts.shares, [] if restored else [shape.kernel, shape.initramfs])
+                os.execve(path, command, {"PATH": "/usr/bin:/bin"})
+            except BaseException as error:
+                os.write(log, f"qemu: {error}\n".encode())
+            finally:
+                os._exit(127)
+        for end in (theirs, port, console):
+            end.close()
+        self._ended = False
+        self._ours = ours
+        self._monitor: Monitor | None = None
 
-    async def _connect(self, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        for _ in range(500):
-            try:
-                return await asyncio.open_unix_connection(path, limit=16 << 20)
-            except OSError:
-                if self.process.returncode is not None:
-                    break
-                await asyncio.sleep(0.01)
-        raise VmError(f"qemu did not start: {await self.why()}")
+    @property
+    def monitor(self) -> Monitor:
+        """The connection to its monitor. Raises VmError."""
+        if self._monitor is None:
+            self._monitor = Monitor(self._ours)
+        return self._monitor
 
-    async def why(self) -> str:
-        """What QEMU and the guest have said last."""
-        said = []
-        for name in ("qemu.log", "console"):
-            try:
-                with open(f"{self.directory}/{name}", encoding="utf-8", errors="replace") as file:
-                    said.append(file.read()[-600:].strip())
-            except OSError:
-                continue
-        return " | ".join(text for text in said if text) or "it said nothing"
-
-    async def save(self, target: str) -> Template:
-        """Stops the machine and writes it down as a template below `target`; the memory is its backing file. Raises VmError."""
-        await self.qmp("stop")
-        await self.qmp("migrate-set-capabilities", capabilities=[_CAPABILITY])
-        await self.qmp("migrate-set-parameters", **{"max-bandwidth": 1 << 40})
-        await self.qmp("migrate", uri=f"exec:cat > {target}/state")
-        await self._until("completed")
-        return Template(self.shape, f"{target}/memory", f"{target}/state")
-
-    async def _until(self, wanted: str) -> None:
-        for _ in range(3000):
-            status = (await self.qmp("query-migrate")).get("status")
-            if status == wanted:
-                return
-            if status in ("failed", "cancelled"):
-                raise VmError(f"qemu: the state could not be moved: {await self.why()}")
-            await asyncio.sleep(0.01)
-        raise VmError("qemu: the state was not moved in time")
-
-    async def close(self) -> None:
-        """Ends it and removes its directory."""
-        for pair in (self._qmp, self._agent):
-            if pair is not None:
-                pair[1].close()
-        if self.process.returncode is None:
-            self.process.kill()
-        await self.process.wait()
-        await asyncio.to_thread(shutil.rmtree, self.directory, True)
+    def end(self) -> None:
+        """Kills it."""
+        if not self._ended:
+            self._ended = True
+            os.kill(self.pid, 9)
+            os.waitpid(self.pid, 0)
+        for end in (self._ours, self.port, self.console):
+            end.close()
 
 
-def binary() -> str:
-    """QEMU's path. Raises VmError when it is not installed."""
-    found = shutil.which(_BINARY.get(os.uname().machine, "none"))
-    if found is None:
-        raise VmError("QEMU is not installed: apt-get install qemu-system-x86")
-    return found
-
-
-async def _launch(shape: Shape, run: str, memory: str, private: bool, disks: list[str], incoming: bool) -> Machine:
-    binary()
-    directory = await asyncio.to_thread(tempfile.mkdtemp, dir=run)
-    with open(f"{directory}/qemu.log", "wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            *command(shape, directory, memory or f"{directory}/memory", private, disks, incoming),
-            stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
-    return Machine(directory, process, shape)
-
-
-async def boot(
-    shape: Shape, run: str, memory: str = "", disks: list[str] | None = None, timeout: float = 60.0
-) -> Machine:
-    """Starts a machine from nothing and waits for its agent. `memory`: the file its memory is kept in. Raises VmError."""
-    machine = await _launch(shape, run, memory, False, disks or [], incoming=False)
+def said(console: str) -> str:
+    """What QEMU and the guest's kernel have said last, from the file both write to."""
     try:
-        await machine.ask({"op": "ping"}, timeout)
-        return machine
-    except BaseException:
-        await machine.close()
-        raise
-
-
-async def restore(template: Template, run: str, disks: list[str] | None = None) -> Machine:
-    """A new machine that goes on where the template was stopped, with memory of its own as far as it writes. Raises VmError.
-
-    Its clock is set and its random numbers are made its own before it does anything else.
-    """
-    machine = await _launch(template.shape, run, template.memory, True, disks or [], incoming=True)
-    try:
-        await machine.qmp("migrate-set-capabilities", capabilities=[_CAPABILITY])
-        await machine.qmp("migrate-incoming", uri=f"exec:cat {template.state}")
-        await machine._until("completed")
-        await machine.qmp("cont")
-        await machine.ask({"op": "clock", "time": time.time(), "entropy": secrets.token_hex(32)})
-        return machine
-    except BaseException:
-        await machine.close()
-        raise
-
-
-async def accelerator(shape: Shape, run: str) -> tuple[str, str]:
-    """("kvm" or "tcg", why): KVM when a guest really boots under it, which an openable /dev/kvm does not promise."""
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        return "tcg", "/dev/kvm can't be opened: guests run under software emulation"
-    wanted = Shape(shape.kernel, shape.initramfs, shape.cpus, shape.memory, "kvm")
-    try:
-        machine = await boot(wanted, run, timeout=10.0)
-    except VmError as error:
-        return "tcg", f"/dev/kvm opens, but no guest boots under it ({str(error)[:200]}): software emulation"
-    await machine.close()
-    return "kvm", "guests run under KVM"
+        with open(console, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 800))
+            text = file.read().decode(errors="replace").strip()
+    except OSError:
+        text = ""
+    return text or "it said nothing"

@@ -1,4 +1,6 @@
-"""The guest's kernel: from the distribution's package of a kernel for clouds, extracted and never installed."""
+"""The guest's kernel: from the distribution's package, extracted as far as a guest needs it and never installed.
+
+Not the one for clouds: that has no 9p, and so no way to the host's files (ADR 13)."""
 
 from __future__ import annotations
 
@@ -8,11 +10,15 @@ import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from typing import IO
 
 from sampan.images import compression
 from sampan.vm.errors import VmError
 
-_PACKAGE = {"x86_64": "linux-image-cloud-amd64", "aarch64": "linux-image-cloud-arm64"}
+_PACKAGE = {"x86_64": "linux-image-amd64", "aarch64": "linux-image-arm64"}
+# What of a package is kept: the kernel, and the parts of the module tree where MODULES of initramfs are.
+_KEPT = ["./boot/vmlinuz-*", *(f"./*lib/modules/*/kernel/{part}/*" for part in ("fs", "net", "lib", "crypto", "arch", "drivers/virtio",
+         "drivers/block", "drivers/char", "drivers/net"))]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +92,7 @@ def fetch(cache: str) -> Kernel:
     with tempfile.TemporaryDirectory(dir=f"{cache}/kernel") as work:
         _run(["apt-get", "-o", "APT::Sandbox::User=root", "download", _real(package)], work)
         archive = glob.glob(f"{work}/*.deb")[0]
-        _run(["dpkg-deb", "-x", archive, f"{work}/root"], work)
+        _extract(archive, f"{work}/root")
         release = os.path.basename(glob.glob(f"{work}/root/boot/vmlinuz-*")[0]).removeprefix("vmlinuz-")
         target = f"{cache}/kernel/{release}"
         shutil.rmtree(target, ignore_errors=True)
@@ -95,6 +101,14 @@ def fetch(cache: str) -> Kernel:
     if found is None:
         raise VmError(f"the package {package} holds no kernel we can use")
     return found
+
+
+def _extract(archive: str, target: str) -> None:
+    os.mkdir(target, 0o755)
+    unpack = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE)
+    _run(["tar", "-x", "-C", target, "--wildcards", "--wildcards-match-slash", *_KEPT], "/", unpack.stdout)
+    if unpack.wait():
+        raise VmError(f"dpkg-deb: {os.path.basename(archive)} can't be read")
 
 
 def _real(package: str) -> str:
@@ -107,8 +121,8 @@ def _real(package: str) -> str:
     raise VmError(f"{package} is in none of the machine's package sources: apt-get update")
 
 
-def _run(command: list[str], directory: str) -> str:
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+def _run(command: list[str], directory: str, stdin: IO[bytes] | None = None) -> str:
+    done = subprocess.run(command, cwd=directory, stdin=stdin, capture_output=True, text=True, check=False)
     if done.returncode:
         raise VmError(f"{' '.join(command[:3])}: {(done.stderr or done.stdout).strip()[-500:]}")
     return done.stdout

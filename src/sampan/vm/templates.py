@@ -5,97 +5,157 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import hashlib
+import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from sampan.vm import hypervisor, initramfs, kernel
-from sampan.vm.hypervisor import Machine, Shape, Template
+from sampan.linux import memfd
+from sampan.vm import hypervisor, initramfs, kernel, maker
+from sampan.vm.disks import Disks
+from sampan.vm.errors import VmError
+from sampan.vm.hypervisor import Shape
 
 Say = Callable[[str], object]
-# The guest reads its disk's size when it boots, which is before it is somebody's: all disks are this large, and sparse.
-ROOT_SIZE = 64 << 30
+_BOOT, _TRY = 120.0, 15.0  # seconds
+
+
+@dataclass(slots=True)
+class Template:
+    """A machine that has booted and was stopped: its memory, sealed, and its devices' state, as descriptors."""
+
+    shape: Shape
+    memory: int
+    state: int
+    disk: str  # the path of the empty disk that the guest has mounted
 
 
 class Templates:
-    """The kernel, the initramfs and the templates below one directory. `run`: for what running machines need."""
+    """The kernel, the initramfs and the templates below one directory.
 
-    def __init__(self, cache: str, run: str) -> None:
-        self._cache, self._run = cache, run
-        for path in (cache, run):
-            os.makedirs(path, 0o700, exist_ok=True)
+    `expected`: the request of the container that templates are prepared for, as spawn.start() takes it.
+    """
 
-    async def shape(self, say: Say, cpus: int = 1, memory: int = 128) -> Shape:
-        """A shape with everything it needs on this machine's disk. Raises VmError."""
+    def __init__(self, cache: str, disks: Disks, expected: dict[str, Any]) -> None:
+        self._cache, self._disks, self._expected = cache, disks, expected
+        self._open: dict[str, Template] = {}
+        self._shapes: dict[tuple[int, int], Shape] = {}
+        os.makedirs(cache, 0o700, exist_ok=True)
+
+    async def shape(self, say: Say, cpus: int = 1, memory: int = 512) -> Shape:
+        """A shape with everything it needs on this machine's disk. `memory` in MiB. Raises VmError."""
+        known = self._shapes.get((cpus, memory))
+        if known is not None:
+            return known
         found = await asyncio.to_thread(kernel.find, self._cache)
         if found is None:
             say("fetching a kernel from the distribution's packages")
             found = await asyncio.to_thread(kernel.fetch, self._cache)
         archive = await asyncio.to_thread(initramfs.build, found, self._cache)
-        return Shape(found, archive, cpus, memory)
+        name, _ = await self.accelerator(Shape(found.image, archive, 1, 256))
+        self._shapes[cpus, memory] = shape = Shape(found.image, archive, cpus, memory, name)
+        return shape
+
+    def ready(self, shape: Shape) -> bool:
+        """Whether a shape's template is there."""
+        return os.path.exists(f"{self._cache}/templates/{self._key(shape)}/state")
 
     async def get(self, shape: Shape, say: Say) -> Template:
         """The template of a shape, made now if there is none. Raises VmError."""
-        target = f"{self._cache}/templates/{await _key(shape)}"
+        key = self._key(shape)
+        if key in self._open:
+            return self._open[key]
+        target = f"{self._cache}/templates/{key}"
         async with _locked(f"{self._cache}/lock"):
             if not os.path.exists(f"{target}/state"):
                 say(f"booting a guest once, with {shape.cpus} CPU and {shape.memory} MiB, under {shape.accelerator}")
                 await self._make(shape, target)
-        return Template(shape, f"{target}/memory", f"{target}/state")
+        memory = await asyncio.to_thread(memfd.sealed_copy, f"{target}/memory", "sampan-template")
+        state = os.open(f"{target}/state", os.O_RDONLY | os.O_CLOEXEC)
+        return self._open.setdefault(key, Template(shape, memory, state, f"{target}/disk"))
 
     async def _make(self, shape: Shape, target: str) -> None:
         os.makedirs(os.path.dirname(target), 0o700, exist_ok=True)
         work = await asyncio.to_thread(tempfile.mkdtemp, dir=os.path.dirname(target))
         try:
-            # Any root disk: machines get theirs, of the same size, when they are made from the template.
-            with open(f"{work}/root", "wb") as file:
-                file.truncate(ROOT_SIZE)
-            machine = await hypervisor.boot(shape, self._run, f"{work}/memory", [f"{work}/root"])
-            try:
-                await machine.save(work)
-            finally:
-                await machine.close()
+            await asyncio.to_thread(lambda: os.close(self._disks.writable(f"{work}/disk")))
+            await _boot(shape, work, _BOOT, self._expected)
             os.rename(work, target)
-        except BaseException:
+        finally:
             await asyncio.to_thread(shutil.rmtree, work, True)
-            raise
-
-    async def start(self, shape: Shape, root: str, say: Say) -> Machine:
-        """A new machine from the shape's template with a root disk: an image of ROOT_SIZE bytes, most of them a hole.
-
-        Raises VmError.
-        """
-        return await hypervisor.restore(await self.get(shape, say), self._run, [root])
 
     async def accelerator(self, shape: Shape) -> tuple[str, str]:
-        """As hypervisor.accelerator(), tried once for each kernel of the host and kept."""
+        """("kvm" or "tcg", why), tried once for each kernel of the host and kept.
+
+        KVM when a guest really boots under it, which an openable /dev/kvm does not promise.
+        """
         path = f"{self._cache}/accelerator-{os.uname().release}"
         if os.path.exists(path):
             with open(path, encoding="utf-8") as file:
                 name, _, why = file.read().partition("\n")
             return name, why
-        name, why = await hypervisor.accelerator(shape, self._run)
+        name, why = await self._try_kvm(Shape(shape.kernel, shape.initramfs, shape.cpus, shape.memory, "kvm"))
         with open(path, "w", encoding="utf-8") as file:
             file.write(f"{name}\n{why}")
         return name, why
 
+    async def _try_kvm(self, shape: Shape) -> tuple[str, str]:
+        if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+            return "tcg", "/dev/kvm can't be opened: guests run under software emulation"
+        with tempfile.TemporaryDirectory(dir=self._cache) as work:
+            try:
+                await _boot(shape, work, _TRY, None)
+            except VmError as error:
+                why = " ".join(str(error).split())[:200]
+                return "tcg", f"/dev/kvm opens, but no guest boots under it ({why}): software emulation"
+        return "kvm", "guests run under KVM"
 
-async def _key(shape: Shape) -> str:
-    """What a template depends on: a state of one QEMU is not for another."""
-    process = await asyncio.create_subprocess_exec(hypervisor.binary(), "--version", stdout=asyncio.subprocess.PIPE)
-    version, _ = await process.communicate()
-    parts: list[Any] = [
-        shape.kernel.release,
-        os.path.basename(shape.initramfs),
-        shape.cpus,
-        shape.memory,
-        shape.accelerator,
-        version,
-    ]
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
+    def _key(self, shape: Shape) -> str:
+        """What a template depends on: a state of one QEMU is not for another."""
+        binary = os.stat(hypervisor.binary())
+        parts: list[Any] = [
+            os.path.basename(shape.kernel),
+            os.path.basename(shape.initramfs),
+            shape.cpus,
+            shape.memory,
+            shape.accelerator,
+            binary.st_size,
+            binary.st_mtime_ns,
+            hypervisor.arguments(shape, hypervisor.Parts(0, 0, 0, 0, []), 0, 0, 0, restored=True),
+            self._expected,
+        ]
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
+
+    def close(self) -> None:
+        """Lets go of the templates' memory."""
+        for template in self._open.values():
+            os.close(template.memory)
+            os.close(template.state)
+        self._open.clear()
+
+
+async def _boot(shape: Shape, directory: str, timeout: float, expect: dict[str, Any] | None) -> None:
+    """Boots a guest in a process of its own. Raises VmError."""
+    hypervisor.binary()
+    source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    request = {"shape": shape.fields(), "directory": directory, "timeout": timeout, "expect": expect}
+    process = await asyncio.create_subprocess_exec(
+        os.path.realpath(sys.executable), "-I", "-S", "-B", "-c", maker.ENTRY, source, json.dumps(request),
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        _, said = await process.communicate()
+    except BaseException:
+        process.kill()
+        raise
+    if process.returncode:
+        raise VmError(said.decode(errors="replace").strip()[-1000:])
 
 
 @asynccontextmanager

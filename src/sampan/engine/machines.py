@@ -1,0 +1,337 @@
+"""Containers with a kernel of their own: what a machine is started with, and what is asked of one that runs."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import json
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from sampan.engine import machine_shape, mounts, spec
+from sampan.engine.container import Container
+from sampan.engine.errors import BadRequest, Conflict, EngineError
+from sampan.keeper import wire
+from sampan.linux import netns
+from sampan.linux.cgroup import Cgroup
+from sampan.linux.files import read_or_empty
+from sampan.network.model import Endpoint, Network
+from sampan.runtime import init_program
+from sampan.vm.disks import Disks
+from sampan.vm.hypervisor import SLOTS, Shape
+from sampan.vm.templates import Templates
+
+if TYPE_CHECKING:
+    from sampan.engine.engine import Engine
+
+
+# The guest's own network is the container's, and there is one container in it.
+_NAMESPACES = ("pid", "ipc", "uts", "cgroup")
+_GROUP = "/sampan/container"
+
+
+def ordinary() -> dict[str, Any]:
+    """The request of a container without any option, in its guest: what templates are prepared for."""
+    return spec.ordinary(_NAMESPACES) | {"cgroup": _GROUP}
+
+
+class Machines:
+    """The virtual machines of an engine's containers."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.disks = Disks(f"{engine.data_root}/vm")
+        self.templates = Templates(f"{engine.data_root}/vm", self.disks, ordinary())
+        self._sockets = f"{engine.run_root}/vm"
+        self._loop = asyncio.get_running_loop()
+        os.makedirs(self._sockets, 0o700, exist_ok=True)
+
+    # start
+
+    async def shape(self, host: dict[str, Any], say: Callable[[str], object] = lambda _: None) -> Shape:
+        """The machine for a container's limits. Raises VmError."""
+        return await self.templates.shape(say, machine_shape.cpus(host), machine_shape.memory(host))
+
+    def control(self, name: str) -> str:
+        """The socket of a machine's shim."""
+        return f"{self._sockets}/{name[:24]}.sock"
+
+    async def request(self, container: Container, wiring: Wiring) -> tuple[dict[str, Any], list[int]]:
+        """What the keeper is asked to start, and the descriptors that go with it, the caller's. Raises VmError."""
+        host, directory = container.host_config, self._engine.directory(container)
+        init = init_program.find() if host.get("Init") else None
+        entries = mounts.specification(container, directory, self._engine.volumes, init)
+        shares = machine_shape.share(entries, directory)
+        inner = spec.build(container, entries, dict.fromkeys(_NAMESPACES, "")) | {"cgroup": _GROUP}
+        if init:
+            inner["spec"]["process"]["args"] = ["/sbin/docker-init", "--", *inner["spec"]["process"]["args"]]
+        inner["spec"]["linux"]["resources"] = machine_shape.inner_limits(inner["spec"]["linux"]["resources"])
+        guest = self._guest(container, wiring, bool(shares))
+        request, fds = await self._machine(container, guest, shares, wiring)
+        process = {key: value for key, value in inner["spec"]["process"].items() if key in ("terminal", "consoleSize")}
+        limits = machine_shape.outer_limits(spec.resources(host), request["shape"]["memory"])
+        request["spec"] |= {"process": process, "linux": {**request["spec"]["linux"], "resources": limits}}
+        return request | {"cgroup": container.cgroup, "inner": inner, "control": self.control(container.id)}, fds
+
+    async def _machine(
+        self, container: Container, guest: dict[str, Any], shares: list[dict[str, Any]], wiring: Wiring
+    ) -> tuple[dict[str, Any], list[int]]:
+        """The part of a request that is the machine, whatever it is for."""
+        shape = await self.shape(container.host_config)
+        template = await self.templates.get(shape, lambda _: None)
+        directory = self._engine.directory(container)
+        fds = [wiring.namespace, template.memory]
+        own: list[int] = []
+        size, path = machine_shape.disk_size(container.host_config), f"{directory}/disk"
+        guest["new"] = not os.path.exists(path)
+        fresh = guest["new"] and not size
+        guest.setdefault("writable", "fresh" if fresh else "disk")
+        try:
+            own.append(await asyncio.to_thread(self._root, container))
+            own.append(await asyncio.to_thread(self.disks.writable, path, size, template.disk if fresh else ""))
+            own.append(os.open(f"/proc/self/fd/{template.state}", os.O_RDONLY | os.O_CLOEXEC))  # an offset of its own
+        except BaseException:
+            for fd in own:
+                os.close(fd)
+            raise
+        namespaces = [{"type": "pid"}, {"type": "ipc"}, {"type": "network", "path": "@0"}]
+        request: dict[str, Any] = {
+            "entry": "sampan.vm.shim:main",
+            "spec": {"process": {}, "linux": {"namespaces": namespaces, "resources": {}}},
+            "cgroup": None,
+            "shape": shape.fields(),
+            "restored": True,
+            "slots": [slot for slot, _ in wiring.taps],
+            "shares": shares,
+            "guest": guest,
+            "console": f"{directory}/console",
+            "report": f"{directory}/report",
+        }
+        return request, [*fds, *own, *(fd for _, fd in wiring.taps)]
+
+    def _root(self, container: Container) -> int:
+        from sampan.engine import files
+
+        image = self._engine.images.get(container.image)
+        tree = files.lower_root(self._engine, image) if not self.disks.has_root(image.id) else -1
+        try:
+            return self.disks.root(image.id, tree)
+        finally:
+            if tree >= 0:
+                os.close(tree)
+
+    def _guest(self, container: Container, wiring: Wiring, shares: bool) -> dict[str, Any]:
+        directory = self._engine.directory(container)
+        options = container.host_config.get("StorageOpt") or {}
+        found: dict[str, Any] = {
+            "persistent": not container.host_config.get("AutoRemove"),
+            "size": machine_shape.disk_size(container.host_config),
+            "shares": shares,
+            "files": {name: read_or_empty(f"{directory}/{name}") for name in machine_shape.FILES},
+            "interfaces": [interface(network, endpoint, default) for network, endpoint, default in wiring.places],
+        }
+        if options.get("medium") == "memory":
+            found["writable"] = "memory"
+        return found | {"names": "nameserver 127.0.0.11" in found["files"]["resolv.conf"]}
+
+    def exec_request(self, container: Container, process: dict[str, Any], seccomp: str | None) -> dict[str, Any]:
+        """What the keeper is asked for a further process in the guest."""
+        return {"entry": "sampan.vm.relay:main", "spec": {"linux": {"namespaces": []}}, "cgroup": None, "process": process,
+                "seccomp": seccomp, "control": self.control(container.id)}  # fmt: skip
+
+    def ended(self, container: Container) -> dict[str, Any]:
+        """Called when a machine has ended: what it said of its end; what it left is removed."""
+        path = f"{self._engine.directory(container)}/report"
+        try:
+            with open(path, encoding="ascii") as file:
+                found: dict[str, Any] = json.load(file)
+            os.unlink(path)
+        except (OSError, ValueError):
+            found = {}
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.control(container.id))
+        return found
+
+    # while it runs
+
+    async def ask(self, container: Container, operation: str, **arguments: Any) -> Any:
+        """The result of a request to a running machine. Raises EngineError."""
+        async with self._connected(self.control(container.id)) as call:
+            return (await call({"op": operation, **arguments}, [])).get("result")
+
+    async def limit(self, container: Container, host: dict[str, Any], limits: dict[str, Any]) -> list[str]:
+        """Changes the limits of a running machine; returns warnings. Raises EngineError.
+
+        More memory than the machine was made with comes with the next start.
+        """
+        warnings: list[str] = []
+        made, wanted = int((await self.ask(container, "shape"))["memory"]), machine_shape.memory(host)
+        if wanted > made:
+            limits = {**limits, "memory": {**limits["memory"], "limit": 0, "swap": 0}}
+            warnings.append(f"the virtual machine has {made} MiB: the new limit holds from its next start")
+        warnings += await self.ask(container, "limits", resources=machine_shape.inner_limits(limits))
+        if wanted <= made:
+            await self.ask(container, "balloon", bytes=wanted << 20)
+        group = Cgroup(container.cgroup)
+        group.apply({"cpu": limits["cpu"]}, devices=False)
+        return warnings + group.warnings
+
+    async def job(self, container: Container, name: str, reader: int = -1, writer: int = -1, **args: Any) -> Any:
+        """Work on a container's files, in its guest; one that does not run gets a machine for that long.
+
+        What the job reads comes from `reader`, what it writes goes to `writer`; both are closed.
+        Raises OSError, ImageError as the job does there, EngineError.
+        """
+        from sampan.images.errors import ImageError
+
+        reader = reader if reader >= 0 else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        writer = writer if writer >= 0 else os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            async with self._reachable(container) as path, self._connected(path) as call:
+                await call({"op": "job", "name": name, "args": args}, [reader, writer])
+                os.close(reader)
+                os.close(writer)
+                reader = writer = -1
+                event = await call(None, [])
+        finally:
+            for fd in (reader, writer):
+                if fd >= 0:
+                    os.close(fd)
+        answer = event.get("result") or {"error": "the guest's job has ended without a word", "kind": "other"}
+        if "error" not in answer:
+            return answer["result"]
+        if answer["kind"] == "os":
+            raise OSError(answer["errno"], answer["error"])
+        if answer["kind"] == "image":
+            raise ImageError(answer["error"])
+        raise EngineError(answer["error"])
+
+    @contextlib.asynccontextmanager
+    async def _reachable(self, container: Container) -> AsyncIterator[str]:
+        """The socket of the machine that has the container's files."""
+        if container.running:
+            yield self.control(container.id)
+            return
+        async with container.lock:
+            if container.running:
+                raise Conflict(f"container {container.name} has just been started: try again")
+            name = f"files-{secrets.token_hex(8)}"
+            path = self.control(name)
+            await self._open_files(container, name, path)
+            try:
+                yield path
+            finally:
+                for _ in range(500):
+                    if not os.path.exists(path):
+                        break
+                    await asyncio.sleep(0.01)
+
+    async def _open_files(self, container: Container, name: str, path: str) -> None:
+        wiring = Wiring(await asyncio.to_thread(netns.new), [], [])
+        guest = {"persistent": True}
+        null = [os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC) for _ in range(3)]
+        fds: list[int] = []
+        try:
+            request, fds = await self._machine(container, guest, [], wiring)
+            request |= {"inner": {"op": "open"}, "control": path, "process": {}}
+            _, held = await self._engine.keeper.call("exec", [*null, *fds], id=name, request=request)
+            for fd in held:
+                os.close(fd)
+        finally:
+            for fd in [*null, wiring.namespace, *fds[2:]]:
+                os.close(fd)
+
+    @contextlib.asynccontextmanager
+    async def _connected(self, path: str) -> AsyncIterator[Callable[..., Any]]:
+        """A function that sends a request with descriptors and returns the next message, or its error as EngineError."""
+        loop = asyncio.get_running_loop()
+        sock = socket.socket(socket.AF_UNIX)
+        reader = wire.Reader()
+        try:
+            sock.connect(path)
+        except OSError as error:
+            sock.close()
+            raise EngineError(f"the virtual machine does not answer: {error}") from None
+        messages: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+
+        def readable() -> None:
+            found = reader.receive(sock)
+            if found is None:
+                loop.remove_reader(sock.fileno())
+                messages.put_nowait(None)
+            for message, _ in found or ():
+                messages.put_nowait(message)
+
+        async def call(message: dict[str, Any] | None, fds: list[int]) -> dict[str, Any]:
+            if message is not None:
+                wire.send(sock, {**message, "seq": 1, "fds": len(fds)}, fds)
+            answer = await messages.get()
+            if answer is None:
+                raise EngineError("the virtual machine has ended")
+            if "error" in answer:
+                raise EngineError(answer["error"])
+            return answer
+
+        loop.add_reader(sock.fileno(), readable)
+        try:
+            yield call
+        finally:
+            loop.remove_reader(sock.fileno())
+            sock.close()
+
+    def later(self, work: Coroutine[Any, Any, Any]) -> concurrent.futures.Future[Any]:
+        """Begins a coroutine of ours; for threads."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def in_thread(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Does a coroutine of ours; for threads."""
+        return self.later(work).result()
+
+    def pass_files(self, container: Container) -> None:
+        """Brings /etc/hosts and its like in a running guest up to date."""
+        directory = self._engine.directory(container)
+        files = {name: read_or_empty(f"{directory}/{name}") for name in machine_shape.FILES}
+        self._engine.background(self._quietly(container, "files", files=files))
+
+    async def _quietly(self, container: Container, operation: str, **arguments: Any) -> None:
+        with contextlib.suppress(EngineError):
+            await self.ask(container, operation, **arguments)
+
+    def close(self) -> None:
+        """Ends our part; machines go on."""
+        self.templates.close()
+
+
+class Wiring:
+    """A machine's network: the namespace its QEMU is in, its taps by slot, and (network, endpoint, whether it is
+    the way out) of each."""
+
+    def __init__(
+        self, namespace: int, taps: list[tuple[int, int]], places: list[tuple[Network, Endpoint, bool]]
+    ) -> None:
+        self.namespace, self.taps, self.places = namespace, taps, places
+
+    def close(self) -> None:
+        """Closes our copies of its descriptors."""
+        for fd in (self.namespace, *(fd for _, fd in self.taps)):
+            os.close(fd)
+
+
+def slot_of(name: str) -> int:
+    """The slot of an interface: eth0 is in the first. Raises BadRequest when there are not so many."""
+    number = int(name.removeprefix("eth"))
+    if number >= SLOTS:
+        raise BadRequest(f"a virtual machine can be on {SLOTS} networks at most")
+    return number
+
+
+def interface(network: Network, endpoint: Endpoint, default: bool) -> dict[str, Any]:
+    """An endpoint as the guest is told of it."""
+    gateways = [row["Gateway"] for row in network.ipam] if default and not network.internal else []
+    return {"slot": slot_of(endpoint.interface), "name": endpoint.interface, "mac": endpoint.mac, "mtu": network.mtu or 0,
+            "addresses": [text for text in (endpoint.ipv4, endpoint.ipv6) if text], "gateways": gateways,
+            "ipv6": network.row(6) is not None}  # fmt: skip

@@ -1,0 +1,137 @@
+"""What a container uses, from its control group, in the shape of the API's `stats` and `top`."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from sampan.linux.cgroup import Cgroup
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def _numbers(path: str) -> dict[str, int]:
+    try:
+        with open(path, encoding="ascii") as file:
+            rows = [line.split() for line in file]
+    except OSError:
+        return {}
+    return {row[0]: int(row[1]) for row in rows if len(row) == 2 and row[1].isdecimal()}
+
+
+def _number(path: str) -> int:
+    try:
+        with open(path, encoding="ascii") as file:
+            text = file.read().strip()
+    except OSError:
+        return 0
+    return int(text) if text.isdecimal() else 0
+
+
+def _system_usage() -> int:
+    """CPU time of the whole host in nanoseconds, from the first line of /proc/stat."""
+    with open("/proc/stat", encoding="ascii") as file:
+        fields = file.readline().split()[1:8]
+    return sum(int(field) for field in fields) * (10**9 // os.sysconf("SC_CLK_TCK"))
+
+
+def _memory_total() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def sample(group: Cgroup, pid: int) -> dict[str, Any]:
+    """cpu_stats, memory_stats, pids_stats and networks of the container whose first process is `pid`."""
+    v1 = group.directories()
+    top = group.v2_directory or ""
+    if "cpuacct" in v1:
+        usage = _number(f"{v1['cpuacct']}/cpuacct.usage")
+        user = _number(f"{v1['cpuacct']}/cpuacct.usage_user")
+        throttling = _numbers(f"{v1.get('cpu')}/cpu.stat")
+        throttled = throttling.get("throttled_time", 0)
+    else:
+        throttling = _numbers(f"{top}/cpu.stat")
+        usage, user = throttling.get("usage_usec", 0) * 1000, throttling.get("user_usec", 0) * 1000
+        throttled = throttling.get("throttled_usec", 0) * 1000
+    cpu = {
+        "cpu_usage": {"total_usage": usage, "usage_in_usermode": user, "usage_in_kernelmode": max(0, usage - user)},
+        "system_cpu_usage": _system_usage(),
+        "online_cpus": os.cpu_count(),
+        "throttling_data": {
+            "periods": throttling.get("nr_periods", 0),
+            "throttled_periods": throttling.get("nr_throttled", 0),
+            "throttled_time": throttled,
+        },
+    }
+    pids = v1.get("pids", top)
+    return {
+        "cpu_stats": cpu,
+        "memory_stats": _memory(v1.get("memory"), top),
+        "pids_stats": {
+            "current": _number(f"{pids}/pids.current"),
+            "limit": _number(f"{pids}/pids.max") or 2**64 - 1,
+        },
+        "networks": _networks(pid),
+    }
+
+
+def _memory(v1: str | None, top: str) -> dict[str, Any]:
+    total = _memory_total()
+    if v1:
+        limit = min(_number(f"{v1}/memory.limit_in_bytes") or total, total)
+        details = _numbers(f"{v1}/memory.stat")
+        peak = _number(f"{v1}/memory.max_usage_in_bytes")
+        return {"usage": _number(f"{v1}/memory.usage_in_bytes"), "max_usage": peak, "stats": details, "limit": limit}
+    limit = _number(f"{top}/memory.max") or total
+    return {
+        "usage": _number(f"{top}/memory.current"),
+        "stats": _numbers(f"{top}/memory.stat"),
+        "limit": min(limit, total),
+    }
+
+
+def _networks(pid: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    try:
+        with open(f"/proc/{pid}/net/dev", encoding="ascii") as file:
+            lines = file.readlines()[2:]
+    except OSError:
+        return found
+    for line in lines:
+        name, _, rest = line.partition(":")
+        values = [int(item) for item in rest.split()]
+        if name.strip() != "lo":
+            keys = ("rx_bytes", "rx_packets", "rx_errors", "rx_dropped")
+            found[name.strip()] = {
+                **dict(zip(keys, values[:4], strict=True)),
+                **dict(zip([k.replace("rx", "tx") for k in keys], values[8:12], strict=True)),
+            }
+    return found
+
+
+def processes(pids: list[int]) -> list[list[str]]:
+    """The columns of `ps -ef` (with numeric users) of some processes."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    rows = []
+    for pid in sorted(pids):
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                head, _, tail = file.read().rpartition(b")")
+            with open(f"/proc/{pid}/cmdline", "rb") as file:
+                command = file.read().replace(b"\0", b" ").decode(errors="replace").strip()
+            uid = os.stat(f"/proc/{pid}").st_uid
+        except OSError:
+            continue
+        fields = tail.split()
+        seconds = (int(fields[11]) + int(fields[12])) // ticks
+        started = time.strftime("%H:%M", time.localtime(_boot_time() + int(fields[19]) / ticks))
+        name = command or f"[{head.partition(b'(')[2].decode(errors='replace')}]"
+        clock = f"{seconds // 3600:02}:{seconds % 3600 // 60:02}:{seconds % 60:02}"
+        rows.append([str(uid), str(pid), fields[1].decode(), "0", started, "?", clock, name])
+    return rows
+
+
+def _boot_time() -> float:
+    with open("/proc/uptime", encoding="ascii") as file:
+        return time.time() - float(file.read().split()[0])

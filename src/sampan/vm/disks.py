@@ -1,0 +1,96 @@
+"""A machine's two disks: the image's file system, to read only and shared, and the container's own above it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+
+from sampan.linux import sparse
+from sampan.vm import mounted
+from sampan.vm.errors import VmError
+from sampan.vm.hypervisor import DISK_SIZE
+
+_SMALLEST = 32 << 20
+
+
+class Disks:
+    """The images' disks, made once each, and empty ones to copy, below one directory. Methods block."""
+
+    def __init__(self, cache: str) -> None:
+        self._roots, self._empty = f"{cache}/roots", f"{cache}/empty"
+        for path in (self._roots, self._empty):
+            os.makedirs(path, 0o700, exist_ok=True)
+
+    def root(self, image_id: str, tree: int) -> int:
+        """A descriptor of the erofs of an image, whose file system is at the descriptor `tree`. Raises VmError."""
+        path = f"{self._roots}/{image_id.removeprefix('sha256:')}"
+        if not os.path.exists(path):
+            self._make_root(path, tree)
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def has_root(self, image_id: str) -> bool:
+        """Whether an image's disk is there."""
+        return os.path.exists(f"{self._roots}/{image_id.removeprefix('sha256:')}")
+
+    def _make_root(self, path: str, tree: int) -> None:
+        with tempfile.TemporaryDirectory(dir=self._roots) as work:
+            _need("mkfs.erofs", "erofs-utils")
+            os.mkdir(f"{work}/tree")
+            mounted.run(
+                tree,
+                f"{work}/tree",
+                ["mkfs.erofs", "--quiet", "-E", "force-inode-extended", f"{work}/disk", f"{work}/tree"],
+            )
+            os.truncate(f"{work}/disk", DISK_SIZE)
+            os.chmod(f"{work}/disk", 0o444)
+            os.rename(f"{work}/disk", path)
+
+    def keep(self, image_ids: set[str]) -> None:
+        """Deletes the disks of all images but these; machines that run keep theirs open."""
+        wanted = {image_id.removeprefix("sha256:") for image_id in image_ids}
+        for name in os.listdir(self._roots):
+            if name not in wanted and len(name) == 64:
+                os.unlink(f"{self._roots}/{name}")
+
+    def writable(self, path: str, size: int = 0, source: str = "") -> int:
+        """A descriptor of the disk at `path`, made if it is not there: a copy of `source`, or with an empty ext4 of
+        `size` bytes. Its holes take no space. Raises VmError for a size that can't be.
+        """
+        if not os.path.exists(path):
+            size = size or DISK_SIZE
+            if not _SMALLEST <= size <= DISK_SIZE:
+                limits = f"{_SMALLEST >> 20} MiB to {DISK_SIZE >> 30} GiB"
+                raise VmError(f"a machine's own disk has {limits}, not {size} bytes")
+            with open(f"{path}.new", "wb") as file:
+                sparse.copy(source or self._filesystem(size), file.fileno())
+                os.truncate(file.fileno(), DISK_SIZE)
+                os.fchmod(file.fileno(), 0o600)
+            os.rename(f"{path}.new", path)
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+    def _filesystem(self, size: int) -> str:
+        """An empty file system to copy."""
+        path = f"{self._empty}/{size}"
+        if not os.path.exists(path):
+            with tempfile.TemporaryDirectory(dir=self._empty) as work:
+                with open(f"{work}/disk", "wb") as file:
+                    file.truncate(size)
+                options = "lazy_itable_init=1,lazy_journal_init=1,nodiscard,packed_meta_blocks=1,root_owner=0:0"
+                _run("e2fsprogs", ["mke2fs", "-q", "-t", "ext4", "-F", "-m", "0", "-J", "size=4" if size < 1 << 30 else "size=16", "-G", "4096",
+                                   "-O", "^resize_inode", "-E", options, f"{work}/disk"])  # fmt: skip
+                os.rename(f"{work}/disk", path)
+        return path
+
+
+def _need(program: str, package: str) -> None:
+    if shutil.which(program) is None:
+        raise VmError(f"{program} is missing: apt-get install {package}")
+
+
+def _run(package: str, command: list[str]) -> None:
+    _need(command[0], package)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise VmError(f"{command[0]}: {(done.stderr or done.stdout).strip()[-500:]}")

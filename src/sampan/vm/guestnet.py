@@ -1,0 +1,86 @@
+"""The guest's network: interfaces as the host says, and a name server that asks the host."""
+
+from __future__ import annotations
+
+import binascii
+import socket
+
+from sampan.linux import rtnetlink as rt
+from sampan.linux.netlink import Netlink
+from sampan.network import interface
+from sampan.vm.mux import Mux
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_PREFIX = "52:54:00:5a:00:"  # hypervisor.MAC
+
+
+def name_slots() -> None:
+    """Names the interfaces after their slots, so that theirs are free for the container's."""
+    with Netlink() as netlink:
+        for link in rt.links(netlink):
+            if link.address.startswith(_PREFIX):
+                rt.set_link(netlink, link.index, name=f"slot{int(link.address[-2:], 16)}")
+
+
+def connect(slot: int, name: str, mac: str, mtu: int, addresses: list[str], gateways: list[str], ipv6: bool) -> None:
+    """Makes the slot's interface the container's `name`, on a network with these addresses.
+
+    A machine without slots has its interfaces with their own MACs from the start.
+    """
+    with Netlink() as netlink:
+        found = rt.link(netlink, f"slot{slot}") or next((x for x in rt.links(netlink) if x.address == mac), None)
+        if found is None:
+            raise FileNotFoundError(f"the guest has no interface for {name}")
+        rt.set_link(netlink, found.index, name=name, mtu=mtu, address=mac)
+    interface.configure(name, addresses, gateways, ipv6)
+
+
+def disconnect(name: str, slot: int, way_out: str, gateways: list[str]) -> None:
+    """Takes an interface out of use: its slot is free again, and `way_out` leads out now."""
+    with Netlink() as netlink:
+        found = rt.link(netlink, name)
+        if found is None:
+            return
+        rt.set_link(netlink, found.index, up=False)
+        rt.set_link(netlink, found.index, name=f"slot{slot}")
+        left = rt.link(netlink, way_out) if way_out else None
+        if left is not None:
+            interface.add_gateways(netlink, left.index, gateways)
+
+
+class Names:
+    """Listens where the container's resolv.conf sends it. Questions and answers go over the port.
+
+    Over TCP it answers by a question over UDP: an answer that was cut there is cut here.
+    """
+
+    def __init__(self, mux: Mux) -> None:
+        self._mux, self._number = mux, 0
+        self._asked: dict[int, tuple[str, int]] = {}
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        self._socket.bind(("127.0.0.11", 53))
+        mux.loop.watch(self._socket.fileno(), lambda _: self._question())
+
+    def _question(self) -> None:
+        try:
+            data, sender = self._socket.recvfrom(65535)
+        except OSError:
+            return
+        self._number += 1
+        self._asked[self._number] = sender
+        while len(self._asked) > 256:
+            del self._asked[next(iter(self._asked))]
+        text = binascii.b2a_base64(data, newline=False).decode()
+        self._mux.send({"event": "dns", "number": self._number, "data": text})
+
+    def answer(self, message: dict[str, Any]) -> None:
+        """Gives an answer to whom it belongs."""
+        sender = self._asked.pop(message["number"], None)
+        if sender is not None:
+            try:
+                self._socket.sendto(binascii.a2b_base64(message["data"]), sender)
+            except OSError:
+                pass

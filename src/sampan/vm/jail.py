@@ -1,0 +1,125 @@
+"""Where QEMU lives: an empty root with programs to read only, no privileges, a filter. Standard library only."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import stat
+
+from sampan.linux import bpf, caps, mount, prctl, seccomp
+from sampan.linux.namespaces import CLONE_NEWNS, initial_user_namespace, unshare
+from sampan.linux.syscall import ARCH
+from sampan.record import record
+
+_PROGRAMS = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/alternatives")
+_DEVICES = ("null", "zero", "urandom", "kvm")
+# What serving files with their owners takes; a machine without shares has none.
+_SHARING = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_SETFCAP"]
+_FALLOCATE = 285 if ARCH == "x86_64" else 47
+_UIDS = 0x60000000  # of no user: each machine takes one of the 2^24 from here on
+
+
+@record
+class Share:
+    """What a guest may see of the host: `path`, as /shares/`name`. `follow`: with mounts that are made there later."""
+
+    path: str
+    name: str
+    read_only: bool = False
+    follow: bool = False
+
+
+def enter(log: int, shares: list[Share], files: list[str]) -> None:
+    """Called between fork and execve: moves this process into the jail. `files`: what else it may read."""
+    null = os.open("/dev/null", os.O_RDWR)
+    for target, fd in ((0, null), (1, log), (2, log)):
+        os.dup2(fd, target, inheritable=True)
+    os.umask(0o022)
+    unshare(CLONE_NEWNS)
+    _make_root(shares, files)
+    _drop_privileges(bool(shares))
+    seccomp.install(_filter())
+
+
+def _make_root(shares: list[Share], files: list[str]) -> None:
+    mount.mount(None, "/", None, mount.MS_SLAVE | mount.MS_REC)
+    top = mount.new_filesystem("tmpfs", [("mode", "755"), ("size", "1m"), ("source", "jail")])
+    for path in (*_PROGRAMS, *files):
+        if os.path.islink(path):
+            os.makedirs(f"/proc/self/fd/{top}{os.path.dirname(path)}", exist_ok=True)
+            os.symlink(os.readlink(path), path.lstrip("/"), dir_fd=top)
+        elif os.path.exists(path):
+            _bind(top, path, path, mount.MOUNT_ATTR_RDONLY | mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV)
+    for name in ("dev", "shares", "proc", "tmp"):
+        os.makedirs(f"/proc/self/fd/{top}/{name}", 0o755, exist_ok=True)
+    for name in _DEVICES:
+        _device(top, f"/dev/{name}")
+    for share in shares:
+        attributes = mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV | mount.MOUNT_ATTR_NOEXEC
+        attributes |= mount.MOUNT_ATTR_RDONLY if share.read_only else 0
+        _bind(top, share.path, f"/shares/{share.name}", attributes, True, share.follow)
+    proc = mount.new_filesystem("proc", [("source", "proc")], mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NOEXEC)
+    mount.move_mount(proc, top, "proc")
+    mount.mount_setattr(top, mount.MOUNT_ATTR_RDONLY)
+    mount.move_mount(top, mount.AT_FDCWD, "/tmp")
+    os.chdir("/tmp")
+    mount.pivot_root(".", ".")
+    mount.umount(".", mount.MNT_DETACH)
+    os.chdir("/")
+
+
+def _device(top: int, path: str) -> None:
+    """A device's node, for everybody in the jail; where nobody may make one (not root), the host's."""
+    try:
+        number = os.stat(path).st_rdev
+    except FileNotFoundError:
+        return
+    try:
+        os.mknod(path.lstrip("/"), stat.S_IFCHR | 0o666, number, dir_fd=top)
+        os.chmod(path.lstrip("/"), 0o666, dir_fd=top)
+    except PermissionError:
+        _bind(top, path, path, mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NOEXEC)
+
+
+def _bind(top: int, source: str, target: str, attributes: int, recursive: bool = False, follow: bool = False) -> None:
+    tree = mount.open_tree(mount.AT_FDCWD, source, recursive=recursive)
+    mount.mount_setattr(tree, attributes, propagation=0 if follow else mount.MS_PRIVATE, recursive=recursive)
+    inside = f"/proc/self/fd/{top}{target}"
+    if stat.S_ISDIR(os.fstat(tree).st_mode):
+        os.makedirs(inside, 0o755, exist_ok=True)
+    else:
+        os.makedirs(os.path.dirname(inside), 0o755, exist_ok=True)
+        os.close(os.open(inside, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+    mount.move_mount(tree, top, target.lstrip("/"))
+    os.close(tree)
+
+
+def _drop_privileges(sharing: bool) -> None:
+    """Becomes a user that is nobody else, with what serving files needs or with nothing."""
+    kept = caps.mask(_SHARING if sharing else []) & caps.permitted()
+    caps.drop_bounding(caps.bounding() & ~kept)
+    identity = _UIDS + secrets.randbelow(1 << 24) if initial_user_namespace() else 65534
+    prctl.set_keepcaps(True)
+    os.setgroups([])
+    os.setresgid(identity, identity, identity)
+    os.setresuid(identity, identity, identity)
+    caps.capset(kept, kept, kept)
+    caps.set_ambient(kept)
+    prctl.set_no_new_privs()
+    prctl.set_parent_death_signal(signal.SIGKILL)  # now: a change of ids takes it back
+
+
+def _filter() -> bytes:
+    """Makes fallocate(2) do nothing and succeed.
+
+    QEMU gives memory that the guest has freed back by a hole in the file it comes from, and by forgetting
+    its own copy. The file is the template of many machines; the copy is what we want back.
+    """
+    program = bpf.Program()
+    program.load(0)  # the call's number, in struct seccomp_data
+    program.jump(bpf.JEQ, _FALLOCATE, "nothing", "")
+    program.ret(0x7FFF0000)  # SECCOMP_RET_ALLOW
+    program.place("nothing")
+    program.ret(0x00050000)  # SECCOMP_RET_ERRNO, and no error
+    return program.assemble()

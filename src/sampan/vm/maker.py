@@ -1,0 +1,99 @@
+"""A process that boots a guest once: to save it as a template, or to see whether it boots at all."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from sampan import quickjson
+from sampan.linux import namespaces as ns
+from sampan.linux import tap
+from sampan.vm.console import ConsoleLog
+from sampan.vm.errors import VmError
+from sampan.vm.hypervisor import DISK_SIZE, SLOTS, Machine, Parts, Shape, said
+from sampan.vm.loop import Loop
+from sampan.vm.mux import Mux
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+ENTRY = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from sampan.vm.maker import main
+main(sys.argv[2])
+"""
+
+
+def main(text: str) -> None:
+    """`text`: {"shape", "directory", "timeout"} and, to save a template, "expect": the container it is for.
+
+    Ends with 0, or with 1 and the reason on stderr.
+    """
+    request = quickjson.loads(text.encode())
+    try:
+        make(Shape(**request["shape"]), request["directory"], request["timeout"], request.get("expect"))
+    except (VmError, OSError) as error:
+        print(f"{error}: {said(request['directory'] + '/console')}", file=sys.stderr)
+        sys.exit(1)
+
+
+def make(shape: Shape, directory: str, timeout: float, expect: dict[str, Any] | None) -> None:
+    """Boots a guest with the memory and the empty disk that are in `directory` or come there.
+
+    With `expect` writes its devices' state to `state` when it is ready for such a container.
+    """
+    memory = _file(f"{directory}/memory", shape.memory << 20)
+    fresh = _file(f"{directory}/disk", DISK_SIZE)
+    log = os.open(f"{directory}/console", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    ns.unshare(ns.CLONE_NEWNET)  # nobody else is where its taps are
+    taps = [tap.new(f"slot{number}") for number in range(SLOTS)]
+    machine = Machine(shape, Parts(memory, -1, fresh, -1, taps), log, restored=False)
+    try:
+        guest = _Guest(machine, f"{directory}/console", time.monotonic() + timeout)
+        guest.hear()
+        if expect is not None:
+            guest.ask({"op": "expect", "request": expect, "seq": 1})
+            state = os.open(f"{directory}/state", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            machine.monitor.save(state)
+            os.close(state)
+    finally:
+        machine.end()
+
+
+def _file(path: str, size: int) -> int:
+    """A sparse file. QEMU has a user of its own and opens it by our descriptor: nobody else reaches the directory."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    os.fchmod(fd, 0o666)
+    os.truncate(path, size)
+    return fd
+
+
+class _Guest:
+    """A conversation with the agent, one message at a time."""
+
+    def __init__(self, machine: Machine, console: str, deadline: float) -> None:
+        self._heard: list[dict[str, Any] | None] = []
+        self._loop, self._deadline = Loop(), deadline
+        ConsoleLog(self._loop, machine.console, console)
+        self._mux = Mux(self._loop, machine.port.fileno(), self._heard.append, lambda: self._heard.append(None))
+
+    def hear(self) -> dict[str, Any]:
+        """Its next message. Raises VmError."""
+        while not self._heard:
+            if time.monotonic() > self._deadline:
+                raise VmError("the guest's agent did not answer in time")
+            self._loop.turn(0.5)
+        message = self._heard.pop(0)
+        if message is None:
+            raise VmError("the guest has ended")
+        return message
+
+    def ask(self, message: dict[str, Any]) -> None:
+        """A request, and its answer. Raises VmError."""
+        self._mux.send(message)
+        answer = self.hear()
+        if "error" in answer:
+            raise VmError(f"in the guest: {answer['error']}")

@@ -1,0 +1,83 @@
+"""QEMU's monitor: a command, an answer, in order; events are passed over. Standard library only."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+from sampan import quickjson
+from sampan.vm.errors import VmError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class Monitor:
+    """One connection to a monitor that speaks QMP (docs/interop/qmp-spec in QEMU). Calls block."""
+
+    def __init__(self, sock: socket.socket, timeout: float = 30.0) -> None:
+        sock.settimeout(timeout)
+        self._sock = sock
+        self._buffer = b""
+        self._line()  # the greeting
+        self.run("qmp_capabilities")
+
+    def run(self, command: str, fd: int = -1, **arguments: Any) -> Any:
+        """Runs a command, `fd` beside it if it takes one, and returns its result. Raises VmError."""
+        request = quickjson.dumps({"execute": command, "arguments": arguments}).encode() + b"\n"
+        try:
+            if fd >= 0:
+                socket.send_fds(self._sock, [request], [fd])
+            else:
+                self._sock.sendall(request)
+            while True:
+                answer = quickjson.loads(self._line())
+                if "error" in answer:
+                    raise VmError(f"qemu: {command}: {answer['error']['desc']}")
+                if "return" in answer:
+                    return answer["return"]
+        except OSError as error:
+            raise VmError(f"qemu: {command}: {error}") from error
+
+    def _line(self) -> bytes:
+        while b"\n" not in self._buffer:
+            try:
+                data = self._sock.recv(65536)
+            except OSError as error:
+                raise VmError(f"qemu: its monitor does not answer: {error}") from error
+            if not data:
+                raise VmError("qemu has ended")
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line
+
+    def restore(self, state: int) -> None:
+        """Reads the devices' state of a template from the descriptor `state`; the memory is there. Raises VmError."""
+        self._migrate_without_memory()
+        self.run("getfd", fd=state, fdname="state")
+        self.run("migrate-incoming", uri="fd:state")
+        self._until_moved()
+
+    def save(self, state: int) -> None:
+        """Stops the machine and writes its devices' state to the descriptor `state`. Raises VmError."""
+        self.run("stop")
+        self._migrate_without_memory()
+        self.run("migrate-set-parameters", **{"max-bandwidth": 1 << 40})
+        self.run("getfd", fd=state, fdname="state")
+        self.run("migrate", uri="fd:state")
+        self._until_moved()
+
+    def _migrate_without_memory(self) -> None:
+        self.run("migrate-set-capabilities", capabilities=[{"capability": "x-ignore-shared", "state": True}])
+
+    def _until_moved(self) -> None:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            found = self.run("query-migrate")
+            if found.get("status") == "completed":
+                return
+            if found.get("status") in ("failed", "cancelled"):
+                raise VmError(f"qemu: the state could not be moved: {found.get('error-desc', 'it does not say why')}")
+            time.sleep(0.002)
+        raise VmError("qemu: the state was not moved in time")

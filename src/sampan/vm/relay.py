@@ -1,0 +1,82 @@
+"""An exec's process on the host: gives its streams to the machine's shim, passes signals on, ends with the code.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+
+from sampan.keeper import wire
+from sampan.linux import polling, prctl, signals
+from sampan.runtime import channel
+from sampan.runtime.channel import Stdio
+from sampan.runtime.errors import RuntimeFailure
+from sampan.vm import terminal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def main(request: dict[str, Any], stdio: Stdio | None, parent: socket.socket, fds: list[int]) -> None:
+    """The process's life; never returns."""
+    prctl.set_name("sampan-exec")
+    prctl.set_dumpable(False)
+    try:
+        code = _run(request, stdio, parent)
+    except RuntimeFailure as failure:
+        channel.send_failure(parent, failure)
+        code = 125
+    except OSError as error:
+        channel.send_failure(parent, RuntimeFailure(f"virtual machine: {error}"))
+        code = 125
+    os._exit(code)
+
+
+def _run(request: dict[str, Any], stdio: Stdio | None, parent: socket.socket) -> int:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(request["control"])
+    slave = terminal.open_for(parent, request["process"]) if stdio is None else -1
+    given = list(stdio) if stdio is not None else [slave, slave]
+    keep = sorted({0, 1, 2, parent.fileno(), sock.fileno(), *given})
+    for before, after in zip(keep, [*keep[1:], 1 << 20], strict=True):
+        os.closerange(before + 1, after)
+    reader = signals.to_pipe()
+    message = {"op": "exec", "seq": 1, "fds": len(given), "process": request["process"], "seccomp": request["seccomp"]}
+    wire.send(sock, message, given)
+    for fd in stdio or ():
+        os.close(fd)
+    return _follow(sock, parent, reader, slave)
+
+
+def _follow(sock: socket.socket, parent: socket.socket, taken: int, slave: int) -> int:
+    """Until the exec has ended; its exit code."""
+    replies = wire.Reader()
+    identifier = ""
+    while True:
+        ready = polling.any_readable([sock.fileno(), taken])
+        if taken in ready and identifier:
+            for number in os.read(taken, 256):
+                if number == signal.SIGWINCH and slave >= 0:
+                    rows, columns = terminal.size(slave)
+                    wire.send(sock, {"op": "resize", "seq": 2, "id": identifier, "rows": rows, "columns": columns})
+                else:
+                    wire.send(sock, {"op": "signal", "seq": 2, "id": identifier, "number": number})
+        if sock.fileno() not in ready:
+            continue
+        messages = replies.receive(sock)
+        if messages is None:
+            if not identifier:
+                raise RuntimeFailure("the virtual machine has ended")
+            return 137
+        for message, _ in messages:
+            if message.get("event") == "exit":
+                return int(message["code"])
+            if message["seq"] == 1:
+                if "error" in message:
+                    raise RuntimeFailure(message["error"], message.get("failure", "other"))
+                identifier = message["id"]
+                parent.close()

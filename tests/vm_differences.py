@@ -1,0 +1,11 @@
+"""Tests of containers that do not hold for virtual machines, and why: docs/isolation.md has the same."""
+
+from __future__ import annotations
+
+DIFFERENCES = {
+    "test_host_network_and_shared_namespaces": "A machine shares no namespace of the host's kernel or of other containers: "
+    "host and container: modes are refused.",
+    "test_p075_propagation": "Mounts made in a guest are the guest's kernel's: they do not propagate to the host. "
+    "Those of the host do propagate to a guest, with rslave.",
+    "test_p041_the_end_of_a_client_and_its_exec": "A guest's processes are not on the host, where the test looks for them.",
+}
