@@ -188,6 +188,7 @@ async def prune(request: web.Request) -> web.Response:
     for container in list(engine.containers.values()):
         if (
             container.running
+            or container.system
             or container.state["Status"] == "restarting"
             or not listing.passes_prune(container, wanted)
         ):

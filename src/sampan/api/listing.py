@@ -33,7 +33,7 @@ def select(engine: Engine, wanted: dict[str, list[str]], everything: bool, limit
     for key in wanted:
         if key not in _FILTERS:
             raise BadRequest(f"invalid filter '{key}'")
-    rows = sorted(engine.containers.values(), key=lambda container: -container.created)
+    rows = sorted((c for c in engine.containers.values() if not c.system), key=lambda container: -container.created)
     if wanted.get("before"):
         edge = engine.find(wanted["before"][0]).created
         rows = [c for c in rows if c.created < edge]

@@ -9,7 +9,19 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from sampan.api import builds, containers, errors, images, interactive, machines, networks, registries, system, transfer
+from sampan.api import (
+    builds,
+    containers,
+    errors,
+    images,
+    interactive,
+    machines,
+    networks,
+    registries,
+    system,
+    systemmachines,
+    transfer,
+)
 from sampan.api.requests import ENGINE
 from sampan.engine.engine import Engine
 
@@ -73,6 +85,15 @@ _ROUTES: list[tuple[str, str, Handler]] = [
     ("POST", "/session", builds.session),
     ("POST", "/sampan/build", builds.build_here),
     ("POST", "/sampan/vm/prepare", machines.prepare),
+    ("POST", "/sampan/vm/create", systemmachines.create),
+    ("GET", "/sampan/vm/export", systemmachines.export),
+    ("GET", "/sampan/vm/json", systemmachines.list_),
+    ("GET", "/sampan/vm/{name}/json", systemmachines.inspect),
+    ("POST", "/sampan/vm/{name}/start", systemmachines.start),
+    ("POST", "/sampan/vm/{name}/stop", systemmachines.stop),
+    ("POST", "/sampan/vm/{name}/{action:kill|pause|unpause|reset}", systemmachines.act),
+    ("POST", "/sampan/vm/{name}/snapshots/{snapshot}/{action}", systemmachines.snapshot),
+    ("DELETE", "/sampan/vm/{name}", systemmachines.remove),
     ("POST", "/volumes/create", system.volume_create),
     ("POST", "/volumes/prune", system.volume_prune),
     ("GET", "/volumes", system.volume_list),

@@ -64,7 +64,7 @@ async def version(request: web.Request) -> web.Response:
 async def info(request: web.Request) -> web.Response:
     """GET /info"""
     engine = engine_of(request)
-    states = [c.state["Status"] for c in engine.containers.values()]
+    states = [c.state["Status"] for c in engine.containers.values() if not c.system]
     groups = hierarchies()
     v2, limits = groups.version == "2", bool(groups.v1 or groups.v2)
     rootless = [] if initial_user_namespace() else ["name=rootless"]
@@ -172,7 +172,7 @@ async def disk_usage(request: web.Request) -> web.Response:
         {
             "LayersSize": sum({x.digest: x.size for image in images for x in image.layers}.values()),
             "Images": [_summary(engine, image) for image in images],
-            "Containers": [listing.summary(engine, c, True) for c in engine.containers.values()],
+            "Containers": [listing.summary(engine, c, True) for c in engine.containers.values() if not c.system],
             "Volumes": [
                 _volume(v) | {"UsageData": {"Size": listing.tree_size(v.path), "RefCount": len(_users(engine, v.name))}}
                 for v in engine.volumes.all()

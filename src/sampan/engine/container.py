@@ -96,6 +96,11 @@ class Container:
         return self.host_config.get("Isolation") == "vm"
 
     @property
+    def system(self) -> bool:
+        """Whether it is a virtual machine with an operating system, and no container."""
+        return self.host_config.get("Isolation") == "machine"
+
+    @property
     def tty(self) -> bool:
         """Whether it has a terminal."""
         return bool(self.config.get("Tty"))

@@ -232,6 +232,8 @@ def _check(config: dict[str, Any], host: dict[str, Any]) -> None:
         raise BadRequest(f"logger: no log driver named '{host['LogConfig']['Type']}' is registered")
     if host["Isolation"] == "vm":
         machine_shape.check(host)
+    elif host.get("StorageOpt"):
+        raise BadRequest("--storage-opt needs --isolation vm: a container's files are on the host's file system")
     elif host["Isolation"] not in ("", "container"):
         raise BadRequest(f"invalid isolation {host['Isolation']!r}: container or vm")
     if host.get("Init") and init_program.find() is None:

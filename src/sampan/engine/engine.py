@@ -18,6 +18,7 @@ from sampan.engine.machines import Machines
 from sampan.engine.networking import Networking
 from sampan.engine.registries import Registries
 from sampan.engine.store import Store
+from sampan.engine.system import SystemMachines
 from sampan.engine.watch import Watcher
 from sampan.images.registry.hosts import Hosts
 from sampan.images.store import ImageStore
@@ -58,6 +59,7 @@ class Engine:
         self.registries = Registries(self, hosts or Hosts())
         self.builds = Builds(self)
         self.machines = Machines(self)
+        self.system = SystemMachines(self)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def directory(self, container: Container) -> str:
@@ -86,14 +88,14 @@ class Engine:
             self.store.put("container", container.id, container.record())
 
     def find(self, text: str) -> Container:
-        """A container by id, name or unique id prefix. Raises NotFound, BadRequest when ambiguous."""
+        """A container by id, name or unique id prefix; a system machine by its whole id only. Raises NotFound, BadRequest when ambiguous."""
         if text in self.containers:
             return self.containers[text]
         name = text.removeprefix("/")
         for container in self.containers.values():
-            if container.name == name:
+            if container.name == name and not container.system:
                 return container
-        matches = [c for c in self.containers.values() if text and c.id.startswith(text)]
+        matches = [c for c in self.containers.values() if text and c.id.startswith(text) and not c.system]
         if len(matches) > 1:
             raise BadRequest(f"Multiple IDs found with provided prefix: {text}")
         if not matches:

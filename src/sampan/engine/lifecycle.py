@@ -23,7 +23,7 @@ from sampan.runtime import init_program
 from sampan.runtime.errors import RuntimeFailure
 from sampan.vm.errors import VmError
 
-_GUEST_END = 3.0  # seconds
+_GUEST_END = 10.0  # seconds that a guest may take to end its container and write everything
 _RESTART_DELAY, _RESTART_DELAY_MAX, _STEADY_SECONDS = 0.1, 60.0, 10.0
 
 
@@ -48,7 +48,8 @@ async def _start(engine: Engine, container: Container) -> list[str]:
     _clear_up(engine, container)
     given: list[int] = []  # descriptors that are ours to close
     try:
-        prepare = _prepare_machine if container.virtual else _prepare_namespaces
+        own_kernel = container.virtual or container.system
+        prepare = _prepare_machine if own_kernel else _prepare_namespaces
         request, shared = await prepare(engine, container, given)
         reply, fds = await engine.keeper.call(
             "start",
@@ -96,8 +97,12 @@ async def _prepare_machine(engine: Engine, container: Container, given: list[int
     """The keeper's request of a container in a virtual machine, and what goes with it."""
     wiring = await engine.networking.prepare_machine(container)
     given += [wiring.namespace, *(fd for _, fd in wiring.taps)]
-    request, fds = await engine.machines.request(container, wiring)
-    given += fds[2:5]
+    if container.system:
+        request, fds = await engine.system.request(container, wiring)
+        given += fds[1:3]
+    else:
+        request, fds = await engine.machines.request(container, wiring)
+        given += fds[2:5]
     return request, fds
 
 
@@ -154,7 +159,7 @@ def exited(engine: Engine, container: Container, status: int, moment: int) -> No
     group = Cgroup(container.cgroup)
     code = exit_code(status)
     out_of_memory = group.oom_kills() > 0
-    if container.virtual:
+    if container.virtual or container.system:
         out_of_memory |= bool(engine.machines.ended(container).get("oom"))
     container.state |= {
         "Pid": 0,
@@ -268,9 +273,9 @@ def _signal(container: Container, number: int) -> None:
             os.close(descriptor)
 
 
-async def _end(engine: Engine, container: Container) -> None:
-    """Kills the container's init: a guest's in the guest first, so that its disk is left in order."""
-    if container.virtual:
+async def _end(engine: Engine, container: Container, keep: bool = True) -> None:
+    """Kills the container's init: a guest's in the guest first, so that its disk is left in order if it is to be kept."""
+    if container.virtual and keep:
         try:
             async with asyncio.timeout(_GUEST_END):
                 await engine.machines.ask(container, "signal", id="init", number=int(signal.SIGKILL))
@@ -282,8 +287,8 @@ async def _end(engine: Engine, container: Container) -> None:
         _signal(container, signal.SIGKILL)
 
 
-async def kill(engine: Engine, container: Container, text: str) -> None:
-    """Sends a signal to the container's init. Raises Conflict when it does not run."""
+async def kill(engine: Engine, container: Container, text: str, keep: bool = True) -> None:
+    """Sends a signal to the container's init; without `keep` its files need not survive. Raises Conflict when it does not run."""
     number = signal_number(text or "KILL")
     if not container.running:
         raise Conflict(f"cannot kill container: {container.id}: container {container.id} is not running")
@@ -293,7 +298,7 @@ async def kill(engine: Engine, container: Container, text: str) -> None:
     if number == signal.SIGKILL and container.state["Paused"]:
         await unpause(engine, container)
     if number == signal.SIGKILL:
-        await _end(engine, container)
+        await _end(engine, container, keep)
     else:
         _signal(container, number)
     announce(engine, container, "kill", signal=str(number))
@@ -358,7 +363,9 @@ async def pause(engine: Engine, container: Container) -> None:
         raise Conflict(f"Container {container.id} is not running")
     if container.state["Paused"]:
         raise Conflict(f"Container {container.id} is already paused")
-    if container.virtual:
+    if container.system:
+        await engine.machines.ask(container, "pause")
+    elif container.virtual:
         await engine.machines.ask(container, "freeze", frozen=True)
     elif not hierarchies().v1 and not hierarchies().v2:
         raise Conflict("pausing needs control groups, which an engine without root doesn't have here")
@@ -373,7 +380,9 @@ async def unpause(engine: Engine, container: Container) -> None:
     """Lets a paused container go on."""
     if not container.state["Paused"]:
         raise Conflict(f"Container {container.id} is not paused")
-    if container.virtual:
+    if container.system:
+        await engine.machines.ask(container, "resume")
+    elif container.virtual:
         await engine.machines.ask(container, "freeze", frozen=False)
     else:
         await asyncio.to_thread(Cgroup(container.cgroup).freeze, False)
@@ -408,7 +417,7 @@ async def remove(engine: Engine, container: Container, force: bool = False, volu
     for task in list(container.tasks):
         task.cancel()
     if container.running:
-        await kill(engine, container, "KILL")
+        await kill(engine, container, "KILL", keep=False)
     async with container.lock:
         if container.removed:
             return

@@ -11,7 +11,7 @@ from sampan.vm import guestroot
 
 DEFAULT_MEMORY = 512  # MiB, of a machine without a limit
 # What the guest's kernel, agent and initramfs take beside the container, and what QEMU takes beside the guest.
-_GUEST_OVERHEAD, _HOST_OVERHEAD, _STEP = 96, 512, 32
+_GUEST_OVERHEAD, HOST_OVERHEAD, _STEP = 96, 512, 32
 FILES = ("hosts", "resolv.conf", "hostname")
 
 
@@ -44,7 +44,7 @@ def outer_limits(resources: dict[str, Any], machine: int) -> dict[str, Any]:
     return {
         "cpu": resources["cpu"],
         "blockIO": resources["blockIO"],
-        "memory": {"limit": machine + _HOST_OVERHEAD << 20},
+        "memory": {"limit": machine + HOST_OVERHEAD << 20},
     }
 
 

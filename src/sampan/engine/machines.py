@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 
 # The guest's own network is the container's, and there is one container in it.
-_NAMESPACES = ("pid", "ipc", "uts", "cgroup")
-_GROUP = "/sampan/container"
+NAMESPACES = ("pid", "ipc", "uts", "cgroup")
+GROUP = "/sampan/container"
 
 
 def ordinary() -> dict[str, Any]:
     """The request of a container without any option, in its guest: what templates are prepared for."""
-    return spec.ordinary(_NAMESPACES) | {"cgroup": _GROUP}
+    return spec.ordinary(NAMESPACES) | {"cgroup": GROUP}
 
 
 class Machines:
@@ -66,7 +66,7 @@ class Machines:
         init = init_program.find() if host.get("Init") else None
         entries = mounts.specification(container, directory, self._engine.volumes, init)
         shares = machine_shape.share(entries, directory)
-        inner = spec.build(container, entries, dict.fromkeys(_NAMESPACES, "")) | {"cgroup": _GROUP}
+        inner = spec.build(container, entries, dict.fromkeys(NAMESPACES, "")) | {"cgroup": GROUP}
         if init:
             inner["spec"]["process"]["args"] = ["/sbin/docker-init", "--", *inner["spec"]["process"]["args"]]
         inner["spec"]["linux"]["resources"] = machine_shape.inner_limits(inner["spec"]["linux"]["resources"])
@@ -321,10 +321,10 @@ class Wiring:
             os.close(fd)
 
 
-def slot_of(name: str) -> int:
+def slot_of(name: str, unbounded: bool = False) -> int:
     """The slot of an interface: eth0 is in the first. Raises BadRequest when there are not so many."""
     number = int(name.removeprefix("eth"))
-    if number >= SLOTS:
+    if number >= SLOTS and not unbounded:
         raise BadRequest(f"a virtual machine can be on {SLOTS} networks at most")
     return number
 
@@ -332,6 +332,6 @@ def slot_of(name: str) -> int:
 def interface(network: Network, endpoint: Endpoint, default: bool) -> dict[str, Any]:
     """An endpoint as the guest is told of it."""
     gateways = [row["Gateway"] for row in network.ipam] if default and not network.internal else []
-    return {"slot": slot_of(endpoint.interface), "name": endpoint.interface, "mac": endpoint.mac, "mtu": network.mtu or 0,
+    return {"slot": slot_of(endpoint.interface, True), "name": endpoint.interface, "mac": endpoint.mac, "mtu": network.mtu or 0,
             "addresses": [text for text in (endpoint.ipv4, endpoint.ipv6) if text], "gateways": gateways,
             "ipv6": network.row(6) is not None}  # fmt: skip

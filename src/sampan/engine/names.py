@@ -91,6 +91,11 @@ class Names:
             if container.virtual and container.running:
                 self._engine.machines.pass_files(container)
 
+    @property
+    def forwarders(self) -> list[str]:
+        """The name servers of the host that can be reached from its networks."""
+        return _reachable(self._forwarders())
+
     def _forwarders(self) -> list[str]:
         return [slirp.NAME_SERVER] if self._behind_slirp else dns.host_servers(_host_resolv_conf())
 

@@ -112,7 +112,10 @@ class Networking:
             for network, endpoint in places:
                 wiring.places.append((network, endpoint, (network, endpoint) == default))
                 wiring.taps.append(
-                    (slot_of(endpoint.interface), await asyncio.to_thread(bridge.plug_tap, network, endpoint))
+                    (
+                        slot_of(endpoint.interface, container.system),
+                        await asyncio.to_thread(bridge.plug_tap, network, endpoint),
+                    )
                 )
             if places:
                 await self.publishing.publish(container)

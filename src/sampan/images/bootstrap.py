@@ -19,8 +19,11 @@ _SUITE = re.compile(r"[a-z][a-z0-9-]{1,40}")
 _DISTRIBUTIONS = ("debian", "ubuntu")
 
 
-def bootstrap(store: ImageStore, name: str) -> Image:
-    """Makes `busybox` or `debian:SUITE` / `ubuntu:SUITE`. Raises ImageError with the way out."""
+def bootstrap(store: ImageStore, name: str, packages: list[str] | None = None) -> Image:
+    """Makes `busybox` or `debian:SUITE` / `ubuntu:SUITE`. Raises ImageError with the way out.
+
+    With `packages` beside the smallest set the image has no name: it is for a machine.
+    """
     distribution, _, suite = name.partition(":")
     if distribution == "busybox":
         return _busybox(store, name)
@@ -28,7 +31,7 @@ def bootstrap(store: ImageStore, name: str) -> Image:
         raise ImageError(
             f"can't bootstrap {name!r}: say busybox, debian:SUITE or ubuntu:SUITE, such as debian:bookworm"
         )
-    return _debian(store, name, suite)
+    return _debian(store, name, suite, packages or [])
 
 
 def _busybox(store: ImageStore, name: str) -> Image:
@@ -86,18 +89,19 @@ def _mirror(suite: str) -> list[str]:
     return (exact or plain)[:1]
 
 
-def _debian(store: ImageStore, name: str, suite: str) -> Image:
+def _debian(store: ImageStore, name: str, suite: str, packages: list[str]) -> Image:
     tool = next((t for t in ("mmdebstrap", "debootstrap") if shutil.which(t)), None)
     if tool is None:
         raise ImageError("bootstrapping needs mmdebstrap or debootstrap: apt-get install mmdebstrap")
     mirror = _mirror(suite)
+    include = [f"--include={','.join(packages)}"] if packages else []
     with tempfile.TemporaryDirectory(prefix="sampan-bootstrap-") as directory:
         target = f"{directory}/rootfs.tar"
         if tool == "mmdebstrap":
-            command = [tool, "--mode=root", "--variant=minbase", suite, target, *mirror]
+            command = [tool, "--mode=root", "--variant=minbase", *include, suite, target, *mirror]
             run = subprocess.run(command, capture_output=True, text=True)
         else:
-            command = [tool, "--variant=minbase", suite, f"{directory}/root", *mirror]
+            command = [tool, "--variant=minbase", *include, suite, f"{directory}/root", *mirror]
             run = subprocess.run(command, capture_output=True, text=True)
             if run.returncode == 0:
                 run = subprocess.run(
@@ -106,4 +110,6 @@ def _debian(store: ImageStore, name: str, suite: str) -> Image:
         if run.returncode != 0:
             raise ImageError(f"{tool} {suite} failed:\n{(run.stderr or run.stdout)[-2000:]}")
         with open(target, "rb") as file:
-            return archive.from_tar(store, file, name, {"Cmd": ["bash"], "Env": [_PATH]}, f"sampan bootstrap {name}")
+            return archive.from_tar(
+                store, file, "" if packages else name, {"Cmd": ["bash"], "Env": [_PATH]}, f"sampan bootstrap {name}"
+            )

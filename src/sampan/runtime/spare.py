@@ -158,6 +158,8 @@ def _wait(
     skeleton = None
     if group is not None:
         group.join()
+        if not hierarchies().v1:
+            ns.unshare(ns.CLONE_NEWCGROUP)  # a cgroup2 mount shows what its namespace shows
         if skeletons.possible(expected["outline"]):
             try:
                 skeleton = skeletons.make(where, expected["outline"], base.null)

@@ -61,7 +61,10 @@ def mount_basics() -> None:
 
 
 def load_modules() -> None:
-    """In the order that was computed when the archive was made. One that does not load is told, and not the end."""
+    """In the order that was computed when the archive was made. One that does not load is told, and not the end.
+
+    A driver without its device (ENODEV), and what needs such a driver (ENOENT), is no news.
+    """
     import ctypes
 
     with open("/modules/order", encoding="ascii") as file:
@@ -70,7 +73,7 @@ def load_modules() -> None:
             try:
                 syscall("finit_module", ctypes.c_int(fd), ctypes.c_char_p(b""), ctypes.c_int(0), subject=line.strip())
             except OSError as error:
-                if error.errno != 17:  # EEXIST: it is built in or loaded
+                if error.errno not in (2, 17, 19):  # EEXIST: it is built in or loaded
                     print(f"agent: {error}", file=sys.stderr, flush=True)
             finally:
                 os.close(fd)

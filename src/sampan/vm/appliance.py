@@ -93,8 +93,10 @@ def _serve_beside(port: int) -> None:
     os.setsid()
     loop = Loop()
     lost: list[bool] = []
-    guest = Guest(Mux(loop, port, lambda message: guest.handle(message), lambda: lost.append(True)), slots=False)
+    mux = Mux(loop, port, lambda message: guest.handle(message), lambda: lost.append(True))
+    guest = Guest(mux, slots=False)
     guest.adopt(1, root="/proc/1/root")
+    mux.send({"event": "ready", "release": os.uname().release})
     while not lost:
         loop.turn()
     os._exit(0)
@@ -110,7 +112,7 @@ def _switch(init: str) -> None:
     mount.mount(".", "/", None, mount.MS_MOVE)
     os.chroot(".")
     os.chdir("/")
-    os.execve(init, [init], {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "container": "", "TERM": "linux"})
+    os.execve(init, [init], {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TERM": "linux"})
 
 
 def _run_command(settings: dict[str, Any], port: int) -> int:
@@ -126,8 +128,10 @@ def _run_command(settings: dict[str, Any], port: int) -> int:
             print(f"sampan: {said.text}", flush=True)
             return 127
     if port >= 0:
-        guest = Guest(Mux(loop, port, lambda message: guest.handle(message), lambda: None), slots=False)
+        mux = Mux(loop, port, lambda message: guest.handle(message), lambda: None)
+        guest = Guest(mux, slots=False)
         guest.adopt(child.pid, request["cgroup"])
+        mux.send({"event": "ready", "release": os.uname().release})
     status: list[int] = []
     loop.watch(child.pidfd, lambda _: status.append(os.waitpid(child.pid, 0)[1]))
     while not status:

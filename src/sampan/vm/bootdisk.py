@@ -66,7 +66,7 @@ def build(
                 file.truncate(size)
             offset = f"offset={_FIRST * _SECTOR},lazy_itable_init=1,nodiscard"
             blocks = (size - _FIRST * _SECTOR) // 1024
-            mounted.run(tree, f"{work}/tree", ["mke2fs", "-q", "-t", "ext4", "-F", "-L", _LABEL, "-E", offset, "-d", f"{work}/tree",
+            mounted.run(tree, f"{work}/tree", ["mke2fs", "-q", "-t", "ext4", "-O", "^metadata_csum_seed,^orphan_file", "-F", "-L", _LABEL, "-E", offset, "-d", f"{work}/tree",
                                                target, f"{blocks}k"])  # fmt: skip
         finally:
             os.close(tree)
@@ -86,6 +86,7 @@ def _install_grub(work: str, target: str, size: int) -> None:
     struct.pack_into("<Q", boot, 0x5C, 1)  # the second stage's first sector
     boot[0x66:0x68] = b"\x90\x90"  # whatever drive the BIOS says that it is
     struct.pack_into("<QHH", core, 0x1F4, 2, sectors - 1, 0x820)  # the second stage's other sectors
+    boot[0x1BE:0x1FE] = bytes(64)  # where the first stage has code for floppies
     rest = size // _SECTOR - _FIRST
     struct.pack_into(
         "<B3sB3sII", boot, 0x1BE, 0x80, b"\xfe\xff\xff", 0x83, b"\xfe\xff\xff", _FIRST, min(rest, 0xFFFFFFFF)
@@ -116,6 +117,25 @@ def detect(path: str) -> tuple[str, int]:
     if found.get("backing-filename") or (found.get("format-specific") or {}).get("data", {}).get("data-file"):
         raise VmError(f"{os.path.basename(path)} refers to another file: convert it to one that stands alone")
     return str(found["format"]), int(found["virtual-size"])
+
+
+def resize(path: str, size: int) -> None:
+    """Makes a qcow2 larger. Raises VmError."""
+    _run(["qemu-img", "resize", "-f", "qcow2", path, str(size)])
+
+
+def snapshot(path: str, flag: str, name: str) -> None:
+    """Makes (-c), goes back to (-a) or deletes (-d) a snapshot in a qcow2 that nobody uses. Raises VmError."""
+    _run(["qemu-img", "snapshot", flag, name, path])
+
+
+def snapshots(path: str) -> list[dict[str, Any]]:
+    """Name, time (seconds since the epoch) and whether it has memory, of each snapshot in a qcow2."""
+    found = json.loads(_run(["qemu-img", "info", "-U", "-f", "qcow2", "--output=json", path]))
+    return [
+        {"name": row["name"], "time": row["date-sec"], "memory": row["vm-state-size"] > 0}
+        for row in found.get("snapshots") or []
+    ]
 
 
 def _run(command: list[str]) -> str:

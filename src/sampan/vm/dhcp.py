@@ -8,6 +8,7 @@ import socket
 import struct
 import time
 
+from sampan.linux import openat2
 from sampan.linux import rtnetlink as rt
 from sampan.linux.netlink import Netlink
 
@@ -54,12 +55,11 @@ def configure_all(root: str, patience: float = 3.0) -> None:
             except OSError as error:
                 print(f"sampan: {link.name}: {error}", flush=True)
     if servers:
-        _write_servers(root, servers)
+        write_servers(root, servers)
 
 
-def _write_servers(root: str, servers: list[str]) -> None:
-    from sampan.linux import openat2
-
+def write_servers(root: str, servers: list[str]) -> None:
+    """Names them in the resolv.conf of a root, if that can be written."""
     top = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fd = openat2.openat2(

@@ -15,7 +15,7 @@ from sampan.linux.cgroup import Cgroup
 from sampan.record import field, record
 from sampan.runtime import borrowing, channel, spare, spawn, usage
 from sampan.runtime.errors import RuntimeFailure
-from sampan.vm import guestnet, guestroot, jobs
+from sampan.vm import dhcp, guestnet, guestroot, jobs
 from sampan.vm.mux import Mux
 
 TYPE_CHECKING = False
@@ -304,6 +304,30 @@ class Guest:
 
     def op_files(self, message: dict[str, Any]) -> dict[str, Any]:
         guestroot.write_files(message["files"])
+        return {}
+
+    def op_named(self, message: dict[str, Any]) -> dict[str, Any]:
+        """The name and the name servers of a machine of the classic kind, unless it has servers already."""
+        with open("/proc/sys/kernel/hostname", "w", encoding="ascii") as file:
+            file.write(message["hostname"])
+        root = f"/proc/{self._task(INIT).pid}/root"
+        try:
+            empty = not os.path.getsize(f"{root}/etc/resolv.conf")
+        except OSError:
+            empty = True
+        if empty and message["servers"]:
+            dhcp.write_servers(root, message["servers"])
+        return {}
+
+    def op_shutdown(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Asks the first process to end the machine, in the way that it understands."""
+        task = self._task(INIT)
+        number = signal.SIGTERM
+        if self._root:
+            with open(f"/proc/{task.pid}/comm", encoding="ascii") as file:
+                # systemd(1), Signals; and busybox's init.
+                number = signal.Signals(signal.SIGRTMIN + 4) if file.read().strip() == "systemd" else signal.SIGUSR2
+        signal.pidfd_send_signal(task.pidfd, number)
         return {}
 
     def op_connect(self, message: dict[str, Any]) -> dict[str, Any]:

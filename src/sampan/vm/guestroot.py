@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from sampan.linux import mount
+from sampan.linux.syscall import check, libc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,11 +103,16 @@ def open_root(pid: int) -> int:
 
 
 def close() -> None:
-    """Everything written is on the disk after this."""
+    """Everything written is on the disk after this: the overlay may hold the file system longer than its mount lasts."""
+    fd = os.open(WRITABLE, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        check(libc.syncfs(fd), "syncfs", WRITABLE)
+    finally:
+        os.close(fd)
     try:
         mount.umount(WRITABLE, 0)
     except OSError:
-        os.sync()  # something still holds it: all its data, and a journal for the rest
+        pass  # its journal will be replayed
 
 
 def view() -> int:

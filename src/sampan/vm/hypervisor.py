@@ -15,7 +15,10 @@ from sampan.vm.qmp import Monitor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
+
+    Command = Callable[[int, int, int], list[str]]
 
 SLOTS = 3  # network interfaces that a guest has, plugged in or not
 MAC = "52:54:00:5a:00:{:02x}"  # of a slot, until the guest is somebody's: so the guest knows which is which
@@ -127,22 +130,23 @@ def _clock() -> str:
 class Machine:
     """A QEMU that is our child. Whoever makes one ends it by `end()`."""
 
-    def __init__(self, shape: Shape, parts: Parts, log: int, restored: bool) -> None:
-        """Starts QEMU in its jail. `log`: a file for what it says. Raises VmError."""
+    def __init__(self, command: Command, fds: list[int], log: int, shares: list[jail.Share], files: list[str]) -> None:
+        """Starts QEMU in its jail with the arguments that `command(console, monitor, port)` gives for these descriptors.
+
+        It also gets `fds`, and sees `shares` and `files` of the host. `log`: a file for what it says. Raises VmError.
+        """
         path = binary()
         ours, theirs = socket.socketpair()
         self.port, port = socket.socketpair()
         self.console, console = socket.socketpair()
-        command = arguments(shape, parts, console.fileno(), theirs.fileno(), port.fileno(), restored)
-        ends = [theirs.fileno(), port.fileno(), console.fileno()]
-        inherited = [*ends, parts.memory, *(fd for fd in (parts.root, parts.fresh, parts.disk) if fd >= 0), *parts.taps]
+        words = command(console.fileno(), theirs.fileno(), port.fileno())
         self.pid = os.fork()
         if self.pid == 0:
             try:
-                for fd in inherited:
+                for fd in (console.fileno(), theirs.fileno(), port.fileno(), *fds):
                     os.set_inheritable(fd, True)
-                jail.enter(log, parts.shares, [] if restored else [shape.kernel, shape.initramfs])
-                os.execve(path, command, {"PATH": "/usr/bin:/bin"})
+                jail.enter(log, shares, files)
+                os.execve(path, words, {"PATH": "/usr/bin:/bin"})
             except BaseException as error:
                 os.write(log, f"qemu: {error}\n".encode())
             finally:
@@ -168,6 +172,18 @@ class Machine:
             os.waitpid(self.pid, 0)
         for end in (self._ours, self.port, self.console):
             end.close()
+
+
+def microvm(shape: Shape, parts: Parts, log: int, restored: bool) -> Machine:
+    """Starts a machine for a container: from a template's state, or to boot. Raises VmError."""
+    disks = [fd for fd in (parts.root, parts.fresh, parts.disk) if fd >= 0]
+    return Machine(
+        lambda console, monitor, port: arguments(shape, parts, console, monitor, port, restored),
+        [parts.memory, *disks, *parts.taps],
+        log,
+        parts.shares,
+        [] if restored else [shape.kernel, shape.initramfs],
+    )
 
 
 def said(console: str) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import marshal
 import os
+import stat
 import subprocess
 import sys
 
@@ -16,24 +17,29 @@ from sampan.vm.kernel import Kernel
 
 MODULES = ["virtio_mmio", "virtio_pci", "virtio_console", "virtio_blk", "virtio_net", "virtio_balloon", "virtio_rng", "crc32c_generic", "crc32c_intel", "erofs", "ext4",
            "overlay", "9pnet_virtio", "9p", "fuse", "tun"]  # fmt: skip
+# For a disk that any hypervisor boots: what KVM, VMware, VirtualBox and Hyper-V have for disks, networks and consoles.
+APPLIANCE_MODULES = [*MODULES, "scsi_mod", "sd_mod", "virtio_scsi", "ahci", "ata_piix", "ata_generic", "nvme", "mptspi", "mptsas",
+                     "vmw_pvscsi", "hv_vmbus", "hv_storvsc", "hv_netvsc", "hv_utils", "e1000", "e1000e", "vmxnet3", "pcnet32", "isofs",
+                     "cdrom", "sr_mod", "button"]  # fmt: skip
 # Everything that the agent imports, by file; computed in a fresh interpreter so that nothing of ours is among it.
 _LIST = """
 import sys
 sys.path.insert(0, sys.argv[1])
-import sampan.vm.agent, encodings.utf_8, encodings.ascii, encodings.latin_1, encodings.idna
+import sampan.vm.agent, sampan.vm.appliance, encodings.utf_8, encodings.ascii, encodings.latin_1, encodings.idna
 for module in list(sys.modules.values()):
     path = getattr(module, "__file__", None)
     if path and path != "frozen":
         print(path)
 """
-_INIT = (
-    b"#!/usr/bin/python3 -ISB\nimport sys\nsys.path.insert(0, '/sampan')\nfrom sampan.vm.agent import main\nmain()\n"
-)
+_INIT = "#!/usr/bin/python3 -ISB\nimport sys\nsys.path.insert(0, '/sampan')\nfrom sampan.vm.{} import main\nmain()\n"
 
 
-def build(kernel: Kernel, cache: str) -> str:
-    """The archive's path, made if there is none with this content yet. Raises VmError."""
-    data = cpio.archive(_members(kernel))
+def build(kernel: Kernel, cache: str, appliance: bool = False) -> str:
+    """The archive's path, made if there is none with this content yet. Raises VmError.
+
+    `appliance`: for a disk that any hypervisor boots, and not for machines of ours.
+    """
+    data = cpio.archive(_members(kernel, appliance))
     path = f"{cache}/initramfs-{hashlib.sha256(data).hexdigest()[:16]}.gz"
     if not os.path.exists(path):
         temporary = f"{path}.{os.getpid()}"
@@ -43,10 +49,15 @@ def build(kernel: Kernel, cache: str) -> str:
     return path
 
 
-def _members(kernel: Kernel) -> list[cpio.Member]:
+def _members(kernel: Kernel, appliance: bool) -> list[cpio.Member]:
     interpreter = os.path.realpath(sys.executable)
     members = [cpio.directory(name) for name in ("proc", "sys", "dev", "run", "run/self", "tmp", "root")]
-    members += [cpio.file("init", _INIT, executable=True)]
+    members += [cpio.file("init", _INIT.format("appliance" if appliance else "agent").encode(), executable=True)]
+    # A guest whose CPU has no random numbers starts its interpreter with those of /dev/urandom.
+    members += [
+        cpio.Member(f"dev/{name}", stat.S_IFCHR | 0o666, b"", (1, minor))
+        for name, minor in (("null", 3), ("urandom", 9))
+    ]
     files = {"/usr/bin/python3": interpreter}
     for path in _python_files(interpreter):
         files[path] = path
@@ -62,7 +73,7 @@ def _members(kernel: Kernel) -> list[cpio.Member]:
         if path.endswith(".py"):
             inside, data = f"{inside}c", _compiled(inside, data)
         members.append(cpio.file(inside.lstrip("/"), data, executable=os.access(path, os.X_OK)))
-    modules = kernel.load_order(MODULES)
+    modules = kernel.load_order(APPLIANCE_MODULES if appliance else MODULES)
     members += [cpio.file(f"modules/{name}.ko", data) for name, data in modules]
     members.append(cpio.file("modules/order", "".join(f"{name}.ko\n" for name, _ in modules).encode()))
     return members

@@ -17,8 +17,8 @@ from sampan.vm.errors import VmError
 
 _PACKAGE = {"x86_64": "linux-image-amd64", "aarch64": "linux-image-arm64"}
 # What of a package is kept: the kernel, and the parts of the module tree where MODULES of initramfs are.
-_KEPT = ["./boot/vmlinuz-*", *(f"./*lib/modules/*/kernel/{part}/*" for part in ("fs", "net", "lib", "crypto", "arch", "drivers/virtio",
-         "drivers/block", "drivers/char", "drivers/net"))]  # fmt: skip
+_KEPT = ["./boot/vmlinuz-*", *(f"./*lib/modules/*/kernel/{part}/*" for part in ("fs", "net", "lib", "crypto", "arch", "block", "drivers/virtio",
+         "drivers/block", "drivers/char", "drivers/net", "drivers/scsi", "drivers/ata", "drivers/nvme", "drivers/message", "drivers/hv", "drivers/cdrom", "drivers/acpi"))]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

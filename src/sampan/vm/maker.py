@@ -11,7 +11,7 @@ from sampan.linux import namespaces as ns
 from sampan.linux import tap
 from sampan.vm.console import ConsoleLog
 from sampan.vm.errors import VmError
-from sampan.vm.hypervisor import DISK_SIZE, SLOTS, Machine, Parts, Shape, said
+from sampan.vm.hypervisor import DISK_SIZE, SLOTS, Machine, Parts, Shape, microvm, said
 from sampan.vm.loop import Loop
 from sampan.vm.mux import Mux
 
@@ -50,7 +50,7 @@ def make(shape: Shape, directory: str, timeout: float, expect: dict[str, Any] | 
     log = os.open(f"{directory}/console", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     ns.unshare(ns.CLONE_NEWNET)  # nobody else is where its taps are
     taps = [tap.new(f"slot{number}") for number in range(SLOTS)]
-    machine = Machine(shape, Parts(memory, -1, fresh, -1, taps), log, restored=False)
+    machine = microvm(shape, Parts(memory, -1, fresh, -1, taps), log, restored=False)
     try:
         guest = _Guest(machine, f"{directory}/console", time.monotonic() + timeout)
         guest.hear()

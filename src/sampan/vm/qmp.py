@@ -25,6 +25,15 @@ class Monitor:
 
     def run(self, command: str, fd: int = -1, **arguments: Any) -> Any:
         """Runs a command, `fd` beside it if it takes one, and returns its result. Raises VmError."""
+        return self._execute(command, arguments, fd)
+
+    def human(self, line: str) -> None:
+        """A command of the monitor for people, which says something only when it fails. Raises VmError."""
+        said = self._execute("human-monitor-command", {"command-line": line})
+        if said.strip():
+            raise VmError(f"qemu: {said.strip()}")
+
+    def _execute(self, command: str, arguments: dict[str, Any], fd: int = -1) -> Any:
         request = quickjson.dumps({"execute": command, "arguments": arguments}).encode() + b"\n"
         try:
             if fd >= 0:

@@ -13,31 +13,26 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
 
 from sampan import quickjson
-from sampan.keeper import wire
-from sampan.linux import prctl, signals, tap
+from sampan.linux import prctl, tap
 from sampan.runtime import channel
 from sampan.runtime.channel import Stdio
 from sampan.runtime.errors import RuntimeFailure
 from sampan.vm import terminal
 from sampan.vm.console import ConsoleLog
-from sampan.vm.dnsrelay import DnsRelay
 from sampan.vm.errors import VmError
-from sampan.vm.hypervisor import SLOTS, Machine, Parts, Shape, said
+from sampan.vm.host import Client, Host, exit_code
+from sampan.vm.hypervisor import SLOTS, Parts, Shape, microvm, said
 from sampan.vm.jail import Share
-from sampan.vm.loop import Loop
-from sampan.vm.mux import Mux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    Answer = Callable[[dict[str, Any]], None]
-
 _INIT = "init"
 _PATIENCE = 10.0  # seconds that a machine for files waits for somebody, and for its guest's end
+_START = 120.0  # seconds that a guest may take to start a container
 _LAST_WORDS = 5.0  # seconds that the main process's output may take after its end
 
 
@@ -58,21 +53,16 @@ def main(request: dict[str, Any], stdio: Stdio | None, parent: socket.socket, fd
     os._exit(code)
 
 
-class Shim:
+class Shim(Host):
     """One machine while it runs."""
 
     def __init__(self, request: dict[str, Any], parent: socket.socket) -> None:
+        super().__init__(request["control"])
         self._request, self._parent = request, parent
-        self._loop = Loop()
-        self._waiting: dict[int, Answer] = {}
-        self._sequence, self._streams = 0, 16
-        self._exits: dict[str, Callable[[dict[str, Any]], None]] = {_INIT: self._init_exited}
-        self._machine: Machine | None = None
-        self._code: int | None = None
+        self.exits[_INIT] = self._init_exited
         self._deadline = 0.0
         self._for_files = request["inner"].get("op") == "open"  # there is no container, and no end by itself
         self._slave = -1
-        self._listener: socket.socket | None = None
 
     def run(self, stdio: Stdio | None, fds: list[int]) -> int:
         """Starts the machine and the container in it, and serves until that has ended. Raises VmError, OSError."""
@@ -85,86 +75,68 @@ class Shim:
         parts = Parts(memory, root, *disks, taps, [Share(**share) for share in request["shares"]])
         log = os.open(request["console"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
         restored = bool(request["restored"])
-        self._machine = machine = Machine(shape, parts, log, restored)
-        ConsoleLog(self._loop, machine.console, request["console"])
+        self.machine = machine = microvm(shape, parts, log, restored)
+        ConsoleLog(self.loop, machine.console, request["console"])
         for fd in (log, namespace, memory, root, disk, *taps):
             os.close(fd)
         if stdio is None:
             self._slave = terminal.open_for(self._parent, request["spec"]["process"])
-        self._listen()
-        self._take_signals()
+        self.listen()
+        self.take_signals()
         if restored:
             machine.monitor.restore(state)
         os.close(state)
         if restored:
             machine.monitor.run("cont")
-        self._mux = Mux(self._loop, machine.port.fileno(), self._message, self._lost)
-        self._names = DnsRelay(self._mux)
+        self.meet(machine.port.fileno())
         self._start(stdio)
-        while self._code is None:
-            self._loop.turn(0.1 if self._deadline else -1)
+        self._deadline = time.monotonic() + _START
+        self.loop.watch(self._parent.fileno(), lambda _: self._forsaken())
+        while self.code is None:
+            self.loop.turn(0.1 if self._deadline else -1)
             if self._deadline and time.monotonic() > self._deadline:
+                self._tell_failure(f"the guest does not answer: {said(request['console'])}")
                 break
-        return 255 if self._code is None else self._code
+        return 255 if self.code is None else self.code
 
-    def close(self) -> None:
-        """Ends QEMU and removes the socket."""
-        if self._machine is not None:
-            self._machine.end()
-        if self._listener is not None:
-            try:
-                os.unlink(self._request["control"])
-            except OSError:
-                pass
-
-    # the guest
-
-    def ask(self, message: dict[str, Any], answer: Answer) -> None:
-        """Sends a request to the agent; `answer` gets its reply."""
-        self._sequence += 1
-        self._waiting[self._sequence] = answer
-        self._mux.send({**message, "seq": self._sequence})
-
-    def _message(self, message: dict[str, Any]) -> None:
-        event = message.get("event")
-        if event is None:
-            answer = self._waiting.pop(message["seq"], None)
-            if answer is not None:
-                answer(message)
-        elif event == "exit" and message["id"] in self._exits:
-            self._exits.pop(message["id"])(message)
-        elif event == "dns":
-            self._names.ask(message)
-
-    def _lost(self) -> None:
-        if self._code is None:
+    def lost(self) -> None:
+        """Nobody can go on then."""
+        if self.code is None:
             self._tell_failure(f"the guest has ended: {said(self._request['console'])}")
-            self._code = 255
+            self.code = 255
 
     def _start(self, stdio: Stdio | None) -> None:
         if stdio is None:
-            self._mux.source(1, os.dup(self._slave))
-            self._mux.sink(2, os.dup(self._slave))
+            self.mux.source(1, os.dup(self._slave))
+            self.mux.sink(2, os.dup(self._slave))
         else:
             for stream, fd in enumerate(stdio, 1):
                 if stream == 1:
-                    self._mux.source(1, fd)
+                    self.mux.source(1, fd)
                 else:
-                    self._mux.sink(stream, fd)
+                    self.mux.sink(stream, fd)
         message = {"time": time.time(), "entropy": secrets.token_hex(64), "guest": self._request["guest"]}
         message |= {"op": "start", "id": _INIT, "base": 1, **self._request["inner"]}
         self.ask(message, self._started)
 
     def _started(self, reply: dict[str, Any]) -> None:
+        self._deadline = 0.0
+        if self._parent.fileno() >= 0:
+            self.loop.forget(self._parent.fileno())
         if "error" in reply:
             self._tell_failure(reply["error"], reply.get("failure", "other"))
-            self._code = 125
+            self.code = 125
             return
         if self._for_files:
             self._deadline = time.monotonic() + _PATIENCE
         for text in reply.get("warnings") or []:
             channel.send(self._parent, kind="warning", text=text)
         self._parent.close()
+
+    def _forsaken(self) -> None:
+        """Who wanted the container has ended before it ran."""
+        self.loop.forget(self._parent.fileno())
+        self.code = 125
 
     def _tell_failure(self, text: str, kind: str = "other") -> None:
         if self._parent.fileno() >= 0:
@@ -173,152 +145,48 @@ class Shim:
     def _init_exited(self, message: dict[str, Any]) -> None:
         """The container has ended: when its last words have been passed on, so do we."""
         _write_json(self._request["report"], {key: message.get(key) for key in ("oom",)})
-        code = _exit_code(message["status"])
+        code = exit_code(message["status"])
         self._deadline = time.monotonic() + _LAST_WORDS
 
         def check(*_: Any) -> None:
-            if self._mux.ended(2) and self._mux.ended(3):
-                self._code = code
+            if self.mux.ended(2) and self.mux.ended(3):
+                self.code = code
 
-        self._mux.when_ended(2, check)
-        self._mux.when_ended(3, check)
+        self.mux.when_ended(2, check)
+        self.mux.when_ended(3, check)
         check()
 
-    # signals
-
-    def _take_signals(self) -> None:
-        reader = signals.to_pipe()
-
-        def taken(_: int) -> None:
-            for number in os.read(reader, 256):
-                self._signalled(number)
-
-        self._loop.watch(reader, taken)
-
-    def _signalled(self, number: int) -> None:
+    def signalled(self, number: int) -> None:
+        """Signals are the container's."""
         if number == signal.SIGWINCH and self._slave >= 0:
             rows, columns = terminal.size(self._slave)
-            self._mux.send({"op": "resize", "id": _INIT, "rows": rows, "columns": columns, "seq": 0})
+            self.mux.send({"op": "resize", "id": _INIT, "rows": rows, "columns": columns, "seq": 0})
         else:
-            self._mux.send({"op": "signal", "id": _INIT, "number": number, "seq": 0})
+            self.mux.send({"op": "signal", "id": _INIT, "number": number, "seq": 0})
 
-    # the socket
+    def drive(self, operation: str, message: dict[str, Any]) -> Any:
+        """What size the machine is, and how much of it the guest may have."""
+        assert self.machine is not None
+        if operation == "shape":
+            return self._request["shape"]
+        if operation == "balloon":
+            return self.machine.monitor.run("balloon", value=message["bytes"])
+        return NotImplemented
 
-    def _listen(self) -> None:
-        self._listener = socket.socket(socket.AF_UNIX)
-        old = os.umask(0o177)
-        try:
-            self._listener.bind(self._request["control"])
-        finally:
-            os.umask(old)
-        self._listener.listen(64)
-        self._loop.watch(self._listener.fileno(), lambda _: self._accept())
-
-    def _accept(self) -> None:
-        assert self._listener is not None
-        _Client(self, self._loop, self._listener.accept()[0])
+    def came(self) -> None:
+        """A machine for files has what it waits for."""
         if self._for_files:
             self._deadline = 0.0
 
-    def serve(self, client: _Client, message: dict[str, Any], fds: list[int]) -> None:
-        """One request from the socket."""
-        sequence = message.pop("seq")
-
-        def answer(reply: dict[str, Any]) -> None:
-            client.send({**reply, "seq": sequence})
-
-        operation = message["op"]
-        if operation in ("exec", "job"):
-            self._begin(client, message, fds, answer)
-        elif operation == "balloon":
-            try:
-                answer({"result": self._balloon(message["bytes"])})
-            except VmError as error:
-                answer({"error": str(error)})
-        elif operation == "shape":
-            answer({"result": self._request["shape"]})
-        else:
-            self.ask(message, answer)
-
-    def _begin(self, client: _Client, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
-        """A further process in the guest, with three of our descriptors, or one that is a terminal."""
-        base = self._streams
-        self._streams += 3
-        identifier = message["id"] = f"{message['op']}{base}"
-        client.started.append(identifier)
-        self._mux.source(base, fds[0])
-        self._mux.sink(base + 1, fds[1])
-        if len(fds) > 2:
-            self._mux.sink(base + 2, fds[2])
-
-        def over(event: dict[str, Any]) -> None:
-            self._mux.drop(base)
-            self._mux.when_ended(base + 1, lambda: self._mux.when_ended(base + 2, lambda: client.send({**event, "code": _exit_code(event["status"])})))  # fmt: skip
-
-        def begun(reply: dict[str, Any]) -> None:
-            if "error" in reply:
-                for stream in (base, base + 1, base + 2):
-                    self._mux.drop(stream)
-            answer({**reply, "id": identifier})
-
-        self._exits[identifier] = over
-        self.ask({**message, "base": base}, begun)
-
-    def _balloon(self, size: int) -> Any:
-        """Takes memory from the guest, so that it has `size` bytes of it, or gives it back."""
-        assert self._machine is not None
-        return self._machine.monitor.run("balloon", value=size)
-
-    def left(self, client: _Client) -> None:
-        """Somebody has gone: so must what they have started and not seen the end of."""
-        for identifier in client.started:
-            if identifier in self._exits:
-                self._mux.send({"op": "end", "id": identifier, "seq": 0})
+    def left(self, client: Client) -> None:
+        """A machine for files has done what it was for."""
+        super().left(client)
         if self._for_files:
             self._deadline = time.monotonic() + _PATIENCE
             self.ask({"op": "close"}, self._files_closed)
 
     def _files_closed(self, _: dict[str, Any]) -> None:
-        self._code = 0
-
-
-class _Client:
-    """A connection to our socket."""
-
-    def __init__(self, shim: Shim, loop: Loop, sock: socket.socket) -> None:
-        self._shim, self._loop, self._sock = shim, loop, sock
-        self._reader = wire.Reader()
-        self.started: list[str] = []
-        sock.settimeout(5)
-        loop.watch(sock.fileno(), lambda _: self._readable())
-
-    def _readable(self) -> None:
-        messages = self._reader.receive(self._sock)
-        if messages is None:
-            self._close()
-            return
-        for message, fds in messages:
-            self._shim.serve(self, message, fds)
-
-    def send(self, message: dict[str, Any]) -> None:
-        """Sends a reply or an event."""
-        if self._sock.fileno() < 0:
-            return
-        try:
-            wire.send(self._sock, message)
-        except OSError:
-            self._close()
-
-    def _close(self) -> None:
-        if self._sock.fileno() >= 0:
-            self._loop.forget(self._sock.fileno())
-            self._reader.close()
-            self._sock.close()
-            self._shim.left(self)
-
-
-def _exit_code(status: int) -> int:
-    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status)
+        self.code = 0
 
 
 def _write_json(path: str, value: dict[str, Any]) -> None:

@@ -1,0 +1,154 @@
+"""System machines over the API: what is Sampan's own below /sampan/vm."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from sampan.api.requests import body, engine_of, flag, json_stream, number
+from sampan.engine import lifecycle
+from sampan.engine.container import Container, timestamp
+from sampan.engine.engine import Engine
+from sampan.engine.errors import BadRequest, NotModified
+
+_BLOCK = 1 << 20
+
+
+def _machine(request: web.Request) -> tuple[Engine, Container]:
+    engine = engine_of(request)
+    return engine, engine.system.find(request.match_info["name"])
+
+
+def _summary(engine: Engine, container: Container) -> dict[str, Any]:
+    settings = container.config["Machine"]
+    addresses = [endpoint.address(4) for _, endpoint in engine.networking.networks.of(container.id)]
+    return {"Id": container.id, "Name": container.name, "Source": container.image_name, "Created": container.created // 10**9,
+            "State": container.state["Status"], "StartedAt": container.state["StartedAt"], "Cpus": settings.get("Cpus") or 1,
+            "Memory": settings.get("Memory") or 1 << 30, "Addresses": addresses, "Ports": container.ports}  # fmt: skip
+
+
+async def create(request: web.Request) -> web.StreamResponse:
+    """POST /sampan/vm/create"""
+    wanted = await body(request)
+    engine = engine_of(request)
+
+    async def make(say: Callable[[str], None]) -> None:
+        container = await engine.system.create(wanted, say)
+        say(f"\0{container.id}")
+
+    return await json_stream(request, _told(make))
+
+
+async def _told(work: Callable[[Callable[[str], None]], Awaitable[None]]) -> AsyncIterator[dict[str, Any]]:
+    """What `work` says as messages; what comes after a NUL is its result."""
+    queue: asyncio.Queue[str | None] = asyncio.Queue()
+    task = asyncio.ensure_future(work(queue.put_nowait))
+    task.add_done_callback(lambda _: queue.put_nowait(None))
+    try:
+        while (text := await queue.get()) is not None:
+            yield {"aux": {"ID": text[1:]}} if text.startswith("\0") else {"status": text}
+        await task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def list_(request: web.Request) -> web.Response:
+    """GET /sampan/vm/json"""
+    engine = engine_of(request)
+    return web.json_response([_summary(engine, container) for container in engine.system.all()])
+
+
+async def inspect(request: web.Request) -> web.Response:
+    """GET /sampan/vm/{name}/json"""
+    engine, container = _machine(request)
+    directory = engine.directory(container)
+    disk = f"{directory}/disk.qcow2"
+    found = _summary(engine, container) | {
+        "State": container.state,
+        "CreatedAt": timestamp(container.created),
+        "Hostname": container.config["Hostname"],
+        "Disk": {"Path": disk, "Format": "qcow2", "Used": os.stat(disk).st_blocks * 512},
+        "Bus": container.config["Machine"].get("Bus") or "virtio",
+        "User": container.config["Machine"].get("User") or "",
+        "Networks": {network.name: {"MacAddress": endpoint.mac, "IPv4": endpoint.ipv4, "IPv6": endpoint.ipv6}
+                     for network, endpoint in engine.networking.networks.of(container.id)},
+        "Snapshots": await engine.system.snapshots(container),
+        "Console": f"{directory}/console",
+    }  # fmt: skip
+    if container.running:
+        found["Agent"] = bool(await engine.machines.ask(container, "ready"))
+    return web.json_response(found)
+
+
+async def start(request: web.Request) -> web.Response:
+    """POST /sampan/vm/{name}/start"""
+    engine, container = _machine(request)
+    warnings = await lifecycle.start(engine, container)
+    return web.Response(status=204, headers=[("Warning", f'299 - "{text}"') for text in warnings])
+
+
+async def stop(request: web.Request) -> web.Response:
+    """POST /sampan/vm/{name}/stop?t=SECONDS: the power button, then the plug"""
+    engine, container = _machine(request)
+    await lifecycle.stop(engine, container, number(request, "t"))
+    return web.Response(status=204)
+
+
+async def act(request: web.Request) -> web.Response:
+    """POST /sampan/vm/{name}/{kill,pause,unpause,reset}"""
+    engine, container = _machine(request)
+    action = request.match_info["action"]
+    if action == "kill":
+        await lifecycle.kill(engine, container, "KILL")
+    elif action == "pause":
+        await lifecycle.pause(engine, container)
+    elif action == "unpause":
+        await lifecycle.unpause(engine, container)
+    elif action == "reset":
+        await engine.machines.ask(container, "reset")
+    else:
+        raise BadRequest(f"unknown action {action}: kill, pause, unpause or reset")
+    return web.Response(status=204)
+
+
+async def remove(request: web.Request) -> web.Response:
+    """DELETE /sampan/vm/{name}?force=1"""
+    engine, container = _machine(request)
+    try:
+        await engine.system.remove(container, flag(request, "force"))
+    except NotModified:
+        pass
+    engine.system.announce(container, "destroy")
+    return web.Response(status=204)
+
+
+async def snapshot(request: web.Request) -> web.Response:
+    """POST /sampan/vm/{name}/snapshots/{snapshot}/{create,restore,delete}"""
+    engine, container = _machine(request)
+    action = request.match_info["action"]
+    if action not in ("create", "restore", "delete"):
+        raise BadRequest(f"unknown action {action}: create, restore or delete")
+    async with container.lock:
+        await engine.system.snapshot(container, action, request.match_info["snapshot"])
+    return web.Response(status=204)
+
+
+async def export(request: web.Request) -> web.StreamResponse:
+    """GET /sampan/vm/export?source=IMAGE|NAME&format=FORMAT&size=BYTES: the disk itself"""
+    engine = engine_of(request)
+    source, form = request.query.get("source", ""), request.query.get("format", "qcow2")
+    if not source:
+        raise BadRequest("missing query parameter 'source'")
+    with tempfile.NamedTemporaryFile(dir=engine.data_root, prefix="export-") as file:
+        await engine.system.export(source, form, number(request, "size") or 0, file.name, lambda _: None)
+        response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
+        await response.prepare(request)
+        while data := await asyncio.to_thread(file.read, _BLOCK):
+            await response.write(data)
+    return response

@@ -1,0 +1,288 @@
+"""System machines: virtual machines of the classic kind, with a disk and an operating system of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sampan.engine import machine_shape, mounts, spec
+from sampan.engine.container import Container
+from sampan.engine.errors import BadRequest, Conflict, NotFound, NotModified
+from sampan.engine.machines import GROUP, NAMESPACES, Wiring, interface
+from sampan.images import bootstrap
+from sampan.images.errors import ImageError, ImageNotFound
+from sampan.images.store import Image
+from sampan.linux import openat2
+from sampan.vm import bootdisk, initramfs, iso, kernel, ovf, pc, seed
+from sampan.vm.errors import VmError
+
+if TYPE_CHECKING:
+    from sampan.engine.engine import Engine
+
+Say = Callable[[str], object]
+_INITS = ("/sbin/init", "/lib/systemd/systemd", "/usr/lib/systemd/systemd")
+_GUEST_PACKAGES = ["systemd-sysv", "udev", "iproute2", "iputils-ping", "cloud-init", "openssh-server", "sudo"]
+
+
+class SystemMachines:
+    """The system machines of an engine. Their records are containers with the isolation "machine"."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._cache = f"{engine.data_root}/vm"
+
+    def all(self) -> list[Container]:
+        """All of them, the newest first."""
+        found = [c for c in self._engine.containers.values() if c.system]
+        return sorted(found, key=lambda container: -container.created)
+
+    def find(self, text: str) -> Container:
+        """One by name, id or unique prefix of an id. Raises NotFound, BadRequest."""
+        named = [c for c in self.all() if text in (c.name, c.id)]
+        matches = named or [c for c in self.all() if text and c.id.startswith(text)]
+        if len(matches) > 1:
+            raise BadRequest(f"Multiple IDs found with provided prefix: {text}")
+        if not matches:
+            raise NotFound(f"No such virtual machine: {text}")
+        return matches[0]
+
+    # creation
+
+    async def create(self, wanted: dict[str, Any], say: Say) -> Container:
+        """Makes one of {"Name", one of "Disk", "Image" and "Bootstrap", "Cpus", "Memory", "DiskSize", "Bus", "Network", "User",
+        "SshKeys", "Password", "UserData", "Ports"}. Raises BadRequest, NotFound, Conflict, VmError.
+        """
+        from sampan.engine.creation import claim_name
+
+        sources = [key for key in ("Disk", "Image", "Bootstrap") if wanted.get(key)]
+        if len(sources) != 1:
+            raise BadRequest(
+                "a virtual machine is made of one thing: --disk FILE, --from IMAGE or --bootstrap DISTRIBUTION:SUITE"
+            )
+        if wanted.get("Bus") and wanted["Bus"] not in pc.BUSES:
+            raise BadRequest(f"unknown bus {wanted['Bus']}: one of {', '.join(pc.BUSES)}")
+        identifier = secrets.token_hex(32)
+        name = claim_name(self._engine, wanted.get("Name") or "")
+        host: dict[str, Any] = {"Isolation": "machine", "NetworkMode": wanted.get("Network") or "default", "PortBindings": wanted.get("Ports") or {},
+                                "LogConfig": {"Type": "json-file", "Config": {"max-size": "4m", "max-file": "2"}}}  # fmt: skip
+        planned, _ = self._engine.networking.plan(host, {}, "")
+        settings = {
+            key: wanted.get(key) for key in ("Cpus", "Memory", "Bus", "User", "SshKeys", "Password", "UserData")
+        }
+        config = {
+            "Tty": True,
+            "OpenStdin": True,
+            "Hostname": name.replace("_", "-"),
+            "StopTimeout": 30,
+            "Machine": settings,
+            "Env": [],
+            "Labels": {},
+        }
+        container = Container(
+            identifier, name, time.time_ns(), "", str(wanted[sources[0]]), config, host, networks=planned
+        )
+        directory = self._engine.directory(container)
+        os.makedirs(f"{directory}/log", 0o700)
+        try:
+            await self._make_disk(container, sources[0], wanted, directory, say)
+            self._engine.networking.names.write_all_files(container)
+        except BaseException:
+            await asyncio.to_thread(shutil.rmtree, directory, True)
+            raise
+        self._engine.containers[container.id] = container
+        self._engine.save(container)
+        self.announce(container, "create")
+        return container
+
+    def announce(self, container: Container, action: str) -> None:
+        """Publishes a machine's event."""
+        self._engine.events.publish("machine", action, container.id, {"name": container.name})
+
+    async def _make_disk(
+        self, container: Container, source: str, wanted: dict[str, Any], directory: str, say: Say
+    ) -> None:
+        size = int(wanted.get("DiskSize") or 0)
+        target = f"{directory}/disk.qcow2"
+        if source == "Disk":
+            await asyncio.to_thread(self._take_disk, container, wanted["Disk"], directory, size)
+            return
+        if source == "Bootstrap":
+            say(f"making {wanted['Bootstrap']} from the distribution's packages")
+            image = await asyncio.to_thread(self._bootstrap, wanted["Bootstrap"])
+        else:
+            image = self._image(wanted["Image"])
+        say("making the disk")
+        await self.build_disk(image, f"{directory}/disk.raw", size, say)
+        await asyncio.to_thread(bootdisk.convert, f"{directory}/disk.raw", target, "qcow2", "raw")
+        os.unlink(f"{directory}/disk.raw")
+
+    def _take_disk(self, container: Container, path: str, directory: str, size: int) -> None:
+        """Copies a disk, or what an OVA has, in whatever format it is."""
+        if not os.path.isabs(path) or not os.path.isfile(path):
+            raise BadRequest(f"no disk at {path}: an absolute path of a file on the engine's host is needed")
+        source, form = path, ""
+        settings = container.config["Machine"]
+        if path.endswith(".ova"):
+            source = f"{directory}/taken"
+            appliance = ovf.unpack(path, source)
+            settings["Cpus"] = settings["Cpus"] or appliance.cpus
+            settings["Memory"] = settings["Memory"] or appliance.memory << 20
+        form, capacity = bootdisk.detect(source)
+        bootdisk.convert(source, f"{directory}/disk.qcow2", "qcow2", form)
+        if size and size < capacity:
+            raise BadRequest(f"the disk has {capacity} bytes: it can't be made smaller")
+        if size:
+            bootdisk.resize(f"{directory}/disk.qcow2", size)
+        if source != path:
+            os.unlink(source)
+
+    def _bootstrap(self, name: str) -> Image:
+        try:
+            return bootstrap.bootstrap(self._engine.images, name, _GUEST_PACKAGES)
+        except ImageError as error:
+            raise BadRequest(str(error)) from error
+
+    def _image(self, name: str) -> Image:
+        try:
+            return self._engine.images.find(name)
+        except ImageNotFound:
+            raise NotFound(f"No such image: {name}") from None
+
+    async def build_disk(self, image: Image, target: str, size: int, say: Say) -> None:
+        """Writes a bootable raw disk of an image. Raises VmError."""
+        found = await asyncio.to_thread(kernel.find, self._cache)
+        if found is None:
+            say("fetching a kernel from the distribution's packages")
+            found = await asyncio.to_thread(kernel.fetch, self._cache)
+        archive = await asyncio.to_thread(initramfs.build, found, self._cache, True)
+        lower = self._engine.images.lower_directories(image)
+        settings = await asyncio.to_thread(self._settings, image)
+        await asyncio.to_thread(bootdisk.build, target, lower, found, archive, settings, size)
+
+    def _settings(self, image: Image) -> dict[str, Any]:
+        """What the disk does when it boots: the image's own init, or its command."""
+        from sampan.engine import files
+
+        rootfd = files.lower_root(self._engine, image)
+        try:
+            for path in _INITS:
+                with contextlib.suppress(OSError):
+                    os.close(openat2.open_in_root(rootfd, path))
+                    return {"mode": "init", "init": path}
+        finally:
+            os.close(rootfd)
+        config = dict(image.config.get("config") or {})
+        if not config.get("Cmd") and not config.get("Entrypoint"):
+            raise VmError("the image has neither an init (/sbin/init) nor a command")
+        container = Container("image", "", 0, "", "", config, {})
+        entries = [*mounts.standard(False), mounts.shared_memory(mounts.DEFAULT_SHM)]
+        return {
+            "mode": "command",
+            "request": spec.build(container, entries, {**dict.fromkeys(NAMESPACES, ""), "uts": "host"})
+            | {"cgroup": GROUP},
+        }
+
+    # start
+
+    async def request(self, container: Container, wiring: Wiring) -> tuple[dict[str, Any], list[int]]:
+        """What the keeper is asked to start, and the descriptors that go with it, the caller's from the second on."""
+        directory, settings = self._engine.directory(container), container.config["Machine"]
+        memory = int(settings.get("Memory") or 0) >> 20 or 1024
+        accelerator = (await self._engine.machines.shape({})).accelerator
+        machine = {"cpus": int(settings.get("Cpus") or 1), "memory": memory, "accelerator": accelerator, "form": "qcow2",
+                   "bus": settings.get("Bus") or "virtio", "interfaces": [endpoint.mac for _, endpoint, _ in wiring.places]}  # fmt: skip
+        servers = self._engine.networking.names.forwarders
+        files = seed.files(
+            container.id, container.config["Hostname"], settings, [seed.place(*row) for row in wiring.places], servers
+        )
+        with open(f"{directory}/seed.iso", "wb") as file:
+            file.write(iso.seed(files))
+        own = [os.open(f"{directory}/disk.qcow2", os.O_RDWR | os.O_CLOEXEC)]
+        own.append(os.open(f"{directory}/seed.iso", os.O_RDONLY | os.O_CLOEXEC))
+        limits = {"memory": {"limit": memory + machine_shape.HOST_OVERHEAD << 20}}
+        namespaces = [{"type": "pid"}, {"type": "ipc"}, {"type": "network", "path": "@0"}]
+        request = {
+            "entry": "sampan.vm.classic:main",
+            "spec": {"process": {"terminal": True}, "linux": {"namespaces": namespaces, "resources": limits}},
+            "cgroup": container.cgroup,
+            "pc": machine,
+            "control": self._engine.machines.control(container.id),
+            "console": f"{directory}/console",
+            "hostname": container.config["Hostname"],
+            "interfaces": [interface(*row) for row in wiring.places],
+            "names": self._engine.networking.names.serves(container),
+            "servers": servers,
+        }
+        return request, [wiring.namespace, *own, *(fd for _, fd in wiring.taps)]
+
+    # snapshots
+
+    async def snapshot(self, container: Container, action: str, name: str) -> None:
+        """Makes ("create"), goes back to ("restore") or deletes ("delete") a snapshot: of disk and memory of one that runs,
+        of the disk of one that does not. Raises NotFound, Conflict, EngineError.
+        """
+        if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+            raise BadRequest(f"invalid snapshot name {name!r}: letters, digits, dots, dashes and underscores")
+        known = {row["name"]: row for row in await self.snapshots(container)}
+        if action == "create" and name in known:
+            raise Conflict(f"virtual machine {container.name} has a snapshot {name} already")
+        if action != "create" and name not in known:
+            raise NotFound(f"virtual machine {container.name} has no snapshot {name}")
+        if container.running:
+            if action == "restore" and not known[name]["memory"]:
+                raise Conflict(f"snapshot {name} is of the disk only: stop the virtual machine first")
+            await self._engine.machines.ask(
+                container, {"create": "savevm", "restore": "loadvm", "delete": "delvm"}[action], name=name
+            )
+        else:
+            flag = {"create": "-c", "restore": "-a", "delete": "-d"}[action]
+            await asyncio.to_thread(bootdisk.snapshot, f"{self._engine.directory(container)}/disk.qcow2", flag, name)
+        self.announce(container, f"snapshot-{action}")
+
+    async def snapshots(self, container: Container) -> list[dict[str, Any]]:
+        """Name, time (seconds) and whether there is memory, of each."""
+        return await asyncio.to_thread(bootdisk.snapshots, f"{self._engine.directory(container)}/disk.qcow2")
+
+    # export
+
+    async def export(self, source: str, form: str, size: int, target: str, say: Say) -> None:
+        """Writes an image, or a machine that does not run, as a disk for other hypervisors. Raises BadRequest, NotFound, VmError."""
+        if form not in bootdisk.FORMATS:
+            raise BadRequest(f"unknown format {form!r}: one of {', '.join(bootdisk.FORMATS)}")
+        with tempfile.TemporaryDirectory(dir=self._engine.data_root) as work:
+            machine = next((c for c in self.all() if source in (c.name, c.id)), None)
+            if machine is not None:
+                if machine.running:
+                    raise Conflict(f"virtual machine {machine.name} is running: stop it before it is exported")
+                disk, disk_form = f"{self._engine.directory(machine)}/disk.qcow2", "qcow2"
+                settings = machine.config["Machine"]
+            else:
+                disk, disk_form, settings = f"{work}/disk.raw", "raw", {}
+                await self.build_disk(self._image(source), disk, size, say)
+            if form == "ova":
+                await asyncio.to_thread(_pack, work, disk, disk_form, source, settings, target)
+            else:
+                await asyncio.to_thread(bootdisk.convert, disk, target, form, disk_form)
+
+    async def remove(self, container: Container, force: bool) -> None:
+        """Deletes one with its disk. Raises Conflict when it runs and is not forced."""
+        from sampan.engine import lifecycle
+
+        with contextlib.suppress(NotModified):
+            await lifecycle.remove(self._engine, container, force)
+
+
+def _pack(work: str, disk: str, form: str, source: str, settings: dict[str, Any], target: str) -> None:
+    name = "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in source)
+    bootdisk.convert(disk, f"{work}/{name}-disk1.vmdk", "vmdk-stream", form)
+    capacity = bootdisk.detect(disk)[1]
+    memory = int(settings.get("Memory") or 0) >> 20 or 1024
+    appliance = ovf.Appliance(name, int(settings.get("Cpus") or 1), memory, f"{name}-disk1.vmdk", capacity)
+    ovf.pack(target, appliance, f"{work}/{name}-disk1.vmdk")

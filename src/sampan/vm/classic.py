@@ -1,0 +1,154 @@
+"""A system machine's process on the host: its streams are the guest's serial console, SIGTERM is its power button.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import time
+
+from sampan.linux import prctl
+from sampan.runtime import channel
+from sampan.runtime.channel import Stdio
+from sampan.runtime.errors import RuntimeFailure
+from sampan.vm import pc, terminal
+from sampan.vm.errors import VmError
+from sampan.vm.host import Host
+from sampan.vm.hypervisor import said
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def main(request: dict[str, Any], stdio: Stdio | None, parent: socket.socket, fds: list[int]) -> None:
+    """The process's life; never returns. `fds`: network namespace, disk, the CD, taps."""
+    prctl.set_name("sampan-vm")
+    prctl.set_dumpable(False)
+    keep = sorted({0, 1, 2, parent.fileno(), *fds, *(stdio or ())})
+    for before, after in zip(keep, [*keep[1:], 1 << 20], strict=True):
+        os.closerange(before + 1, after)
+    machine = Classic(request)
+    try:
+        code = machine.run(parent, fds)
+    except (VmError, OSError) as error:
+        channel.send_failure(parent, RuntimeFailure(f"virtual machine: {error}: {said(request['console'])}"))
+        code = 125
+    machine.close()
+    os._exit(code)
+
+
+class Classic(Host):
+    """One system machine while it runs."""
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        super().__init__(request["control"])
+        self._request = request
+        self._ready = False
+
+    def run(self, parent: socket.socket, fds: list[int]) -> int:
+        """Starts the machine and serves until it is switched off. Raises VmError, OSError."""
+        request = self._request
+        namespace, disk, seed, *taps = fds
+        log = os.open(request["console"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self.machine = machine = pc.start(pc.Pc(**request["pc"]), disk, seed, taps, log)
+        for fd in (namespace, disk, seed, *taps, log):
+            os.close(fd)
+        slave = terminal.open_for(parent, {})
+        self.listen()
+        self.take_signals()
+        assert machine.monitor
+        parent.close()
+        self.meet(machine.port.fileno())
+        self._join(machine.console, slave)
+        while self.code is None:
+            self.loop.turn()
+        return self.code
+
+    def _join(self, console: socket.socket, slave: int) -> None:
+        """The serial line and our terminal, a byte for a byte. What nobody reads is lost, as on a real line."""
+        os.set_blocking(slave, False)
+        console.setblocking(False)
+
+        def out(_: int) -> None:
+            try:
+                data = console.recv(65536)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self.loop.forget(console.fileno())
+                return
+            try:
+                os.write(slave, data)
+            except BlockingIOError:
+                pass
+
+        def into(_: int) -> None:
+            try:
+                data = os.read(slave, 4096)
+                if data:
+                    console.send(data)
+            except BlockingIOError:
+                pass
+            except OSError:
+                self.loop.forget(slave)
+
+        self.loop.watch(console.fileno(), out)
+        self.loop.watch(slave, into)
+
+    def lost(self) -> None:
+        """QEMU ends when the guest switches the machine off."""
+        self.code = 0
+
+    def signalled(self, number: int) -> None:
+        """SIGTERM and its like press the power button (ACPI); the guest may do as it likes."""
+        assert self.machine is not None
+        if number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+            try:
+                self.machine.monitor.run("system_powerdown")
+            except VmError:
+                self.code = 0
+            if self._ready:
+                self.ask({"op": "shutdown"}, lambda _: None)
+
+    def heard(self, event: dict[str, Any]) -> None:
+        """The agent of a disk of ours: tells it who it is."""
+        if event.get("event") != "ready":
+            return
+        self._ready = True
+        self._set_clock()
+        for interface in self._request["interfaces"]:
+            self.ask({"op": "connect", "interface": interface, "names": self._request["names"]}, lambda _: None)
+        servers = ["127.0.0.11"] if self._request["names"] else self._request["servers"]
+        self.ask({"op": "named", "hostname": self._request["hostname"], "servers": servers}, lambda _: None)
+
+    def _set_clock(self) -> None:
+        self.ask({"op": "clock", "time": time.time(), "entropy": secrets.token_hex(64)}, lambda _: None)
+
+    def drive(self, operation: str, message: dict[str, Any]) -> Any:
+        """What is asked of the machine, and not of its guest."""
+        assert self.machine is not None
+        monitor = self.machine.monitor
+        if operation in ("pause", "resume"):
+            monitor.run("stop" if operation == "pause" else "cont")
+            if operation == "resume" and self._ready:
+                self._set_clock()
+            return None
+        if operation == "reset":
+            return monitor.run("system_reset")
+        if operation in ("savevm", "loadvm", "delvm"):
+            monitor.human(f"{operation} {message['name']}")
+            if operation == "loadvm" and self._ready:
+                self._set_clock()
+            return None
+        if operation == "ready":
+            return self._ready
+        if not self._ready:
+            raise VmError("the guest has no agent of ours: log in on its console (sampan vm console)")
+        return NotImplemented

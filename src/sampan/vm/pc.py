@@ -1,0 +1,60 @@
+"""An ordinary PC in QEMU, for operating systems that have a boot loader and drivers of their own. Standard library only."""
+
+from __future__ import annotations
+
+import os
+
+from sampan.record import record
+from sampan.vm.hypervisor import Machine
+
+BUSES = ("virtio", "sata", "ide")
+
+
+@record
+class Pc:
+    """What it is made of. `memory` in MiB; `interfaces`: the MACs of the network interfaces, in order."""
+
+    cpus: int
+    memory: int
+    accelerator: str
+    form: str
+    bus: str
+    interfaces: list[str]
+
+
+def arguments(pc: Pc, disk: int, seed: int, taps: list[int], console: int, monitor: int, port: int) -> list[str]:
+    """QEMU's arguments. `disk` and `seed`: descriptors of the disk and of the CD with what the guest is to be."""
+    device = {"virtio": "virtio-blk-pci", "sata": "ide-hd", "ide": "ide-hd"}[pc.bus]
+    found = [
+        "qemu", "-M", "pc" if pc.bus == "ide" else "q35", "-accel", "tcg,thread=multi" if pc.accelerator == "tcg" else pc.accelerator,
+        "-cpu", "host" if pc.accelerator == "kvm" else "max", "-smp", str(pc.cpus), "-m", f"{pc.memory}M",
+        "-nodefaults", "-no-user-config", "-display", "none", "-device", "VGA,vgamem_mb=8",
+        "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny", "-rtc", "base=utc,clock=host",
+        "-chardev", f"socket,id=console,fd={console}", "-serial", "chardev:console",
+        "-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control",
+        "-device", "virtio-serial-pci", "-chardev", f"socket,id=port,fd={port}", "-device", "virtserialport,chardev=port,name=sampan.agent",
+        "-device", "virtio-rng-pci",
+        "-add-fd", f"fd={disk},set=0", "-drive", f"if=none,id=disk,format={pc.form},auto-read-only=off,file=/dev/fdset/0",
+        "-device", f"{device},drive=disk,bootindex=0",
+        "-add-fd", f"fd={seed},set=1", "-drive", "if=none,id=seed,format=raw,readonly=on,media=cdrom,auto-read-only=off,file=/dev/fdset/1",
+        "-device", "ide-cd,drive=seed",
+    ]  # fmt: skip
+    for number, (fd, mac) in enumerate(zip(taps, pc.interfaces, strict=True)):
+        found += [
+            "-netdev",
+            f"tap,id=net{number},fd={fd}",
+            "-device",
+            f"virtio-net-pci,netdev=net{number},mac={mac},romfile=",
+        ]
+    return found
+
+
+def start(pc: Pc, disk: int, seed: int, taps: list[int], log: int) -> Machine:
+    """Starts one. `log`: a file for what QEMU says. Raises VmError."""
+    return Machine(
+        lambda console, monitor, port: arguments(pc, disk, seed, taps, console, monitor, port),
+        [disk, seed, *taps],
+        log,
+        [],
+        [path for path in ("/usr/share/seabios", "/usr/share/qemu") if os.path.isdir(path)],
+    )

@@ -1,0 +1,58 @@
+"""What a guest is to be, as cloud-init reads it from a CD (NoCloud, network configuration version 2)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sampan.network.model import Endpoint, Network
+
+
+def place(network: Network, endpoint: Endpoint, default: bool) -> dict[str, Any]:
+    """One interface of the network configuration."""
+    found: dict[str, Any] = {"match": {"macaddress": endpoint.mac}, "set-name": endpoint.interface, "dhcp4": False,
+                             "addresses": [text for text in (endpoint.ipv4, endpoint.ipv6) if text]}  # fmt: skip
+    if network.mtu:
+        found["mtu"] = network.mtu
+    if default and not network.internal:
+        found["routes"] = [
+            {"to": "::/0" if ":" in row["Subnet"] else "0.0.0.0/0", "via": row["Gateway"]} for row in network.ipam
+        ]
+    return found
+
+
+def files(
+    identifier: str, hostname: str, settings: dict[str, Any], places: list[dict[str, Any]], servers: list[str]
+) -> dict[str, str]:
+    """meta-data, user-data and network-config. JSON is YAML, so nothing needs to be escaped for it."""
+    for row in places:
+        if servers:
+            row["nameservers"] = {"addresses": servers}
+    ethernets = {row["set-name"]: row for row in places}
+    return {
+        "meta-data": json.dumps({"instance-id": identifier[:12], "local-hostname": hostname}, indent=1) + "\n",
+        "user-data": settings.get("UserData") or f"#cloud-config\n{json.dumps(_user_data(settings), indent=1)}\n",
+        "network-config": json.dumps({"version": 2, "ethernets": ethernets}, indent=1) + "\n",
+    }
+
+
+def _user_data(settings: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {"ssh_pwauth": False, "disable_root": False}
+    keys = list(settings.get("SshKeys") or [])
+    name = settings.get("User") or ""
+    if name and name != "root":
+        user: dict[str, Any] = {"name": name, "shell": "/bin/bash", "sudo": "ALL=(ALL) NOPASSWD:ALL", "ssh_authorized_keys": keys,
+                                "lock_passwd": not settings.get("Password")}  # fmt: skip
+        if settings.get("Password"):
+            user["plain_text_passwd"] = settings["Password"]
+        found["users"] = [user]
+    elif keys:
+        found["ssh_authorized_keys"] = keys
+    if settings.get("Password"):
+        found["ssh_pwauth"] = True
+        if not name or name == "root":
+            found["chpasswd"] = {
+                "expire": False,
+                "users": [{"name": "root", "password": settings["Password"], "type": "text"}],
+            }
+    return found
