@@ -16,6 +16,7 @@ from sampan.api.builds import cache_rows
 from sampan.api.images import _summary
 from sampan.api.requests import body, engine_of, filters, flag, moment, never
 from sampan.engine.container import timestamp
+from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict
 from sampan.engine.events import matches
 from sampan.linux.cgroup import hierarchies
@@ -120,11 +121,24 @@ async def info(request: web.Request) -> web.Response:
             "DefaultRuntime": "sampan",
             "Swarm": {"LocalNodeState": "inactive"},
             "LiveRestoreEnabled": True,
-            "Isolation": "",
+            "Isolation": engine.isolation or "container",
+            "VirtualMachines": dict(
+                zip(("Accelerator", "Reason"), engine.machines.templates.known_accelerator() or ("", ""), strict=True)
+            ),
             "InitBinary": "tini-static",
             "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns", *rootless],
-            "Warnings": None,
+            "Warnings": _warnings(engine) or None,
         }
+    )
+
+
+def _warnings(engine: Engine) -> list[str]:
+    """What `docker info` shows at its end."""
+    known = engine.machines.templates.known_accelerator()
+    return (
+        [f"WARNING: virtual machines run without hardware virtualization: {known[1]}"]
+        if known and known[0] == "tcg"
+        else []
     )
 
 

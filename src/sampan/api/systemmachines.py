@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,7 +15,7 @@ from sampan.api.requests import body, engine_of, flag, json_stream, number
 from sampan.engine import lifecycle
 from sampan.engine.container import Container, timestamp
 from sampan.engine.engine import Engine
-from sampan.engine.errors import BadRequest, NotModified
+from sampan.engine.errors import BadRequest, EngineError, NotModified
 
 _BLOCK = 1 << 20
 
@@ -81,8 +82,10 @@ async def inspect(request: web.Request) -> web.Response:
         "Snapshots": await engine.system.snapshots(container),
         "Console": f"{directory}/console",
     }  # fmt: skip
+    found["Agent"] = False
     if container.running:
-        found["Agent"] = bool(await engine.machines.ask(container, "ready"))
+        with contextlib.suppress(EngineError):  # it may be ending
+            found["Agent"] = bool(await engine.machines.ask(container, "ready"))
     return web.json_response(found)
 
 

@@ -66,9 +66,25 @@ def _without_root() -> list[tuple[str, bool, str]]:
     ]
 
 
+def _accelerator() -> str:
+    """One line on how virtual machines run here, from the engine if it runs and has tried."""
+    from sampan import paths
+    from sampan.client.http import APIError, Http, NoEngine
+
+    host = os.environ.get("SAMPAN_HOST") or f"unix://{paths.socket()}"
+    try:
+        found = Http(host.removeprefix("unix://")).call("GET", "/info").get("VirtualMachines") or {}
+    except (NoEngine, APIError, OSError):
+        found = {}
+    if not found.get("Accelerator"):
+        return "virtual machines: not tried yet, which `sampan vm prepare` does"
+    return f"virtual machines: {found['Accelerator']}: {found['Reason']}"
+
+
 def doctor(args: list[str]) -> int:
     """sampan doctor"""
     bad = 0
+    print(f"      {_accelerator()}")
     for what, works, remedy in _checks():
         print(f"{'ok  ' if works else 'FAIL'}  {what}" + ("" if works else f"\n      to fix: {remedy}"))
         bad += not works

@@ -267,8 +267,11 @@ class Machines:
                 messages.put_nowait(message)
 
         async def call(message: dict[str, Any] | None, fds: list[int]) -> dict[str, Any]:
-            if message is not None:
-                wire.send(sock, {**message, "seq": 1, "fds": len(fds)}, fds)
+            try:
+                if message is not None:
+                    wire.send(sock, {**message, "seq": 1, "fds": len(fds)}, fds)
+            except OSError:
+                raise EngineError("the virtual machine has ended") from None
             answer = await messages.get()
             if answer is None:
                 raise EngineError("the virtual machine has ended")

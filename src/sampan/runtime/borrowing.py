@@ -13,7 +13,7 @@ import signal
 import socket
 from collections.abc import Callable
 
-from sampan.linux import memory, parking, pidfd, prctl
+from sampan.linux import descriptors, memory, parking, pidfd, prctl
 from sampan.linux import namespaces as ns
 from sampan.record import record
 from sampan.runtime import channel
@@ -66,9 +66,7 @@ def clone(name: str, flags: int, fds: list[int], body: _Body) -> tuple[Child, Le
 def _clone_plainly(name: str, flags: int, fds: list[int], body: _Body) -> Child:
     def alone(parent: socket.socket) -> None:
         prctl.set_name(name)
-        keep = sorted([parent.fileno(), *fds])
-        for before, after in zip([2, *keep], [*keep, 1 << 20], strict=True):
-            os.closerange(before + 1, after)
+        descriptors.close_all_but([parent.fileno(), *fds])
         memory.populate_private()
         body(parent, fds)
 
@@ -85,8 +83,7 @@ def _lend(parent: int, theirs: socket.socket, name: str, flags: int, body: _Body
         prctl.set_parent_death_signal(signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
-        os.closerange(3, theirs.fileno())
-        os.closerange(theirs.fileno() + 1, 1 << 20)
+        descriptors.close_all_but([theirs.fileno()])
         memory.populate_private()
         parking.clone_and_park(flags)
         _borrow(theirs, body)

@@ -11,7 +11,7 @@ import signal
 import socket
 import time
 
-from sampan.linux import prctl
+from sampan.linux import descriptors, prctl
 from sampan.runtime import channel
 from sampan.runtime.channel import Stdio
 from sampan.runtime.errors import RuntimeFailure
@@ -29,9 +29,7 @@ def main(request: dict[str, Any], stdio: Stdio | None, parent: socket.socket, fd
     """The process's life; never returns. `fds`: network namespace, disk, the CD, taps."""
     prctl.set_name("sampan-vm")
     prctl.set_dumpable(False)
-    keep = sorted({0, 1, 2, parent.fileno(), *fds, *(stdio or ())})
-    for before, after in zip(keep, [*keep[1:], 1 << 20], strict=True):
-        os.closerange(before + 1, after)
+    descriptors.close_all_but([parent.fileno(), *fds, *(stdio or ())])
     machine = Classic(request)
     try:
         code = machine.run(parent, fds)
@@ -103,8 +101,9 @@ class Classic(Host):
         self.loop.watch(slave, into)
 
     def lost(self) -> None:
-        """QEMU ends when the guest switches the machine off."""
-        self.code = 0
+        """QEMU ends when the guest switches the machine off; any other end of it is none that the guest wanted."""
+        assert self.machine is not None
+        self.code = 0 if self.machine.wait() == 0 else 255
 
     def signalled(self, number: int) -> None:
         """SIGTERM and its like press the power button (ACPI); the guest may do as it likes."""

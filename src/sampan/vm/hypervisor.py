@@ -74,7 +74,7 @@ def arguments(shape: Shape, parts: Parts, console: int, monitor: int, port: int,
     share = "off" if restored else "on"
     found = [
         "qemu", "-M", "microvm,x-option-roms=off,rtc=on,pit=on,pic=on,isa-serial=on,ioapic2=on,memory-backend=ram",
-        "-accel", "tcg,thread=multi" if shape.accelerator == "tcg" else shape.accelerator, "-cpu", "host" if shape.accelerator == "kvm" else _EMULATED_CPU,
+        "-accel", "tcg,thread=multi,tb-size=128" if shape.accelerator == "tcg" else shape.accelerator, "-cpu", "host" if shape.accelerator == "kvm" else _EMULATED_CPU,
         "-smp", str(shape.cpus), "-m", f"{shape.memory}M",
         "-object", f"memory-backend-file,id=ram,size={shape.memory}M,mem-path=/proc/self/fd/{parts.memory},share={share}",
         "-bios", "qboot.rom", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
@@ -163,6 +163,11 @@ class Machine:
         if self._monitor is None:
             self._monitor = Monitor(self._ours)
         return self._monitor
+
+    def wait(self) -> int:
+        """The wait status of a QEMU that has closed its ends, and so is ending by itself."""
+        self._ended = True
+        return os.waitpid(self.pid, 0)[1]
 
     def end(self) -> None:
         """Kills it."""

@@ -26,7 +26,7 @@ def arguments(pc: Pc, disk: int, seed: int, taps: list[int], console: int, monit
     """QEMU's arguments. `disk` and `seed`: descriptors of the disk and of the CD with what the guest is to be."""
     device = {"virtio": "virtio-blk-pci", "sata": "ide-hd", "ide": "ide-hd"}[pc.bus]
     found = [
-        "qemu", "-M", "pc" if pc.bus == "ide" else "q35", "-accel", "tcg,thread=multi" if pc.accelerator == "tcg" else pc.accelerator,
+        "qemu", "-M", "pc" if pc.bus == "ide" else "q35", "-accel", "tcg,thread=multi,tb-size=256" if pc.accelerator == "tcg" else pc.accelerator,
         "-cpu", "host" if pc.accelerator == "kvm" else "max", "-smp", str(pc.cpus), "-m", f"{pc.memory}M",
         "-nodefaults", "-no-user-config", "-display", "none", "-device", "VGA,vgamem_mb=8",
         "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny", "-rtc", "base=utc,clock=host",

@@ -10,7 +10,7 @@ import signal
 import socket
 
 from sampan.keeper import wire
-from sampan.linux import polling, prctl, signals
+from sampan.linux import descriptors, polling, prctl, signals
 from sampan.runtime import channel
 from sampan.runtime.channel import Stdio
 from sampan.runtime.errors import RuntimeFailure
@@ -41,9 +41,7 @@ def _run(request: dict[str, Any], stdio: Stdio | None, parent: socket.socket) ->
     sock.connect(request["control"])
     slave = terminal.open_for(parent, request["process"]) if stdio is None else -1
     given = list(stdio) if stdio is not None else [slave, slave]
-    keep = sorted({0, 1, 2, parent.fileno(), sock.fileno(), *given})
-    for before, after in zip(keep, [*keep[1:], 1 << 20], strict=True):
-        os.closerange(before + 1, after)
+    descriptors.close_all_but([parent.fileno(), sock.fileno(), *given])
     reader = signals.to_pipe()
     message = {"op": "exec", "seq": 1, "fds": len(given), "process": request["process"], "seccomp": request["seccomp"]}
     wire.send(sock, message, given)

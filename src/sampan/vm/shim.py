@@ -15,7 +15,7 @@ import sys
 import time
 
 from sampan import quickjson
-from sampan.linux import prctl, tap
+from sampan.linux import descriptors, prctl, tap
 from sampan.runtime import channel
 from sampan.runtime.channel import Stdio
 from sampan.runtime.errors import RuntimeFailure
@@ -40,9 +40,7 @@ def main(request: dict[str, Any], stdio: Stdio | None, parent: socket.socket, fd
     """The process's life; never returns. `fds`: network namespace, memory, the disks, the devices' state, taps."""
     prctl.set_name("sampan-vm")
     prctl.set_dumpable(False)
-    keep = sorted({0, 1, 2, parent.fileno(), *fds, *(stdio or ())})
-    for before, after in zip(keep, [*keep[1:], 1 << 20], strict=True):
-        os.closerange(before + 1, after)
+    descriptors.close_all_but([parent.fileno(), *fds, *(stdio or ())])
     shim = Shim(request, parent)
     try:
         code = shim.run(stdio, fds)

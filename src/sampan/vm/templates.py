@@ -84,7 +84,7 @@ class Templates:
         work = await asyncio.to_thread(tempfile.mkdtemp, dir=os.path.dirname(target))
         try:
             await asyncio.to_thread(lambda: os.close(self._disks.writable(f"{work}/disk")))
-            await _boot(shape, work, _BOOT, self._expected)
+            await boot(shape, work, _BOOT, self._expected)
             os.rename(work, target)
         finally:
             await asyncio.to_thread(shutil.rmtree, work, True)
@@ -94,14 +94,22 @@ class Templates:
 
         KVM when a guest really boots under it, which an openable /dev/kvm does not promise.
         """
+        known = self.known_accelerator()
+        if known is not None:
+            return known
         path = f"{self._cache}/accelerator-{os.uname().release}"
-        if os.path.exists(path):
-            with open(path, encoding="utf-8") as file:
-                name, _, why = file.read().partition("\n")
-            return name, why
         name, why = await self._try_kvm(Shape(shape.kernel, shape.initramfs, shape.cpus, shape.memory, "kvm"))
         with open(path, "w", encoding="utf-8") as file:
             file.write(f"{name}\n{why}")
+        return name, why
+
+    def known_accelerator(self) -> tuple[str, str] | None:
+        """As accelerator(), if it has been tried."""
+        try:
+            with open(f"{self._cache}/accelerator-{os.uname().release}", encoding="utf-8") as file:
+                name, _, why = file.read().partition("\n")
+        except FileNotFoundError:
+            return None
         return name, why
 
     async def _try_kvm(self, shape: Shape) -> tuple[str, str]:
@@ -109,7 +117,7 @@ class Templates:
             return "tcg", "/dev/kvm can't be opened: guests run under software emulation"
         with tempfile.TemporaryDirectory(dir=self._cache) as work:
             try:
-                await _boot(shape, work, _TRY, None)
+                await boot(shape, work, _TRY, None)
             except VmError as error:
                 why = " ".join(str(error).split())[:200]
                 return "tcg", f"/dev/kvm opens, but no guest boots under it ({why}): software emulation"
@@ -139,7 +147,7 @@ class Templates:
         self._open.clear()
 
 
-async def _boot(shape: Shape, directory: str, timeout: float, expect: dict[str, Any] | None) -> None:
+async def boot(shape: Shape, directory: str, timeout: float, expect: dict[str, Any] | None) -> None:
     """Boots a guest in a process of its own. Raises VmError."""
     hypervisor.binary()
     source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

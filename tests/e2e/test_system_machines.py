@@ -1,0 +1,220 @@
+"""Virtual machines of the classic kind, and disks for other hypervisors."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import shutil
+import subprocess
+import tarfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from sampan.vm import ovf
+from tests.conftest import Daemon, end_daemon, eventually, new_daemon
+
+pytestmark = pytest.mark.skipif(
+    not shutil.which("qemu-system-x86_64") or not shutil.which("grub-mkimage"), reason="QEMU or GRUB is not installed"
+)
+HELLO = "echo BOOTED-$((40+2)) as $(id -u) in $PWD with $GREETING"
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Daemon]:
+    daemon = new_daemon()
+    daemon.ok(
+        "run", "--name", "made", "--network", "none", "busybox", "sh", "-c", "mkdir -p /srv; echo data > /srv/file"
+    )
+    daemon.ok(
+        "commit",
+        "-c",
+        f'CMD ["sh", "-c", "{HELLO}; cat /srv/file"]',
+        "-c",
+        "ENV GREETING=hi",
+        "-c",
+        "WORKDIR /srv",
+        "made",
+        "hello",
+    )
+    daemon.ok(
+        "commit", "-c", 'CMD ["sh", "-c", "echo up; while :; do read line && echo got $line; done"]', "made", "server"
+    )
+    daemon.ok("rm", "made")
+    yield daemon
+    for name in daemon.ok("vm", "ls", "-q").split():
+        daemon.ok("vm", "rm", "-f", name)
+    end_daemon(daemon)
+
+
+def inspect(daemon: Daemon, name: str) -> dict[str, object]:
+    found: dict[str, object] = json.loads(daemon.ok("vm", "inspect", name))[0]
+    return found
+
+
+def test_a_system_machine(daemon: Daemon) -> None:
+    """From creation to removal: network, agent, console, snapshots, pause, stop, over the end of sampand."""
+    daemon.ok("vm", "create", "srv1", "--from", "server", "-m", "256m", "--cpus", "1", timeout=200)
+    assert "srv1" in daemon.ok("vm", "ls")
+    assert "srv1" not in daemon.ok("ps", "-a")
+    assert daemon.sampan("vm", "create", "srv1", "--from", "server").returncode == 1
+    daemon.ok("vm", "start", "srv1")
+    eventually(lambda: inspect(daemon, "srv1").get("Agent") is True, 120)
+    found = inspect(daemon, "srv1")
+    address = found["Networks"]["bridge"]["IPv4"].partition("/")[0]  # type: ignore[index]
+    assert "6." in daemon.ok("vm", "exec", "srv1", "uname", "-r")
+    assert address in daemon.ok("vm", "exec", "srv1", "ip", "addr")
+    assert daemon.ok("vm", "exec", "srv1", "hostname") == "srv1\n"
+    assert (
+        daemon.ok(
+            "run", "--rm", "busybox", "sh", "-c", f"ping -c 1 -W 5 {address} | grep -c '1 packets received'"
+        ).strip()
+        == "1"
+    )
+    assert daemon.sampan("vm", "exec", "srv1", "sh", "-c", "exit 9").returncode == 9
+    _console(daemon)
+    _snapshots(daemon)
+    daemon.ok("vm", "pause", "srv1")
+    assert inspect(daemon, "srv1")["State"]["Status"] == "paused"  # type: ignore[index]
+    daemon.ok("vm", "unpause", "srv1")
+    daemon.kill()
+    daemon.start()
+    assert daemon.ok("vm", "exec", "srv1", "cat", "/kept") == "1\n"
+    began = time.monotonic()
+    daemon.ok("vm", "stop", "-t", "3", "srv1")
+    assert time.monotonic() - began < 15
+    assert inspect(daemon, "srv1")["State"]["Status"] == "exited"  # type: ignore[index]
+    assert daemon.sampan("vm", "exec", "srv1", "true").returncode == 1
+    daemon.ok("vm", "rm", "srv1")
+    assert daemon.sampan("vm", "inspect", "srv1").returncode == 1
+    assert not [name for name in os.listdir(daemon.root / "data/containers") if len(name) == 64]
+
+
+def _console(daemon: Daemon) -> None:
+    eventually(lambda: "up" in daemon.ok("vm", "logs", "srv1"))
+    master, slave = pty.openpty()
+    client = subprocess.Popen(
+        ["sampan", "vm", "console", "srv1"],
+        env=daemon.env,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+    )
+    os.close(slave)
+    try:
+        time.sleep(0.5)
+        os.write(master, b"typed\r")
+        heard = b""
+        deadline = time.monotonic() + 20
+        while b"got typed" not in heard and time.monotonic() < deadline:
+            if select.select([master], [], [], 1)[0]:
+                heard += os.read(master, 4096)
+        assert b"got typed" in heard
+        os.write(master, b"\x10\x11")  # the keys that detach
+        assert client.wait(10) == 0
+    finally:
+        client.kill()
+        client.wait()
+        os.close(master)
+
+
+def _snapshots(daemon: Daemon) -> None:
+    daemon.ok("vm", "exec", "srv1", "sh", "-c", "echo 1 > /kept")
+    daemon.ok("vm", "snapshot", "srv1", "first")
+    daemon.ok("vm", "exec", "srv1", "sh", "-c", "echo 2 > /gone; echo 2 > /kept")
+    time.sleep(2)
+    daemon.ok("vm", "restore", "srv1", "first")
+    assert daemon.ok("vm", "exec", "srv1", "sh", "-c", "cat /kept; ls /gone 2>/dev/null; true") == "1\n"
+    eventually(lambda: abs(int(daemon.ok("vm", "exec", "srv1", "date", "+%s")) - time.time()) < 2)  # P100
+    assert daemon.ok("vm", "snapshot", "srv1") == "first\tdisk and memory\n"
+    assert daemon.sampan("vm", "snapshot", "srv1", "first").returncode == 1
+    assert daemon.sampan("vm", "restore", "srv1", "second").returncode == 1
+    assert daemon.sampan("vm", "snapshot", "srv1", "a b").returncode == 1
+    daemon.ok("vm", "snapshot", "--delete", "srv1", "first")
+    assert daemon.ok("vm", "snapshot", "srv1") == ""
+
+
+def _boot(disk: Path, form: str) -> str:
+    """What an ordinary PC in QEMU says on its serial line when it boots from a disk, until it switches itself off."""
+    done = subprocess.run(
+        ["qemu-system-x86_64", "-M", "pc", "-cpu", "max", "-m", "512", "-nodefaults", "-display", "none", "-vga", "std", "-serial", "stdio",
+         "-no-reboot", "-nic", "user,model=e1000", "-drive", f"file={disk},format={form},if=ide"],
+        stdin=subprocess.DEVNULL, capture_output=True, timeout=150,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.decode(errors="replace")
+
+
+def test_exported_disks_boot(daemon: Daemon, tmp_path: Path) -> None:
+    """Each format passes qemu-img's check and boots to the image's command with its environment, user and directory."""
+    forms = {"qcow2": "qcow2", "vmdk": "vmdk", "vdi": "vdi", "vhdx": "vhdx", "raw": "raw"}
+    for form in forms:
+        daemon.ok("vm", "export", "hello", "--format", form, "-o", str(tmp_path / f"disk.{form}"), timeout=200)
+        found = json.loads(
+            subprocess.run(
+                ["qemu-img", "info", "--output=json", tmp_path / f"disk.{form}"], check=True, capture_output=True
+            ).stdout
+        )
+        assert found["format"] == form
+        if form != "raw":
+            subprocess.run(
+                ["qemu-img", "check", "-f", form, tmp_path / f"disk.{form}"], check=True, capture_output=True
+            )
+    assert (tmp_path / "disk.raw").stat().st_blocks * 512 < (tmp_path / "disk.raw").stat().st_size / 2
+    with ThreadPoolExecutor(2) as pool:
+        for said in pool.map(lambda form: _boot(tmp_path / f"disk.{form}", form), forms):
+            assert "BOOTED-42 as 0 in /srv with hi" in said
+            assert "data" in said
+            assert "ended with 0" in said
+
+
+def test_an_appliance_and_its_way_back(daemon: Daemon, tmp_path: Path) -> None:
+    target = tmp_path / "hello.ova"
+    daemon.ok("vm", "export", "hello", "-o", str(target), timeout=200)
+    with tarfile.open(target) as tar:
+        names = tar.getnames()
+        assert names == ["hello.ovf", "hello.mf", "hello-disk1.vmdk"]
+        described = tar.extractfile("hello.ovf").read()  # type: ignore[union-attr]
+    assert ovf.parse(described) == ovf.Appliance("hello", 1, 1024, "hello-disk1.vmdk", 1 << 30)
+    daemon.ok("vm", "import", str(target), "back", timeout=100)
+    found = inspect(daemon, "back")
+    assert (found["Cpus"], found["Memory"]) == (1, 1 << 30)
+    daemon.ok("vm", "start", "back")
+    eventually(lambda: "BOOTED-42" in daemon.ok("vm", "logs", "back"), 120)
+    eventually(lambda: inspect(daemon, "back")["State"]["Status"] == "exited", 60)  # type: ignore[index]
+    daemon.ok("vm", "export", "back", "--format", "vdi", "-o", str(tmp_path / "again.vdi"), timeout=100)
+    daemon.ok("vm", "rm", "back")
+    damaged = bytearray(target.read_bytes())
+    damaged[-200000] ^= 0xFF
+    (tmp_path / "damaged.ova").write_bytes(damaged)
+    done = daemon.sampan("vm", "import", str(tmp_path / "damaged.ova"), "bad")
+    assert (done.returncode, b"not what the manifest says" in done.stderr) == (1, True), done.stderr
+
+
+def test_what_can_not_be_made(daemon: Daemon, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("x" * 4096)
+    subprocess.run(
+        ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(secret), "-F", "raw", tmp_path / "evil.qcow2"], check=True
+    )
+    for args, text in (
+        (["create", "xx"], "made of one thing"),
+        (["create", "xx", "--from", "nothere"], "No such image"),
+        (["create", "xx", "--disk", str(tmp_path / "evil.qcow2")], "refers to another file"),
+        (["create", "xx", "--disk", "/nothere"], "no disk at"),
+        (["create", "xx", "--from", "hello", "--bus", "scsi"], "unknown bus"),
+        (["export", "nothere"], "No such image"),
+        (["export", "hello", "--format", "iso"], "unknown format"),
+        (["start", "nothere"], "No such virtual machine"),
+        (["snapshot", "nothere", "s"], "No such virtual machine"),
+    ):
+        done = daemon.sampan("vm", *args)
+        assert (done.returncode, text in done.stderr.decode()) == (1, True), (args, done.stderr)
+    assert daemon.ok("vm", "ls", "-q") == ""
+    assert not [name for name in os.listdir(daemon.root / "data/containers") if len(name) == 64]
