@@ -30,7 +30,7 @@ test: setup
 	$(BIN)/pytest -q
 
 soak: setup
-	SAMPAN_SOAK=1 $(BIN)/pytest -q tests/e2e/test_faults.py
+	SAMPAN_SOAK=1 $(BIN)/pytest -q tests/e2e/test_faults.py tests/e2e/test_machines.py
 
 bench: setup
 	$(BIN)/python bench/start.py
@@ -39,6 +39,7 @@ bench: setup
 	$(BIN)/python bench/network.py
 	$(BIN)/python bench/pull.py
 	$(BIN)/python bench/build.py
+	$(BIN)/python bench/machines.py
 
 clean:
 	rm -rf $(VENV) dist build

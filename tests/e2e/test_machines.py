@@ -369,6 +369,7 @@ def test_networks_of_machines_are_kept_apart(daemon: Daemon) -> None:
         daemon.ok("network", "connect", "right", "box")
         assert "404" in inside(daemon, "timeout 5 wget -q -O - http://secret/nothing 2>&1; true")
         daemon.ok("network", "disconnect", "right", "box")
+        assert "inet" not in inside(daemon, "ip addr show dev slot1")
         assert inside(daemon, f"timeout 3 wget -q -O - http://{address}/ && echo reached; true") == ""
         assert oct((daemon.root / "run/vm").stat().st_mode)[-3:] == "700"
     finally:

@@ -71,6 +71,7 @@ class Container:
     remove_waiters: list[asyncio.Future[int]] = field(default_factory=list)
     held: list[int] = field(default_factory=list)  # descriptors kept for a keeper's successor
     handover: dict[str, Any] = field(default_factory=dict)
+    taps: list[int] = field(default_factory=list)  # of its machine, so that nobody waits for the last to be closed
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     removed: bool = False
     to_clear: Cgroup | None = None  # its cgroup, between its end and the removal of that

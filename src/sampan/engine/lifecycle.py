@@ -96,7 +96,8 @@ async def _prepare_namespaces(
 async def _prepare_machine(engine: Engine, container: Container, given: list[int]) -> tuple[dict[str, Any], list[int]]:
     """The keeper's request of a container in a virtual machine, and what goes with it."""
     wiring = await engine.networking.prepare_machine(container)
-    given += [wiring.namespace, *(fd for _, fd in wiring.taps)]
+    given.append(wiring.namespace)
+    container.taps = [fd for _, fd in wiring.taps]
     if container.system:
         request, fds = await engine.system.request(container, wiring)
         given += fds[1:3]
@@ -106,7 +107,20 @@ async def _prepare_machine(engine: Engine, container: Container, given: list[int
     return request, fds
 
 
+def _close_taps(engine: Engine, container: Container) -> None:
+    """Closes them in a thread: the last to do so waits for the kernel to forget the interface."""
+    taps, container.taps = container.taps, []
+    if taps:
+        engine.background(asyncio.to_thread(_close_all, taps))
+
+
+def _close_all(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
 def _start_failed(engine: Engine, container: Container, error: Exception) -> None:
+    _close_taps(engine, container)
     code = error.exit_code if isinstance(error, RuntimeFailure) else 128
     container.state |= {"ExitCode": code, "Error": str(error), "Pid": 0}
     container.set_status("created" if container.state["StartedAt"] == ZERO_TIME else "exited")
@@ -168,6 +182,7 @@ def exited(engine: Engine, container: Container, status: int, moment: int) -> No
         "FinishedAt": timestamp(moment or time.time_ns()),
     }
     container.ports = []
+    _close_taps(engine, container)
     container.set_status("exited")
     health.end(container)
     keeperlink.release(container)

@@ -194,6 +194,7 @@ class Networking:
         try:
             first = len(used) == 0
             if container.virtual:
+                await self._engine.machines.ask(container, "take", slot=slot_of(interface))
                 await asyncio.to_thread(bridge.plug_slot, network, endpoint, namespace, slot_of(interface))
             else:
                 await asyncio.to_thread(bridge.plug, network, endpoint, namespace, first)

@@ -19,7 +19,7 @@ from sampan.linux.netlink import (
 )
 
 _NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19
-_NEWADDR, _GETADDR = 20, 22
+_NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE, _NEWRULE = 24, 25, 26, 32
 _FRA_PRIORITY, _FRA_FWMARK, _FRA_TABLE = 6, 10, 15
 _ADDRESS, _IFNAME, _MTU, _MASTER, _LINKINFO, _NET_NS_FD, _LINK = 1, 3, 4, 10, 18, 28, 5
@@ -168,6 +168,18 @@ def add_address(netlink: Netlink, index: int, address: Address) -> None:
     if isinstance(address, ipaddress.IPv4Interface) and address.network.prefixlen < 31:
         payload += attribute(4, address.network.broadcast_address.packed)
     netlink.request(_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, payload, f"add address {address}")
+
+
+def delete_address(netlink: Netlink, index: int, address: Address) -> None:
+    """Takes an address off an interface; one that it has not is fine."""
+    payload = struct.pack("=BBBBI", _family(address), address.network.prefixlen, 0, 0, index) + attribute(
+        2, address.ip.packed
+    )
+    try:
+        netlink.request(_DELADDR, 0, payload, f"delete address {address}")
+    except OSError as error:
+        if error.errno != errno.EADDRNOTAVAIL:
+            raise
 
 
 def addresses(netlink: Netlink) -> list[tuple[int, Address]]:

@@ -6,8 +6,16 @@ import fcntl
 import os
 import struct
 
-_TUNSETIFF = 0x400454CA
+_TUNSETIFF, _TUNSETPERSIST = 0x400454CA, 0x400454CB
 _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
+
+
+def persist(fd: int, value: bool) -> None:
+    """Whether the tap stays without its descriptors, until its network namespace ends.
+
+    That end is nobody's wait, while closing the last descriptor of another waits for some 15 ms (synchronize_net).
+    """
+    fcntl.ioctl(fd, _TUNSETPERSIST, int(value))
 
 
 def new(name: str) -> int:

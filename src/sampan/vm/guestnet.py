@@ -45,6 +45,9 @@ def disconnect(name: str, slot: int, way_out: str, gateways: list[str]) -> None:
         if found is None:
             return
         rt.set_link(netlink, found.index, up=False)
+        for index, address in rt.addresses(netlink):
+            if index == found.index:
+                rt.delete_address(netlink, index, address)
         rt.set_link(netlink, found.index, name=f"slot{slot}")
         left = rt.link(netlink, way_out) if way_out else None
         if left is not None:

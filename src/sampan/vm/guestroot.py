@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 LOWER, WRITABLE, ROOT, SHARES, FILES = "/run/lower", "/run/rw", "/run/root", "/run/shares", "/run/files"
-OVERLAY = {"lower": [LOWER], "upper": f"{WRITABLE}/upper", "work": f"{WRITABLE}/work"}
+# Below the image: what every container is mounted on, so that nothing has to be copied up for it.
+MOUNTPOINTS = "/run/mountpoints"
+OVERLAY = {"lower": [LOWER, MOUNTPOINTS], "upper": f"{WRITABLE}/upper", "work": f"{WRITABLE}/work"}
 
 
 def disk(serial: str) -> str:
@@ -34,6 +36,10 @@ def make_ready() -> None:
     """Before the guest is anybody's: what all machines have, with the empty disk that each gets a copy of."""
     for path in (LOWER, WRITABLE, ROOT, SHARES, FILES):
         os.makedirs(path, exist_ok=True)
+    for name in ("proc", "dev", "sys", "etc"):
+        os.makedirs(f"{MOUNTPOINTS}/{name}", 0o755)
+    for name in ("hostname", "hosts", "resolv.conf"):
+        os.close(os.open(f"{MOUNTPOINTS}/etc/{name}", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
     for serial in ("root", "fresh", "disk"):
         _devices[serial] = disk(serial)
     mount.mount(_devices["fresh"], WRITABLE, "ext4", mount.MS_NOATIME, "noinit_itable")
@@ -87,7 +93,7 @@ def write_files(files: dict[str, str]) -> None:
 
 def mount_root() -> None:
     """The container's root, when no container is to mount it."""
-    fd = mount.overlay([LOWER], str(OVERLAY["upper"]), str(OVERLAY["work"]))
+    fd = mount.overlay([LOWER, MOUNTPOINTS], str(OVERLAY["upper"]), str(OVERLAY["work"]))
     mount.move_mount(fd, mount.AT_FDCWD, ROOT)
     os.close(fd)
 

@@ -26,10 +26,6 @@ MAC = "52:54:00:5a:00:{:02x}"  # of a slot, until the guest is somebody's: so th
 DISK_SIZE = 64 << 30
 # The image's; one with an empty file system that the guest has mounted when it becomes somebody's; one it has not.
 DISKS = ("root", "fresh", "disk")
-# An emulated string instruction goes byte by byte: a CPU without fast ones gets better code for copying and clearing.
-_EMULATED_CPU = "max"
-# Emulation has its own way through the code: what is against speculation in a CPU costs here, and is of no use.
-_EMULATED_KERNEL = ""
 
 
 @record
@@ -74,7 +70,7 @@ def arguments(shape: Shape, parts: Parts, console: int, monitor: int, port: int,
     share = "off" if restored else "on"
     found = [
         "qemu", "-M", "microvm,x-option-roms=off,rtc=on,pit=on,pic=on,isa-serial=on,ioapic2=on,memory-backend=ram",
-        "-accel", "tcg,thread=multi,tb-size=128" if shape.accelerator == "tcg" else shape.accelerator, "-cpu", "host" if shape.accelerator == "kvm" else _EMULATED_CPU,
+        "-accel", "tcg,thread=multi,tb-size=128" if shape.accelerator == "tcg" else shape.accelerator, "-cpu", "host" if shape.accelerator == "kvm" else "max",
         "-smp", str(shape.cpus), "-m", f"{shape.memory}M",
         "-object", f"memory-backend-file,id=ram,size={shape.memory}M,mem-path=/proc/self/fd/{parts.memory},share={share}",
         "-bios", "qboot.rom", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
@@ -101,7 +97,7 @@ def arguments(shape: Shape, parts: Parts, console: int, monitor: int, port: int,
                   "-device", f"virtio-net-device,netdev=net{slot},mac={MAC.format(slot)}"]  # fmt: skip
     if restored:
         return [*found, "-incoming", "defer"]
-    emulated = f"{_clock()}{_EMULATED_KERNEL}" if shape.accelerator == "tcg" else ""
+    emulated = _clock() if shape.accelerator == "tcg" else ""
     command_line = f"console=ttyS0 panic=-1 reboot=t random.trust_cpu=on quiet {emulated}rdinit=/init"
     return [*found, "-kernel", shape.kernel, "-initrd", shape.initramfs, "-append", command_line]
 

@@ -61,6 +61,7 @@ class Shim(Host):
         self._deadline = 0.0
         self._for_files = request["inner"].get("op") == "open"  # there is no container, and no end by itself
         self._slave = -1
+        self._slots: dict[int, int] = {}  # the taps that are on no network
 
     def run(self, stdio: Stdio | None, fds: list[int]) -> int:
         """Starts the machine and the container in it, and serves until that has ended. Raises VmError, OSError."""
@@ -68,14 +69,18 @@ class Shim(Host):
         shape = Shape(**request["shape"])
         namespace, memory, root, disk, state = fds[:5]
         given = dict(zip(request["slots"], fds[5:], strict=True))
-        taps = [given[slot] if slot in given else tap.new(f"slot{slot}") for slot in range(SLOTS)]
+        for slot in range(SLOTS):
+            if slot not in given:
+                given[slot] = self._slots[slot] = tap.new(f"slot{slot}")
+                tap.persist(given[slot], True)
+        taps = [given[slot] for slot in range(SLOTS)]
         disks = (disk, -1) if request["guest"]["writable"] == "fresh" else (-1, disk)
         parts = Parts(memory, root, *disks, taps, [Share(**share) for share in request["shares"]])
         log = os.open(request["console"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
         restored = bool(request["restored"])
         self.machine = machine = microvm(shape, parts, log, restored)
         ConsoleLog(self.loop, machine.console, request["console"])
-        for fd in (log, namespace, memory, root, disk, *taps):
+        for fd in (log, namespace, memory, root, disk, *(fd for fd in taps if fd not in self._slots.values())):
             os.close(fd)
         if stdio is None:
             self._slave = terminal.open_for(self._parent, request["spec"]["process"])
@@ -163,10 +168,14 @@ class Shim(Host):
             self.mux.send({"op": "signal", "id": _INIT, "number": number, "seq": 0})
 
     def drive(self, operation: str, message: dict[str, Any]) -> Any:
-        """What size the machine is, and how much of it the guest may have."""
+        """What size the machine is, how much of it the guest may have, and a tap of it."""
         assert self.machine is not None
         if operation == "shape":
             return self._request["shape"]
+        if operation == "take":  # the tap of this slot is going to the host's network, and must not stay there
+            if message["slot"] in self._slots:
+                tap.persist(self._slots[message["slot"]], False)
+            return None
         if operation == "balloon":
             return self.machine.monitor.run("balloon", value=message["bytes"])
         return NotImplemented
