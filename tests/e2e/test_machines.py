@@ -445,6 +445,32 @@ def test_machines_under_sigkill_leave_nothing(own_daemon: Daemon) -> None:
     eventually(lambda: _left(own_daemon) == before, 20)
 
 
+def test_a_cold_boot_is_the_fallback(own_daemon: Daemon) -> None:
+    """With templates whose devices' states are of no use; the container is warned of, and keeps its files as ever."""
+    own_daemon.ok("vm", "prepare", timeout=200)
+    own_daemon.kill()
+    cache, shared = own_daemon.root / "own", (own_daemon.root / "data/vm").resolve()
+    (cache / "templates").mkdir(parents=True)
+    for entry in shared.iterdir():
+        if entry.name != "templates":
+            (cache / entry.name).symlink_to(entry)
+    for template in (shared / "templates").iterdir():
+        (cache / "templates" / template.name).mkdir()
+        for name in ("memory", "disk"):
+            (cache / "templates" / template.name / name).symlink_to(template / name)
+        (cache / "templates" / template.name / "state").write_bytes(b"nonsense" * 100)
+    (own_daemon.root / "data/vm").unlink()
+    (own_daemon.root / "data/vm").symlink_to(cache)
+    own_daemon.start()
+    done = own_daemon.sampan(
+        "run", "-d", "--name", "box", *VM, *NONE, "busybox", "sh", "-c", "cat /file; echo x >> /file; sleep 600"
+    )
+    assert (done.returncode, b"boots anew" in done.stderr) == (0, True), done.stderr
+    own_daemon.ok("restart", "-t", "0", "box")
+    eventually(lambda: own_daemon.ok("logs", "box") == "x\n")
+    assert inside(own_daemon, "uname -r").strip() != os.uname().release
+
+
 def test_a_machine_outlives_sampand_and_the_keeper(own_daemon: Daemon) -> None:
     own_daemon.ok(
         "run",

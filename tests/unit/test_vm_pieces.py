@@ -7,6 +7,8 @@ import json
 import os
 import socket
 import struct
+import threading
+import time
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from sampan.engine import machine_shape
 from sampan.engine.errors import BadRequest
 from sampan.network.model import Endpoint, Network
-from sampan.vm import dhcp, iso, ovf, pc, seed
+from sampan.vm import dhcp, iso, ovf, pc, qga, seed
 from sampan.vm.errors import VmError
 from sampan.vm.loop import Loop
 from sampan.vm.mux import WINDOW, Mux
@@ -121,6 +123,22 @@ def test_the_end_of_the_port_is_told() -> None:
     ends.close()
 
 
+def test_who_sends_more_than_it_may_is_cut_off() -> None:
+    ends = Ends()
+    out, target = os.pipe()
+    ends.ends[1].sink(1, target)
+    frame = struct.pack("!IIB", 1, 32768, 0) + bytes(32768)
+    ends.sockets[0].setblocking(True)
+    for _ in range(200):
+        if ends.lost:
+            break
+        ends.sockets[0].send(frame)
+        ends.turn(5)
+    assert ends.lost == [1]
+    os.close(out)
+    ends.close()
+
+
 @given(st.binary(max_size=600), st.integers(0, 2**32 - 1))
 def test_dhcp_answers_never_crash(data: bytes, number: int) -> None:
     dhcp.parse(data, number)
@@ -217,8 +235,61 @@ def test_what_a_guest_sees_of_the_host() -> None:
 
 def test_arguments_of_a_pc() -> None:
     made = pc.Pc(2, 1024, "tcg", "qcow2", "sata", ["02:00:00:00:00:01"])
-    text = " ".join(pc.arguments(made, 5, 6, [7], 8, 9, 10))
+    text = " ".join(pc.arguments(made, 5, 6, [7], 11, (8, 9, 10)))
     assert "-device ide-hd,drive=disk" in text
     assert "tap,id=net0,fd=7" in text
     assert "mac=02:00:00:00:00:01" in text
     assert "format=qcow2,auto-read-only=off,file=/dev/fdset/0" in text
+
+
+def _fake_agent(sock: socket.socket, polls: int) -> None:
+    """Answers as qemu-ga does: echoes its input after `polls` questions."""
+    file = sock.makefile("rwb", buffering=0)
+    data = ""
+    for line in file:
+        message = json.loads(line)
+        if message["execute"] == "guest-ping":
+            reply: dict[str, Any] = {"return": {}}
+            file.write(b'{"return": {}, "id": 999}\n')  # late, and to another question
+        elif message["execute"] == "guest-exec":
+            data = message["arguments"]["input-data"]
+            missing = message["arguments"]["path"] == "/nothere"
+            reply = {"error": {"desc": "not there"}} if missing else {"return": {"pid": 5}}
+        elif polls:
+            polls -= 1
+            reply = {"return": {"exited": False}}
+        else:
+            reply = {"return": {"exited": True, "exitcode": 3, "out-data": data}}
+        file.write(json.dumps({**reply, "id": message["id"]}).encode() + b"\n")
+
+
+def _run_by_agent(path: str, answering: bool = True) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    loop = Loop()
+    ours, theirs = socket.socketpair()
+    if answering:
+        threading.Thread(target=_fake_agent, args=(theirs, 2), daemon=True).start()
+    agent = qga.GuestAgent(loop, ours)
+    reader, writer = os.pipe()
+    os.write(writer, b"input")
+    os.close(writer)
+    begun: list[dict[str, Any]] = []
+    ended: list[dict[str, Any]] = []
+    agent.run({"args": [path, "a"], "env": []}, reader, begun.append, ended.append)
+    deadline = time.monotonic() + 10
+    while agent.busy and time.monotonic() < deadline:
+        loop.turn(0.05)
+        agent.tick()
+    os.close(reader)
+    ours.close()
+    theirs.close()
+    return begun, ended
+
+
+def test_commands_by_qemus_agent() -> None:
+    begun, ended = _run_by_agent("/bin/cat")
+    assert begun == [{}]
+    assert ended == [{"status": 3 << 8, "out": b"input", "err": b""}]
+    begun, ended = _run_by_agent("/nothere")
+    assert (begun[0]["error"], ended) == ("not there", [])
+    begun, ended = _run_by_agent("/bin/cat", answering=False)
+    assert "neither Sampan's nor QEMU's" in begun[0]["error"]

@@ -104,7 +104,6 @@ class Machines:
             "spec": {"process": {}, "linux": {"namespaces": namespaces, "resources": {}}},
             "cgroup": None,
             "shape": shape.fields(),
-            "restored": True,
             "slots": [slot for slot, _ in wiring.taps],
             "shares": shares,
             "guest": guest,
@@ -116,13 +115,14 @@ class Machines:
     def _root(self, container: Container) -> int:
         from sampan.engine import files
 
-        image = self._engine.images.get(container.image)
-        tree = files.lower_root(self._engine, image) if not self.disks.has_root(image.id) else -1
-        try:
-            return self.disks.root(image.id, tree)
-        finally:
-            if tree >= 0:
-                os.close(tree)
+        images = self._engine.images
+        image = images.get(container.image)
+
+        def tree() -> int:
+            self.disks.keep({each.id for each in images.all()})
+            return files.lower_root(self._engine, image)
+
+        return self.disks.root(image.id, tree)
 
     def _guest(self, container: Container, wiring: Wiring, shares: bool) -> dict[str, Any]:
         directory = self._engine.directory(container)

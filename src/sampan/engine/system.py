@@ -28,7 +28,16 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], object]
 _INITS = ("/sbin/init", "/lib/systemd/systemd", "/usr/lib/systemd/systemd")
-_GUEST_PACKAGES = ["systemd-sysv", "udev", "iproute2", "iputils-ping", "cloud-init", "openssh-server", "sudo"]
+_GUEST_PACKAGES = [
+    "systemd-sysv",
+    "udev",
+    "iproute2",
+    "iputils-ping",
+    "cloud-init",
+    "openssh-server",
+    "sudo",
+    "qemu-guest-agent",
+]
 
 
 class SystemMachines:

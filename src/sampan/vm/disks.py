@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 
 from sampan.linux import sparse
 from sampan.vm import mounted
@@ -23,16 +24,21 @@ class Disks:
         for path in (self._roots, self._empty):
             os.makedirs(path, 0o700, exist_ok=True)
 
-    def root(self, image_id: str, tree: int) -> int:
-        """A descriptor of the erofs of an image, whose file system is at the descriptor `tree`. Raises VmError."""
-        path = f"{self._roots}/{image_id.removeprefix('sha256:')}"
-        if not os.path.exists(path):
-            self._make_root(path, tree)
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    def root(self, image_id: str, tree: Callable[[], int]) -> int:
+        """A descriptor of the erofs of an image, made of the file system that `tree()` opens if it is not there.
 
-    def has_root(self, image_id: str) -> bool:
-        """Whether an image's disk is there."""
-        return os.path.exists(f"{self._roots}/{image_id.removeprefix('sha256:')}")
+        Raises VmError.
+        """
+        path = f"{self._roots}/{image_id.removeprefix('sha256:')}"
+        while True:
+            try:
+                return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                fd = tree()
+            try:
+                self._make_root(path, fd)
+            finally:
+                os.close(fd)
 
     def _make_root(self, path: str, tree: int) -> None:
         with tempfile.TemporaryDirectory(dir=self._roots) as work:

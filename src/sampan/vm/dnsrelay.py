@@ -30,26 +30,49 @@ class DnsRelay:
         number = message["number"]
         if len(self._sockets) >= _AT_ONCE:
             self._forget(next(iter(self._sockets)))
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        tcp = bool(message.get("tcp"))
+        kind = socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
+        sock = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC)
         self._sockets[number] = sock
-        self._mux.loop.watch(sock.fileno(), lambda _: self._answered(number))
+        received = bytearray()
         try:
+            question = binascii.a2b_base64(message["data"])
+            sock.settimeout(1)  # the server is in this very namespace
             sock.connect(_SERVER)
-            sock.send(binascii.a2b_base64(message["data"]))
-        except OSError:
+            sock.sendall(len(question).to_bytes(2, "big") + question if tcp else question)
+            sock.setblocking(False)
+        except (OSError, ValueError):
             self._forget(number)
+            return
+        self._mux.loop.watch(sock.fileno(), lambda _: self._readable(number, tcp, received))
 
-    def _answered(self, number: int) -> None:
+    def _readable(self, number: int, tcp: bool, received: bytearray) -> None:
         try:
             data = self._sockets[number].recv(65535)
+        except BlockingIOError:
+            return
         except OSError:
             data = b""
+        received += data
+        answers = framed(received) if tcp else [data]
+        if data and not answers:
+            return  # there is more to come
         self._forget(number)
-        if data:
-            text = binascii.b2a_base64(data, newline=False).decode()
+        if answers and answers[0]:
+            text = binascii.b2a_base64(answers[0], newline=False).decode()
             self._mux.send({"op": "dns", "number": number, "data": text, "seq": 0})
 
     def _forget(self, number: int) -> None:
         sock = self._sockets.pop(number)
         self._mux.loop.forget(sock.fileno())
         sock.close()
+
+
+def framed(received: bytearray) -> list[bytes]:
+    """The whole messages at the front of what came over TCP (RFC 1035, 4.2.2), taken off it."""
+    found = []
+    while len(received) >= 2 and len(received) >= 2 + int.from_bytes(received[:2], "big"):
+        end = 2 + int.from_bytes(received[:2], "big")
+        found.append(bytes(received[2:end]))
+        del received[:end]
+    return found

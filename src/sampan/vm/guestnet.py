@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import binascii
 import socket
+from collections.abc import Callable
 
 from sampan.linux import rtnetlink as rt
 from sampan.linux.netlink import Netlink
 from sampan.network import interface
+from sampan.vm.dnsrelay import framed
 from sampan.vm.mux import Mux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_ADDRESS, _AT_ONCE = ("127.0.0.11", 53), 256
 _PREFIX = "52:54:00:5a:00:"  # hypervisor.MAC
 
 
@@ -55,35 +58,65 @@ def disconnect(name: str, slot: int, way_out: str, gateways: list[str]) -> None:
 
 
 class Names:
-    """Listens where the container's resolv.conf sends it. Questions and answers go over the port.
-
-    Over TCP it answers by a question over UDP: an answer that was cut there is cut here.
-    """
+    """Listens where the container's resolv.conf sends it, over UDP and TCP. Questions and answers go over the port."""
 
     def __init__(self, mux: Mux) -> None:
         self._mux, self._number = mux, 0
-        self._asked: dict[int, tuple[str, int]] = {}
+        self._asked: dict[int, Callable[[bytes], object]] = {}  # how each answer gets to who asked
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-        self._socket.bind(("127.0.0.11", 53))
-        mux.loop.watch(self._socket.fileno(), lambda _: self._question())
+        self._socket.bind(_ADDRESS)
+        self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listener.bind(_ADDRESS)
+        self._listener.listen(16)
+        mux.loop.watch(self._socket.fileno(), lambda _: self._datagram())
+        mux.loop.watch(self._listener.fileno(), lambda _: self._accept())
 
-    def _question(self) -> None:
+    def _datagram(self) -> None:
         try:
             data, sender = self._socket.recvfrom(65535)
         except OSError:
             return
+        self._ask(data, False, lambda answer: self._socket.sendto(answer, sender))
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            return
+        received = bytearray()
+        sock.setblocking(False)
+
+        def read(_: int) -> None:
+            try:
+                data = sock.recv(65535)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self._mux.loop.forget(sock.fileno())
+                sock.close()
+                return
+            received.extend(data)
+            for question in framed(received):
+                self._ask(question, True, lambda answer: sock.send(len(answer).to_bytes(2, "big") + answer))
+
+        self._mux.loop.watch(sock.fileno(), read)
+
+    def _ask(self, question: bytes, tcp: bool, answer: Callable[[bytes], object]) -> None:
         self._number += 1
-        self._asked[self._number] = sender
-        while len(self._asked) > 256:
+        self._asked[self._number] = answer
+        while len(self._asked) > _AT_ONCE:
             del self._asked[next(iter(self._asked))]
-        text = binascii.b2a_base64(data, newline=False).decode()
-        self._mux.send({"event": "dns", "number": self._number, "data": text})
+        text = binascii.b2a_base64(question, newline=False).decode()
+        self._mux.send({"event": "dns", "number": self._number, "data": text, "tcp": tcp})
 
     def answer(self, message: dict[str, Any]) -> None:
         """Gives an answer to whom it belongs."""
-        sender = self._asked.pop(message["number"], None)
-        if sender is not None:
+        give = self._asked.pop(message["number"], None)
+        if give is not None:
             try:
-                self._socket.sendto(binascii.a2b_base64(message["data"]), sender)
+                give(binascii.a2b_base64(message["data"]))
             except OSError:
-                pass
+                pass  # who asked is gone

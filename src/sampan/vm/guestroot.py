@@ -57,6 +57,8 @@ def _make_upper() -> None:
 
 def mount_all(wanted: dict[str, Any]) -> None:
     """Mounts the disks and, if there is something, the host's shares. Raises OSError."""
+    if not _devices:
+        make_ready()  # a guest that was not made from a template
     mount.mount(_devices["root"], LOWER, "erofs", mount.MS_RDONLY)
     if wanted["writable"] == "memory":
         size = wanted.get("size")

@@ -138,11 +138,11 @@ class Host:
         if result is not NotImplemented:
             answer({"result": result})
         elif operation in ("exec", "job"):
-            self._begin(client, message, fds, answer)
+            self.begin(client, message, fds, answer)
         else:
             self.ask(message, answer)
 
-    def _begin(self, client: Client, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
+    def begin(self, client: Client, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
         """A further process in the guest, with three of our descriptors, or one that is a terminal."""
         base = self._streams
         self._streams += 3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import stat
 
@@ -99,7 +98,7 @@ def _drop_privileges(sharing: bool) -> None:
     """Becomes a user that is nobody else, with what serving files needs or with nothing."""
     kept = caps.mask(_SHARING if sharing else []) & caps.permitted()
     caps.drop_bounding(caps.bounding() & ~kept)
-    identity = _UIDS + secrets.randbelow(1 << 24) if initial_user_namespace() else 65534
+    identity = _UIDS + int.from_bytes(os.urandom(3), "big") if initial_user_namespace() else 65534
     prctl.set_keepcaps(True)
     os.setgroups([])
     os.setresgid(identity, identity, identity)

@@ -23,6 +23,7 @@ _DATA, _END, _CREDIT, _BROKEN = range(4)
 WINDOW = 256 << 10
 MAX_MESSAGE = 8 << 20
 _CHUNK, _HIGH = 32 << 10, 256 << 10
+_DRAINED = 1 << 20  # what a pipe holds at most, which drain() sends without being allowed
 
 
 class Mux:
@@ -221,6 +222,9 @@ class _Sink:
         self.done: Callable[[], None] | None = None
 
     def add(self, data: bytes) -> None:
+        if len(self._waiting) > WINDOW + _DRAINED:
+            self._mux._lost()  # the other side does not keep to what it was allowed
+            return
         self._waiting += data
         self._write()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 
 from sampan.record import record
 from sampan.vm.hypervisor import Machine
@@ -22,8 +23,12 @@ class Pc:
     interfaces: list[str]
 
 
-def arguments(pc: Pc, disk: int, seed: int, taps: list[int], console: int, monitor: int, port: int) -> list[str]:
-    """QEMU's arguments. `disk` and `seed`: descriptors of the disk and of the CD with what the guest is to be."""
+def arguments(pc: Pc, disk: int, seed: int, taps: list[int], qga: int, ends: tuple[int, int, int]) -> list[str]:
+    """QEMU's arguments. `disk` and `seed`: descriptors of the disk and of the CD with what the guest is to be.
+
+    `qga`: our end's other end for QEMU's guest agent; `ends`: those of console, monitor and Sampan's agent.
+    """
+    console, monitor, port = ends
     device = {"virtio": "virtio-blk-pci", "sata": "ide-hd", "ide": "ide-hd"}[pc.bus]
     found = [
         "qemu", "-M", "pc" if pc.bus == "ide" else "q35", "-accel", "tcg,thread=multi,tb-size=256" if pc.accelerator == "tcg" else pc.accelerator,
@@ -33,6 +38,7 @@ def arguments(pc: Pc, disk: int, seed: int, taps: list[int], console: int, monit
         "-chardev", f"socket,id=console,fd={console}", "-serial", "chardev:console",
         "-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control",
         "-device", "virtio-serial-pci", "-chardev", f"socket,id=port,fd={port}", "-device", "virtserialport,chardev=port,name=sampan.agent",
+        "-chardev", f"socket,id=qga,fd={qga}", "-device", "virtserialport,chardev=qga,name=org.qemu.guest_agent.0",
         "-device", "virtio-rng-pci",
         "-add-fd", f"fd={disk},set=0", "-drive", f"if=none,id=disk,format={pc.form},auto-read-only=off,file=/dev/fdset/0",
         "-device", f"{device},drive=disk,bootindex=0",
@@ -49,12 +55,16 @@ def arguments(pc: Pc, disk: int, seed: int, taps: list[int], console: int, monit
     return found
 
 
-def start(pc: Pc, disk: int, seed: int, taps: list[int], log: int) -> Machine:
-    """Starts one. `log`: a file for what QEMU says. Raises VmError."""
-    return Machine(
-        lambda console, monitor, port: arguments(pc, disk, seed, taps, console, monitor, port),
-        [disk, seed, *taps],
-        log,
-        [],
-        [path for path in ("/usr/share/seabios", "/usr/share/qemu") if os.path.isdir(path)],
-    )
+def start(pc: Pc, disk: int, seed: int, taps: list[int], log: int) -> tuple[Machine, socket.socket]:
+    """Starts one; the socket leads to QEMU's guest agent. `log`: a file for what QEMU says. Raises VmError."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        qga = theirs.fileno()
+        machine = Machine(
+            lambda *ends: arguments(pc, disk, seed, taps, qga, ends),
+            [disk, seed, qga, *taps],
+            log,
+            [],
+            [path for path in ("/usr/share/seabios", "/usr/share/qemu") if os.path.isdir(path)],
+        )
+    return machine, ours

@@ -8,7 +8,6 @@ socket it takes what else is asked of the guest (`relay` and the engine do). Sta
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import socket
 import sys
@@ -23,7 +22,7 @@ from sampan.vm import terminal
 from sampan.vm.console import ConsoleLog
 from sampan.vm.errors import VmError
 from sampan.vm.host import Client, Host, exit_code
-from sampan.vm.hypervisor import SLOTS, Parts, Shape, microvm, said
+from sampan.vm.hypervisor import SLOTS, Machine, Parts, Shape, microvm, said
 from sampan.vm.jail import Share
 
 TYPE_CHECKING = False
@@ -74,23 +73,26 @@ class Shim(Host):
                 given[slot] = self._slots[slot] = tap.new(f"slot{slot}")
                 tap.persist(given[slot], True)
         taps = [given[slot] for slot in range(SLOTS)]
+        shares = [Share(**share) for share in request["shares"]]
         disks = (disk, -1) if request["guest"]["writable"] == "fresh" else (-1, disk)
-        parts = Parts(memory, root, *disks, taps, [Share(**share) for share in request["shares"]])
         log = os.open(request["console"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        restored = bool(request["restored"])
-        self.machine = machine = microvm(shape, parts, log, restored)
-        ConsoleLog(self.loop, machine.console, request["console"])
-        for fd in (log, namespace, memory, root, disk, *(fd for fd in taps if fd not in self._slots.values())):
-            os.close(fd)
         if stdio is None:
             self._slave = terminal.open_for(self._parent, request["spec"]["process"])
         self.listen()
         self.take_signals()
-        if restored:
+        self.machine = machine = microvm(shape, Parts(memory, root, *disks, taps, shares), log, restored=True)
+        try:
             machine.monitor.restore(state)
-        os.close(state)
-        if restored:
             machine.monitor.run("cont")
+        except VmError as error:
+            channel.send(
+                self._parent, kind="warning", text=f"the machine boots anew, since its template is of no use: {error}"
+            )
+            machine.end()
+            self.machine = machine = self._boot(shape, Parts(-1, root, disk, -1, taps, shares), log)
+        ConsoleLog(self.loop, machine.console, request["console"])
+        for fd in (log, namespace, memory, root, disk, state, *(fd for fd in taps if fd not in self._slots.values())):
+            os.close(fd)
         self.meet(machine.port.fileno())
         self._start(stdio)
         self._deadline = time.monotonic() + _START
@@ -101,6 +103,15 @@ class Shim(Host):
                 self._tell_failure(f"the guest does not answer: {said(request['console'])}")
                 break
         return 255 if self.code is None else self.code
+
+    def _boot(self, shape: Shape, parts: Parts, log: int) -> Machine:
+        """A machine from nothing; its guest then mounts the container's disk itself, as the one that it finds fresh."""
+        parts.memory = os.memfd_create("sampan-memory", os.MFD_CLOEXEC)
+        os.ftruncate(parts.memory, shape.memory << 20)
+        self._request["guest"]["writable"] = self._request["guest"]["writable"].replace("disk", "fresh")
+        machine = microvm(shape, parts, log, restored=False)
+        os.close(parts.memory)
+        return machine
 
     def lost(self) -> None:
         """Nobody can go on then."""
@@ -118,7 +129,7 @@ class Shim(Host):
                     self.mux.source(1, fd)
                 else:
                     self.mux.sink(stream, fd)
-        message = {"time": time.time(), "entropy": secrets.token_hex(64), "guest": self._request["guest"]}
+        message = {"time": time.time(), "entropy": os.urandom(64).hex(), "guest": self._request["guest"]}
         message |= {"op": "start", "id": _INIT, "base": 1, **self._request["inner"]}
         self.ask(message, self._started)
 

@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from sampan.vm.hypervisor import Shape
 
 Say = Callable[[str], object]
 _BOOT, _TRY = 120.0, 15.0  # seconds
+_KEPT = 30 * 86400
 
 
 @dataclass(slots=True)
@@ -75,12 +77,14 @@ class Templates:
             if not os.path.exists(f"{target}/state"):
                 say(f"booting a guest once, with {shape.cpus} CPU and {shape.memory} MiB, under {shape.accelerator}")
                 await self._make(shape, target)
+        os.utime(target)  # it is still wanted
         memory = await asyncio.to_thread(memfd.sealed_copy, f"{target}/memory", "sampan-template")
         state = os.open(f"{target}/state", os.O_RDONLY | os.O_CLOEXEC)
         return self._open.setdefault(key, Template(shape, memory, state, f"{target}/disk"))
 
     async def _make(self, shape: Shape, target: str) -> None:
         os.makedirs(os.path.dirname(target), 0o700, exist_ok=True)
+        await asyncio.to_thread(self._forget_old)
         work = await asyncio.to_thread(tempfile.mkdtemp, dir=os.path.dirname(target))
         try:
             await asyncio.to_thread(lambda: os.close(self._disks.writable(f"{work}/disk")))
@@ -88,6 +92,13 @@ class Templates:
             os.rename(work, target)
         finally:
             await asyncio.to_thread(shutil.rmtree, work, True)
+
+    def _forget_old(self) -> None:
+        """Deletes templates that nobody has used for a month: of earlier kernels, versions and sizes."""
+        for name in os.listdir(f"{self._cache}/templates"):
+            path = f"{self._cache}/templates/{name}"
+            if time.time() - os.stat(path).st_mtime > _KEPT:
+                shutil.rmtree(path, ignore_errors=True)
 
     async def accelerator(self, shape: Shape) -> tuple[str, str]:
         """("kvm" or "tcg", why), tried once for each kernel of the host and kept.

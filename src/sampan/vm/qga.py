@@ -1,0 +1,154 @@
+"""Commands in guests that have QEMU's own agent, as distributions package it (qemu-ga(8), qga/qapi-schema.json).
+
+It has no streams: input goes along with the command, output comes at its end. Standard library only.
+"""
+
+from __future__ import annotations
+
+import binascii
+import os
+import socket
+import time
+from collections.abc import Callable
+
+from sampan import quickjson
+from sampan.vm.loop import Loop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Answer = Callable[[dict[str, Any]], None]
+
+_PATIENCE, _POLL = 3.0, 0.2  # seconds: for an answer, between two questions whether a command has ended
+_MOST_INPUT = 4 << 20
+
+
+class GuestAgent:
+    """The conversation with it, one request at a time."""
+
+    def __init__(self, loop: Loop, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._loop, self._sock = loop, sock
+        self._received = bytearray()
+        self._number = 0
+        self._queue: list[tuple[int, bytes, Answer]] = []
+        self._asked: tuple[int, float, Answer] | None = None  # its number, until when, and who wants to know
+        self._polls: dict[int, tuple[float, Answer]] = {}  # by pid: when to ask next
+        loop.watch(sock.fileno(), lambda _: self._readable())
+
+    @property
+    def busy(self) -> bool:
+        """Whether tick() has something to do from time to time."""
+        return bool(self._asked or self._queue or self._polls)
+
+    def run(self, process: dict[str, Any], reader: int, begun: Answer, ended: Answer) -> None:
+        """Runs process["args"] with what can be read from `reader` as its input.
+
+        `begun` gets {} or {"error"}; `ended` {"status" (of wait), "out", "err"}.
+        """
+        try:
+            data = _read_all(reader)
+        except OSError:
+            data = b""
+        arguments = {"path": process["args"][0], "arg": process["args"][1:], "env": process["env"], "capture-output": True,
+                     "input-data": binascii.b2a_base64(data, newline=False).decode()}  # fmt: skip
+
+        def started(answer: dict[str, Any]) -> None:
+            if "error" in answer:
+                begun({"error": answer["error"]["desc"], "failure": "not found"})
+                return
+            begun({})
+            self._polls[answer["return"]["pid"]] = (0.0, ended)
+
+        def there(answer: dict[str, Any]) -> None:
+            # Only now: what nobody reads waits in the port, and would be run whenever an agent comes.
+            if "error" in answer:
+                started(answer)
+            else:
+                self._ask("guest-exec", arguments, started)
+
+        self._ask("guest-ping", {}, there)
+
+    def _ask(self, command: str, arguments: dict[str, Any], answer: Answer) -> None:
+        self._number += 1
+        message = {"execute": command, "arguments": arguments, "id": self._number}
+        self._queue.append((self._number, quickjson.dumps(message).encode() + b"\n", answer))
+        self._next()
+
+    def _next(self) -> None:
+        if self._asked is not None or not self._queue:
+            return
+        number, line, answer = self._queue.pop(0)
+        self._asked = (number, time.monotonic() + _PATIENCE, answer)
+        self._sock.setblocking(True)
+        self._sock.settimeout(1)
+        try:
+            self._sock.sendall(line)
+        except OSError:
+            self._give({"error": {"desc": "the guest does not read"}})
+        finally:
+            self._sock.setblocking(False)
+
+    def _give(self, message: dict[str, Any]) -> None:
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            asked[2](message)
+        self._next()
+
+    def _readable(self) -> None:
+        try:
+            data = self._sock.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._loop.forget(self._sock.fileno())
+            return
+        self._received += data
+        while b"\n" in self._received:
+            line, _, rest = bytes(self._received).partition(b"\n")
+            self._received = bytearray(rest)
+            message = quickjson.loads(line)
+            if self._asked is not None and message.get("id") == self._asked[0]:
+                self._give(message)  # and no answer that nobody waits for any more
+
+    def tick(self) -> None:
+        """What time brings: nobody has answered, or a command may have ended."""
+        now = time.monotonic()
+        if self._asked is not None and now > self._asked[1]:
+            text = "the guest has no agent: neither Sampan's nor QEMU's (apt-get install qemu-guest-agent); try its console"
+            self._queue.clear()
+            self._give({"error": {"desc": text}})
+        for pid, (when, ended) in list(self._polls.items()):
+            if now >= when:
+                self._polls[pid] = (now + _POLL, ended)
+                self._ask("guest-exec-status", {"pid": pid}, lambda answer, pid=pid: self._status(pid, answer))  # type: ignore[misc]
+
+    def _status(self, pid: int, answer: dict[str, Any]) -> None:
+        found = answer.get("return") or {}
+        if "error" not in answer and not found.get("exited"):
+            return
+        entry = self._polls.pop(pid, None)
+        if entry is None:
+            return
+        status = int(found["signal"]) if "signal" in found else int(found.get("exitcode", 255)) << 8
+        out, err = (binascii.a2b_base64(found.get(key) or "") for key in ("out-data", "err-data"))
+        entry[1]({"status": status, "out": out, "err": err})
+
+
+def _read_all(fd: int) -> bytes:
+    """What is there to read until its end, or for a moment: an input that stays open is not waited for."""
+    os.set_blocking(fd, False)
+    data, deadline = b"", time.monotonic() + 0.2
+    while len(data) < _MOST_INPUT and time.monotonic() < deadline:
+        try:
+            more = os.read(fd, 65536)
+        except BlockingIOError:
+            time.sleep(0.01)
+            continue
+        if not more:
+            break
+        data += more
+    return data
