@@ -466,6 +466,7 @@ def test_a_cold_boot_is_the_fallback(own_daemon: Daemon) -> None:
         "run", "-d", "--name", "box", *VM, *NONE, "busybox", "sh", "-c", "cat /file; echo x >> /file; sleep 600"
     )
     assert (done.returncode, b"boots anew" in done.stderr) == (0, True), done.stderr
+    eventually(lambda: inside(own_daemon, "cat /file 2>/dev/null; true") == "x\n")
     own_daemon.ok("restart", "-t", "0", "box")
     eventually(lambda: own_daemon.ok("logs", "box") == "x\n")
     assert inside(own_daemon, "uname -r").strip() != os.uname().release

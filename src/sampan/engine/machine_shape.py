@@ -11,7 +11,7 @@ from sampan.vm import guestroot
 
 DEFAULT_MEMORY = 512  # MiB, of a machine without a limit
 # What the guest's kernel, agent and initramfs take beside the container, and what QEMU takes beside the guest.
-_GUEST_OVERHEAD, HOST_OVERHEAD, _STEP = 96, 512, 32
+_GUEST_OVERHEAD, HOST_OVERHEAD, _STEP, _LEAST = 96, 512, 32, 192
 FILES = ("hosts", "resolv.conf", "hostname")
 
 
@@ -61,7 +61,7 @@ def memory(host: dict[str, Any]) -> int:
     limit = int(host.get("Memory") or 0)
     if not limit:
         return DEFAULT_MEMORY
-    wanted = (limit >> 20) + _GUEST_OVERHEAD
+    wanted = max((limit >> 20) + _GUEST_OVERHEAD, _LEAST)
     most = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
     return int(min(-(-wanted // _STEP) * _STEP, max(most // _STEP * _STEP, DEFAULT_MEMORY)))
 

@@ -147,7 +147,11 @@ class Guest:
         if not spare.fits(request, spare.OURS):
             ready.discard()
             return spawn.start(request, stdio)
-        child = ready.use(request, stdio)
+        try:
+            child = ready.use(request, stdio)
+        except ConnectionError:  # it was killed
+            ready.discard()
+            return spawn.start(request, stdio)
         self._lender = ready.lender
         return child
 

@@ -44,12 +44,15 @@ def enter(log: int, shares: list[Share], files: list[str]) -> None:
 def _make_root(shares: list[Share], files: list[str]) -> None:
     mount.mount(None, "/", None, mount.MS_SLAVE | mount.MS_REC)
     top = mount.new_filesystem("tmpfs", [("mode", "755"), ("size", "1m"), ("source", "jail")])
-    for path in (*_PROGRAMS, *files):
+    read_only = mount.MOUNT_ATTR_RDONLY | mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV
+    for path in _PROGRAMS:
         if os.path.islink(path):
             os.makedirs(f"/proc/self/fd/{top}{os.path.dirname(path)}", exist_ok=True)
             os.symlink(os.readlink(path), path.lstrip("/"), dir_fd=top)
         elif os.path.exists(path):
-            _bind(top, path, path, mount.MOUNT_ATTR_RDONLY | mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV)
+            _bind(top, path, path, read_only)
+    for path in files:
+        _bind(top, os.path.realpath(path), path, read_only)
     for name in ("dev", "shares", "proc", "tmp"):
         os.makedirs(f"/proc/self/fd/{top}/{name}", 0o755, exist_ok=True)
     for name in _DEVICES:
