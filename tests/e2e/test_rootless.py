@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import shutil
 import stat
 import subprocess
 import tempfile
@@ -14,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Daemon, eventually
+from sampan.vm import kernel
+from tests.conftest import VM_CACHE, Daemon, eventually
 from tests.e2e.test_networks import HOST, HOST6, OUTSIDE, OUTSIDE6, Site
 
 USER = "sampan-test"
@@ -204,3 +206,28 @@ def test_the_socket_is_the_users(daemon: Daemon) -> None:
     info = os.stat(daemon.socket)
     assert info.st_uid == pwd.getpwnam(USER).pw_uid
     assert stat.S_IMODE(info.st_mode) & 0o007 == 0
+
+
+def _give_kernel(daemon: Daemon) -> None:
+    """The site has no way to the distribution's packages: it gets the kernel that other tests have fetched."""
+    VM_CACHE.mkdir(mode=0o700, exist_ok=True)
+    found = kernel.find(str(VM_CACHE)) or kernel.fetch(str(VM_CACHE))
+    target = daemon.root / "data/vm/kernel" / found.release
+    shutil.copytree(VM_CACHE / "kernel" / found.release, target, symlinks=True)
+    subprocess.run(["chown", "-R", USER, daemon.root / "data/vm/kernel"], check=True)
+
+
+def test_a_virtual_machine(daemon: Daemon) -> None:
+    """An ordinary user's machines: a kernel of their own, the engine's network, names and volumes."""
+    _give_kernel(daemon)
+    daemon.ok("vm", "prepare", timeout=250)
+    daemon.ok(
+        "run", "-d", "--name", "box", "--isolation", "vm", "-v", "data:/data", "busybox", "sleep", "600", timeout=200
+    )
+    assert daemon.ok("exec", "box", "uname", "-r").strip() != os.uname().release
+    daemon.ok("exec", "box", "sh", "-c", "echo x > /data/file; echo y > /file")
+    address = json.loads(daemon.ok("inspect", "box"))[0]["NetworkSettings"]["IPAddress"]
+    assert "1 packets received" in daemon.ok("run", "--rm", "busybox", "ping", "-c", "1", "-W", "5", address)
+    assert daemon.ok("run", "--rm", "-v", "data:/data", "busybox", "cat", "/data/file") == "x\n"
+    assert "A /file" in daemon.ok("diff", "box")
+    daemon.ok("stop", "-t", "0", "box")

@@ -61,14 +61,21 @@ def _make_root(shares: list[Share], files: list[str]) -> None:
         attributes = mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV | mount.MOUNT_ATTR_NOEXEC
         attributes |= mount.MOUNT_ATTR_RDONLY if share.read_only else 0
         _bind(top, share.path, f"/shares/{share.name}", attributes, True, share.follow)
-    proc = mount.new_filesystem("proc", [("source", "proc")], mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NOEXEC)
-    mount.move_mount(proc, top, "proc")
+    mount.move_mount(_proc(), top, "proc")
     mount.mount_setattr(top, mount.MOUNT_ATTR_RDONLY)
     mount.move_mount(top, mount.AT_FDCWD, "/tmp")
     os.chdir("/tmp")
     mount.pivot_root(".", ".")
     mount.umount(".", mount.MNT_DETACH)
     os.chdir("/")
+
+
+def _proc() -> int:
+    """For /proc/self/fd. Where this process may not mount one, in another's pid namespace, it is the host's."""
+    try:
+        return mount.new_filesystem("proc", [("source", "proc")], mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NOEXEC)
+    except PermissionError:
+        return mount.open_tree(mount.AT_FDCWD, "/proc", recursive=True)
 
 
 def _device(top: int, path: str) -> None:
