@@ -102,6 +102,11 @@ class Container:
         return self.host_config.get("Isolation") == "machine"
 
     @property
+    def own_kernel(self) -> bool:
+        """Whether a virtual machine is started for it."""
+        return self.virtual or self.system
+
+    @property
     def tty(self) -> bool:
         """Whether it has a terminal."""
         return bool(self.config.get("Tty"))

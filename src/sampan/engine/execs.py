@@ -109,7 +109,7 @@ async def start(engine: Engine, session: Exec) -> Streams:
     privileged = bool(config.get("Privileged") or container.host_config.get("Privileged"))
     sets, _ = spec.capability_sets(container.host_config)
     seccomp = spec.seccomp_program(options, privileged, sets)
-    if container.virtual or container.system:
+    if container.own_kernel:
         request = engine.machines.exec_request(container, _process(session), seccomp)
     else:
         request = {
@@ -191,7 +191,7 @@ def kill(session: Exec, number: int = signal.SIGKILL) -> None:
     """
     if not session.running or session.pidfd < 0:
         raise Conflict(f"exec {session.id} is not running")
-    if session.container.virtual or session.container.system:
+    if session.container.own_kernel:
         signal.pidfd_send_signal(session.pidfd, number)  # a relay: passes it on, or has all killed by its end
         return
     for _ in range(20 if number == signal.SIGKILL else 1):

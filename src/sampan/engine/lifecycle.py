@@ -9,9 +9,8 @@ import sys
 import time
 from typing import Any
 
-from sampan import sizes
-from sampan.engine import health, keeperlink, mounts, spec
-from sampan.engine.container import ZERO_TIME, Container, exit_code, shares_network, timestamp
+from sampan.engine import health, keeperlink, launching, spec
+from sampan.engine.container import ZERO_TIME, Container, exit_code, timestamp
 from sampan.engine.creation import announce
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, EngineError, NotFound, NotModified
@@ -19,7 +18,6 @@ from sampan.keeper.client import KeeperGone
 from sampan.linux import signals
 from sampan.linux.cgroup import Cgroup, hierarchies
 from sampan.network.errors import NetworkError
-from sampan.runtime import init_program
 from sampan.runtime.errors import RuntimeFailure
 from sampan.vm.errors import VmError
 
@@ -48,9 +46,7 @@ async def _start(engine: Engine, container: Container) -> list[str]:
     _clear_up(engine, container)
     given: list[int] = []  # descriptors that are ours to close
     try:
-        own_kernel = container.virtual or container.system
-        prepare = _prepare_machine if own_kernel else _prepare_namespaces
-        request, shared = await prepare(engine, container, given)
+        request, shared = await launching.prepare(engine, container, given)
         reply, fds = await engine.keeper.call(
             "start",
             shared,
@@ -58,7 +54,7 @@ async def _start(engine: Engine, container: Container) -> list[str]:
             request=request,
             directory=directory,
             stdin=bool(container.config.get("OpenStdin")),
-            log=_log_options(container),
+            log=launching.log_options(container),
         )
     except (RuntimeFailure, EngineError, NetworkError, VmError, OSError, KeeperGone) as error:
         engine.networking.release(container)
@@ -76,35 +72,12 @@ async def _start(engine: Engine, container: Container) -> list[str]:
     engine.save(container)
     health.begin(engine, container)
     announce(engine, container, "start")
-    engine.networking.sandboxes.started(container)
+    if not container.own_kernel:
+        engine.networking.sandboxes.started(container)
     warnings: list[str] = reply["warnings"]
     for text in warnings:
         print(f"sampand: container {container.id[:12]}: {text}", file=sys.stderr)
     return warnings
-
-
-async def _prepare_namespaces(
-    engine: Engine, container: Container, given: list[int]
-) -> tuple[dict[str, Any], list[int]]:
-    """The keeper's request of a container that shares the host's kernel, and what goes with it."""
-    network = await engine.networking.prepare(container)
-    given += [network[0]] if network else []
-    request = _request(engine, container, engine.directory(container))
-    return request | {"sandbox": network[1] if network else ""}, list(given)
-
-
-async def _prepare_machine(engine: Engine, container: Container, given: list[int]) -> tuple[dict[str, Any], list[int]]:
-    """The keeper's request of a container in a virtual machine, and what goes with it."""
-    wiring = await engine.networking.prepare_machine(container)
-    given.append(wiring.namespace)
-    container.taps = [fd for _, fd in wiring.taps]
-    if container.system:
-        request, fds = await engine.system.request(container, wiring)
-        given += fds[1:3]
-    else:
-        request, fds = await engine.machines.request(container, wiring)
-        given += fds[2:5]
-    return request, fds
 
 
 def _close_taps(engine: Engine, container: Container) -> None:
@@ -130,42 +103,6 @@ def _start_failed(engine: Engine, container: Container, error: Exception) -> Non
         engine.background(remove(engine, container, force=True, volumes=True))
 
 
-def _request(engine: Engine, container: Container, directory: str) -> dict[str, Any]:
-    host = container.host_config
-    init = init_program.find() if host.get("Init") else None
-    joins: dict[str, str] = {"cgroup": "host" if host.get("CgroupnsMode") == "host" else ""}
-    joins["uts"] = "host" if host.get("UTSMode") == "host" or host.get("NetworkMode") == "host" else ""
-    for kind, key, file in (("network", "NetworkMode", "net"), ("pid", "PidMode", "pid"), ("ipc", "IpcMode", "ipc")):
-        mode = host.get(key) or ""
-        joins[kind] = "host" if mode == "host" else ""
-        if kind == "network" and not shares_network(host):
-            joins[kind] = "@0"  # the descriptor that goes along with the request
-        if mode.startswith("container:"):
-            other = engine.find(mode[10:])
-            if not other.running:
-                raise Conflict(f"cannot join the {kind} namespace of a non running container: {other.name}")
-            joins[kind] = f"/proc/{other.state['Pid']}/ns/{file}"
-    entries = mounts.specification(container, directory, engine.volumes, init)
-    request = spec.build(container, entries, joins)
-    if init:
-        request["spec"]["process"]["args"] = ["/sbin/docker-init", "--", *request["spec"]["process"]["args"]]
-    request["overlay"] = engine.overlay(container)
-    request["where"] = f"{directory}/rootfs"
-    return request
-
-
-def _log_options(container: Container) -> dict[str, int]:
-    config = container.host_config["LogConfig"]
-    options = config.get("Config") or {}
-    if config["Type"] == "none":
-        return {"max_size": 1 << 20, "max_files": 2}  # only what attached clients still have to read
-    try:
-        size = sizes.parse(options.get("max-size", "0"))
-        return {"max_size": max(size, 0), "max_files": int(options.get("max-file", "1"))}
-    except ValueError as error:
-        raise BadRequest(f"invalid log option: {error}") from error
-
-
 def exited(engine: Engine, container: Container, status: int, moment: int) -> None:
     """Called once when a container's init has ended, whoever noticed."""
     if not container.running:
@@ -173,7 +110,7 @@ def exited(engine: Engine, container: Container, status: int, moment: int) -> No
     group = Cgroup(container.cgroup)
     code = exit_code(status)
     out_of_memory = group.oom_kills() > 0
-    if container.virtual or container.system:
+    if container.own_kernel:
         out_of_memory |= bool(engine.machines.ended(container).get("oom"))
     container.state |= {
         "Pid": 0,

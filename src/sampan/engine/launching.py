@@ -1,0 +1,81 @@
+"""What the keeper is asked to start: a container on the host's kernel, or a machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sampan import sizes
+from sampan.engine import mounts, spec
+from sampan.engine.container import Container, shares_network
+from sampan.engine.engine import Engine
+from sampan.engine.errors import BadRequest, Conflict
+from sampan.runtime import init_program
+
+
+async def prepare(engine: Engine, container: Container, given: list[int]) -> tuple[dict[str, Any], list[int]]:
+    """The keeper's request, and the descriptors that go with it; those in `given` then are the caller's to close.
+
+    Raises RuntimeFailure, EngineError, NetworkError, VmError, OSError.
+    """
+    return await (_prepare_machine if container.own_kernel else _prepare_namespaces)(engine, container, given)
+
+
+async def _prepare_namespaces(
+    engine: Engine, container: Container, given: list[int]
+) -> tuple[dict[str, Any], list[int]]:
+    """The keeper's request of a container that shares the host's kernel, and what goes with it."""
+    network = await engine.networking.prepare(container)
+    given += [network[0]] if network else []
+    request = _request(engine, container, engine.directory(container))
+    return request | {"sandbox": network[1] if network else ""}, list(given)
+
+
+async def _prepare_machine(engine: Engine, container: Container, given: list[int]) -> tuple[dict[str, Any], list[int]]:
+    """The keeper's request of a container in a virtual machine, and what goes with it."""
+    wiring = await engine.networking.prepare_machine(container)
+    given.append(wiring.namespace)
+    container.taps = [fd for _, fd in wiring.taps]
+    if container.system:
+        request, fds = await engine.system.request(container, wiring)
+        given += fds[1:3]
+    else:
+        request, fds = await engine.machines.request(container, wiring)
+        given += fds[2:5]
+    return request, fds
+
+
+def _request(engine: Engine, container: Container, directory: str) -> dict[str, Any]:
+    host = container.host_config
+    init = init_program.find() if host.get("Init") else None
+    joins: dict[str, str] = {"cgroup": "host" if host.get("CgroupnsMode") == "host" else ""}
+    joins["uts"] = "host" if host.get("UTSMode") == "host" or host.get("NetworkMode") == "host" else ""
+    for kind, key, file in (("network", "NetworkMode", "net"), ("pid", "PidMode", "pid"), ("ipc", "IpcMode", "ipc")):
+        mode = host.get(key) or ""
+        joins[kind] = "host" if mode == "host" else ""
+        if kind == "network" and not shares_network(host):
+            joins[kind] = "@0"  # the descriptor that goes along with the request
+        if mode.startswith("container:"):
+            other = engine.find(mode[10:])
+            if not other.running:
+                raise Conflict(f"cannot join the {kind} namespace of a non running container: {other.name}")
+            joins[kind] = f"/proc/{other.state['Pid']}/ns/{file}"
+    entries = mounts.specification(container, directory, engine.volumes, init)
+    request = spec.build(container, entries, joins)
+    if init:
+        request["spec"]["process"]["args"] = ["/sbin/docker-init", "--", *request["spec"]["process"]["args"]]
+    request["overlay"] = engine.overlay(container)
+    request["where"] = f"{directory}/rootfs"
+    return request
+
+
+def log_options(container: Container) -> dict[str, int]:
+    """How the keeper keeps the container's output. Raises BadRequest."""
+    config = container.host_config["LogConfig"]
+    options = config.get("Config") or {}
+    if config["Type"] == "none":
+        return {"max_size": 1 << 20, "max_files": 2}  # only what attached clients still have to read
+    try:
+        size = sizes.parse(options.get("max-size", "0"))
+        return {"max_size": max(size, 0), "max_files": int(options.get("max-file", "1"))}
+    except ValueError as error:
+        raise BadRequest(f"invalid log option: {error}") from error
