@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 from sampan.engine import mounts, spec
-from sampan.engine.container import Container, exit_code
+from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest
 from sampan.images.builder import dockerfile, exporting, fetching
 from sampan.images.builder.build import Build
@@ -27,6 +27,7 @@ from sampan.images.errors import ImageNotFound
 from sampan.images.registry.auth import Credentials
 from sampan.images.store import Image
 from sampan.keeper import logs
+from sampan.linux.pidfd import exit_code
 from sampan.network.errors import NetworkError
 from sampan.oci import reference
 from sampan.oci.manifest import Platform

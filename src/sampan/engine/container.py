@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import os
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -19,13 +18,6 @@ def timestamp(nanoseconds: int) -> str:
     seconds, rest = divmod(nanoseconds, 10**9)
     moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest:09}Z"
-
-
-def exit_code(status: int) -> int:
-    """The shell's exit code of a wait status."""
-    if os.WIFSIGNALED(status):
-        return 128 + os.WTERMSIG(status)
-    return os.waitstatus_to_exitcode(status)
 
 
 def new_state() -> dict[str, Any]:

@@ -15,6 +15,7 @@ from sampan.engine.creation import announce
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, NotFound
 from sampan.linux import pidfd
+from sampan.linux.pidfd import exit_code
 from sampan.runtime.errors import RuntimeFailure
 
 
@@ -168,8 +169,6 @@ def _close(streams: Streams) -> None:
 
 def exited(engine: Engine, record: dict[str, Any]) -> None:
     """Called when an exec's process has ended."""
-    from sampan.engine.container import exit_code
-
     session = engine.execs.get(record["id"])
     if session is None:
         return

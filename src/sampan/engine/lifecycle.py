@@ -10,13 +10,14 @@ import time
 from typing import Any
 
 from sampan.engine import health, keeperlink, launching, spec
-from sampan.engine.container import ZERO_TIME, Container, exit_code, timestamp
+from sampan.engine.container import ZERO_TIME, Container, timestamp
 from sampan.engine.creation import announce
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, EngineError, NotFound, NotModified
 from sampan.keeper.client import KeeperGone
 from sampan.linux import signals
 from sampan.linux.cgroup import Cgroup, hierarchies
+from sampan.linux.pidfd import exit_code
 from sampan.network.errors import NetworkError
 from sampan.runtime.errors import RuntimeFailure
 from sampan.vm.errors import VmError

@@ -10,6 +10,13 @@ _PIDFD_GET_INFO = 0xC0000000 | (64 << 16) | (0xFF << 8) | 11
 _INFO_EXIT = 1 << 3
 
 
+def exit_code(status: int) -> int:
+    """The shell's exit code of a wait status."""
+    if os.WIFSIGNALED(status):
+        return 128 + os.WTERMSIG(status)
+    return os.waitstatus_to_exitcode(status)
+
+
 def exit_status(pidfd: int) -> int | None:
     """The wait status of a process that has been reaped by anybody, or None when it is not known.
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 
 from sampan import quickjson
 from sampan.linux import mount
 from sampan.linux import namespaces as ns
+from sampan.linux.pidfd import exit_code
 from sampan.runtime import channel, spawn
 from sampan.vm import agent, dhcp
 from sampan.vm.guest import Guest
@@ -93,13 +95,18 @@ def _serve_beside(port: int) -> None:
     os.setsid()
     loop = Loop()
     lost: list[bool] = []
-    mux = Mux(loop, port, lambda message: guest.handle(message), lambda: lost.append(True))
-    guest = Guest(mux, slots=False)
-    guest.adopt(1, root="/proc/1/root")
-    mux.send({"event": "ready", "release": os.uname().release})
+    _answer(loop, port, lambda: lost.append(True), 1, root="/proc/1/root")
     while not lost:
         loop.turn()
     os._exit(0)
+
+
+def _answer(loop: Loop, port: int, lost: Callable[[], None], pid: int, group: str = "", root: str = "") -> None:
+    """Takes the host's requests from now on, for what runs already (Guest.adopt)."""
+    mux = Mux(loop, port, lambda message: guest.handle(message), lost)
+    guest = Guest(mux, slots=False)
+    guest.adopt(pid, group, root)
+    mux.send({"event": "ready", "release": os.uname().release})
 
 
 def _switch(init: str) -> None:
@@ -128,12 +135,9 @@ def _run_command(settings: dict[str, Any], port: int) -> int:
             print(f"sampan: {said.text}", flush=True)
             return 127
     if port >= 0:
-        mux = Mux(loop, port, lambda message: guest.handle(message), lambda: None)
-        guest = Guest(mux, slots=False)
-        guest.adopt(child.pid, request["cgroup"])
-        mux.send({"event": "ready", "release": os.uname().release})
+        _answer(loop, port, lambda: None, child.pid, request["cgroup"])
     status: list[int] = []
     loop.watch(child.pidfd, lambda _: status.append(os.waitpid(child.pid, 0)[1]))
     while not status:
         loop.turn()
-    return 128 + os.WTERMSIG(status[0]) if os.WIFSIGNALED(status[0]) else os.waitstatus_to_exitcode(status[0])
+    return exit_code(status[0])

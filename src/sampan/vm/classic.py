@@ -11,14 +11,11 @@ import socket
 import time
 from collections.abc import Callable
 
-from sampan.linux import descriptors, prctl
-from sampan.runtime import channel
+from sampan.linux.pidfd import exit_code
 from sampan.runtime.channel import Stdio
-from sampan.runtime.errors import RuntimeFailure
 from sampan.vm import pc, terminal
 from sampan.vm.errors import VmError
-from sampan.vm.host import Client, Host, exit_code
-from sampan.vm.hypervisor import said
+from sampan.vm.host import Client, Host, live
 from sampan.vm.qga import GuestAgent
 
 TYPE_CHECKING = False
@@ -28,17 +25,8 @@ if TYPE_CHECKING:
 
 def main(request: dict[str, Any], stdio: Stdio | None, parent: socket.socket, fds: list[int]) -> None:
     """The process's life; never returns. `fds`: network namespace, disk, the CD, taps."""
-    prctl.set_name("sampan-vm")
-    prctl.set_dumpable(False)
-    descriptors.close_all_but([parent.fileno(), *fds, *(stdio or ())])
     machine = Classic(request)
-    try:
-        code = machine.run(parent, fds)
-    except (VmError, OSError) as error:
-        channel.send_failure(parent, RuntimeFailure(f"virtual machine: {error}: {said(request['console'])}"))
-        code = 125
-    machine.close()
-    os._exit(code)
+    live(machine, lambda: machine.run(parent, fds), request["console"], parent, [*fds, *(stdio or ())])
 
 
 class Classic(Host):

@@ -94,9 +94,6 @@ class Guest:
         os.sync()
         return {}
 
-    def op_ping(self, message: dict[str, Any]) -> dict[str, Any]:
-        return {"result": {"release": os.uname().release, "time": time.time(), "entropy": os.urandom(16).hex()}}
-
     def op_clock(self, message: dict[str, Any]) -> dict[str, Any]:
         """Sets the clock, and mixes in what only the host knows: guests of one template are alike until then."""
         time.clock_settime(time.CLOCK_REALTIME, message["time"])
@@ -172,10 +169,11 @@ class Guest:
         base = message["base"]
         pipes = None if terminal else [os.pipe(), os.pipe(), os.pipe()]
         theirs = None if pipes is None else (pipes[0][0], pipes[1][1], pipes[2][1])
+        ours = [] if pipes is None else [pipes[0][1], pipes[1][0], pipes[2][0]]
         try:
             child = start(theirs)
         except BaseException:
-            for fd in [] if pipes is None else [pipes[0][1], pipes[1][0], pipes[2][0]]:
+            for fd in ours:
                 os.close(fd)
             raise
         finally:
@@ -196,26 +194,23 @@ class Guest:
             if said.kind == "error":
                 os.waitpid(task.pid, 0)
                 os.close(task.pidfd)
-                for fd in [] if pipes is None else [pipes[0][1], pipes[1][0], pipes[2][0]]:
+                for fd in ours:
                     os.close(fd)
                 self._mux.send({"error": said.text, "failure": said.failure, "seq": message["seq"]})
                 return
             self._mux.send({"pid": task.pid, "warnings": warnings, "seq": message["seq"]})
-            self._attach(task, base, pipes)
+            self._attach(task, base, ours)
             self._keep(task)
 
         self._mux.loop.watch(child.channel.fileno(), report)
 
-    def _attach(self, task: Task, base: int, pipes: list[tuple[int, int]] | None) -> None:
-        if pipes is None:
-            self._mux.sink(base, os.dup(task.terminal))
-            self._mux.source(base + 1, os.dup(task.terminal))
-            task.streams = [base + 1]
-            return
-        self._mux.sink(base, pipes[0][1])
-        self._mux.source(base + 1, pipes[1][0])
-        self._mux.source(base + 2, pipes[2][0])
-        task.streams = [base + 1, base + 2]
+    def _attach(self, task: Task, base: int, ours: list[int]) -> None:
+        """Joins the streams with our ends of a process's pipes or, without any, with its terminal."""
+        stdin, *outputs = ours or [os.dup(task.terminal), os.dup(task.terminal)]
+        self._mux.sink(base, stdin)
+        task.streams = list(range(base + 1, base + 1 + len(outputs)))
+        for stream, fd in zip(task.streams, outputs, strict=True):
+            self._mux.source(stream, fd)
 
     def _keep(self, task: Task) -> None:
         self._tasks[task.id] = task

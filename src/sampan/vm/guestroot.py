@@ -44,7 +44,6 @@ def make_ready() -> None:
         _devices[serial] = disk(serial)
     mount.mount(_devices["fresh"], WRITABLE, "ext4", mount.MS_NOATIME, "noinit_itable")
     _make_upper()
-    os.sync()
 
 
 def _make_upper() -> None:

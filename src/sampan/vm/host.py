@@ -7,10 +7,13 @@ import socket
 from collections.abc import Callable
 
 from sampan.keeper import wire
-from sampan.linux import signals
+from sampan.linux import descriptors, prctl, signals
+from sampan.linux.pidfd import exit_code
+from sampan.runtime import channel
+from sampan.runtime.errors import RuntimeFailure
 from sampan.vm.dnsrelay import DnsRelay
 from sampan.vm.errors import VmError
-from sampan.vm.hypervisor import Machine
+from sampan.vm.hypervisor import Machine, said
 from sampan.vm.loop import Loop
 from sampan.vm.mux import Mux
 
@@ -208,6 +211,15 @@ class Client:
             self._host.left(self)
 
 
-def exit_code(status: int) -> int:
-    """The shell's code of a wait status."""
-    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status)
+def live(machine: Host, run: Callable[[], int], console: str, parent: socket.socket, keep: list[int]) -> None:
+    """A shim's life, with the descriptors in `keep` alone: `run()` to its end, and the end of the machine. Never returns."""
+    prctl.set_name("sampan-vm")
+    prctl.set_dumpable(False)
+    descriptors.close_all_but([machine.loop.fileno(), parent.fileno(), *keep])
+    try:
+        code = run()
+    except (VmError, OSError) as error:
+        channel.send_failure(parent, RuntimeFailure(f"virtual machine: {error}: {said(console)}"))
+        code = 125
+    machine.close()
+    os._exit(code)

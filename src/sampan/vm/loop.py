@@ -16,6 +16,10 @@ class Loop:
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._events: dict[int, int] = {}
 
+    def fileno(self) -> int:
+        """The descriptor that it waits on."""
+        return self._poll.fileno()
+
     def watch(self, fd: int, handler: Callable[[int], None], events: int = READ) -> None:
         """`handler(events)` is called whenever `fd` is ready for one of `events`; hang-ups always count."""
         if fd in self._handlers:

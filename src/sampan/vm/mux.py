@@ -44,9 +44,9 @@ class Mux:
         """Sends a message."""
         self._frame(0, _DATA, quickjson.dumps(message).encode())
 
-    def source(self, stream: int, fd: int, done: Callable[[], None] | None = None) -> None:
-        """Sends what comes out of `fd`, which is ours to close, and its end; `done()` is called then."""
-        self._sources[stream] = source = _Source(self, stream, fd, done)
+    def source(self, stream: int, fd: int) -> None:
+        """Sends what comes out of `fd`, which is ours to close, and its end."""
+        self._sources[stream] = source = _Source(self, stream, fd)
         source.resume()
 
     def sink(self, stream: int, fd: int) -> None:
@@ -155,9 +155,9 @@ class Mux:
 class _Source:
     """A descriptor that is read while the other side allows it."""
 
-    def __init__(self, mux: Mux, stream: int, fd: int, done: Callable[[], None] | None) -> None:
+    def __init__(self, mux: Mux, stream: int, fd: int) -> None:
         os.set_blocking(fd, False)
-        self._mux, self._stream, self._fd, self._done = mux, stream, fd, done
+        self._mux, self._stream, self._fd = mux, stream, fd
         self._credit, self._watched = WINDOW, False
 
     def allow(self, count: int) -> None:
@@ -204,8 +204,6 @@ class _Source:
         self.close()
         if tell:
             self._mux._frame(self._stream, _END)
-        if self._done is not None:
-            self._done()
 
     def close(self) -> None:
         self._mux.loop.forget(self._fd)

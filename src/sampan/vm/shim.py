@@ -14,14 +14,15 @@ import sys
 import time
 
 from sampan import quickjson
-from sampan.linux import descriptors, prctl, tap
+from sampan.linux import tap
+from sampan.linux.pidfd import exit_code
 from sampan.runtime import channel
 from sampan.runtime.channel import Stdio
 from sampan.runtime.errors import RuntimeFailure
 from sampan.vm import terminal
 from sampan.vm.console import ConsoleLog
 from sampan.vm.errors import VmError
-from sampan.vm.host import Client, Host, exit_code
+from sampan.vm.host import Client, Host, live
 from sampan.vm.hypervisor import SLOTS, Machine, Parts, Shape, microvm, said
 from sampan.vm.jail import Share
 
@@ -37,17 +38,8 @@ _LAST_WORDS = 5.0  # seconds that the main process's output may take after its e
 
 def main(request: dict[str, Any], stdio: Stdio | None, parent: socket.socket, fds: list[int]) -> None:
     """The process's life; never returns. `fds`: network namespace, memory, the disks, the devices' state, taps."""
-    prctl.set_name("sampan-vm")
-    prctl.set_dumpable(False)
-    descriptors.close_all_but([parent.fileno(), *fds, *(stdio or ())])
     shim = Shim(request, parent)
-    try:
-        code = shim.run(stdio, fds)
-    except (VmError, OSError) as error:
-        channel.send_failure(parent, RuntimeFailure(f"virtual machine: {error}: {said(request['console'])}"))
-        code = 125
-    shim.close()
-    os._exit(code)
+    live(shim, lambda: shim.run(stdio, fds), request["console"], parent, [*fds, *(stdio or ())])
 
 
 class Shim(Host):
