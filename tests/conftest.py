@@ -126,8 +126,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("isolation", ["container", "vm"] if both else ["container"], scope="session")
 
 
-def new_daemon(isolation: str = "container") -> Daemon:
-    daemon = Daemon(Path(tempfile.mkdtemp(prefix="sampan-test-")), options=["--isolation", isolation])
+def new_daemon(isolation: str = "container", *options: str) -> Daemon:
+    daemon = Daemon(Path(tempfile.mkdtemp(prefix="sampan-test-")), options=["--isolation", isolation, *options])
     share_vm_cache(daemon)
     daemon.start()
     daemon.ok("bootstrap", "busybox")

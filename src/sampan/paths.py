@@ -20,6 +20,13 @@ def data_directory() -> str:
     return f"{os.environ.get('XDG_DATA_HOME') or os.path.expanduser('~/.local/share')}/sampan"
 
 
+def policy() -> str:
+    """The isolation policy."""
+    if os.geteuid() == 0:
+        return "/etc/sampan/policy.toml"
+    return f"{os.environ.get('XDG_CONFIG_HOME') or os.path.expanduser('~/.config')}/sampan/policy.toml"
+
+
 def socket() -> str:
     """The engine's socket."""
     return f"{runtime_directory()}/sampan.sock"

@@ -8,14 +8,12 @@ import binascii
 import json
 import os
 import shlex
-import socket
-import struct
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from aiohttp import web
 
-from sampan.api.requests import body, engine_of, filters, flag, json_stream, moment, number, spool
+from sampan.api.requests import body, engine_of, filters, flag, json_stream, moment, number, peer, spool
 from sampan.engine.builds import Request
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest
@@ -167,11 +165,10 @@ async def _told(make: Callable[[Output], Any], quiet: bool) -> AsyncIterator[dic
 
 
 def _peer_pid(request: web.Request) -> int:
-    transport = request.transport
-    sock = transport.get_extra_info("socket") if transport is not None else None
-    if sock is None or sock.family != socket.AF_UNIX:
+    found = peer(request)
+    if found is None:
         raise BadRequest("a context directory can be given only over the unix socket")
-    return int(struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])
+    return found[0]
 
 
 def _open(request: web.Request, path: str) -> int:
@@ -179,14 +176,22 @@ def _open(request: web.Request, path: str) -> int:
     if not path.startswith("/"):
         raise BadRequest(f"the context {path!r} must be an absolute path")
     try:
-        return os.open(f"/proc/{_peer_pid(request)}/root{path}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = os.open(f"/proc/{_peer_pid(request)}/root{path}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise BadRequest(f"unable to prepare context: path {path!r}: {os.strerror(error.errno or 0).lower()}") from None
+    try:
+        engine_of(request).guard.check_path(os.readlink(f"/proc/self/fd/{fd}"))
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 async def build_here(request: web.Request) -> web.StreamResponse:
     """POST /sampan/build: as /build, the options and the context's path in the body; also with secrets, ssh and other outputs."""
     engine, asked = engine_of(request), await body(request)
+    for path in (asked.get("ssh") or {}).values():
+        engine.guard.check_path(path)
     args = dict(asked.get("buildargs") or {})
     options = Options(
         platform=platform_of(asked.get("platform") or ""),

@@ -28,7 +28,8 @@ async def create(request: web.Request) -> web.Response:
     container, warnings = await creation.create(
         engine, wanted, request.query.get("name", ""), request.query.get("platform", "")
     )
-    return web.json_response({"Id": container.id, "Warnings": warnings}, status=201)
+    isolation = "vm" if container.virtual else "container"
+    return web.json_response({"Id": container.id, "Warnings": warnings, "Isolation": isolation}, status=201)
 
 
 async def list_(request: web.Request) -> web.Response:

@@ -60,7 +60,8 @@ async def serve(options: argparse.Namespace, host_ports: HostPorts | None) -> No
         options.obey_host_firewall,
         host_ports,
         Hosts(options.registry_mirror, options.insecure_registry),
-        "vm" if options.isolation == "vm" else "",
+        "" if options.isolation == "container" else options.isolation,
+        options.policy,
     )
     await engine.open()
     runner = web.AppRunner(
@@ -97,7 +98,10 @@ def main() -> None:
     parser.add_argument("--insecure-registry", action="append", default=[], metavar="HOST[:PORT]|NETWORK",
                         help="do without TLS, or without a good certificate")  # fmt: skip
     parser.add_argument(
-        "--isolation", choices=["container", "vm"], default="container", help="of containers that don't say"
+        "--isolation", choices=["container", "vm", "auto"], default="container", help="of containers that don't say"
+    )
+    parser.add_argument(
+        "--policy", default=paths.policy(), metavar="FILE", help="the isolation policy, read anew when it changes"
     )
     options = parser.parse_args()
     if not options.host.startswith("unix://"):

@@ -248,6 +248,8 @@ def details(engine: Engine, container: Container, size: bool) -> dict[str, Any]:
         "AppArmorProfile": "",
         "ExecIDs": [e.id for e in engine.execs.values() if e.container is container and e.running] or None,
         "HostConfig": host,
+        "Owner": container.owner,
+        "IsolationReasons": container.decision,
         "GraphDriver": {"Name": "overlay2", "Data": {"UpperDir": f"{directory}/upper", "WorkDir": f"{directory}/work"}},
         "Mounts": _mounts(container),
         "Config": container.config,

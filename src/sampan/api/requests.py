@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import json
 import re
+import socket
+import struct
 import sys
 import tempfile
 import time
@@ -26,6 +28,15 @@ MAX_JSON = 16 << 20
 def engine_of(request: web.Request) -> Engine:
     """The engine behind the application."""
     return request.app[ENGINE]
+
+
+def peer(request: web.Request) -> tuple[int, int] | None:
+    """(pid, uid) of the client at the other end of a unix socket (SO_PEERCRED, unix(7)); None over TCP."""
+    sock = request.transport.get_extra_info("socket") if request.transport is not None else None
+    if sock is None or sock.family != socket.AF_UNIX:
+        return None
+    pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(pid), int(uid)
 
 
 def flag(request: web.Request, name: str, default: bool = False) -> bool:

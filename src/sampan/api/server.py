@@ -17,13 +17,15 @@ from sampan.api import (
     interactive,
     machines,
     networks,
+    policy,
     registries,
     system,
     systemmachines,
     transfer,
 )
-from sampan.api.requests import ENGINE
+from sampan.api.requests import ENGINE, peer
 from sampan.engine.engine import Engine
+from sampan.engine.policy import caller
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -84,6 +86,8 @@ _ROUTES: list[tuple[str, str, Handler]] = [
     ("POST", "/grpc", builds.grpc),
     ("POST", "/session", builds.session),
     ("POST", "/sampan/build", builds.build_here),
+    ("POST", "/sampan/policy/check", policy.check),
+    ("POST", "/sampan/policy/explain", policy.explain),
     ("POST", "/sampan/vm/prepare", machines.prepare),
     ("POST", "/sampan/vm/create", systemmachines.create),
     ("GET", "/sampan/vm/export", systemmachines.export),
@@ -128,6 +132,9 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
                 f"client version {asked} is too old. Minimum supported API version is {system.MIN_API}, "
                 "please upgrade your client to a newer version",
             )
+    found = peer(request)
+    if found is not None:
+        caller.enter(caller.user_name(found[1]))
     try:
         response = await handler(request)
     except web.HTTPNotFound:

@@ -135,11 +135,10 @@ async def info(request: web.Request) -> web.Response:
 def _warnings(engine: Engine) -> list[str]:
     """What `docker info` shows at its end."""
     known = engine.machines.templates.known_accelerator()
-    return (
-        [f"WARNING: virtual machines run without hardware virtualization: {known[1]}"]
-        if known and known[0] == "tcg"
-        else []
-    )
+    found = [f"WARNING: isolation policy: {text}" for text in engine.guard.notes()]
+    if known and known[0] == "tcg":
+        found.append(f"WARNING: virtual machines run without hardware virtualization: {known[1]}")
+    return found
 
 
 def _os_name() -> str:

@@ -20,6 +20,7 @@ _MODULES = {
     "registries": "pull push login logout search",
     "build": "build builder",
     "machines": "vm",
+    "policy": "policy",
 }
 _IMAGE_WORDS = {"ls": "images", "rm": "rmi"}
 _CONTAINER_WORDS = {"ls": "ps"}

@@ -48,7 +48,7 @@ FLAGS = [
     Flag("init", "", BOOL, "Run an init inside the container"),
     Flag("interactive", "i", BOOL, "Keep STDIN open even if not attached"),
     Flag("ipc", "", STR, "IPC mode to use"),
-    Flag("isolation", "", STR, "Isolation: container, or vm for a kernel of its own"),
+    Flag("isolation", "", STR, "Isolation: container, vm for a kernel of its own, or auto: as the policy says"),
     Flag("storage-opt", "", LIST, "Storage options of a virtual machine: size=SIZE, medium=disk|memory"),
     Flag("label", "l", LIST, "Set meta data on a container"),
     Flag("label-file", "", LIST, "Read in a file of labels"),

@@ -57,6 +57,8 @@ def _create(http: Http, args: list[str], command: str) -> tuple[dict[str, Any], 
     if values["isolation"] == "vm":
         _prepare_machine(http, body["HostConfig"])
     answer = _create_or_pull(http, values, body)
+    if answer.get("Isolation") == "vm" and values["isolation"] != "vm":  # by policy, or the engine's default
+        _prepare_machine(http, body["HostConfig"])
     if values["cidfile"]:
         with open(values["cidfile"], "w", encoding="ascii") as file:
             file.write(answer["Id"])

@@ -76,7 +76,17 @@ class Builds:
 
     @contextlib.asynccontextmanager
     async def state(self, request: Request, out: Output) -> AsyncIterator[State]:
-        """Builds; the result's layers are safe from garbage collection while this lasts. Raises BuildError, ImageError."""
+        """Builds; the result's layers are safe from garbage collection while this lasts.
+
+        Raises BuildError, ImageError, Forbidden.
+        """
+        insecure = "security.insecure" in request.options.entitlements
+        with self._engine.guard.building(secrets.token_hex(16), insecure, request.options.host):
+            async with self._state(request, out) as state:
+                yield state
+
+    @contextlib.asynccontextmanager
+    async def _state(self, request: Request, out: Output) -> AsyncIterator[State]:
         work = tempfile.mkdtemp(dir=f"{self._top}/work")
         opened: list[int] = []
         with self._engine.images.hold():

@@ -56,6 +56,9 @@ class Container:
     stopped_by_user: bool = False
     start_time: int = 0  # clock ticks: with the pid it names the process for ever
     health: dict[str, Any] | None = None
+    owner: str = "root"  # the user who made it
+    claim: str = ""  # the tenant that user said it was for
+    decision: list[str] = field(default_factory=list)  # why it has the isolation it has
 
     # Only while this process runs.
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -72,7 +75,7 @@ class Container:
     followers: int = 0  # readers of its log; the files stay until they are done
 
     SAVED: ClassVar[tuple[str, ...]] = ("id", "name", "created", "image", "image_name", "config", "host_config", "state", "mounts", "networks", "ports",
-             "restart_count", "stopped_by_user", "start_time", "health")  # fmt: skip
+             "restart_count", "stopped_by_user", "start_time", "health", "owner", "claim", "decision")  # fmt: skip
 
     def record(self) -> dict[str, Any]:
         """The part that is saved."""

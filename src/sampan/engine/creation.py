@@ -14,7 +14,9 @@ from typing import Any
 from sampan.engine import machine_shape, mounts, spec
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
-from sampan.engine.errors import BadRequest, Conflict, NotFound
+from sampan.engine.errors import BadRequest, Conflict, Forbidden, NotFound
+from sampan.engine.policy.decide import Decision
+from sampan.engine.policy.model import Facts
 from sampan.engine.publishing import check_ports
 from sampan.images.errors import ImageNotFound
 from sampan.images.store import Image
@@ -96,12 +98,37 @@ async def create(engine: Engine, body: dict[str, Any], name: str, platform: str 
     identifier = secrets.token_hex(32)
     name = claim_name(engine, name)
     _merge_image(config, image)
-    endpoints = (body.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}
-    planned, warnings = engine.networking.plan(host, endpoints, config.get("MacAddress") or "")
-    _defaults(engine, identifier, config, host)
-    _check(config, host)
+    facts = engine.guard.facts(body, image)
+    with engine.guard.admitted(identifier, facts) as decision:
+        host["Isolation"] = decision.isolation if decision.isolation == "vm" else facts.asked
+        planned, warnings = engine.networking.plan(host, endpoints_of(body), config.get("MacAddress") or "")
+        _defaults(engine, identifier, config, host)
+        _check_against(decision, facts, config, host)
+        container = Container(identifier, name, time.time_ns(), image.id, body["Image"], config, host, networks=planned,
+                              owner=facts.user, claim=facts.claim, decision=decision.reasons)  # fmt: skip
+        await _make(engine, container, image)
+    return container, warnings
+
+
+def endpoints_of(body: dict[str, Any]) -> dict[str, Any]:
+    """The networks that a request names, with what it wants of each."""
+    return (body.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}
+
+
+def _check_against(decision: Decision, facts: Facts, config: dict[str, Any], host: dict[str, Any]) -> None:
+    """Raises BadRequest, or Forbidden where the policy wants what the request makes impossible."""
+    try:
+        _check(config, host)
+    except BadRequest as error:
+        if host["Isolation"] == "vm" and facts.asked != "vm" and "--isolation vm" in str(error):
+            raise Forbidden(f"denied by the isolation policy: {'; '.join(decision.reasons)}; but {error}") from None
+        raise
     check_ports(config, host)
-    container = Container(identifier, name, time.time_ns(), image.id, body["Image"], config, host, networks=planned)
+
+
+async def _make(engine: Engine, container: Container, image: Image) -> None:
+    """The container's mounts, directory and files; with them it is there. Raises BadRequest."""
+    config, host = container.config, container.host_config
     spec.build(container, [], {})  # every complaint about the configuration comes now, not at start
     container.mounts = mounts.plan(config, host, engine.volumes)
     directory = engine.directory(container)
@@ -118,7 +145,6 @@ async def create(engine: Engine, body: dict[str, Any], name: str, platform: str 
     announce(engine, container, "create")
     if not container.virtual:
         engine.background(_mount_ahead(engine, container))
-    return container, warnings
 
 
 async def _mount_ahead(engine: Engine, container: Container) -> None:
@@ -208,10 +234,6 @@ def _defaults(engine: Engine, identifier: str, config: dict[str, Any], host: dic
         config["Hostname"] = identifier[:12]
     elif host.get("NetworkMode") == "host" and not config.get("Hostname"):
         config["Hostname"] = os.uname().nodename
-    wanted = host.get("Isolation") or ""
-    host["Isolation"] = (
-        engine.isolation if wanted in ("", "default") else "container" if wanted == "process" else wanted
-    )
     host.setdefault("RestartPolicy", {"Name": "no", "MaximumRetryCount": 0})
     host["LogConfig"] = host.get("LogConfig") or {"Type": "", "Config": {}}
     host["LogConfig"]["Type"] = host["LogConfig"].get("Type") or "json-file"
@@ -234,8 +256,6 @@ def _check(config: dict[str, Any], host: dict[str, Any]) -> None:
         machine_shape.check(host)
     elif host.get("StorageOpt"):
         raise BadRequest("--storage-opt needs --isolation vm: a container's files are on the host's file system")
-    elif host["Isolation"] not in ("", "container"):
-        raise BadRequest(f"invalid isolation {host['Isolation']!r}: container or vm")
     if host.get("Init") and init_program.find() is None:
         raise BadRequest("--init needs a static init program on the host: apt-get install tini")
     if config.get("WorkingDir") and not config["WorkingDir"].startswith("/"):

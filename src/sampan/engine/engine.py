@@ -16,6 +16,7 @@ from sampan.engine.errors import BadRequest, NotFound
 from sampan.engine.events import Events
 from sampan.engine.machines import Machines
 from sampan.engine.networking import Networking
+from sampan.engine.policy.guard import Guard
 from sampan.engine.registries import Registries
 from sampan.engine.store import Store
 from sampan.engine.system import SystemMachines
@@ -38,13 +39,15 @@ class Engine:
         host_ports: HostPorts | None = None,
         hosts: Hosts | None = None,
         isolation: str = "",
+        policy: str = "",
     ) -> None:
         os.umask(0o022)
         for path in (data_root, run_root, f"{data_root}/containers"):
             os.makedirs(path, 0o700, exist_ok=True)
             os.chmod(path, 0o700)
         self.data_root, self.run_root = data_root, run_root
-        self.isolation = isolation  # of containers that do not say: "" or "vm"
+        self.isolation = isolation  # of containers that do not say: "", "vm" or "auto"
+        self.guard = Guard(self, policy or f"{data_root}/policy.toml")
         self.store = Store(f"{data_root}/sampan.db")
         self.images = ImageStore(f"{data_root}/images")
         self.mountpoints = self.images.mountpoints_directory()

@@ -50,6 +50,7 @@ def create(engine: Engine, container: Container, config: dict[str, Any]) -> Exec
         raise Conflict(f"container {container.id} is not running")
     if container.state["Paused"]:
         raise Conflict(f"Container {container.id} is paused, unpause the container before exec")
+    engine.guard.check_exec(container, bool(config.get("Privileged")))
     session = Exec(secrets.token_hex(32), container, config)
     engine.execs[session.id] = session
     announce(engine, container, f"exec_create: {' '.join(config['Cmd'])}", execID=session.id)

@@ -47,16 +47,17 @@ async def _start(engine: Engine, container: Container) -> list[str]:
     _clear_up(engine, container)
     given: list[int] = []  # descriptors that are ours to close
     try:
-        request, shared = await launching.prepare(engine, container, given)
-        reply, fds = await engine.keeper.call(
-            "start",
-            shared,
-            id=container.id,
-            request=request,
-            directory=directory,
-            stdin=bool(container.config.get("OpenStdin")),
-            log=launching.log_options(container),
-        )
+        with engine.guard.starting(container):
+            request, shared = await launching.prepare(engine, container, given)
+            reply, fds = await engine.keeper.call(
+                "start",
+                shared,
+                id=container.id,
+                request=request,
+                directory=directory,
+                stdin=bool(container.config.get("OpenStdin")),
+                log=launching.log_options(container),
+            )
     except (RuntimeFailure, EngineError, NetworkError, VmError, OSError, KeeperGone) as error:
         engine.networking.release(container)
         _start_failed(engine, container, error)

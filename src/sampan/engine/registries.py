@@ -90,7 +90,7 @@ class Registries:
         except ImageNotFound:
             before = ""
         async with self._registry(ref.registry, credentials) as registry:
-            image = await Pull(store, registry, ref, platform, progress).run()
+            image = await Pull(store, registry, ref, platform, progress, self._engine.guard.wants_signatures).run()
         news = "Image is up to date" if image.id == before else "Downloaded newer image"
         progress.say(f"Status: {news} for {ref.familiar}")
         self._engine.events.publish("image", "pull", ref.familiar, {"name": ref.familiar_name})

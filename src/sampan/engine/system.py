@@ -70,6 +70,7 @@ class SystemMachines:
         """
         from sampan.engine.creation import claim_name
 
+        self._engine.guard.check_path(wanted.get("Disk") or "")
         sources = [key for key in ("Disk", "Image", "Bootstrap") if wanted.get(key)]
         if len(sources) != 1:
             raise BadRequest(

@@ -13,6 +13,8 @@ _TABLES = (
     "CREATE TABLE IF NOT EXISTS sources (digest TEXT, registry TEXT, repository TEXT, PRIMARY KEY (digest, registry, repository))",
     # A layer kept as a plain tar, and the gzip of it that was sent.
     "CREATE TABLE IF NOT EXISTS compressed (digest TEXT PRIMARY KEY, gzip TEXT NOT NULL, size INTEGER NOT NULL)",
+    # Of a manifest or index; not checked yet.
+    "CREATE TABLE IF NOT EXISTS signatures (digest TEXT, payload BLOB, signature BLOB, PRIMARY KEY (digest, payload, signature))",
 )
 
 

@@ -155,6 +155,14 @@ class ImageStore(LayerStore):
         rows = self._db.execute("SELECT name, digest FROM digests WHERE id = ? ORDER BY name", (image.id,))
         return [f"{name}@{digest}" for name, digest in rows]
 
+    def remember_signature(self, digest: str, payload: bytes, signature: bytes) -> None:
+        """Keeps what claims to be a signature of a manifest."""
+        self._db.execute("INSERT OR IGNORE INTO signatures VALUES (?, ?, ?)", (digest, payload, signature))
+
+    def signatures(self, digest: str) -> list[tuple[bytes, bytes]]:
+        """(payload, signature) of what claims to be signatures of a manifest."""
+        return list(self._db.execute("SELECT payload, signature FROM signatures WHERE digest = ?", (digest,)))
+
     def compressed(self, layer: Layer) -> Layer:
         """The layer as it is sent: as it came or, when it is kept as a plain tar, its gzip, which is made once."""
         with open(self.blob_path(layer.digest), "rb") as file:
@@ -204,6 +212,7 @@ class ImageStore(LayerStore):
             blobs |= {row[0], *(part.digest for part in getattr(document, "layers", ()))}
         blobs |= {row[1] for row in self._db.execute("SELECT digest, gzip FROM compressed") if row[0] in blobs}
         chains = {c for image in images for c in chain_ids([x.diff_id for x in image.layers])}
+        self._db.execute("DELETE FROM signatures WHERE digest NOT IN (SELECT digest FROM digests)")
         freed, kept = 0, self.kept_layers()
         self._lower.clear()
         for name in os.listdir(f"{self._root}/blobs/sha256"):

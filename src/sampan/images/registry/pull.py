@@ -11,7 +11,7 @@ from typing import Any
 
 from sampan.images.errors import ImageError
 from sampan.images.layerstore import Layer
-from sampan.images.registry import blobs
+from sampan.images.registry import blobs, signed
 from sampan.images.registry.client import Registry, Scopes
 from sampan.images.registry.errors import RegistryError, RegistryNotFound, Unauthorized
 from sampan.images.registry.progress import Progress
@@ -54,12 +54,18 @@ async def resolve(registry: Registry, repository: str, wanted: str) -> Found:
 
 
 class Pull:
-    """One pull of one reference for one platform."""
+    """One pull of one reference for one platform; with `signatures`, what signs it comes along."""
 
     def __init__(
-        self, store: ImageStore, registry: Registry, ref: Reference, platform: Platform, progress: Progress
+        self,
+        store: ImageStore,
+        registry: Registry,
+        ref: Reference,
+        platform: Platform,
+        progress: Progress,
+        signatures: bool = False,
     ) -> None:
-        self._store, self._registry, self._ref = store, registry, ref
+        self._store, self._registry, self._ref, self._signatures = store, registry, ref, signatures
         self._platform, self._progress = platform, progress
         self._scopes = pull_scope(ref.repository)
         self._slots = asyncio.Semaphore(_AT_ONCE)
@@ -80,6 +86,10 @@ class Pull:
             chosen = await self._for_platform(top)
             image = await self._image(chosen)
             await asyncio.to_thread(self._name, image, top, chosen)
+            if self._signatures:
+                for digest in {top.digest, chosen.digest}:
+                    for row in await signed.fetch(self._registry, ref.repository, digest, self._scopes):
+                        self._store.remember_signature(digest, *row)
         self._progress.say(f"Digest: {top.digest}")
         return image
 

@@ -1,0 +1,81 @@
+"""The isolation policy over the API: what it says, and what it would decide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from sampan.api import schema
+from sampan.api.requests import body, engine_of
+from sampan.engine.errors import BadRequest, Forbidden, NotFound
+from sampan.engine.policy.caller import caller
+from sampan.engine.policy.model import Policy, PolicyError, parse
+from sampan.images import signatures
+from sampan.images.errors import ImageNotFound
+
+
+async def check(request: web.Request) -> web.Response:
+    """POST /sampan/policy/check: the policy in use, or the one in the body's "Text"; errors name their place."""
+    engine = engine_of(request)
+    wanted = await body(request, optional=True)
+    source = engine.guard.source
+    if "Text" in wanted:
+        return web.json_response(_answer("", _parsed(str(wanted["Text"])), []))
+    if not source.active:
+        return web.json_response({"Path": source.path, "Active": False, "Error": "", "Notes": []})
+    try:
+        found = _answer(source.path, source.policy(), engine.guard.meetings(source.policy()))
+    except PolicyError as error:
+        raise BadRequest(str(error)) from None
+    return web.json_response(found | {"Error": source.error})
+
+
+def _parsed(text: str) -> Policy:
+    try:
+        return parse(text)
+    except PolicyError as error:
+        raise BadRequest(str(error)) from None
+
+
+def _answer(path: str, policy: Policy, meetings: list[str]) -> dict[str, Any]:
+    unreadable = [
+        f"key {key.name!r}: {key.file} holds no public key" for key in policy.keys if not signatures.readable(key.file)
+    ]
+    return {
+        "Path": path,
+        "Active": True,
+        "Error": "",
+        "Default": policy.default,
+        "Tenants": [
+            {"Name": tenant.name, "Users": list(tenant.users), "Trusted": tenant.trusted} for tenant in policy.tenants
+        ],
+        "Rules": [{"Name": rule.name, "Isolation": rule.isolation} for rule in policy.rules],
+        "Notes": [*policy.notes(), *unreadable, *meetings],
+    }
+
+
+async def explain(request: web.Request) -> web.Response:
+    """POST /sampan/policy/explain?as=USER: what would become of the request to create that is the body, and why."""
+    engine = engine_of(request)
+    wanted = schema.check(await body(request), schema.ContainerCreate)
+    user = request.query.get("as", "")
+    if user and caller() != "root" and user != caller():
+        raise Forbidden("only root may ask about other users")
+    try:
+        image = engine.images.find(wanted.get("Image") or "")
+    except ImageNotFound:
+        raise NotFound(f"No such image: {wanted.get('Image')}") from None
+    facts = engine.guard.facts(wanted, image, user)
+    decision = engine.guard.explain(facts)
+    return web.json_response(
+        {
+            "Isolation": decision.isolation,
+            "User": facts.user,
+            "Tenant": decision.tenant,
+            "Reasons": decision.reasons,
+            "Passed": decision.passed,
+            "Signers": list(facts.signers),
+            "Options": list(facts.dangers),
+        }
+    )

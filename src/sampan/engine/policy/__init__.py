@@ -1,0 +1,1 @@
+"""Which kernel a container runs on: the operator's rules (ADR 15)."""

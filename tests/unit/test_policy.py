@@ -1,0 +1,277 @@
+"""The isolation policy: its file, its decisions, and what no order of its rules can bring about."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from sampan.engine.errors import Forbidden
+from sampan.engine.events import Events
+from sampan.engine.policy import facts as of
+from sampan.engine.policy.decide import decide
+from sampan.engine.policy.guard import Guard
+from sampan.engine.policy.model import Conditions, Facts, Policy, PolicyError, Rule, Tenant, parse
+
+POLICY = """
+default = "container"
+
+[[tenant]]
+name = "ops"
+users = ["root", "alice"]
+trusted = true
+
+[[tenant]]
+name = "shop"
+users = ["bob"]
+mounts = ["/srv/shop"]
+
+[[trust]]
+tenants = ["ops", "shop"]
+
+[[rule]]
+name = "from outside"
+registry = "*"
+except = { registry = ["registry.example"] }
+isolation = "vm"
+
+[[rule]]
+name = "no raw sockets"
+capability = ["NET_RAW"]
+isolation = "deny"
+"""
+
+
+def facts(user: str = "alice", **fields: Any) -> Facts:
+    return Facts(user, **{"names": ("registry.example/app:1",), "registries": ("registry.example",), **fields})
+
+
+@pytest.mark.parametrize(
+    ("given_facts", "wanted", "reason"),
+    [
+        (facts(), "container", "no rule applies"),
+        (facts(registries=("docker.io",)), "vm", "rule 'from outside': vm"),
+        # A second name in a good registry is no way round the rule.
+        (facts(registries=("registry.example", "docker.io")), "vm", "rule 'from outside'"),
+        (facts(capabilities=("NET_RAW",)), "deny", "no raw sockets"),
+        (facts(dangers=("--privileged",)), "container", "no rule applies"),
+        (facts("bob", dangers=("--privileged",)), "vm", "--privileged by shop"),
+        (facts("bob", mounts=("/etc",)), "deny", "/etc is the host's"),
+        (facts("bob", mounts=("/srv/shop/data",)), "container", "no rule applies"),
+        (facts("bob", mounts=("/srv/shopping",)), "deny", "/srv/shopping"),
+        (facts(asked="vm"), "vm", "was asked for"),
+        (facts(asked="container", registries=("docker.io",)), "deny", "only a virtual machine is allowed"),
+        (facts("bob", claim="ops", dangers=("--privileged",)), "vm", "by shop"),
+        (facts("root", claim="shop", dangers=("--privileged",)), "vm", "by shop"),
+    ],
+)  # fmt: skip
+def test_decisions(given_facts: Facts, wanted: str, reason: str) -> None:
+    found = decide(parse(POLICY), given_facts, {"ops"})
+    assert found.isolation == wanted
+    assert reason in "; ".join(found.reasons)
+
+
+def test_tenants_who_do_not_trust_each_other_get_a_kernel_each() -> None:
+    policy = parse(POLICY)
+    assert decide(policy, facts(), {"shop"}).isolation == "container"
+    assert decide(policy, facts("carol"), {"shop"}).isolation == "vm"
+    assert decide(policy, facts("carol"), {"~carol"}).isolation == "container"
+    assert decide(policy, facts("carol", asked="container"), {"ops"}).isolation == "deny"
+    everybody = parse('[[trust]]\ntenants = ["*"]')
+    assert decide(everybody, facts("carol"), {"ops", "shop"}).isolation == "container"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("default = 'docker'", "default: the isolation 'docker' is unknown"),
+        ("defalt = 'vm'", "'defalt' is unknown"),
+        ("[[rule]]\nimage = 'a'", "rule 1: says no isolation"),
+        ("[[rule]]\nname = 'x'\nisolation = 'vm'\nimages = 'a'", "rule x: 'images' is unknown"),
+        ("[[rule]]\nisolation = 'vm'\nimage = []", "image is empty"),
+        ("[[rule]]\nisolation = 'vm'\nimage = [1]", "image must be a text"),
+        ("[[rule]]\nisolation = 'vm'\nsigned = 'yes'", "signed must be true or false"),
+        ("[[rule]]\nisolation = 'vm'\nexcept = {}", "except is empty"),
+        ("[[tenant]]\nusers = ['a']", "name is missing"),
+        ("[[tenant]]\nname = '~a'", "can't be '*'"),
+        ("[[tenant]]\nname = 'a'\nmounts = ['x']", "no absolute path"),
+        ("[[tenant]]\nname = 'a'\nusers = ['u']\n[[tenant]]\nname = 'b'\nusers = ['u']", "is of two tenants"),
+        ("[[tenant]]\nname = 'a'\n[[tenant]]\nname = 'a'", "defined twice"),
+        ("[tenant]\nname = 'a'", "written as [[tenant]]"),
+        ("rule = 1", "written as [[rule]]"),
+        ("= broken", "no valid TOML"),
+    ],
+)
+def test_a_wrong_policy_is_told_where(text: str, complaint: str) -> None:
+    with pytest.raises(PolicyError, match=complaint.replace("[", r"\[").replace("*", r"\*")):
+        parse(text)
+
+
+@given(st.text(max_size=200))
+def test_no_text_breaks_the_parser(text: str) -> None:
+    try:
+        assert isinstance(parse(text), Policy)
+    except PolicyError:
+        pass
+
+
+def test_what_is_dangerous_is_named_as_it_was_written() -> None:
+    host = {"Privileged": True, "PidMode": "host", "CapAdd": ["cap_sys_admin", "CHOWN"], "Devices": [{"PathOnHost": "/dev/sda"}],
+            "SecurityOpt": ["seccomp=unconfined", "no-new-privileges"], "NetworkMode": "host"}  # fmt: skip
+    assert of.dangers(host) == ["--privileged", "--network host", "--pid host", "--cap-add SYS_ADMIN", "--device /dev/sda",
+                                "--security-opt seccomp=unconfined"]  # fmt: skip
+    assert of.dangers({"NetworkMode": "default", "PidMode": ""}) == []
+
+
+def test_notes_on_what_is_probably_not_meant() -> None:
+    found = parse(
+        "[[trust]]\ntenants = ['a']\n[[rule]]\nisolation = 'vm'\nsigned_by = 'k'\n[[rule]]\nisolation = 'vm'"
+    ).notes()
+    assert any("'a', which is not defined" in text for text in found)
+    assert any("'k', which is no key" in text for text in found)
+    assert any("no condition" in text for text in found)
+
+
+# properties
+
+NAMES = ["ops", "shop", "lab"]
+isolations = st.sampled_from(["container", "container", "container", "vm", "deny"])  # where they may meet
+conditions = st.builds(
+    Conditions,
+    tenant=st.sampled_from([(), ("ops",), ("shop",), ("*",)]),
+    image=st.sampled_from([(), ("a*",), ("*",)]),
+    label=st.sampled_from([(), ("x=*",)]),
+    privileged=st.sampled_from([None, True, False]),
+    signed=st.sampled_from([None, True]),
+)
+rules = st.builds(Rule, st.just("r"), isolations, conditions, st.one_of(st.none(), conditions))
+policies = st.builds(
+    lambda default, trust, rows, trusted: Policy(
+        default,
+        tenants=tuple(Tenant(name, (name,), name in trusted) for name in NAMES),
+        trust=tuple(frozenset(group) for group in trust),
+        rules=tuple(rows),
+        _by_user={name: name for name in NAMES},
+    ),
+    st.sampled_from(["container", "container", "vm"]),
+    st.lists(st.sets(st.sampled_from(NAMES), min_size=1, max_size=2), max_size=2),
+    st.lists(rules, max_size=4),
+    st.sets(st.sampled_from(NAMES)),
+)
+requests = st.builds(
+    Facts,
+    st.sampled_from([*NAMES, "stranger"]),
+    names=st.sampled_from([("app:1",), ("base:1",)]),
+    labels=st.sampled_from([(), (("x", "1"),)]),
+    dangers=st.sampled_from([(), (), (), ("--privileged",)]),
+    asked=st.sampled_from(["", "", "", "container", "vm"]),
+)
+
+
+@given(policies, requests, st.sets(st.sampled_from(NAMES)), st.randoms())
+def test_the_order_of_rules_means_nothing(policy: Policy, request: Facts, others: set[str], rng: random.Random) -> None:
+    first = decide(policy, request, others)
+    shuffled = list(policy.rules)
+    rng.shuffle(shuffled)
+    other = decide(
+        Policy(policy.default, policy.admins, policy.tenants, policy.trust, (), tuple(shuffled), policy._by_user),
+        request,
+        others,
+    )
+    assert other.isolation == first.isolation
+    assert sorted(other.reasons) == sorted(first.reasons)
+
+
+def test_a_start_after_a_change_of_the_policy() -> None:
+    policy = parse(POLICY)
+    engine: Any = SimpleNamespace(containers={}, events=Events(), isolation="")
+    guard = Guard(engine, "/nonexistent")
+    guard.source = SimpleNamespace(active=True, error="", path="", policy=lambda: policy)  # type: ignore[assignment]
+    for user in ("alice", "bob"):
+        container = SimpleNamespace(id=user, own_kernel=False, running=False, owner=user, claim="")
+        engine.containers[user] = container
+    with guard.starting(engine.containers["alice"]):
+        engine.containers["alice"].running = True
+    policy = parse(POLICY.replace('tenants = ["ops", "shop"]', 'tenants = ["ops"]'))
+    with (
+        pytest.raises(Forbidden, match="containers of ops, whom shop does not share"),
+        guard.starting(engine.containers["bob"]),
+    ):
+        raise AssertionError("it must not come to this")
+    engine.containers["bob"].running = True  # it ran before the change
+    assert guard.meetings(policy) == [
+        "ops and shop share the host's kernel, though the policy does not let them: stop the containers of one"
+    ]
+
+
+class Tenants(RuleBasedStateMachine):
+    """Anything that users ask for, under any policy whose rules are shuffled at will: the guard that the engine asks decides."""
+
+    @initialize(policy=policies)
+    def begin(self, policy: Policy) -> None:
+        self.policy = policy
+        self.engine: Any = SimpleNamespace(containers={}, events=Events(), isolation="")
+        self.guard = Guard(self.engine, "/nonexistent")
+        self.guard.source = SimpleNamespace(active=True, error="", path="", policy=lambda: self.policy)  # type: ignore[assignment]
+
+    @rule(rng=st.randoms())
+    def shuffle(self, rng: random.Random) -> None:
+        rows = list(self.policy.rules)
+        rng.shuffle(rows)
+        self.policy = Policy(self.policy.default, self.policy.admins, self.policy.tenants, self.policy.trust, (), tuple(rows),
+                             self.policy._by_user)  # fmt: skip
+
+    @rule(request=requests, at_once=st.lists(requests, max_size=1))
+    def create(self, request: Facts, at_once: list[Facts]) -> None:
+        identifier = f"c{len(self.engine.containers)}-{random.random()}"
+        try:
+            with self.guard.admitted(identifier, request) as decision:
+                for other in at_once:  # asked for while the first is being made
+                    self.create(other, [])
+                self.engine.containers[identifier] = SimpleNamespace(
+                    id=identifier,
+                    own_kernel=decision.isolation == "vm",
+                    running=False,
+                    owner=request.user,
+                    claim=request.claim,
+                )
+        except Forbidden:
+            pass
+
+    @rule(data=st.data())
+    def start(self, data: st.DataObject) -> None:
+        stopped = sorted(key for key, container in self.engine.containers.items() if not container.running)
+        if stopped:
+            container = self.engine.containers[data.draw(st.sampled_from(stopped))]
+            with self.guard.starting(container):  # what could be made can be started
+                container.running = True
+
+    @rule(data=st.data())
+    def remove(self, data: st.DataObject) -> None:
+        if self.engine.containers:
+            del self.engine.containers[data.draw(st.sampled_from(sorted(self.engine.containers)))]
+
+    @invariant()
+    def nobody_shares_a_kernel_with_a_stranger(self) -> None:
+        if not hasattr(self, "policy"):
+            return
+        here = {
+            self.policy.tenant(c.owner, c.claim)
+            for c in self.engine.containers.values()
+            if c.running and not c.own_kernel
+        }
+        for one in here:
+            for other in here:
+                assert self.policy.trusts(one, other), (one, other)
+        assert self.guard.meetings(self.policy) == []
+
+
+Tenants.TestCase.settings = settings(
+    max_examples=200, stateful_step_count=30, suppress_health_check=list(HealthCheck), deadline=None
+)
+TestTenants = Tenants.TestCase
