@@ -10,10 +10,10 @@ from aiohttp import web
 
 from sampan.api import listing, schema
 from sampan.api.requests import body, engine_of, filters, flag, number
-from sampan.engine import creation, execs, lifecycle, stats
+from sampan.engine import creation, execs, lifecycle, sampling, stats
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
-from sampan.engine.errors import BadRequest, EngineError, NotModified
+from sampan.engine.errors import BadRequest, NotModified
 
 
 def _container(request: web.Request) -> tuple[Engine, Container]:
@@ -157,28 +157,23 @@ async def stats_(request: web.Request) -> web.StreamResponse:
     if not stream:
         first = None
         if not flag(request, "one-shot") and container.running:
-            first = await _sample(engine, container, None)
+            first = await sampling.sample(engine, container, None)
             await asyncio.sleep(1)
-        return web.json_response(await _sample(engine, container, first))
+        return web.json_response(await sampling.sample(engine, container, first))
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
     previous: dict[str, Any] | None = None
     while not container.removed:
-        previous = await _sample(engine, container, previous)
+        previous = await sampling.sample(engine, container, previous)
         await response.write(json.dumps(previous).encode() + b"\n")
         await asyncio.sleep(1)
     return response
 
 
-async def _sample(engine: Engine, container: Container, previous: dict[str, Any] | None) -> dict[str, Any]:
-    found = None
-    if container.virtual and container.running:
-        try:
-            found = await engine.machines.ask(container, "usage")
-        except EngineError:
-            if container.running:
-                raise
-    return stats.sample(container, previous, found)
+async def footprint(request: web.Request) -> web.Response:
+    """GET /sampan/containers/{id}/footprint: bytes of memory and disk that are there because of it"""
+    engine, container = _container(request)
+    return web.json_response(await asyncio.to_thread(sampling.footprint, engine, container))
 
 
 async def prune(request: web.Request) -> web.Response:

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import gc
 import grp
+import ipaddress
 import os
 import resource
 import signal
@@ -15,6 +16,7 @@ import sys
 from aiohttp import web
 
 from sampan import paths
+from sampan.api import metrics
 from sampan.api.server import application
 from sampan.engine import rootless
 from sampan.engine.engine import Engine
@@ -52,6 +54,19 @@ def _already_running(path: str) -> bool:
             return False
 
 
+def _loopback(text: str) -> tuple[str, int]:
+    """An address and port of this machine only: what is served there knows no users."""
+    host, _, port = text.rpartition(":")
+    try:
+        if not ipaddress.ip_address(host.strip("[]")).is_loopback:
+            raise argparse.ArgumentTypeError(
+                f"{host} is no loopback address: let a proxy with TLS and passwords listen there"
+            )
+        return host.strip("[]"), int(port)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not ADDRESS:PORT") from None
+
+
 async def serve(options: argparse.Namespace, host_ports: HostPorts | None) -> None:
     """Runs the daemon until SIGTERM or SIGINT. Containers go on without it."""
     engine = Engine(
@@ -70,6 +85,10 @@ async def serve(options: argparse.Namespace, host_ports: HostPorts | None) -> No
     await runner.setup()
     sock = listen(options.host.removeprefix("unix://"))
     await web.SockSite(runner, sock).start()
+    for name, port in [options.metrics_addr] if options.metrics_addr else []:
+        counters = web.AppRunner(metrics.application(engine), access_log=None, handle_signals=False)
+        await counters.setup()
+        await web.TCPSite(counters, name, port).start()
     gc.freeze()  # nothing loaded so far will ever be garbage: the collector need not look at it
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -102,6 +121,9 @@ def main() -> None:
     )
     parser.add_argument(
         "--policy", default=paths.policy(), metavar="FILE", help="the isolation policy, read anew when it changes"
+    )
+    parser.add_argument(
+        "--metrics-addr", type=_loopback, metavar="ADDRESS:PORT", help="serve /metrics there as well, on loopback only"
     )
     options = parser.parse_args()
     if not options.host.startswith("unix://"):

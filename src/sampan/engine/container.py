@@ -102,6 +102,11 @@ class Container:
         return self.virtual or self.system
 
     @property
+    def isolation(self) -> str:
+        """Whose kernel it has: "container" (the host's), "vm", or "machine"."""
+        return self.host_config.get("Isolation") or "container"
+
+    @property
     def tty(self) -> bool:
         """Whether it has a terminal."""
         return bool(self.config.get("Tty"))

@@ -12,6 +12,7 @@ from sampan.engine import keeperlink
 from sampan.engine.builds import Builds
 from sampan.engine.container import Container
 from sampan.engine.directories import Directories
+from sampan.engine.durations import Durations
 from sampan.engine.errors import BadRequest, NotFound
 from sampan.engine.events import Events
 from sampan.engine.machines import Machines
@@ -63,6 +64,7 @@ class Engine:
         self.builds = Builds(self)
         self.machines = Machines(self)
         self.system = SystemMachines(self)
+        self.starts = Durations()  # by isolation
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def directory(self, container: Container) -> str:

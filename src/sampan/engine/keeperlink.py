@@ -79,6 +79,11 @@ class KeeperLink:
             raise KeeperGone("the engine is shutting down")
         return await self._client.call(op, fds, **arguments)
 
+    async def pid(self) -> int:
+        """The keeper's process."""
+        reply, _ = await self.call("ping")
+        return int(reply["pid"])
+
     def _lost(self) -> None:
         self._client = None
         if not self._closing and (self._revival is None or self._revival.done()):

@@ -42,7 +42,7 @@ async def start(engine: Engine, container: Container) -> list[str]:
 
 
 async def _start(engine: Engine, container: Container) -> list[str]:
-    directory = engine.directory(container)
+    directory, began = engine.directory(container), time.monotonic()
     container.stopped_by_user = False
     _clear_up(engine, container)
     given: list[int] = []  # descriptors that are ours to close
@@ -73,6 +73,7 @@ async def _start(engine: Engine, container: Container) -> list[str]:
     container.set_status("running")
     engine.save(container)
     health.begin(engine, container)
+    engine.starts.add(container.isolation, time.monotonic() - began)
     announce(engine, container, "start")
     if not container.own_kernel:
         engine.networking.sandboxes.started(container)
@@ -95,6 +96,7 @@ def _close_all(fds: list[int]) -> None:
 
 
 def _start_failed(engine: Engine, container: Container, error: Exception) -> None:
+    engine.starts.fail(container.isolation)
     _close_taps(engine, container)
     code = error.exit_code if isinstance(error, RuntimeFailure) else 128
     container.state |= {"ExitCode": code, "Error": str(error), "Pid": 0}
