@@ -21,6 +21,7 @@ _MODULES = {
     "build": "build builder",
     "machines": "vm",
     "policy": "policy",
+    "compare": "compare",
 }
 _IMAGE_WORDS = {"ls": "images", "rm": "rmi"}
 _CONTAINER_WORDS = {"ls": "ps"}

@@ -109,6 +109,7 @@ class Machines:
             "guest": guest,
             "console": f"{directory}/console",
             "report": f"{directory}/report",
+            "boot": (container.host_config.get("Annotations") or {}).get("sampan.template") == "none",
         }
         return request, [*fds, *own, *(fd for _, fd in wiring.taps)]
 

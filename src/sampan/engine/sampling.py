@@ -6,14 +6,13 @@ import asyncio
 import os
 from typing import Any
 
-from sampan.engine import stats
+from sampan.engine import machine_shape, stats
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
 from sampan.engine.errors import EngineError
 from sampan.linux import smaps
 
 _PATIENCE = 2.0  # seconds that a guest may take to say what it uses
-_GUEST_MEMORY = "sampan-"  # how the memory files of machines are called (vm/templates, vm/shim)
 
 
 async def sample(engine: Engine, container: Container, previous: dict[str, Any] | None) -> dict[str, Any]:
@@ -50,7 +49,7 @@ def footprint(engine: Engine, container: Container) -> dict[str, Any]:
     "own" is on the disk for it alone; "shared" is there once for all of its image, or of its kind.
     """
     pids = container.pids()
-    guest = sum(smaps.pss_of(pid, _GUEST_MEMORY) for pid in pids) if container.own_kernel else 0
+    guest = _guest(container, pids)
     return {
         "pss": smaps.pss(pids),
         "guest": guest,
@@ -58,6 +57,18 @@ def footprint(engine: Engine, container: Container) -> dict[str, Any]:
         "own": allocated(engine.directory(container)),
         "shared": _shared(engine, container),
     }
+
+
+def _guest(container: Container, pids: list[int]) -> int:
+    """Bytes that the guest of a machine has touched of its memory: the only mapping of QEMU's that is as large."""
+    if not container.own_kernel:
+        return 0
+    size = (
+        container.config["Machine"].get("Memory") or 1 << 30
+        if container.system
+        else machine_shape.memory(container.host_config) << 20
+    )
+    return sum(smaps.pss_of_large(pid, size) for pid in pids)
 
 
 def _shared(engine: Engine, container: Container) -> dict[str, int]:
@@ -84,11 +95,16 @@ def _blocks(path: str) -> int:
 
 
 def allocated(path: str) -> int:
-    """Bytes that the files below a directory take on the disk; holes take none."""
-    total = 0
+    """Bytes that the files below a directory take on the disk; holes take none, and a file of several names counts once."""
+    found: dict[tuple[int, int], int] = {}
     for directory, _, files in os.walk(path):
-        total += sum(_blocks(f"{directory}/{name}") for name in files)
-    return total
+        for name in files:
+            try:
+                row = os.lstat(f"{directory}/{name}")
+            except OSError:
+                continue
+            found[row.st_dev, row.st_ino] = row.st_blocks * 512
+    return sum(found.values())
 
 
 def processes_of(pid: int) -> dict[str, float]:

@@ -15,15 +15,26 @@ def pss(pids: list[int]) -> int:
     return total
 
 
-def pss_of(pid: int, name: str) -> int:
-    """Bytes of a process's mappings of files whose path contains `name`."""
+def parts(pid: int) -> dict[str, int]:
+    """Bytes that a process holds: "files" (of programs and libraries) and "own". Zeros when it has ended."""
+    found = {"files": 0, "own": 0}
+    try:
+        with open(f"/proc/{pid}/smaps_rollup", encoding="ascii", errors="replace") as file:
+            rows = {line.split()[0]: int(line.split()[1]) << 10 for line in file if line.startswith("Pss_")}
+    except OSError:
+        return found
+    return {"files": rows.get("Pss_File:", 0), "own": rows.get("Pss_Anon:", 0) + rows.get("Pss_Shmem:", 0)}
+
+
+def pss_of_large(pid: int, size: int) -> int:
+    """Bytes that a process holds of its mappings of `size` bytes and more: of an emulator, its guest's memory."""
     total, counts = 0, False
     try:
         with open(f"/proc/{pid}/smaps", encoding="utf-8", errors="replace") as file:
             for line in file:
                 first = line.partition(" ")[0]
-                if not first.endswith(":"):  # the head of a mapping: addresses, permissions, ..., path
-                    counts = name in line
+                if first == "Size:":
+                    counts = int(line.split()[1]) << 10 >= size
                 elif counts and first == "Pss:":
                     total += int(line.split()[1]) << 10
     except OSError:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import os
-
-_BLOCK = 4 << 20
 
 
 def copy(path: str, target: int) -> None:
@@ -14,10 +13,12 @@ def copy(path: str, target: int) -> None:
         size = os.fstat(source).st_size
         os.ftruncate(target, size)
         for begin, end in data(source, size):
+            os.lseek(target, begin, os.SEEK_SET)
             while begin < end:
-                block = os.pread(source, min(_BLOCK, end - begin), begin)
-                os.pwrite(target, block, begin)
-                begin += len(block)
+                count = os.sendfile(target, source, begin, end - begin)
+                if not count:
+                    raise OSError(errno.EIO, f"{path} has become shorter")
+                begin += count
     finally:
         os.close(source)
 

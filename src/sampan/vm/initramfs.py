@@ -8,9 +8,8 @@ import importlib.util
 import marshal
 import os
 import stat
-import subprocess
-import sys
 
+from sampan.linux import pythonfiles
 from sampan.vm import cpio
 from sampan.vm.errors import VmError
 from sampan.vm.kernel import Kernel
@@ -21,16 +20,14 @@ MODULES = ["virtio_mmio", "virtio_pci", "virtio_console", "virtio_blk", "virtio_
 APPLIANCE_MODULES = [*MODULES, "scsi_mod", "sd_mod", "virtio_scsi", "ahci", "ata_piix", "ata_generic", "nvme", "mptspi", "mptsas",
                      "vmw_pvscsi", "hv_vmbus", "hv_storvsc", "hv_netvsc", "hv_utils", "e1000", "e1000e", "vmxnet3", "pcnet32", "isofs",
                      "cdrom", "sr_mod", "button"]  # fmt: skip
-# Everything that the agent imports, by file; computed in a fresh interpreter so that nothing of ours is among it.
-_LIST = """
-import sys
-sys.path.insert(0, sys.argv[1])
-import sampan.vm.agent, sampan.vm.appliance, encodings.utf_8, encodings.ascii, encodings.latin_1, encodings.idna
-for module in list(sys.modules.values()):
-    path = getattr(module, "__file__", None)
-    if path and path != "frozen":
-        print(path)
-"""
+_IMPORTS = [
+    "sampan.vm.agent",
+    "sampan.vm.appliance",
+    "encodings.utf_8",
+    "encodings.ascii",
+    "encodings.latin_1",
+    "encodings.idna",
+]
 _INIT = "#!/usr/bin/python3 -ISB\nimport sys\nsys.path.insert(0, '/sampan')\nfrom sampan.vm.{} import main\nmain()\n"
 
 
@@ -50,7 +47,6 @@ def build(kernel: Kernel, cache: str, appliance: bool = False) -> str:
 
 
 def _members(kernel: Kernel, appliance: bool) -> list[cpio.Member]:
-    interpreter = os.path.realpath(sys.executable)
     members = [cpio.directory(name) for name in ("proc", "sys", "dev", "run", "run/self", "tmp", "root")]
     members += [cpio.file("init", _INIT.format("appliance" if appliance else "agent").encode(), executable=True)]
     # A guest whose CPU has no random numbers starts its interpreter with those of /dev/urandom.
@@ -58,13 +54,13 @@ def _members(kernel: Kernel, appliance: bool) -> list[cpio.Member]:
         cpio.Member(f"dev/{name}", stat.S_IFCHR | 0o666, b"", (1, minor))
         for name, minor in (("null", 3), ("urandom", 9))
     ]
-    files = {"/usr/bin/python3": interpreter}
-    for path in _python_files(interpreter):
-        files[path] = path
     source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    for name in sorted(
-        {library for binary in [interpreter, *files.values()] if _is_elf(binary) for library in _libraries(binary)}
-    ):
+    try:
+        needed = pythonfiles.modules(_IMPORTS, source)
+    except OSError as error:
+        raise VmError(f"the agent can't be loaded: {error}") from None
+    files = {"/usr/bin/python3": pythonfiles.interpreter(), **{path: path for path in needed}}
+    for name in pythonfiles.libraries(list(files.values())):
         files[name] = os.path.realpath(name)
     for name, path in sorted(files.items()):
         inside = f"/sampan/{os.path.relpath(path, source)}" if path.startswith(f"{source}/sampan/") else name
@@ -86,24 +82,3 @@ def _compiled(name: str, source: bytes) -> bytes:
     """
     code = compile(source, name, "exec", dont_inherit=True, optimize=0)
     return importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little") + bytes(8) + marshal.dumps(code)
-
-
-def _python_files(interpreter: str) -> list[str]:
-    source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    done = subprocess.run(
-        [interpreter, "-I", "-S", "-B", "-c", _LIST, source], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise VmError(f"the agent can't be loaded: {done.stderr.strip()[-500:]}")
-    return sorted(set(done.stdout.split("\n")) - {""})
-
-
-def _is_elf(path: str) -> bool:
-    with open(path, "rb") as file:
-        return file.read(4) == b"\x7fELF"
-
-
-def _libraries(binary: str) -> list[str]:
-    """The shared libraries that a binary loads, its loader among them (ldd(1))."""
-    out = subprocess.run(["ldd", binary], capture_output=True, text=True, check=False).stdout
-    return [word for line in out.splitlines() for word in line.split() if word.startswith("/") and os.path.exists(word)]

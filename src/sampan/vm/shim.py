@@ -72,16 +72,18 @@ class Shim(Host):
             self._slave = terminal.open_for(self._parent, request["spec"]["process"])
         self.listen()
         self.take_signals()
-        self.machine = machine = microvm(shape, Parts(memory, root, *disks, taps, shares), log, restored=True)
-        try:
-            machine.monitor.restore(state)
-            machine.monitor.run("cont")
-        except VmError as error:
-            channel.send(
-                self._parent, kind="warning", text=f"the machine boots anew, since its template is of no use: {error}"
-            )
-            machine.end()
+        if request["boot"]:
             self.machine = machine = self._boot(shape, Parts(-1, root, disk, -1, taps, shares), log)
+        else:
+            self.machine = machine = microvm(shape, Parts(memory, root, *disks, taps, shares), log, restored=True)
+            try:
+                machine.monitor.restore(state)
+                machine.monitor.run("cont")
+            except VmError as error:
+                text = f"the machine boots anew, since its template is of no use: {error}"
+                channel.send(self._parent, kind="warning", text=text)
+                machine.end()
+                self.machine = machine = self._boot(shape, Parts(-1, root, disk, -1, taps, shares), log)
         ConsoleLog(self.loop, machine.console, request["console"])
         for fd in (log, namespace, memory, root, disk, state, *(fd for fd in taps if fd not in self._slots.values())):
             os.close(fd)

@@ -1,0 +1,125 @@
+"""compare: native, container and virtual machine side by side."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from sampan.cli.flags import BOOL, INT, STR, Flag, UsageError, parse
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sampan.compare.model import Result
+
+FLAGS = [
+    Flag("format", "", STR, "table, json, csv or html"),
+    Flag("output", "o", STR, "The file to write; standard output without it"),
+    Flag("from", "", STR, "Show a comparison kept as JSON instead of measuring"),
+    Flag("system-vm", "", BOOL, "Also a virtual machine with firmware, boot loader and guest OS"),
+    Flag("rounds", "", INT, "Rounds over all kinds (5)"),
+    Flag("starts", "", INT, "Warm starts of each kind (10)"),
+    Flag("cold-starts", "", INT, "Cold starts of each kind (3); they drop the kernel's caches"),
+    Flag("instances", "", INT, "Instances at once, for the memory of a further one (4)"),
+    Flag("quick", "q", BOOL, "2 rounds, 5 starts, no cold start, 2 instances"),
+]
+_FORMATS = ("table", "json", "csv", "html")
+
+
+def compare(args: list[str]) -> int:
+    """compare [OPTIONS] IMAGE [-- COMMAND]"""
+    at = args.index("--") if "--" in args else len(args)
+    values, rest = parse(FLAGS, args[:at])
+    form = values["format"] or _form_of(values["output"] or "")
+    if form not in _FORMATS:
+        raise UsageError(f"--format {form}: {', '.join(_FORMATS)}")
+    if bool(values["from"]) == bool(rest) or len(rest) > 1:
+        raise UsageError("'sampan compare' requires 1 argument: IMAGE, or --from FILE")
+    from sampan.client.http import APIError
+    from sampan.compare.model import CompareError
+
+    try:
+        result = _read(values["from"]) if values["from"] else _measure(values, rest[0], args[at + 1 :])
+    except (CompareError, APIError, OSError) as error:
+        print(f"sampan: {error}", file=sys.stderr)
+        return 1
+    from sampan.compare import report
+
+    text = report.render(result, form)
+    if values["output"]:
+        with open(values["output"], "w", encoding="utf-8") as file:
+            file.write(text)
+        print(values["output"])
+    else:
+        sys.stdout.write(text)
+    return 0
+
+
+def _form_of(path: str) -> str:
+    ending = path.rpartition(".")[2]
+    return ending if ending in _FORMATS else "table"
+
+
+def _read(path: str) -> Result:
+    import json
+
+    from sampan.compare.model import CompareError, from_json
+
+    with open(path, encoding="utf-8") as file:
+        try:
+            return from_json(json.load(file))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CompareError(f"{path}: no comparison: {error!r}") from None
+
+
+def _measure(values: dict[str, Any], image: str, command: list[str]) -> Result:
+    from sampan.client.connection import engine, socket_path
+    from sampan.client.sync import Client
+    from sampan.compare.measuring import Plan, compare
+
+    plan = Plan(2, 5, 0, 2) if values["quick"] else Plan()
+    wanted = {
+        "rounds": values["rounds"],
+        "starts": values["starts"],
+        "cold_starts": values["cold-starts"],
+        "instances": values["instances"],
+    }
+    least = {"rounds": 1, "starts": 1, "cold_starts": 0, "instances": 2}
+    for name, value in wanted.items():
+        if value is not None and value < least[name]:
+            raise UsageError(f"--{name.replace('_', '-')} must be {least[name]} at least")
+    found = {name: getattr(plan, name) if value is None else value for name, value in wanted.items()}
+    engine().close()  # started now, if none runs
+    bar = _Bar()
+    try:
+        return compare(
+            Client(f"unix://{socket_path()}"), image, command, Plan(**found, system=bool(values["system-vm"])), bar.show
+        )
+    finally:
+        bar.end()
+
+
+class _Bar:
+    """One line at the bottom of the terminal; where there is none, a line for each part."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._last = 0.0
+
+    def show(self, text: str, part: float) -> None:
+        if self._terminal:
+            width = 30
+            done = int(part * width)
+            line = f"[{'=' * done}{'>' if done < width else ''}{' ' * (width - done - 1)}] {part:4.0%} {text}"
+            columns = os.get_terminal_size(2).columns
+            sys.stderr.write(f"\r\x1b[2K{line[: columns - 1]}")
+            sys.stderr.flush()
+        elif part - self._last >= 0.1 or not part:
+            self._last = part
+            print(f"{part:4.0%} {text}", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        if self._terminal:
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()

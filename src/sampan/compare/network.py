@@ -1,0 +1,52 @@
+"""The network's measurements, from the host's side of the probe's server."""
+
+from __future__ import annotations
+
+import socket
+import statistics
+import time
+
+from sampan.compare.model import CompareError
+
+_ROUNDS = 150
+_SECONDS = 0.4
+
+
+def connect(address: tuple[str, int], patience: float = 20.0) -> socket.socket:
+    """A connection to a server that may still be starting. Raises CompareError."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            sock = socket.create_connection(address, 2)
+            sock.settimeout(patience)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return sock
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise CompareError(f"the probe at {address[0]}:{address[1]} can't be reached: {error}") from None
+            time.sleep(0.05)
+
+
+def latency(address: tuple[str, int]) -> float:
+    """Seconds of one byte there and back."""
+    with connect(address) as sock:
+        sock.sendall(b"e")
+        found = []
+        for _ in range(_ROUNDS):
+            began = time.perf_counter()
+            sock.sendall(b"x")
+            if not sock.recv(1):
+                raise CompareError(f"the probe at {address[0]} has closed the connection")
+            found.append(time.perf_counter() - began)
+    return statistics.median(found)
+
+
+def throughput(address: tuple[str, int]) -> float:
+    """Bytes per second of one stream from there to here."""
+    with connect(address) as sock:
+        sock.sendall(b"s")
+        sock.recv(1)
+        total, began = 0, time.perf_counter()
+        while (spent := time.perf_counter() - began) < _SECONDS:
+            total += len(sock.recv(1 << 20))
+    return total / spent

@@ -1,0 +1,112 @@
+"""A comparison as a table for a terminal, as JSON, as CSV; HTML is in html.py."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import textwrap
+
+from sampan.compare.model import MEASURES, TITLES, Measure, Result, Samples
+
+_WIDTH = 100
+
+
+def render(result: Result, form: str) -> str:
+    """The comparison as "table", "json", "csv" or "html"."""
+    if form == "json":
+        return json.dumps(result.json(), indent=1) + "\n"
+    if form == "csv":
+        return _csv(result)
+    if form == "html":
+        from sampan.compare import html
+
+        return html.page(result)
+    return _table(result)
+
+
+def number(value: float) -> str:
+    """Three digits that count, without exponents."""
+    if value >= 100 or value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def cell(measure: Measure, samples: Samples | None) -> str:
+    """The middle, and between which all samples lie."""
+    if samples is None:
+        return "-"
+    text = number(samples.median * measure.scale)
+    if len(samples.values) == 1:
+        return text
+    low, high = (number(value * measure.scale) for value in samples.spread)
+    return f"{text} ({low}-{high})"
+
+
+def shown(result: Result) -> list[Measure]:
+    """What was measured, in the order of MEASURES."""
+    return [measure for measure in MEASURES if measure.key in result.found]
+
+
+def machine_lines(result: Result) -> list[str]:
+    """Where and when it was measured."""
+    machine = result.machine
+    return [
+        f"{result.image}: {' '.join(result.command)}",
+        f"{machine['when']}, {machine['processor']}, {machine['cpus']} CPUs, {machine['memory'] / 2**30:.1f} GiB, "
+        f"kernel {machine['kernel']}, virtual machines under {machine['accelerator']}, Sampan {machine['engine']}",
+    ]
+
+
+def _table(result: Result) -> str:
+    rows = [["", *(TITLES[kind] for kind in result.kinds)]]
+    group = ""
+    for measure in shown(result):
+        if measure.group != group:
+            group = measure.group
+            rows.append([group.upper(), *("" for _ in result.kinds)])
+        unit = f", {measure.unit}" if measure.unit else ""
+        rows.append(
+            [f"  {measure.title}{unit}", *(cell(measure, result.found[measure.key].get(kind)) for kind in result.kinds)]
+        )
+    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
+    lines = [*machine_lines(result), ""]
+    lines += [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(row[1:], widths[1:], strict=True))]
+        ).rstrip()
+        for row in rows
+    ]
+    lines += ["", "Medians, and in brackets between which values all samples lie (of 20 and more: 90 % of them)."]
+    lines += [*_layer_lines(result), ""]
+    for text in result.notes:
+        lines += textwrap.wrap(f"Note: {text}", _WIDTH)
+    lines += textwrap.wrap(result.advice["headline"], _WIDTH)
+    for text in result.advice["reasons"]:
+        lines += textwrap.wrap(text, _WIDTH, initial_indent="  - ", subsequent_indent="    ")
+    return "\n".join(lines) + "\n"
+
+
+def _layer_lines(result: Result) -> list[str]:
+    if not result.layers:
+        return []
+    lines = ["", "Memory by layer, MiB, from the top (the probe's server is the application):"]
+    for kind, rows in result.layers.items():
+        lines.append(
+            f"  {TITLES[kind]:<10}"
+            + "  |  ".join(f"{name} {number(round(size / 2**20, 1))}" for name, size in reversed(rows))
+        )
+    return lines
+
+
+def _csv(result: Result) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["measure", "title", "unit", "kind", "median", "low", "high", "samples"])
+    for measure in shown(result):
+        for kind, samples in result.found[measure.key].items():
+            low, high = samples.spread
+            values = [value * measure.scale for value in (samples.median, low, high)]
+            writer.writerow([measure.key, measure.title, measure.unit, kind, *(f"{value:.6g}" for value in values),
+                             " ".join(f"{value * measure.scale:.6g}" for value in samples.values)])  # fmt: skip
+    return out.getvalue()
