@@ -7,10 +7,11 @@ BIN := $(VENV)/bin
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: pyproject.toml scripts/packages
+$(VENV)/.ready: pyproject.toml scripts/packages scripts/web/package-lock.json
 	sh scripts/packages
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -e '.[dev]'
+	sh scripts/assets
 	$(BIN)/python -m compileall -q src   # as an installed package is; some machines forbid to write it later
 	touch $@
 
@@ -27,6 +28,7 @@ unit: setup
 	$(BIN)/pytest -q -m "not root"
 
 test: setup
+	sh scripts/packages chromium
 	$(BIN)/pytest -q
 
 soak: setup

@@ -159,6 +159,30 @@ def site(whole_site: Site) -> Iterator[Site]:
     http.call("POST", "/networks/prune")
 
 
+def test_a_bridge_keeps_its_address(site: Site) -> None:
+    """Whatever comes and goes: who knows the gateway by its MAC address would be cut off for as long as that is remembered."""
+
+    def addresses() -> set[str]:
+        out = subprocess.run(
+            ["nsenter", "-t", str(site.host), "-n", "ip", "-o", "link", "show", "type", "bridge"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return {f"{line.split()[1]}{line.partition('link/ether ')[2].split()[0]}" for line in out.stdout.splitlines()}
+
+    site.daemon.ok("network", "create", "steady")
+    site.container("port9")  # the default bridge is made for the first who wants it
+    before = addresses()
+    assert len(before) == 2
+    assert all(":02:42:" in text for text in before), before
+    for number in range(4):
+        site.container(f"port{number}", "--network", "steady" if number % 2 else "bridge")
+        assert addresses() == before
+    site.daemon.ok("rm", "-f", "port0", "port1")
+    assert addresses() == before
+
+
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
 def test_reachability(site: Site, kind: str) -> None:
     """Same network yes, other network no, internal no uplink, published yes, hairpin yes; the client's address is kept."""

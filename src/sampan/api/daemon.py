@@ -16,7 +16,7 @@ import sys
 from aiohttp import web
 
 from sampan import paths
-from sampan.api import metrics
+from sampan.api import metrics, ui
 from sampan.api.server import application
 from sampan.engine import rootless
 from sampan.engine.engine import Engine
@@ -79,9 +79,9 @@ async def serve(options: argparse.Namespace, host_ports: HostPorts | None) -> No
         options.policy,
     )
     await engine.open()
-    runner = web.AppRunner(
-        application(engine), access_log=None, handle_signals=False, handler_cancellation=True, shutdown_timeout=1.0
-    )
+    app = application(engine, options.host)
+    page = ui.add(app)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
     sock = listen(options.host.removeprefix("unix://"))
     await web.SockSite(runner, sock).start()
@@ -99,6 +99,7 @@ async def serve(options: argparse.Namespace, host_ports: HostPorts | None) -> No
         os.unlink(options.host.removeprefix("unix://"))
     except FileNotFoundError:
         pass
+    await page.close()
     await runner.cleanup()
     await engine.close()
     if not initial_user_namespace() and not any(c.running for c in engine.containers.values()):

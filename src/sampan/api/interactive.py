@@ -6,9 +6,9 @@ import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import web
 
@@ -22,6 +22,21 @@ from sampan.keeper import logs
 from sampan.keeper.client import KeeperGone
 from sampan.linux import signals
 from sampan.runtime.errors import RuntimeFailure
+
+Resize = Callable[[int, int], Awaitable[None]]
+
+
+class Client(Protocol):
+    """Whoever has a process's streams: a connection taken over, or a WebSocket."""
+
+    closed: asyncio.Event
+
+    def feed(self, sink: streams.Sink) -> None: ...
+    async def write(self, data: bytes) -> None: ...
+    def hung_up(self) -> bool: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def close(self) -> None: ...
 
 
 async def attach(request: web.Request) -> web.StreamResponse:
@@ -47,11 +62,17 @@ async def attach(request: web.Request) -> web.StreamResponse:
     return web.Response()
 
 
+async def attach_terminal(engine: Engine, container: Container, client: Client) -> None:
+    """A container's own terminal for a client, with what it has shown before."""
+    session = _Attachment(client, logs.Position(), {1, 2}, True, True, bool(container.config.get("OpenStdin")), b"")
+    await _serve_attach(engine, container, session)
+
+
 @dataclass(slots=True)
 class _Attachment:
     """What an attached client asked for."""
 
-    client: streams.Hijacked
+    client: Client
     position: logs.Position
     wanted: set[int]
     follow: bool
@@ -94,12 +115,12 @@ async def _copy_output(engine: Engine, container: Container, session: _Attachmen
     await asyncio.gather(*both, return_exceptions=True)
 
 
-async def _send(client: streams.Hijacked, container: Container, frame: logs.Frame, wanted: set[int]) -> None:
+async def _send(client: Client, container: Container, frame: logs.Frame, wanted: set[int]) -> None:
     if frame.stream in wanted or container.tty:
         await client.write(frame.data if container.tty else streams.frame(frame.stream, frame.data))
 
 
-async def _attach_input(engine: Engine, container: Container, client: streams.Hijacked, keys: bytes) -> None:
+async def _attach_input(engine: Engine, container: Container, client: Client, keys: bytes) -> None:
     """Waits until the container runs, then passes input on. Closing input closes the container's stdin
     only where it was made for one client (StdinOnce) or the client half-closed."""
     while not container.running:
@@ -236,7 +257,7 @@ async def exec_start(request: web.Request) -> web.StreamResponse:
         client.close()
         await client.closed.wait()
         return web.Response()
-    await asyncio.shield(engine.background(_serve_exec(session, session_streams, client, keys)))
+    await asyncio.shield(engine.background(serve_exec(session, session_streams, client, keys)))
     return web.Response()
 
 
@@ -257,7 +278,7 @@ async def _hold_terminal(session: execs.Exec, master: int) -> None:
     os.close(master)
 
 
-async def _kill_on_disconnect(session: execs.Exec, client: streams.Hijacked) -> None:
+async def _kill_on_disconnect(session: execs.Exec, client: Client) -> None:
     """For an exec that asked for it: the end of its client is its own."""
     while not session.done.is_set():
         if client.closed.is_set() or client.hung_up():
@@ -266,7 +287,7 @@ async def _kill_on_disconnect(session: execs.Exec, client: streams.Hijacked) -> 
         await asyncio.sleep(0.2)
 
 
-async def _serve_exec(session: execs.Exec, ends: execs.Streams, client: streams.Hijacked, detach_keys: bytes) -> None:
+async def serve_exec(session: execs.Exec, ends: execs.Streams, client: Client, detach_keys: bytes) -> None:
     tty = bool(session.config.get("Tty"))
     sink = None
     watching = None
@@ -305,7 +326,7 @@ async def _serve_exec(session: execs.Exec, ends: execs.Streams, client: streams.
     await client.closed.wait()
 
 
-async def _pump(fd: int, stream: int, tty: bool, client: streams.Hijacked) -> None:
+async def _pump(fd: int, stream: int, tty: bool, client: Client) -> None:
     """Copies a descriptor to the client until its end."""
     loop = asyncio.get_running_loop()
     os.set_blocking(fd, False)

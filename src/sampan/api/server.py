@@ -11,6 +11,7 @@ from aiohttp import web
 
 from sampan.api import (
     builds,
+    comparisons,
     containers,
     errors,
     images,
@@ -23,6 +24,7 @@ from sampan.api import (
     system,
     systemmachines,
     transfer,
+    websockets,
 )
 from sampan.api.requests import ENGINE, peer
 from sampan.engine.engine import Engine
@@ -89,6 +91,12 @@ _ROUTES: list[tuple[str, str, Handler]] = [
     ("POST", "/session", builds.session),
     ("POST", "/sampan/build", builds.build_here),
     ("GET", "/sampan/containers/{id}/footprint", containers.footprint),
+    ("GET", "/sampan/containers/{id}/terminal", websockets.terminal),
+    ("GET", "/sampan/overview", system.overview_),
+    ("GET", "/sampan/comparisons", comparisons.list_),
+    ("POST", "/sampan/comparisons", comparisons.keep),
+    ("GET", "/sampan/comparisons/{name}", comparisons.show),
+    ("POST", "/sampan/compare", comparisons.measure),
     ("POST", "/sampan/policy/check", policy.check),
     ("POST", "/sampan/policy/explain", policy.explain),
     ("POST", "/sampan/vm/prepare", machines.prepare),
@@ -157,10 +165,10 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     return response
 
 
-def application(engine: Engine) -> web.Application:
-    """The API of an engine as an aiohttp application."""
+def application(engine: Engine, host: str) -> web.Application:
+    """The API of an engine as an aiohttp application. `host`: where its socket is ("unix:///path")."""
     app = web.Application(middlewares=[_guard], client_max_size=16 << 20)
-    app[ENGINE] = engine
+    app[ENGINE], app[comparisons.HOST] = engine, host
     app[builds.BUILDKIT] = []
     for method, path, handler in _ROUTES:
         for prefix in ("", r"/v{version:\d+\.\d+}"):

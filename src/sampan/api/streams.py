@@ -9,7 +9,7 @@ import select
 import struct
 import termios
 from collections.abc import Callable
-from typing import cast
+from typing import Protocol, cast
 
 from aiohttp import web
 
@@ -124,10 +124,17 @@ class Hijacked(asyncio.Protocol):
         self._transport.close()
 
 
+class Reader(Protocol):
+    """What a sink holds back when it is full."""
+
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+
+
 class Sink:
     """Writes a client's input to a descriptor without blocking; a full one pauses the client."""
 
-    def __init__(self, fd: int, client: Hijacked, on_end: Callable[[], None], detach: bytes = b"") -> None:
+    def __init__(self, fd: int, client: Reader, on_end: Callable[[], None], detach: bytes = b"") -> None:
         os.set_blocking(fd, False)
         self._fd = fd
         self._client = client

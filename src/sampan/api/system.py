@@ -150,6 +150,11 @@ def _os_name() -> str:
         return "Linux"
 
 
+async def overview_(request: web.Request) -> web.Response:
+    """GET /sampan/overview: the picture of the page"""
+    return web.json_response(await engine_of(request).overview.now())
+
+
 async def events(request: web.Request) -> web.StreamResponse:
     """GET /events"""
     engine = engine_of(request)

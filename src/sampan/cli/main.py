@@ -22,6 +22,7 @@ _MODULES = {
     "machines": "vm",
     "policy": "policy",
     "compare": "compare",
+    "ui": "ui",
 }
 _IMAGE_WORDS = {"ls": "images", "rm": "rmi"}
 _CONTAINER_WORDS = {"ls": "ps"}

@@ -32,11 +32,16 @@ def latency(address: tuple[str, int]) -> float:
     with connect(address) as sock:
         sock.sendall(b"e")
         found = []
-        for _ in range(_ROUNDS):
+        for number in range(_ROUNDS):
             began = time.perf_counter()
             sock.sendall(b"x")
-            if not sock.recv(1):
-                raise CompareError(f"the probe at {address[0]} has closed the connection")
+            try:
+                if not sock.recv(1):
+                    raise CompareError(f"the probe at {address[0]} has closed the connection")
+            except TimeoutError:
+                raise CompareError(
+                    f"the probe at {address[0]} does not answer any more, after {number} times"
+                ) from None
             found.append(time.perf_counter() - began)
     return statistics.median(found)
 

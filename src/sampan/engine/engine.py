@@ -17,6 +17,7 @@ from sampan.engine.errors import BadRequest, NotFound
 from sampan.engine.events import Events
 from sampan.engine.machines import Machines
 from sampan.engine.networking import Networking
+from sampan.engine.overview import Overview
 from sampan.engine.policy.guard import Guard
 from sampan.engine.registries import Registries
 from sampan.engine.store import Store
@@ -65,6 +66,7 @@ class Engine:
         self.machines = Machines(self)
         self.system = SystemMachines(self)
         self.starts = Durations()  # by isolation
+        self.overview = Overview(self)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def directory(self, container: Container) -> str:

@@ -206,7 +206,7 @@ def resume_policy(engine: Engine, container: Container) -> None:
     if status == "restarting" or (name == "always" and status == "exited" and not container.stopped_by_user):
         container.set_status("restarting")
         engine.background(_restart_later(engine, container, 0.0))
-    elif container.host_config.get("AutoRemove") and status in ("exited", "dead"):
+    elif container.host_config.get("AutoRemove") and (status in ("exited", "dead") or container.state["Error"]):
         engine.background(remove(engine, container, force=True, volumes=True))
 
 

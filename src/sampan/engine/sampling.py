@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sampan.engine import machine_shape, stats
 from sampan.engine.container import Container
-from sampan.engine.engine import Engine
 from sampan.engine.errors import EngineError
 from sampan.linux import smaps
+
+if TYPE_CHECKING:
+    from sampan.engine.engine import Engine
 
 _PATIENCE = 2.0  # seconds that a guest may take to say what it uses
 

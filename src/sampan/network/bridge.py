@@ -13,6 +13,7 @@ from sampan.linux import rtnetlink as rt
 from sampan.linux.netlink import Netlink, attribute
 from sampan.network import interface
 from sampan.network.errors import NetworkConflict, NetworkError
+from sampan.network.ipam import mac_of
 from sampan.network.model import Endpoint, Network, host_interface
 
 _VETH_PREFIX = "sv"
@@ -31,13 +32,16 @@ def ensure(network: Network) -> None:
         found = rt.link(netlink, network.bridge)
         if found is None:
             try:
-                rt.add_link(netlink, network.bridge, "bridge", mtu=network.mtu or uplink_mtu(netlink))
+                mtu = network.mtu or uplink_mtu(netlink)
+                rt.add_link(netlink, network.bridge, "bridge", mtu=mtu, address=_address(network))
             except OSError as error:
                 raise NetworkError(f"network {network.name}: {error.strerror}") from error
             found = rt.link(netlink, network.bridge)
             assert found is not None
         elif found.kind != "bridge":
             raise NetworkConflict(f"network {network.name}: interface {network.bridge} exists and is no bridge")
+        elif found.address != _address(network):
+            rt.set_link(netlink, found.index, address=_address(network))
         netns.write_sysctl(f"ipv6/conf/{network.bridge}/accept_ra", "0")  # S043
         # Nobody else is on it: its link-local address can be used at once, not after a second of asking around.
         netns.write_sysctl(f"ipv6/conf/{network.bridge}/accept_dad", "0")
@@ -53,6 +57,13 @@ def ensure(network: Network) -> None:
     netns.write_sysctl(f"ipv4/conf/{network.bridge}/route_localnet", "1")
     if network.row(6) and has_ipv6():
         netns.write_sysctl("ipv6/conf/all/forwarding", "1")
+
+
+def _address(network: Network) -> str:
+    """A bridge's own MAC address. One that is not given changes whenever a port comes or goes (br_stp_recalculate_bridge_id
+    in net/bridge/br_stp_if.c), and connections of all who know the gateway by the old one stand still."""
+    row = network.row(4)
+    return mac_of(row["Gateway"]) if row and row.get("Gateway") else f"02:42:{bytes.fromhex(network.id[:8]).hex(':')}"
 
 
 def uplink_mtu(netlink: Netlink) -> int:

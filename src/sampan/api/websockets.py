@@ -1,0 +1,120 @@
+"""Terminals for browsers: a process's streams over a WebSocket, where Docker's clients take the connection over."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from aiohttp import WSMsgType, web
+
+from sampan.api import interactive, streams
+from sampan.api.requests import engine_of
+from sampan.engine import execs
+from sampan.engine.errors import EngineError
+from sampan.keeper.client import KeeperGone
+from sampan.runtime.errors import RuntimeFailure
+
+_SHELL = ["/bin/sh", "-c", "command -v bash >/dev/null 2>&1 && exec bash; exec sh"]
+_LARGEST = 1 << 20
+
+
+class Socket:
+    """A WebSocket as a client of a terminal: bytes are its input and output, texts are sizes."""
+
+    def __init__(self, response: web.WebSocketResponse) -> None:
+        self._response = response
+        self._sink: streams.Sink | None = None
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self.closed = asyncio.Event()
+
+    def feed(self, sink: streams.Sink) -> None:
+        """Sends what the client sends to `sink` from now on."""
+        self._sink = sink
+
+    async def write(self, data: bytes) -> None:
+        """Writes, waiting while the client's buffer is full."""
+        if self.closed.is_set():
+            raise ConnectionResetError("the client is gone")
+        await self._response.send_bytes(data)
+
+    def hung_up(self) -> bool:
+        """Whether the client is gone."""
+        return self.closed.is_set()
+
+    def pause_reading(self) -> None:
+        """Stops taking input for a while."""
+        self._flowing.clear()
+
+    def resume_reading(self) -> None:
+        """Takes input again."""
+        self._flowing.set()
+
+    def close(self) -> None:
+        """Ends the connection; who reads it sees that."""
+        if not self.closed.is_set():
+            asyncio.get_running_loop().create_task(self._response.close())
+
+    async def read(self, resize: interactive.Resize) -> None:
+        """Takes what the client sends until it is gone."""
+        async for message in self._response:
+            if message.type == WSMsgType.BINARY and self._sink is not None:
+                self._sink.write(message.data)
+                await self._flowing.wait()
+            elif message.type == WSMsgType.TEXT:
+                rows, columns = _size(message.data)
+                if rows and columns:
+                    await resize(rows, columns)
+        self.closed.set()
+        if self._sink is not None:
+            self._sink.lost()
+
+
+def _size(text: str) -> tuple[int, int]:
+    try:
+        found = json.loads(text)
+        rows, columns = int(found["rows"]), int(found["columns"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return 0, 0
+    return (rows, columns) if 0 < rows < 1000 and 0 < columns < 1000 else (0, 0)
+
+
+async def terminal(request: web.Request) -> web.StreamResponse:
+    """GET /sampan/containers/{id}/terminal: a shell in it or, with attach=1, its own terminal."""
+    engine = engine_of(request)
+    container = engine.find(request.match_info["id"])
+    attach = request.query.get("attach") == "1"
+    response = web.WebSocketResponse(protocols=("sampan",), max_msg_size=_LARGEST, heartbeat=30)
+    if attach:
+        session = None
+    else:
+        command = request.query.getall("cmd", _SHELL)
+        session = execs.create(
+            engine,
+            container,
+            {"Cmd": command, "Tty": True, "AttachStdin": True, "AttachStdout": True, "AttachStderr": True},
+        )
+    await response.prepare(request)
+    client = Socket(response)
+
+    async def resize(rows: int, columns: int) -> None:
+        try:
+            await execs.resize(engine, session.id if session else container.id, rows, columns)
+        except (EngineError, RuntimeFailure, KeeperGone):
+            pass  # it has just ended
+
+    reading = asyncio.ensure_future(client.read(resize))
+    try:
+        if session is None:
+            await interactive.attach_terminal(engine, container, client)
+        else:
+            ends = await execs.start(engine, session)
+            await interactive.serve_exec(session, ends, client, b"")
+    except (RuntimeFailure, EngineError, KeeperGone, OSError) as error:
+        if not client.closed.is_set():
+            await response.send_bytes(f"{error}\r\n".encode())
+            await response.close()
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+    return response

@@ -1,0 +1,1 @@
+"""The page that sampand serves: its files, and who may have it."""
