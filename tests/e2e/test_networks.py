@@ -183,6 +183,27 @@ def test_a_bridge_keeps_its_address(site: Site) -> None:
     assert addresses() == before
 
 
+def test_a_bridge_that_was_left_behind(site: Site) -> None:
+    """An engine whose records are gone finds its bridge with another network's address, and gives it its own."""
+
+    def ip(*words: str) -> str:
+        return subprocess.run(
+            ["nsenter", "-t", str(site.host), "-n", "ip", *words], capture_output=True, text=True, check=True
+        ).stdout
+
+    site.container("first")
+    gateway = json.loads(site.daemon.ok("network", "inspect", "bridge"))[0]["IPAM"]["Config"][0]["Gateway"]
+    site.daemon.ok("rm", "-f", "first")
+    ip("addr", "del", f"{gateway}/16", "dev", "sampan0")
+    ip("addr", "add", "172.29.0.1/16", "dev", "sampan0")
+    site.daemon.kill()
+    site.daemon.start()
+    second = site.container("second")
+    with site.server(second, 80):
+        assert site.reach(site.host, "tcp", site.address("second", "bridge"), 80) == gateway
+    ip("addr", "del", "172.29.0.1/16", "dev", "sampan0")
+
+
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
 def test_reachability(site: Site, kind: str) -> None:
     """Same network yes, other network no, internal no uplink, published yes, hairpin yes; the client's address is kept."""

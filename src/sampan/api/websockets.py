@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 
 from aiohttp import WSMsgType, web
@@ -10,12 +11,15 @@ from aiohttp import WSMsgType, web
 from sampan.api import interactive, streams
 from sampan.api.requests import engine_of
 from sampan.engine import execs
+from sampan.engine.container import Container
+from sampan.engine.engine import Engine
 from sampan.engine.errors import EngineError
 from sampan.keeper.client import KeeperGone
 from sampan.runtime.errors import RuntimeFailure
 
 _SHELL = ["/bin/sh", "-c", "command -v bash >/dev/null 2>&1 && exec bash; exec sh"]
 _LARGEST = 1 << 20
+_PATIENCE = 2.0  # seconds that a client has to tell its size
 
 
 class Socket:
@@ -27,6 +31,9 @@ class Socket:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self.closed = asyncio.Event()
+        self.size: asyncio.Future[tuple[int, int]] = (
+            asyncio.get_running_loop().create_future()
+        )  # the first that it tells
 
     def feed(self, sink: streams.Sink) -> None:
         """Sends what the client sends to `sink` from now on."""
@@ -63,7 +70,9 @@ class Socket:
                 await self._flowing.wait()
             elif message.type == WSMsgType.TEXT:
                 rows, columns = _size(message.data)
-                if rows and columns:
+                if not self.size.done():
+                    self.size.set_result((rows, columns))
+                elif rows and columns:
                     await resize(rows, columns)
         self.closed.set()
         if self._sink is not None:
@@ -79,21 +88,19 @@ def _size(text: str) -> tuple[int, int]:
     return (rows, columns) if 0 < rows < 1000 and 0 < columns < 1000 else (0, 0)
 
 
+def _shell(engine: Engine, container: Container, command: list[str]) -> execs.Exec:
+    """A process that ends with its client."""
+    streams_ = {"AttachStdin": True, "AttachStdout": True, "AttachStderr": True}
+    return execs.create(engine, container, {"Cmd": command, "Tty": True, "KillOnDisconnect": True, **streams_})
+
+
 async def terminal(request: web.Request) -> web.StreamResponse:
     """GET /sampan/containers/{id}/terminal: a shell in it or, with attach=1, its own terminal."""
     engine = engine_of(request)
     container = engine.find(request.match_info["id"])
     attach = request.query.get("attach") == "1"
     response = web.WebSocketResponse(protocols=("sampan",), max_msg_size=_LARGEST, heartbeat=30)
-    if attach:
-        session = None
-    else:
-        command = request.query.getall("cmd", _SHELL)
-        session = execs.create(
-            engine,
-            container,
-            {"Cmd": command, "Tty": True, "AttachStdin": True, "AttachStdout": True, "AttachStderr": True},
-        )
+    session = None if attach else _shell(engine, container, request.query.getall("cmd", _SHELL))
     await response.prepare(request)
     client = Socket(response)
 
@@ -105,6 +112,10 @@ async def terminal(request: web.Request) -> web.StreamResponse:
 
     reading = asyncio.ensure_future(client.read(resize))
     try:
+        with contextlib.suppress(TimeoutError):
+            size = await asyncio.wait_for(asyncio.shield(client.size), _PATIENCE)
+            if session is not None:
+                session.config["ConsoleSize"] = size
         if session is None:
             await interactive.attach_terminal(engine, container, client)
         else:

@@ -91,13 +91,14 @@ def _measure(values: dict[str, Any], image: str, command: list[str]) -> Result:
             raise UsageError(f"--{name.replace('_', '-')} must be {least[name]} at least")
     found = {name: getattr(plan, name) if value is None else value for name, value in wanted.items()}
     engine().close()  # started now, if none runs
-    bar = _Bar()
+    bar, client = _Bar(), Client(f"unix://{socket_path()}")
     try:
-        return compare(
-            Client(f"unix://{socket_path()}"), image, command, Plan(**found, system=bool(values["system-vm"])), bar.show
-        )
+        result = compare(client, image, command, Plan(**found, system=bool(values["system-vm"])), bar.show)
     finally:
         bar.end()
+    kept = client.call("POST", "/sampan/comparisons", result.json())["Id"]
+    print(f"kept as {kept}", file=sys.stderr)
+    return result
 
 
 class _Bar:

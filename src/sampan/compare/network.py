@@ -52,6 +52,9 @@ def throughput(address: tuple[str, int]) -> float:
         sock.sendall(b"s")
         sock.recv(1)
         total, began = 0, time.perf_counter()
-        while (spent := time.perf_counter() - began) < _SECONDS:
-            total += len(sock.recv(1 << 20))
+        try:
+            while (spent := time.perf_counter() - began) < _SECONDS:
+                total += len(sock.recv(1 << 20))
+        except TimeoutError:
+            raise CompareError(f"the stream from {address[0]} has stopped after {total} bytes") from None
     return total / spent

@@ -21,6 +21,9 @@ MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
 
 
+_ensured: set[tuple[str, int]] = set()  # networks, and their bridges' indexes, that are as they should be
+
+
 def ensure(network: Network) -> None:
     """Makes the network's bridge with its gateways if it is not there, and lets the host forward.
 
@@ -40,7 +43,7 @@ def ensure(network: Network) -> None:
             assert found is not None
         elif found.kind != "bridge":
             raise NetworkConflict(f"network {network.name}: interface {network.bridge} exists and is no bridge")
-        elif found.address != _address(network):
+        elif not found.address.startswith("02:42:"):  # an older engine's, or somebody else's that we were given
             rt.set_link(netlink, found.index, address=_address(network))
         netns.write_sysctl(f"ipv6/conf/{network.bridge}/accept_ra", "0")  # S043
         # Nobody else is on it: its link-local address can be used at once, not after a second of asking around.
@@ -53,6 +56,7 @@ def ensure(network: Network) -> None:
             rt.add_address(netlink, found.index, ipaddress.ip_interface(f"{row['Gateway']}/{prefix}"))
         if not found.up:
             rt.set_link(netlink, found.index, up=True)
+        _ensured.add((network.id, found.index))
     netns.write_sysctl("ipv4/ip_forward", "1")
     netns.write_sysctl(f"ipv4/conf/{network.bridge}/route_localnet", "1")
     if network.row(6) and has_ipv6():
@@ -201,9 +205,9 @@ def _make_veth(netlink: Netlink, network: Network, name: str, peer: str, mac: st
 
 
 def _master(netlink: Netlink, network: Network) -> tuple[int, int]:
-    """Index and MTU of the network's bridge, made if it is not there."""
+    """Index and MTU of the network's bridge, made if it is not there, and with our addresses if it was there before us."""
     master = rt.link(netlink, network.bridge)
-    if master is None:
+    if master is None or (network.id, master.index) not in _ensured:
         ensure(network)
         master = rt.link(netlink, network.bridge)
         assert master is not None
