@@ -458,6 +458,7 @@ def test_with_the_keyboard_alone(served: Daemon, page: Page) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_can_be_read_in_light_and_dark(served: Daemon, page: Page, scheme: Any) -> None:
     served.ok("run", "-d", "--name", "seen", "busybox", "sleep", "600")
+    served.ok("create", "--name", "stopped", "busybox", "sleep", "600")
     page.emulate_media(color_scheme=scheme)
     expect(block(page, "seen")).to_be_visible()
     for path in ("#/", "#/images", "#/networks", "#/compare"):

@@ -12,7 +12,7 @@ export function terminal(panel, row, signal) {
   again.addEventListener("click", () => terminal(panel, row, signal));
   panel.replaceChildren(h("div", { class: "actions" }, again), place, note);
   if (row.state !== "running") { note.textContent = `${row.name} does not run.`; return; }
-  const screen = new Terminal({ cursorBlink: false, fontSize: 13, screenReaderMode: true });
+  const screen = new Terminal({ cursorBlink: false, fontSize: 13, screenReaderMode: true, theme: { background: "#10151c" } });
   const fit = new FitAddon();
   screen.loadAddon(fit);
   screen.open(place);
