@@ -157,6 +157,9 @@ def test_what_an_untrusted_tenant_can_not_have(policy: tuple[Daemon, Path], tmp_
     assert as_user(daemon, ALICE, "POST", f"/containers/{plain_['Id']}/exec", {"Cmd": ["id"]})[0] == 200
     status, text = as_user(daemon, ALICE, "POST", "/sampan/vm/create", {"Name": "v", "Disk": "/etc/shadow"})
     assert (status, "/etc/shadow is the host's, and shop may not mount it" in text) == (403, True)
+    status, text = as_user(daemon, ALICE, "POST", "/sampan/bootstrap?name=busybox")
+    assert (status, "bootstrap, which runs packages' scripts as root, by shop" in text) == (403, True)
+    assert as_user(daemon, ALICE, "POST", "/sampan/vm/create", {"Name": "v", "Bootstrap": "debian:bookworm"})[0] == 403
     # The operator may, and each such request leaves an event.
     assert daemon.ok("run", "--rm", "--network", "none", "--privileged", "busybox", "id", "-u") == "0\n"
     events = [

@@ -231,3 +231,25 @@ def test_a_virtual_machine(daemon: Daemon) -> None:
     assert daemon.ok("run", "--rm", "-v", "data:/data", "busybox", "cat", "/data/file") == "x\n"
     assert "A /file" in daemon.ok("diff", "box")
     daemon.ok("stop", "-t", "0", "box")
+
+
+def test_the_page_is_on_the_host(site: RootlessSite, daemon: Daemon) -> None:
+    """The engine is in a network namespace of its own, whose loopback nobody's browser reaches."""
+    url = daemon.ok("ui").strip()
+    ask = f"import urllib.request; print(urllib.request.urlopen({url.partition('#')[0]!r}).read().decode())"
+    done = subprocess.run(["nsenter", "-t", str(site.host), "-n", "python3", "-c", ask], capture_output=True, text=True)
+    assert "<title>Sampan</title>" in done.stdout, done.stderr
+    daemon.ok("ui", "--off")
+
+
+def test_a_comparison(daemon: Daemon) -> None:
+    if not os.path.exists(VM_CACHE):
+        pytest.skip("there is no template to start from")
+    command = ["sampan", "compare", "--rounds", "1", "--starts", "2", "--instances", "2", "--format", "json", "busybox"]
+    done = subprocess.run([*daemon.prefix, *command], env=daemon.env, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    middle = {(key, kind): each["median"] for key, row in found["measures"].items() for kind, each in row.items()}
+    assert middle["start.warm", "container"] < middle["start.warm", "vm"]
+    assert middle["net.latency", "container"] > 0
+    assert any("only root can drop" in text for text in found["notes"])

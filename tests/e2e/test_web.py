@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator
 
 from sampan.compare.advice import advise
 from sampan.compare.model import MEASURES, Result
-from tests.conftest import Daemon, end_daemon, new_daemon
+from tests.conftest import Daemon, end_daemon, eventually, new_daemon
 from tests.e2e.test_registries import Registry, configuration, plain
 
 __all__ = ["configuration", "plain"]  # fixtures
@@ -288,8 +288,6 @@ def test_a_terminal(served: Daemon, page: Page, isolated: str) -> None:
             for line in served.ok("exec", "shell", "ps").splitlines()
         )
 
-    from tests.conftest import eventually
-
     eventually(ended)
 
 
@@ -393,6 +391,20 @@ def test_comparisons(served: Daemon, page: Page) -> None:
     expect(page.locator("#message")).to_contain_text("nonesuch", timeout=60_000)
 
 
+def test_who_leaves_ends_the_measuring(served: Daemon, page: Page) -> None:
+    page.get_by_role("link", name="Compare").click()
+    page.get_by_label("Image").select_option("busybox:latest")
+    page.get_by_role("button", name="Measure").click()
+    expect(page.locator("#message")).to_contain_text("memory", timeout=30_000)
+    page.get_by_role("link", name="Images").click()
+
+    def clean() -> bool:
+        images = [tag for row in served.http.call("GET", "/images/json") for tag in row["RepoTags"] or []]
+        return not served.http.call("GET", "/containers/json?all=1") and not [tag for tag in images if "compare" in tag]
+
+    eventually(clean, 30)
+
+
 # running, keyboard, colours
 
 
@@ -483,3 +495,25 @@ def test_can_be_read_in_light_and_dark(served: Daemon, page: Page, scheme: Any) 
         assert pale == [], path
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(246, 248, 250)") == (scheme == "light")
+
+
+def test_a_machine_with_an_operating_system(served: Daemon, page: Page) -> None:
+    served.ok("vm", "create", "old", "--from", "busybox", timeout=120)
+    right = stack(page, "Virtual machines: a kernel for each")
+    expect(right.locator(".block.machine")).to_have_count(1)
+    page.get_by_role("button", name="Start old").click()
+    expect(block(page, "old").locator(".state")).to_have_text("running", timeout=30_000)
+    block(page, "old").locator("a").click()
+    expect(page.get_by_role("log")).to_contain_text("Linux version", timeout=60_000)
+    page.get_by_role("tab", name="Terminal").click()
+    expect(page.locator(".xterm-accessibility")).to_contain_text("#", timeout=90_000)
+    page.keyboard.type("echo on the $(echo console)\n")
+    expect(page.locator(".xterm-accessibility")).to_contain_text("on the console")
+    page.get_by_role("button", name="Pause old").click()
+    expect(page.locator("h2 .state")).to_have_text("paused")
+    page.get_by_role("button", name="Unpause old").click()
+    expect(page.locator("h2 .state")).to_have_text("running")
+    page.get_by_role("button", name="Remove old").click()
+    page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+    expect(page.get_by_role("heading", name="Virtual machines: a kernel for each")).to_be_visible(timeout=30_000)
+    assert served.http.call("GET", "/sampan/vm/json") == []

@@ -92,12 +92,21 @@ def test_two_runs_agree_or_not() -> None:
 
 def test_the_table_and_the_csv() -> None:
     text = render(result(), "table")
-    assert re.search(r"start to end of the command, warm, ms +10 \(9-11\) +10 \(9-11\) +100 \(90-110\)", text)
+    assert re.search(
+        r"start to end of the command, warm, ms +10 \(9-11, p95 10.9\) +10 \(9-11, p95 10.9\) +100 \(90-110, p95 109\)",
+        text,
+    )
     assert "Take the container" in text
     rows = list(csv.DictReader(io.StringIO(render(result(), "csv"))))
     assert len(rows) == len(MEASURES) * 3
     row = next(row for row in rows if (row["measure"], row["kind"]) == ("start.warm", "vm"))
-    assert (row["median"], row["low"], row["high"], row["samples"]) == ("100", "90", "110", "90 100 110")
+    assert (row["median"], row["low"], row["high"], row["p95"], row["samples"]) == (
+        "100",
+        "90",
+        "110",
+        "109",
+        "90 100 110",
+    )
     assert [number(value) for value in (0.01234, 1.5, 12.34, 123.4, 12345.6, 3.0)] == [
         "0.0123",
         "1.5",

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import signal
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -121,6 +122,6 @@ async def _measured(host: str, words: list[str], quiet: bool) -> AsyncIterator[d
         yield {"aux": {"Id": last.removeprefix("kept as ")}}
     finally:
         if process.returncode is None:
-            process.terminate()
+            process.send_signal(signal.SIGINT)  # nobody waits for it any more: it takes away what it has made
             await process.wait()
         output.cancel()

@@ -23,6 +23,7 @@ from sampan.engine.engine import Engine
 from sampan.engine.errors import EngineError
 from sampan.images.registry.hosts import Hosts
 from sampan.linux.namespaces import initial_user_namespace
+from sampan.network import ports
 from sampan.network.hostports import HostPorts
 
 
@@ -79,8 +80,9 @@ async def serve(options: argparse.Namespace, host_ports: HostPorts | None) -> No
         options.policy,
     )
     await engine.open()
+    bind = ports.bind if host_ports is None else host_ports.bind
     app = application(engine, options.host)
-    page = ui.add(app)
+    page = ui.add(app, bind)
     runner = web.AppRunner(app, access_log=None, handle_signals=False, handler_cancellation=True, shutdown_timeout=1.0)
     await runner.setup()
     sock = listen(options.host.removeprefix("unix://"))
@@ -88,7 +90,7 @@ async def serve(options: argparse.Namespace, host_ports: HostPorts | None) -> No
     for name, port in [options.metrics_addr] if options.metrics_addr else []:
         counters = web.AppRunner(metrics.application(engine), access_log=None, handle_signals=False)
         await counters.setup()
-        await web.TCPSite(counters, name, port).start()
+        await web.SockSite(counters, bind("tcp", name, port)).start()
     gc.freeze()  # nothing loaded so far will ever be garbage: the collector need not look at it
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -233,6 +233,7 @@ async def prune(request: web.Request) -> web.Response:
 async def make(request: web.Request) -> web.StreamResponse:
     """POST /sampan/bootstrap?name=debian:bookworm (our own)"""
     engine = engine_of(request)
+    engine.guard.check_trusted("bootstrap, which runs packages' scripts as root,")
     image = await asyncio.to_thread(bootstrap.bootstrap, engine.images, request.query.get("name", ""))
     engine.events.publish("image", "import", image.id, {"name": image.id})
     return web.json_response({"Id": image.id, "Size": image.size})

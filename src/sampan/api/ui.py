@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import mimetypes
+import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from sampan.engine.errors import BadRequest
 from sampan.engine.policy import caller
 from sampan.web.sessions import Sessions
 
+Bind = Callable[[str, str, int], socket.socket]
 _FILES = Path(__file__).resolve().parents[1] / "web/static"
 _PROTOCOL = "sampan"
 _HEADERS = {
@@ -33,8 +36,8 @@ _HEADERS = {
 class Page:
     """The port, while somebody wants it."""
 
-    def __init__(self, engine: Engine, host: str) -> None:
-        self._engine, self._host = engine, host
+    def __init__(self, engine: Engine, host: str, bind: Bind) -> None:
+        self._engine, self._host, self._bind = engine, host, bind
         self.sessions = Sessions()
         self._runner: web.AppRunner | None = None
         self._lock = asyncio.Lock()
@@ -59,7 +62,7 @@ class Page:
         )
         await runner.setup()
         try:
-            await web.TCPSite(runner, "127.0.0.1", port).start()
+            await web.SockSite(runner, self._bind("tcp", "127.0.0.1", port)).start()
         except OSError as error:
             await runner.cleanup()
             raise BadRequest(f"port {port}: {error.strerror or error}") from None
@@ -144,9 +147,9 @@ async def close(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-def add(app: web.Application) -> Page:
-    """Lets those on the socket ask for the page."""
-    app[PAGE] = page = Page(app[ENGINE], app[HOST])
+def add(app: web.Application, bind: Bind) -> Page:
+    """Lets those on the socket ask for the page. `bind`: what listens on the host, as network.ports.bind() does."""
+    app[PAGE] = page = Page(app[ENGINE], app[HOST], bind)
     app.router.add_post("/sampan/ui", open_)
     app.router.add_delete("/sampan/ui", close)
     return page

@@ -18,6 +18,8 @@ from sampan.compare.kinds import Instance, Kind, Native, Sandboxed, System
 from sampan.compare.model import NATIVE, SYSTEM, VM, CompareError, Result
 
 _SETTLE = 0.5  # seconds until what ran before is quiet
+_FIRST = 3  # times that a single instance is made for its memory
+_BATCHES = 3
 _LIGHT = 5  # times as many instances of what costs little, since a page more or less counts there
 Say = Callable[[str, float], object]  # what is being done, and how much of all is done (0 to 1)
 
@@ -49,7 +51,7 @@ def compare(client: Client, image: str, command: list[str], plan: Plan, say: Say
     """Measures an image in all kinds. Raises CompareError, APIError."""
     with _probed(client, image) as probed:
         words, own = _command(client, image, command)
-        result = Result(image, words, _machine(client), [])
+        result = Result(image, words, {}, [])
         kinds: list[Kind] = [
             Native(),
             Sandboxed(client, "container", image, probed),
@@ -62,6 +64,7 @@ def compare(client: Client, image: str, command: list[str], plan: Plan, say: Say
         with contextlib.ExitStack() as stack:
             progress.step("preparing virtual machines")
             _prepare(client)
+            result.machine = _machine(client)
             if plan.system:
                 progress.step("making a disk for the system VM")
                 kinds.append(system := System(client, probed))
@@ -76,14 +79,9 @@ def compare(client: Client, image: str, command: list[str], plan: Plan, say: Say
 
 def _steps(plan: Plan) -> int:
     kinds = 3 + plan.system
-    return (
-        2
-        + (1 + 2 * _LIGHT) * plan.instances
-        + 2 * plan.system
-        + 3 * plan.starts
-        + 2 * plan.cold_starts
-        + plan.rounds * kinds
-    )
+    memory = (1 + 2 * _LIGHT) * plan.instances + plan.system + (_FIRST - 1) * kinds
+    rounds = plan.rounds * kinds + kinds * min(_BATCHES, plan.rounds)
+    return 1 + plan.system + memory + 3 * plan.starts + kinds * plan.cold_starts + rounds
 
 
 @contextlib.contextmanager
@@ -170,29 +168,47 @@ def kernel_memory() -> float:
 
 
 def _memory(client: Client, kinds: list[Kind], plan: Plan, result: Result, progress: Progress) -> None:
-    """One instance, then more of them, of an application that does nothing; what the engine and the kernel grow by is counted too."""
+    """An application that does nothing: one instance, several times, and then more of them at once.
+
+    What the engine and the kernel grow by is counted too.
+    """
     for _ in range(3):
         engine_memory(client)  # what it imports for this once
     for kind in kinds:
         if kind.name != SYSTEM:
             with kind.idle():  # what is made once, and then kept
                 pass
-        count = 1 if kind.name == SYSTEM else plan.instances if kind.name == VM else plan.instances * _LIGHT
-        with contextlib.ExitStack() as stack:
+        for number in range(_FIRST - 1):
+            progress.step(f"{kind.name}: memory, one instance, {number + 1} of {_FIRST}")
             before = engine_memory(client) + kernel_memory()
-            instances: list[Any] = []
-            for number in range(count):
-                progress.step(f"{kind.name}: memory, instance {number + 1} of {count}")
-                instances.append(stack.enter_context(kind.idle()))
-                total = engine_memory(client) + kernel_memory() + sum(each.footprint()["pss"] for each in instances)
-                result.add("memory.first" if number == 0 else "memory.next", kind.name, total - before)
-                before = total
-            found = instances[-1].footprint()
-            result.add("disk.own", kind.name, found["own"])
-            result.add("disk.shared", kind.name, sum(found["shared"].values()))
-        per_instance = result.median("memory.next", kind.name) or result.median("memory.first", kind.name) or 0
+            with kind.idle() as instance:
+                result.add("memory.first", kind.name, _held(client, [instance]) - before)
+        _instances(client, kind, plan, result, progress)
         free = float(_memory_row("MemAvailable:"))
-        result.add("memory.density", kind.name, min(free // max(per_instance, 4096), _most_processes()))
+        further = "memory.next" if kind.name in result.found.get("memory.next", {}) else "memory.first"
+        for value in list(result.found[further][kind.name].values):
+            result.add("memory.density", kind.name, min(free // max(value, 4096), _most_processes()))
+
+
+def _held(client: Client, instances: list[Any]) -> float:
+    return engine_memory(client) + kernel_memory() + sum(each.footprint()["pss"] for each in instances)
+
+
+def _instances(client: Client, kind: Kind, plan: Plan, result: Result, progress: Progress) -> None:
+    """One instance more each time; the last has its disk looked at."""
+    count = 1 if kind.name == SYSTEM else plan.instances if kind.name == VM else plan.instances * _LIGHT
+    with contextlib.ExitStack() as stack:
+        before = engine_memory(client) + kernel_memory()
+        instances: list[Any] = []
+        for number in range(count):
+            progress.step(f"{kind.name}: memory, instance {number + 1} of {count}")
+            instances.append(stack.enter_context(kind.idle()))
+            total = _held(client, instances)
+            result.add("memory.next" if number else "memory.first", kind.name, total - before)
+            before = total
+        found = instances[-1].footprint()
+        result.add("disk.own", kind.name, found["own"])
+        result.add("disk.shared", kind.name, sum(found["shared"].values()))
 
 
 def _starts(kinds: list[Kind], command: list[str], plan: Plan, result: Result, progress: Progress) -> None:
@@ -230,24 +246,36 @@ def _forget_files() -> bool:
 
 
 def _rounds(client: Client, kinds: list[Kind], plan: Plan, result: Result, progress: Progress) -> None:
-    with contextlib.ExitStack() as stack:
-        instances: dict[str, Instance] = {}
-        for kind in kinds:
-            instances[kind.name] = stack.enter_context(kind.open())
-            if kind.name != SYSTEM:
-                network.latency(instances[kind.name].address())  # it is there from here on
-        _layers(client, instances, result)  # before the rounds fill caches in the guests and the emulator
-        for number in range(plan.rounds):
-            first = number % len(kinds)  # nobody always comes after the same
-            for kind in kinds[first:] + kinds[:first]:
-                progress.step(f"{kind.name}: round {number + 1} of {plan.rounds}")
-                instance = instances[kind.name]
-                time.sleep(_SETTLE)
-                for key, value in instance.probe("measure", "DIRECTORY").items():
-                    result.add(key, kind.name, value)
+    """All rounds, in batches with new instances: one instance differs from another, and not only from itself."""
+    rounds = list(range(plan.rounds))
+    batch = -(-plan.rounds // _BATCHES)
+    for begin in range(0, plan.rounds, batch):
+        with contextlib.ExitStack() as stack:
+            instances: dict[str, Instance] = {}
+            for kind in kinds:
+                progress.step(f"{kind.name}: an instance for rounds")
+                instances[kind.name] = stack.enter_context(kind.open())
                 if kind.name != SYSTEM:
-                    result.add("net.latency", kind.name, network.latency(instance.address()))
-                    result.add("net.throughput", kind.name, network.throughput(instance.address()))
+                    network.latency(instances[kind.name].address())  # it is there from here on
+            if not begin:
+                _layers(client, instances, result)  # before the rounds fill caches in the guests and the emulator
+            for number in rounds[begin : begin + batch]:
+                _round(kinds, instances, number, plan, result, progress)
+
+
+def _round(
+    kinds: list[Kind], instances: dict[str, Instance], number: int, plan: Plan, result: Result, progress: Progress
+) -> None:
+    first = number % len(kinds)  # nobody always comes after the same
+    for kind in kinds[first:] + kinds[:first]:
+        progress.step(f"{kind.name}: round {number + 1} of {plan.rounds}")
+        instance = instances[kind.name]
+        time.sleep(_SETTLE)
+        for key, value in instance.probe("measure", "DIRECTORY").items():
+            result.add(key, kind.name, value)
+        if kind.name != SYSTEM:
+            result.add("net.latency", kind.name, network.latency(instance.address()))
+            result.add("net.throughput", kind.name, network.throughput(instance.address()))
 
 
 def _layers(client: Client, instances: dict[str, Instance], result: Result) -> None:

@@ -70,10 +70,15 @@ class Samples:
             return ordered[0], ordered[-1]
         return quantile(ordered, 0.05), quantile(ordered, 0.95)
 
+    @property
+    def p95(self) -> float:
+        """What 95 % do not exceed."""
+        return quantile(sorted(self.values), 0.95)
+
     def json(self) -> dict[str, Any]:
         """As it is kept in files."""
         low, high = self.spread
-        return {"samples": self.values, "median": self.median, "low": low, "high": high}
+        return {"samples": self.values, "median": self.median, "p95": self.p95, "low": low, "high": high}
 
 
 def quantile(ordered: list[float], part: float) -> float:

@@ -40,7 +40,8 @@ def cell(measure: Measure, samples: Samples | None) -> str:
     if len(samples.values) == 1:
         return text
     low, high = (number(value * measure.scale) for value in samples.spread)
-    return f"{text} ({low}-{high})"
+    tail = f", p95 {number(samples.p95 * measure.scale)}" if measure.group == "Start" else ""
+    return f"{text} ({low}-{high}{tail})"
 
 
 def shown(result: Result) -> list[Measure]:
@@ -102,11 +103,11 @@ def _layer_lines(result: Result) -> list[str]:
 def _csv(result: Result) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["measure", "title", "unit", "kind", "median", "low", "high", "samples"])
+    writer.writerow(["measure", "title", "unit", "kind", "median", "low", "high", "p95", "samples"])
     for measure in shown(result):
         for kind, samples in result.found[measure.key].items():
             low, high = samples.spread
-            values = [value * measure.scale for value in (samples.median, low, high)]
+            values = [value * measure.scale for value in (samples.median, low, high, samples.p95)]
             writer.writerow([measure.key, measure.title, measure.unit, kind, *(f"{value:.6g}" for value in values),
                              " ".join(f"{value * measure.scale:.6g}" for value in samples.values)])  # fmt: skip
     return out.getvalue()

@@ -71,6 +71,8 @@ class SystemMachines:
         from sampan.engine.creation import claim_name
 
         self._engine.guard.check_path(wanted.get("Disk") or "")
+        if wanted.get("Bootstrap"):
+            self._engine.guard.check_trusted("bootstrap, which runs packages' scripts as root,")
         sources = [key for key in ("Disk", "Image", "Bootstrap") if wanted.get(key)]
         if len(sources) != 1:
             raise BadRequest(

@@ -155,13 +155,18 @@ class Guard:
 
     def check_exec(self, container: Container, privileged: bool) -> None:
         """Refuses an exec that would be more than its container may be. Raises Forbidden."""
+        if privileged and not container.own_kernel:
+            self.check_trusted("exec --privileged")
+
+    def check_trusted(self, what: str) -> None:
+        """Refuses what has the host's kernel and root's rights to callers who are not trusted with them. Raises Forbidden."""
         policy = self._policy()
-        if policy is None or not privileged or container.own_kernel:
+        if policy is None:
             return
         tenant = policy.tenant(caller())
         if not policy.settings(tenant).trusted:
             raise Forbidden(
-                f"denied by the isolation policy: exec --privileged by {tenant}, who is not trusted with the host's kernel"
+                f"denied by the isolation policy: {what} by {tenant}, who is not trusted with the host's kernel"
             )
 
     def check_path(self, path: str) -> None:
