@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextvars import copy_context
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from sampan.engine.errors import Forbidden
 from sampan.engine.events import Events
+from sampan.engine.policy import caller
 from sampan.engine.policy import facts as of
 from sampan.engine.policy.decide import decide
 from sampan.engine.policy.guard import Guard
@@ -207,6 +209,21 @@ def test_a_start_after_a_change_of_the_policy() -> None:
     assert guard.meetings(policy) == [
         "ops and shop share the host's kernel, though the policy does not let them: stop the containers of one"
     ]
+
+
+def test_paths_are_a_matter_of_trust_and_not_of_rules() -> None:
+    guard = Guard(SimpleNamespace(containers={}, events=Events(), isolation=""), "/nonexistent")  # type: ignore[arg-type]
+    policy = parse(POLICY.replace('default = "container"', 'default = "deny"'))
+    guard.source = SimpleNamespace(active=True, error="", path="", policy=lambda: policy)  # type: ignore[assignment]
+
+    def check(user: str, path: str) -> None:
+        caller.enter(user)
+        guard.check_path(path)
+
+    copy_context().run(check, "alice", "/etc/hostname")
+    copy_context().run(check, "bob", "/srv/shop/x")
+    with pytest.raises(Forbidden, match="/etc/hostname is the host's, and shop may not"):
+        copy_context().run(check, "bob", "/etc/hostname")
 
 
 class Tenants(RuleBasedStateMachine):

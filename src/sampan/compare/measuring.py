@@ -70,6 +70,8 @@ def compare(client: Client, image: str, command: list[str], plan: Plan, say: Say
                 kinds.append(system := System(client, probed))
                 stack.callback(system.close)
             result.kinds = [kind.name for kind in kinds]
+            if plan.cold_starts:
+                _forget_files()  # how files lie in memory (by page or in larger pieces) is then the same for every comparison
             _memory(client, kinds, plan, result, progress)
             _starts(kinds, words, plan, result, progress)
             _rounds(client, kinds, plan, result, progress)
@@ -191,7 +193,7 @@ def _memory(client: Client, kinds: list[Kind], plan: Plan, result: Result, progr
 
 
 def _held(client: Client, instances: list[Any]) -> float:
-    return engine_memory(client) + kernel_memory() + sum(each.footprint()["pss"] for each in instances)
+    return engine_memory(client) + kernel_memory() + sum(float(each.footprint()["pss"]) for each in instances)
 
 
 def _instances(client: Client, kind: Kind, plan: Plan, result: Result, progress: Progress) -> None:

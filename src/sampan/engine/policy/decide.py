@@ -57,10 +57,18 @@ def _untrusted(policy: Policy, facts: Facts, tenant: str) -> list[tuple[str, str
     found = []
     if facts.dangers:
         found.append((VM, f"{', '.join(facts.dangers)} by {tenant}, who is not trusted with the host's kernel: vm"))
-    for path in facts.mounts:
-        if not any(_within(path, allowed) for allowed in settings.mounts):
-            found.append((DENY, f"{path} is the host's, and {tenant} may not mount it: deny"))
+    found += [(DENY, text) for text in foreign(policy, tenant, facts.mounts)]
     return found
+
+
+def foreign(policy: Policy, tenant: str, paths: Collection[str]) -> list[str]:
+    """Why a tenant may not have some of these paths of the host; nothing for one who may have all."""
+    settings = policy.settings(tenant)
+    return [
+        f"{path} is the host's, and {tenant} may not mount it: deny"
+        for path in paths
+        if not settings.trusted and not any(_within(path, allowed) for allowed in settings.mounts)
+    ]
 
 
 def _within(path: str, directory: str) -> bool:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sampan.engine.container import Container
 from sampan.engine.errors import Forbidden
 from sampan.engine.policy import facts as of
 from sampan.engine.policy.caller import caller
-from sampan.engine.policy.decide import Decision, decide
-from sampan.engine.policy.model import CONTAINER, DENY, VM, Facts, Policy, PolicyError
+from sampan.engine.policy.decide import Decision, decide, foreign
+from sampan.engine.policy.model import CONTAINER, DENY, Facts, Policy, PolicyError
 from sampan.engine.policy.source import Source
 from sampan.images.store import Image
 
@@ -174,7 +173,6 @@ class Guard:
         policy = self._policy()
         if policy is None or not path:
             return
-        facts = Facts(caller(), mounts=tuple(of.host_paths({"Binds": [path]})), asked=VM)
-        decision = decide(replace(policy, rules=()), facts, ())
-        if decision.isolation == DENY:
-            raise Forbidden(f"denied by the isolation policy: {'; '.join(decision.reasons)}")
+        reasons = foreign(policy, policy.tenant(caller()), of.host_paths({"Binds": [path]}))
+        if reasons:
+            raise Forbidden(f"denied by the isolation policy: {'; '.join(reasons)}")
