@@ -6,7 +6,7 @@ from html import escape
 
 from sampan.compare.model import TITLES, Measure, Result, Samples
 from sampan.compare.picture import layered
-from sampan.compare.report import cell, machine_lines, number, shown
+from sampan.compare.report import SPREAD, cell, machine_lines, number, shown
 
 _BAR, _LEFT, _WIDE = 17, 84, 460  # pixels
 STYLE = """
@@ -53,7 +53,7 @@ def body(result: Result, lines: list[str]) -> str:
 <p class="soft">One instance of each while the probe's server runs, by proportional set size. Above the break all stacks have one scale.</p>
 {layered(result)}
 <h2>Side by side</h2>
-<p class="soft">Medians; the lines show between which values all samples lie (of 20 and more: 90 % of them).</p>
+<p class="soft">{escape(SPREAD).replace("in brackets", "by a line")}</p>
 <div class="plots">{"".join(_plot(measure, result) for measure in shown(result))}</div>
 <h2>Figures</h2><div class="scroll">{_table(result)}</div>{notes}"""
 

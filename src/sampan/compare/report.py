@@ -10,6 +10,10 @@ import textwrap
 from sampan.compare.model import MEASURES, TITLES, Measure, Result, Samples
 
 _WIDTH = 100
+SPREAD = (
+    "Medians, and in brackets between which values all samples lie: of 20 and more 90 % of them; of fewer than 10, widened to\n"
+    "where another run's mean would be in 99 of 100 cases."
+)
 
 
 def render(result: Result, form: str) -> str:
@@ -78,7 +82,7 @@ def _table(result: Result) -> str:
         ).rstrip()
         for row in rows
     ]
-    lines += ["", "Medians, and in brackets between which values all samples lie (of 20 and more: 90 % of them)."]
+    lines += ["", SPREAD]
     lines += [*_layer_lines(result), ""]
     for text in result.notes:
         lines += textwrap.wrap(f"Note: {text}", _WIDTH)
