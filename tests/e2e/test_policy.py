@@ -262,9 +262,11 @@ def test_tenants_who_meet_by_a_change_are_told_of(policy: tuple[Daemon, Path]) -
 
 def test_a_policy_that_never_was_right_lets_nothing_start(tmp_path: Path) -> None:
     path = tmp_path / "policy.toml"
-    path.write_text("[[rule]]\n")
     daemon = new_daemon("auto", "--policy", str(path))
     try:
+        daemon.stop()
+        path.write_text("[[rule]]\n")
+        daemon.start()
         done = daemon.sampan("run", "--rm", "--network", "none", "busybox", "true")
         assert (done.returncode, b"rule 1: says no isolation" in done.stderr) == (125, True)
         path.write_text("")

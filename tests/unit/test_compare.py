@@ -191,6 +191,32 @@ def test_advice_when_either_will_do() -> None:
     assert "costs more in start time" in advice["headline"]
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sampan.cli.compare import _Bar
+
+    monkeypatch.setattr("sys.stderr", out := Terminal())
+    monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((60, 24)))
+    bar = _Bar()
+    bar.show("vm: round 1 of 5", 0.5)
+    line = out.getvalue().rpartition("\x1b[2K")[2]
+    assert line == "[===============>              ]  50% vm: round 1 of 5"
+    bar.show("vm: a very long thing that is done just now, and more of it", 1.0)
+    assert len(out.getvalue().rpartition("\x1b[2K")[2]) == 59
+    bar.end()
+    assert out.getvalue().endswith("\r\x1b[2K")
+    # Where there is no terminal, a line for each tenth.
+    monkeypatch.setattr("sys.stderr", plain := io.StringIO())
+    bar = _Bar()
+    for step in range(101):
+        bar.show("step", step / 100)
+    assert 10 <= len(plain.getvalue().splitlines()) <= 11
+
+
 def test_the_smallest_programs(tmp_path: Path) -> None:
     if os.uname().machine != "x86_64":
         pytest.skip("they are for x86-64")

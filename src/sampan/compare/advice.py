@@ -96,9 +96,10 @@ def _memory(result: Result) -> str:
 
 def _processor(result: Result) -> str:
     native, vm = _slower(result, "cpu.integer", CONTAINER, NATIVE), _slower(result, "cpu.integer")
+    container = "about as fast as on the host" if native < _NEAR else f"{_times(native)} slower than on the host"
     if vm < 1.1:
-        return f"Computing is as fast in all of them (a container has {1 / native:.0%} of the host's speed)."
-    return f"Computing in a container is as fast as on the host ({1 / native:.0%}); in the microVM it is {_times(vm)} slower."
+        return f"Computing is as fast in a microVM as in a container, which is {container}."
+    return f"Computing in a container is {container}; in the microVM it is {_times(vm)} slower than there."
 
 
 def _kernel(result: Result) -> str:

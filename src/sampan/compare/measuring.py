@@ -258,7 +258,7 @@ def _rounds(client: Client, kinds: list[Kind], plan: Plan, result: Result, progr
                 progress.step(f"{kind.name}: an instance for rounds")
                 instances[kind.name] = stack.enter_context(kind.open())
                 if kind.name != SYSTEM:
-                    network.latency(instances[kind.name].address())  # it is there from here on
+                    network.wait_for(instances[kind.name].address())
             if not begin:
                 _layers(client, instances, result)  # before the rounds fill caches in the guests and the emulator
             for number in rounds[begin : begin + batch]:

@@ -27,6 +27,22 @@ def connect(address: tuple[str, int], patience: float = 20.0) -> socket.socket:
             time.sleep(0.05)
 
 
+def wait_for(address: tuple[str, int], patience: float = 30.0) -> None:
+    """Until the server answers: a proxy in front of it takes connections before it is there. Raises CompareError."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            with connect(address, patience) as sock:
+                sock.sendall(b"ex")
+                if sock.recv(1) == b"x":
+                    return
+        except OSError:
+            pass
+        if time.monotonic() > deadline:
+            raise CompareError(f"the probe at {address[0]}:{address[1]} does not answer")
+        time.sleep(0.1)
+
+
 def latency(address: tuple[str, int]) -> float:
     """Seconds of one byte there and back."""
     with connect(address) as sock:
