@@ -135,6 +135,8 @@ def new_daemon(isolation: str = "container", *options: str) -> Daemon:
 
 
 def end_daemon(daemon: Daemon) -> None:
+    for row in daemon.http.call("GET", "/sampan/vm/json"):
+        daemon.http.call("DELETE", f"/sampan/vm/{row['Name']}?force=1")
     for row in daemon.http.call("GET", "/containers/json?all=1"):
         daemon.http.call("DELETE", f"/containers/{row['Id']}?force=1&v=1")
     daemon.stop()
