@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from tests.conftest import Daemon
 
@@ -53,43 +54,20 @@ def test_side_by_side(daemon: Daemon, tmp_path: Path) -> None:
     assert (tmp_path / "c.html").read_text().startswith("<!doctype html>")
 
 
+def started(daemon: Daemon, *command: str) -> dict[str, Any]:
+    """A comparison of a command, without cold starts."""
+    words = ("compare", *LITTLE, "--cold-starts", "0", "--format", "json", "busybox", "--", *command)
+    found: dict[str, Any] = json.loads(daemon.ok(*words, timeout=200))
+    return found
+
+
 def test_a_command_of_one_s_own(daemon: Daemon) -> None:
-    out = json.loads(
-        daemon.ok(
-            "compare",
-            *LITTLE,
-            "--cold-starts",
-            "0",
-            "--format",
-            "json",
-            "busybox",
-            "--",
-            "sh",
-            "-c",
-            "exit 0",
-            timeout=200,
-        )
-    )
+    out = started(daemon, "sh", "-c", "exit 0")
     assert out["command"] == ["sh", "-c", "exit 0"]
     assert set(out["measures"]["start.warm"]) == {"native", "container", "vm"}
     assert "start.cold" not in out["measures"]
     # One that this host has not is not started there, and that is said.
-    out = json.loads(
-        daemon.ok(
-            "compare",
-            *LITTLE,
-            "--cold-starts",
-            "0",
-            "--format",
-            "json",
-            "busybox",
-            "--",
-            "ash",
-            "-c",
-            "true",
-            timeout=200,
-        )
-    )
+    out = started(daemon, "ash", "-c", "true")
     assert set(out["measures"]["start.warm"]) == {"container", "vm"}
     assert any("ash is not on this host" in text for text in out["notes"])
     done = daemon.sampan("compare", *LITTLE, "busybox", "--", "sh", "-c", "echo no >&2; exit 3", timeout=200)

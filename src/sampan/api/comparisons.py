@@ -14,7 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
-from sampan.api.requests import body, engine_of, flag, json_stream
+from sampan.api.requests import body, engine_of, json_stream
 from sampan.compare import report
 from sampan.compare.model import CompareError, from_json
 from sampan.engine.errors import BadRequest, EngineError, NotFound
@@ -96,10 +96,10 @@ async def measure(request: web.Request) -> web.StreamResponse:
     engine_of(request).images.find(image)
     options = ["--quick"] if wanted.get("Quick", True) else []
     words = [*options, image, *(["--", *command] if command else [])]
-    return await json_stream(request, _measured(request.app[HOST], words, flag(request, "quiet")))
+    return await json_stream(request, _measured(request.app[HOST], words))
 
 
-async def _measured(host: str, words: list[str], quiet: bool) -> AsyncIterator[dict[str, Any]]:
+async def _measured(host: str, words: list[str]) -> AsyncIterator[dict[str, Any]]:
     """The command line's own comparison, in a process of its own, so that measuring does not measure the engine at it."""
     code = "from sampan.cli.main import main; main()"
     process = await asyncio.create_subprocess_exec(
@@ -114,7 +114,7 @@ async def _measured(host: str, words: list[str], quiet: bool) -> AsyncIterator[d
         async for line in process.stderr:
             last = line.decode(errors="replace").strip()
             part, _, text = last.partition("% ")
-            if part.isdecimal() and not quiet:
+            if part.isdecimal():
                 yield {"status": text, "progressDetail": {"current": int(part), "total": 100}}
         await output
         if await process.wait():

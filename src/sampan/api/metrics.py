@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -26,8 +25,8 @@ async def metrics(request: web.Request) -> web.Response:
     """GET /metrics"""
     engine = engine_of(request)
     samples = await sampling.sample_all(engine)
-    keeper = await engine.keeper.pid()
-    text = await asyncio.to_thread(_render, engine, samples, keeper)
+    processes = await sampling.own_processes(engine)
+    text = await asyncio.to_thread(_render, engine, samples, processes)
     return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
 
@@ -39,14 +38,14 @@ def application(engine: Engine) -> web.Application:
     return app
 
 
-def _render(engine: Engine, samples: dict[str, dict[str, Any]], keeper: int) -> bytes:
+def _render(engine: Engine, samples: dict[str, dict[str, Any]], processes: dict[str, dict[str, float]]) -> bytes:
     from prometheus_client import CollectorRegistry, generate_latest
     from prometheus_client.registry import Collector
 
     class Found(Collector):
         def collect(self) -> Iterator[Metric]:
             yield from _engine(engine)
-            yield from _processes({"sampand": os.getpid(), "keeper": keeper})
+            yield from _processes(processes)
             yield from _starts(engine)
             yield from _containers([c for c in engine.containers.values() if not c.system], samples)
 
@@ -76,7 +75,7 @@ def _engine(engine: Engine) -> Iterator[Metric]:
     yield GaugeMetricFamily("sampan_networks", "Networks.", len(engine.networking.networks.all))
 
 
-def _processes(pids: dict[str, int]) -> Iterator[Metric]:
+def _processes(processes: dict[str, dict[str, float]]) -> Iterator[Metric]:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
     cpu = CounterMetricFamily(
@@ -86,8 +85,7 @@ def _processes(pids: dict[str, int]) -> Iterator[Metric]:
         "sampan_process_memory_bytes", "Their memory (proportional set size).", labels=["process"]
     )
     descriptors = GaugeMetricFamily("sampan_process_open_fds", "Their open descriptors.", labels=["process"])
-    for name, pid in pids.items():
-        found = sampling.processes_of(pid)
+    for name, found in processes.items():
         if found:
             cpu.add_metric([name], found["cpu"])
             memory.add_metric([name], found["memory"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import mimetypes
 import socket
 from collections.abc import Callable
@@ -118,6 +119,7 @@ class Page:
 PAGE: web.AppKey[Page] = web.AppKey("page", Page)
 
 
+@functools.cache
 def _known() -> dict[str, Path]:
     """The page's files by name: nothing else is ever opened."""
     return {str(path.relative_to(_FILES)): path for path in _FILES.rglob("*") if path.is_file()}

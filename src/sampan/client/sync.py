@@ -122,7 +122,7 @@ def _feed(response: Response, data: bytes) -> None:
         pass  # it ended before it had read all
 
 
-def _finish(response: Response) -> dict[str, Any]:
+def finish(response: Response) -> dict[str, Any]:
     """The last object of a progress stream. Raises APIError for an error in it."""
     last: dict[str, Any] = {}
     for last in _objects(response):
@@ -376,7 +376,7 @@ class Images:
     def load(self, archive: bytes | Iterator[bytes]) -> str:
         """Loads a docker-archive or OCI layout. Returns what the engine said last."""
         source = iter([archive]) if isinstance(archive, bytes) else archive
-        return str(_finish(self._client.stream("POST", "/images/load", source=source)).get("stream", "")).strip()
+        return str(finish(self._client.stream("POST", "/images/load", source=source)).get("stream", "")).strip()
 
     def save(self, names: _Names) -> Iterator[bytes]:
         """A docker-archive of one or more images."""

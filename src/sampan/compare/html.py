@@ -64,9 +64,8 @@ def _plot(measure: Measure, result: Result) -> str:
     height = _BAR * len(rows) + 6
     bars = "".join(_bar(index, kind, measure, samples, most) for index, (kind, samples) in enumerate(rows))
     better = "more is better" if measure.more_is_better else "less is better"
-    unit = f", {measure.unit}" if measure.unit else ""
     words = "; ".join(f"{TITLES[kind]} {cell(measure, samples)}" for kind, samples in rows)
-    return f"""<figure><figcaption>{escape(measure.group)}: {escape(measure.title)}{escape(unit)} <span class="soft">({better})</span></figcaption>
+    return f"""<figure><figcaption>{escape(measure.group)}: {escape(measure.label)} <span class="soft">({better})</span></figcaption>
 <svg viewBox="0 0 {_LEFT + _WIDE + 90} {height}" role="img" aria-label="{escape(words)}">{bars}</svg></figure>"""
 
 
@@ -91,6 +90,5 @@ def _table(result: Result) -> str:
         cells = "".join(
             f"<td>{escape(cell(measure, result.found[measure.key].get(kind)))}</td>" for kind in result.kinds
         )
-        unit = f", {measure.unit}" if measure.unit else ""
-        rows.append(f"<tr><td>{escape(measure.group)}: {escape(measure.title)}{escape(unit)}</td>{cells}</tr>")
+        rows.append(f"<tr><td>{escape(measure.group)}: {escape(measure.label)}</td>{cells}</tr>")
     return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"

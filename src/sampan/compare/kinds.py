@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from sampan.client.http import APIError
-from sampan.client.sync import Client, Container
+from sampan.client.sync import Client, Container, finish
 from sampan.compare import bundle, probe
 from sampan.compare.model import CONTAINER, NATIVE, SYSTEM, VM, CompareError
 from sampan.linux import smaps
@@ -219,20 +219,22 @@ class System:
         self._client = client
         self._name = f"compare-{os.getpid()}"
         body = {"Name": self._name, "Image": probed, "Memory": 1 << 30}
-        for line in client.stream("POST", "/sampan/vm/create", body).lines():
-            if b'"error"' in line:
-                raise CompareError(f"the system VM can't be made: {json.loads(line)['error']}")
+        try:
+            finish(client.stream("POST", "/sampan/vm/create", body))
+        except APIError as error:
+            raise CompareError(f"the system VM can't be made: {error}") from None
         self._id = str(client.call("GET", f"/sampan/vm/{self._name}/json")["Id"])
 
     def start(self, command: list[str], cold: bool) -> float:
         """Seconds until a command has run in it, from its power-on; it is always cold."""
         began = time.perf_counter()
-        with self._running() as machine:
+        with self.open() as machine:
             machine.probe("memory")
             return time.perf_counter() - began
 
     @contextlib.contextmanager
-    def _running(self) -> Iterator[_Contained]:
+    def open(self) -> Iterator[Instance]:
+        """As Kind says; it has no server, so its network is not measured."""
         self._client.call("POST", f"/sampan/vm/{self._name}/start")
         try:
             deadline = time.monotonic() + 300
@@ -245,17 +247,9 @@ class System:
             with contextlib.suppress(APIError):
                 self._client.call("POST", f"/sampan/vm/{self._name}/kill")
 
-    @contextlib.contextmanager
-    def open(self) -> Iterator[Instance]:
-        """As Kind says; it has no server, so its network is not measured."""
-        with self._running() as machine:
-            yield machine
-
-    @contextlib.contextmanager
-    def idle(self) -> Iterator[_Contained]:
-        """As Kind says."""
-        with self._running() as machine:
-            yield machine
+    def idle(self) -> contextlib.AbstractContextManager[Instance]:
+        """As Kind says: its application does nothing anyway."""
+        return self.open()
 
     def close(self) -> None:
         """Deletes it."""

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from sampan.client.http import APIError
-from sampan.client.sync import Client
+from sampan.client.sync import Client, finish
 from sampan.compare import bundle, network
 from sampan.compare.advice import advise
 from sampan.compare.kinds import Instance, Kind, Native, Sandboxed, System
 from sampan.compare.model import NATIVE, SYSTEM, VM, CompareError, Result
+from sampan.linux import meminfo
 
 _SETTLE = 0.5  # seconds until what ran before is quiet
 _FIRST = 3  # times that a single instance is made for its memory
@@ -117,9 +118,10 @@ def _command(client: Client, image: str, command: list[str]) -> tuple[list[str],
 
 
 def _prepare(client: Client) -> None:
-    for line in client.stream("POST", "/sampan/vm/prepare?quiet=1").lines():
-        if b'"error"' in line:
-            raise CompareError(f"virtual machines can't run here: {line.decode()}")
+    try:
+        finish(client.stream("POST", "/sampan/vm/prepare?quiet=1"))
+    except APIError as error:
+        raise CompareError(f"virtual machines can't run here: {error}") from None
 
 
 def _machine(client: Client) -> dict[str, object]:
@@ -129,7 +131,7 @@ def _machine(client: Client) -> dict[str, object]:
         "processor": _processor(),
         "cpus": info["NCPU"],
         "memory": info["MemTotal"],
-        "free": _memory_row("MemAvailable:"),
+        "free": meminfo.read()["MemAvailable"],
         "kernel": info["KernelVersion"],
         "system": info["OperatingSystem"],
         "accelerator": (info.get("VirtualMachines") or {}).get("Accelerator") or "not tried",
@@ -142,11 +144,6 @@ def _processor() -> str:
         return next(
             (line.partition(":")[2].strip() for line in file if line.startswith("model name")), os.uname().machine
         )
-
-
-def _memory_row(name: str) -> int:
-    with open("/proc/meminfo", encoding="ascii") as file:
-        return next(int(line.split()[1]) << 10 for line in file if line.startswith(name))
 
 
 def engine_memory(client: Client) -> float:
@@ -166,7 +163,8 @@ def _most_processes() -> float:
 
 def kernel_memory() -> float:
     """Bytes that the kernel has for itself and can't give back (/proc/meminfo, proc(5)): namespaces, mounts, sockets, page tables."""
-    return float(sum(_memory_row(f"{name}:") for name in ("SUnreclaim", "KernelStack", "PageTables", "Percpu")))
+    rows = meminfo.read()
+    return float(sum(rows[name] for name in ("SUnreclaim", "KernelStack", "PageTables", "Percpu")))
 
 
 def _memory(client: Client, kinds: list[Kind], plan: Plan, result: Result, progress: Progress) -> None:
@@ -186,7 +184,7 @@ def _memory(client: Client, kinds: list[Kind], plan: Plan, result: Result, progr
             with kind.idle() as instance:
                 result.add("memory.first", kind.name, _held(client, [instance]) - before)
         _instances(client, kind, plan, result, progress)
-        free = float(_memory_row("MemAvailable:"))
+        free = float(meminfo.read()["MemAvailable"])
         further = "memory.next" if kind.name in result.found.get("memory.next", {}) else "memory.first"
         for value in list(result.found[further][kind.name].values):
             result.add("memory.density", kind.name, min(free // max(value, 4096), _most_processes()))
@@ -284,7 +282,9 @@ def _layers(client: Client, instances: dict[str, Instance], result: Result) -> N
     """Who holds how much memory while the probe's server runs: the two stacks of the picture, measured."""
     feet = {name: instance.footprint() for name, instance in instances.items()}
     engine = engine_memory(client)
-    host = result.machine["memory"] - _memory_row("MemAvailable:") - engine - sum(each["pss"] for each in feet.values())
+    host = (
+        result.machine["memory"] - meminfo.read()["MemAvailable"] - engine - sum(each["pss"] for each in feet.values())
+    )
     for name, instance in instances.items():
         inside, foot = instance.probe("memory"), feet[name]
         stack = [("host OS", max(float(host), 0.0))]

@@ -30,6 +30,11 @@ class Measure:
     scale: float = 1.0
     more_is_better: bool = False
 
+    @property
+    def label(self) -> str:
+        """Its title with its unit."""
+        return f"{self.title}, {self.unit}" if self.unit else self.title
+
 
 MEASURES = [
     Measure("start.warm", "Start", "start to end of the command, warm", "ms", 1e3),

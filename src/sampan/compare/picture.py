@@ -6,7 +6,7 @@ from html import escape
 
 from sampan.compare.model import TITLES, Result
 
-_TALLEST, _BASE, _WIDE, _GAP, _LABELS = 340.0, 34.0, 150, 30, 16  # pixels
+_TALLEST, _BASE, _WIDE, _GAP = 340.0, 34.0, 150, 30  # pixels
 _MOST_DENSE = 13.0  # pixels between two labels, at least
 # Below the break the layers are not to scale: the machine and its operating system are the same under every stack.
 _BELOW = ("host OS",)
@@ -30,10 +30,9 @@ def layered(result: Result) -> str:
         width - _GAP,
         _BASE,
         f"infrastructure: {result.machine['memory'] / 2**30:.1f} GiB of memory",
-        True,
     )
     parts += _block(
-        "host-os", _GAP / 2, ground - 2 * _BASE - 4, width - _GAP, _BASE, f"host OS: {host / 2**20:,.0f} MiB", True
+        "host-os", _GAP / 2, ground - 2 * _BASE - 4, width - _GAP, _BASE, f"host OS: {host / 2**20:,.0f} MiB"
     )
     top = ground - 2 * _BASE - 14
     parts.append(
@@ -47,7 +46,7 @@ def layered(result: Result) -> str:
             tall = max(size * scale, 1.5)
             y -= tall
             label = min(label - _MOST_DENSE, y + tall / 2 + 4)
-            parts += _block(name.lower().replace(" ", "-"), left, y, _WIDE, tall, "", False)
+            parts += _block(name.lower().replace(" ", "-"), left, y, _WIDE, tall)
             parts.append(f'<path class="lead" d="M{left + _WIDE} {y + tall / 2} L{left + _WIDE + 10} {label - 4}"/>')
             parts.append(f'<text x="{left + _WIDE + 13}" y="{label}">{escape(name)}, {_mib(size)}</text>')
         parts.append(
@@ -56,13 +55,11 @@ def layered(result: Result) -> str:
     return "".join([*parts, "</svg>"])
 
 
-def _block(name: str, x: float, y: float, width: float, height: float, text: str, middle: bool) -> list[str]:
+def _block(name: str, x: float, y: float, width: float, height: float, text: str = "") -> list[str]:
     found = [f'<rect class="layer {escape(name)}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"/>']
     if text:
-        at = x + width / 2 if middle else x + _LABELS
-        found.append(
-            f'<text class="inside" x="{at:.1f}" y="{y + height / 2 + 4:.1f}" text-anchor="{"middle" if middle else "start"}">{escape(text)}</text>'
-        )
+        at = f'x="{x + width / 2:.1f}" y="{y + height / 2 + 4:.1f}" text-anchor="middle"'
+        found.append(f'<text class="inside" {at}>{escape(text)}</text>')
     return found
 
 

@@ -70,9 +70,8 @@ def _table(result: Result) -> str:
         if measure.group != group:
             group = measure.group
             rows.append([group.upper(), *("" for _ in result.kinds)])
-        unit = f", {measure.unit}" if measure.unit else ""
         rows.append(
-            [f"  {measure.title}{unit}", *(cell(measure, result.found[measure.key].get(kind)) for kind in result.kinds)]
+            [f"  {measure.label}", *(cell(measure, result.found[measure.key].get(kind)) for kind in result.kinds)]
         )
     widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
     lines = [*machine_lines(result), ""]

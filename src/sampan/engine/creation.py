@@ -16,6 +16,7 @@ from sampan.engine.container import Container
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, Forbidden, NotFound
 from sampan.engine.policy.decide import Decision
+from sampan.engine.policy.facts import endpoints
 from sampan.engine.policy.model import Facts
 from sampan.engine.publishing import check_ports
 from sampan.images.errors import ImageNotFound
@@ -101,18 +102,13 @@ async def create(engine: Engine, body: dict[str, Any], name: str, platform: str 
     facts = engine.guard.facts(body, image)
     with engine.guard.admitted(identifier, facts) as decision:
         host["Isolation"] = decision.isolation if decision.isolation == "vm" else facts.asked
-        planned, warnings = engine.networking.plan(host, endpoints_of(body), config.get("MacAddress") or "")
+        planned, warnings = engine.networking.plan(host, endpoints(body), config.get("MacAddress") or "")
         _defaults(engine, identifier, config, host)
         _check_against(decision, facts, config, host)
         container = Container(identifier, name, time.time_ns(), image.id, body["Image"], config, host, networks=planned,
                               owner=facts.user, claim=facts.claim, decision=decision.reasons)  # fmt: skip
         await _make(engine, container, image)
     return container, warnings
-
-
-def endpoints_of(body: dict[str, Any]) -> dict[str, Any]:
-    """The networks that a request names, with what it wants of each."""
-    return (body.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}
 
 
 def _check_against(decision: Decision, facts: Facts, config: dict[str, Any], host: dict[str, Any]) -> None:

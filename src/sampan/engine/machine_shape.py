@@ -66,6 +66,11 @@ def memory(host: dict[str, Any]) -> int:
     return int(min(-(-wanted // _STEP) * _STEP, max(most // _STEP * _STEP, DEFAULT_MEMORY)))
 
 
+def system_memory(settings: dict[str, Any]) -> int:
+    """MiB of a machine with an operating system."""
+    return int(settings.get("Memory") or 0) >> 20 or 1024
+
+
 def disk_size(host: dict[str, Any]) -> int:
     """Bytes of a container's own file system, or 0 for the default."""
     text = (host.get("StorageOpt") or {}).get("size")

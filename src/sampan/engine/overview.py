@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.engine import sampling
 from sampan.engine.container import Container
+from sampan.linux import meminfo
 
 if TYPE_CHECKING:
     from sampan.engine.engine import Engine
@@ -28,11 +29,10 @@ class Overview:
         engine = self._engine
         samples = await sampling.sample_all(engine)
         await asyncio.to_thread(self._measure)
-        pids = {"sampand": os.getpid(), "keeper": await engine.keeper.pid()}
         return {
             "time": time.time(),
             "host": await asyncio.to_thread(_host),
-            "engine": {name: await asyncio.to_thread(sampling.processes_of, pid) for name, pid in pids.items()},
+            "engine": await sampling.own_processes(engine),
             "accelerator": (engine.machines.templates.known_accelerator() or ("", ""))[0],
             "containers": [self._row(container, samples.get(container.id)) for container in engine.containers.values()],
         }
@@ -43,7 +43,7 @@ class Overview:
             at, _ = self._feet.get(container.id, (0.0, {}))
             if now - at > _KEPT:
                 try:
-                    self._feet[container.id] = (now, sampling.footprint(self._engine, container))
+                    self._feet[container.id] = (now, sampling.held(self._engine, container))
                 except Exception as error:  # it, or its image, is going away just now
                     self._feet[container.id] = (now, {"error": str(error)})
         for identifier in set(self._feet) - set(self._engine.containers):
@@ -77,12 +77,7 @@ class Overview:
 
 
 def _host() -> dict[str, Any]:
-    with open("/proc/meminfo", encoding="ascii") as file:
-        memory = {
-            line.split()[0]: int(line.split()[1]) << 10
-            for line in file
-            if line.startswith(("MemTotal:", "MemAvailable:"))
-        }
+    memory = meminfo.read()
     with open("/proc/stat", encoding="ascii") as file:
         fields = [int(field) for field in file.readline().split()[1:9]]
     ticks = os.sysconf("SC_CLK_TCK")
@@ -90,7 +85,7 @@ def _host() -> dict[str, Any]:
         "name": os.uname().nodename,
         "kernel": os.uname().release,
         "cpus": os.cpu_count(),
-        "memory": memory["MemTotal:"],
-        "available": memory["MemAvailable:"],
+        "memory": memory["MemTotal"],
+        "available": memory["MemAvailable"],
         "busy": (sum(fields) - fields[3] - fields[4]) / ticks,
     }

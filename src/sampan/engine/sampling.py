@@ -45,19 +45,22 @@ async def sample_all(engine: Engine) -> dict[str, dict[str, Any]]:
 
 
 def footprint(engine: Engine, container: Container) -> dict[str, Any]:
-    """Bytes of memory and disk that are there because of this container, as the host sees it. Blocks.
+    """As held(), with what is there once for all of its image, or of its kind, as "shared". Blocks."""
+    return {**held(engine, container), "shared": _shared(engine, container)}
 
-    "pss" is all of it; of a machine "guest" is what its guest has touched, the rest is the hypervisor's.
-    "own" is on the disk for it alone; "shared" is there once for all of its image, or of its kind.
+
+def held(engine: Engine, container: Container) -> dict[str, Any]:
+    """Bytes of memory and disk that are there for this container alone, as the host sees it. Blocks.
+
+    "pss" is all its memory; of a machine "guest" is what its guest has touched, the rest is the hypervisor's.
+    "own" is on the disk.
     """
     pids = container.pids()
-    guest = _guest(container, pids)
     return {
         "pss": smaps.pss(pids),
-        "guest": guest,
+        "guest": _guest(container, pids),
         "processes": len(pids),
         "own": allocated(engine.directory(container)),
-        "shared": _shared(engine, container),
     }
 
 
@@ -65,11 +68,10 @@ def _guest(container: Container, pids: list[int]) -> int:
     """Bytes that the guest of a machine has touched of its memory: the only mapping of QEMU's that is as large."""
     if not container.own_kernel:
         return 0
-    size = (
-        container.config["Machine"].get("Memory") or 1 << 30
-        if container.system
-        else machine_shape.memory(container.host_config) << 20
-    )
+    if container.system:
+        size = machine_shape.system_memory(container.config["Machine"]) << 20
+    else:
+        size = machine_shape.memory(container.host_config) << 20
     return sum(smaps.pss_of_large(pid, size) for pid in pids)
 
 
@@ -109,7 +111,13 @@ def allocated(path: str) -> int:
     return sum(found.values())
 
 
-def processes_of(pid: int) -> dict[str, float]:
+async def own_processes(engine: Engine) -> dict[str, dict[str, float]]:
+    """What the engine's own processes use, by name: see _process()."""
+    pids = {"sampand": os.getpid(), "keeper": await engine.keeper.pid()}
+    return {name: await asyncio.to_thread(_process, pid) for name, pid in pids.items()}
+
+
+def _process(pid: int) -> dict[str, float]:
     """CPU seconds, PSS in bytes and descriptors of one of the engine's own processes; empty when it is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:

@@ -206,7 +206,7 @@ class SystemMachines:
     async def request(self, container: Container, wiring: Wiring) -> tuple[dict[str, Any], list[int]]:
         """What the keeper is asked to start, and the descriptors that go with it, the caller's from the second on."""
         directory, settings = self._engine.directory(container), container.config["Machine"]
-        memory = int(settings.get("Memory") or 0) >> 20 or 1024
+        memory = machine_shape.system_memory(settings)
         accelerator = (await self._engine.machines.shape({})).accelerator
         machine = {"cpus": int(settings.get("Cpus") or 1), "memory": memory, "accelerator": accelerator, "form": "qcow2",
                    "bus": settings.get("Bus") or "virtio", "interfaces": [endpoint.mac for _, endpoint, _ in wiring.places]}  # fmt: skip
@@ -295,6 +295,6 @@ def _pack(work: str, disk: str, form: str, source: str, settings: dict[str, Any]
     name = "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in source)
     bootdisk.convert(disk, f"{work}/{name}-disk1.vmdk", "vmdk-stream", form)
     capacity = bootdisk.detect(disk)[1]
-    memory = int(settings.get("Memory") or 0) >> 20 or 1024
+    memory = machine_shape.system_memory(settings)
     appliance = ovf.Appliance(name, int(settings.get("Cpus") or 1), memory, f"{name}-disk1.vmdk", capacity)
     ovf.pack(target, appliance, f"{work}/{name}-disk1.vmdk")

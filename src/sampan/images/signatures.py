@@ -12,6 +12,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from sampan.oci import manifest as oci
+from sampan.oci import reference
 
 if TYPE_CHECKING:
     from sampan.images.store import Image, ImageStore
@@ -39,16 +40,9 @@ def rows_of(document: bytes) -> list[tuple[oci.Descriptor, bytes]]:
             signature = base64.b64decode(row["annotations"][ANNOTATION], validate=True)
         except (KeyError, TypeError, ValueError, binascii.Error):
             continue
-        if size <= LARGEST and oci_digest(digest):
+        if size <= LARGEST and reference.is_digest(digest) and digest.startswith("sha256:"):
             found.append((oci.Descriptor(PAYLOAD_TYPE, digest, size), signature))
     return found
-
-
-def oci_digest(text: str) -> bool:
-    """Whether it is a digest that a blob can be checked with."""
-    from sampan.oci import reference
-
-    return reference.is_digest(text) and text.startswith("sha256:")
 
 
 def signers(store: ImageStore, image: Image, keys: dict[str, str]) -> list[str]:

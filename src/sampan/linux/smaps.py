@@ -5,25 +5,22 @@ from __future__ import annotations
 
 def pss(pids: list[int]) -> int:
     """Bytes: private pages whole, shared ones by their part. Processes that have ended count nothing."""
-    total = 0
-    for pid in pids:
-        try:
-            with open(f"/proc/{pid}/smaps_rollup", encoding="ascii", errors="replace") as file:
-                total += sum(int(line.split()[1]) << 10 for line in file if line.startswith("Pss:"))
-        except OSError:
-            continue
-    return total
+    return sum(_rollup(pid).get("Pss:", 0) for pid in pids)
 
 
 def parts(pid: int) -> dict[str, int]:
     """Bytes that a process holds: "files" (of programs and libraries) and "own". Zeros when it has ended."""
-    found = {"files": 0, "own": 0}
+    rows = _rollup(pid)
+    return {"files": rows.get("Pss_File:", 0), "own": rows.get("Pss_Anon:", 0) + rows.get("Pss_Shmem:", 0)}
+
+
+def _rollup(pid: int) -> dict[str, int]:
+    """Bytes by name over all of a process's mappings; nothing when it has ended."""
     try:
         with open(f"/proc/{pid}/smaps_rollup", encoding="ascii", errors="replace") as file:
-            rows = {line.split()[0]: int(line.split()[1]) << 10 for line in file if line.startswith("Pss_")}
+            return {line.split()[0]: int(line.split()[1]) << 10 for line in file if line.startswith("Pss")}
     except OSError:
-        return found
-    return {"files": rows.get("Pss_File:", 0), "own": rows.get("Pss_Anon:", 0) + rows.get("Pss_Shmem:", 0)}
+        return {}
 
 
 def pss_of_large(pid: int, size: int) -> int:

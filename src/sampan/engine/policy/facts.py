@@ -16,15 +16,16 @@ _HOST_MODES = (("NetworkMode", "--network"), ("PidMode", "--pid"), ("IpcMode", "
 _WEAKENING = ("seccomp", "apparmor", "systempaths", "label", "writable-cgroups")
 
 
+def endpoints(body: dict[str, Any]) -> dict[str, Any]:
+    """The networks that a request names, with what it wants of each."""
+    return (body.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}
+
+
 def dangers(host: dict[str, Any]) -> list[str]:
     """The options of a HostConfig that weaken what keeps a container from the host's kernel (S049), as they are written."""
     found = ["--privileged"] if host.get("Privileged") else []
     found += [f"{flag} host" for key, flag in _HOST_MODES if host.get(key) == "host"]
-    found += [
-        f"--cap-add {name}"
-        for name in capabilities({"CapAdd": host.get("CapAdd")})
-        if f"CAP_{name}" not in spec.DEFAULT_CAPABILITIES
-    ]
+    found += [f"--cap-add {name}" for name in _added(host) if f"CAP_{name}" not in spec.DEFAULT_CAPABILITIES]
     found += [f"--device {item.get('PathOnHost')}" for item in host.get("Devices") or []]
     found += ["--device-cgroup-rule" for _ in host.get("DeviceCgroupRules") or []]
     found += ["--gpus" for _ in host.get("DeviceRequests") or []]
@@ -40,8 +41,11 @@ def dangers(host: dict[str, Any]) -> list[str]:
 
 def capabilities(host: dict[str, Any]) -> list[str]:
     """The capabilities asked for, without CAP_."""
-    found = [str(name).upper().removeprefix("CAP_") for name in host.get("CapAdd") or []]
-    return ["ALL", *found] if host.get("Privileged") else found
+    return ["ALL", *_added(host)] if host.get("Privileged") else _added(host)
+
+
+def _added(host: dict[str, Any]) -> list[str]:
+    return [str(name).upper().removeprefix("CAP_") for name in host.get("CapAdd") or []]
 
 
 def host_paths(host: dict[str, Any]) -> list[str]:
@@ -65,9 +69,8 @@ def of_container(user: str, body: dict[str, Any], image: Image, signers: list[st
     """The facts of a request to create a container; `default` is the isolation of one that names none. Raises BadRequest for an isolation that there is not."""
     host: dict[str, Any] = body.get("HostConfig") or {}
     labels: dict[str, str] = body.get("Labels") or {}
-    endpoints = (body.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}
     every, registries = names(image)
-    networks = dict.fromkeys([host.get("NetworkMode") or "default", *endpoints])
+    networks = dict.fromkeys([host.get("NetworkMode") or "default", *endpoints(body)])
     return Facts(user, labels.get(TENANT_LABEL, ""), every, registries, tuple(signers), tuple(sorted(labels.items())), tuple(networks),
                  tuple(capabilities(host)), tuple(dangers(host)), tuple(host_paths(host)), _asked(host, default))  # fmt: skip
 
