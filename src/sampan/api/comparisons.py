@@ -18,6 +18,7 @@ from sampan.api.requests import body, engine_of, json_stream
 from sampan.compare import report
 from sampan.compare.model import CompareError, from_json
 from sampan.engine.errors import BadRequest, EngineError, NotFound
+from sampan.linux import durable
 
 _MOST = 20
 _NAME = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9a-f]{6}")
@@ -41,9 +42,7 @@ async def keep(request: web.Request) -> web.Response:
     if not _NAME.fullmatch(name):
         raise BadRequest("no comparison: it does not say when it was made")
     directory = _directory(request)
-    with open(f"{directory}/{name}.tmp", "w", encoding="utf-8") as file:
-        json.dump(found, file)
-    os.rename(f"{directory}/{name}.tmp", f"{directory}/{name}.json")
+    await asyncio.to_thread(durable.write, f"{directory}/{name}.json", json.dumps(found), 0o644)
     for old in _names(directory)[_MOST:]:
         os.unlink(f"{directory}/{old}.json")
     return web.json_response({"Id": name}, status=201)

@@ -10,6 +10,7 @@ import subprocess
 from typing import Any
 
 from sampan.cli.flags import UsageError
+from sampan.linux import durable
 
 _DEFAULT = "https://index.docker.io/v1/"
 _HELPER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -49,15 +50,7 @@ def _save(config: dict[str, Any]) -> None:
     """Writes the file for its owner alone, in one step; what else is in it stays (S039)."""
     path = os.path.realpath(_path())
     os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-    temporary = f"{path}.{os.getpid()}"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with open(fd, "w", encoding="utf-8") as file:
-            json.dump(config, file, indent="\t")
-        os.rename(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    durable.write(path, json.dumps(config, indent="\t"))
 
 
 def _helper(config: dict[str, Any], key: str) -> str:

@@ -13,7 +13,7 @@ import pwd
 import signal
 
 from sampan.engine.errors import EngineError
-from sampan.linux import mount, pidfd, prctl
+from sampan.linux import durable, mount, pidfd, prctl
 from sampan.linux import namespaces as ns
 from sampan.network import slirp
 from sampan.network.errors import NetworkError
@@ -88,8 +88,7 @@ def _make(run_root: str) -> int:
             raise RuntimeFailure("the user namespace could not be set up")
         slirp.launch(pid, f"{run_root}/slirp.log", exit_read)
         started = pidfd.start_time(pid)
-        with open(f"{run_root}/namespaces.json", "w", encoding="ascii") as file:
-            json.dump({"pid": pid, "start_time": started}, file)
+        durable.replace(f"{run_root}/namespaces.json", json.dumps({"pid": pid, "start_time": started}), 0o644)
     except BaseException:
         signal.pidfd_send_signal(descriptor, signal.SIGKILL)
         os.waitpid(pid, 0)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sampan.linux import pidfd
+from sampan.linux import durable, pidfd
 from sampan.linux.cgroup import Cgroup
 from sampan.runtime import bundle as bundles
 from sampan.runtime import channel, console, hooks, spawn
@@ -302,9 +302,7 @@ def _signal_all(cgroup: str, number: int) -> None:
 
 def _write_pid_file(path: str | None, pid: int) -> None:
     if path:
-        with open(f"{path}.tmp", "w", encoding="ascii") as file:
-            file.write(str(pid))
-        os.rename(f"{path}.tmp", path)
+        durable.replace(path, str(pid), 0o644)
 
 
 def _user_name() -> str:

@@ -9,7 +9,7 @@ import shutil
 import socket
 from dataclasses import asdict, dataclass, field
 
-from sampan.linux import pidfd
+from sampan.linux import durable, pidfd
 from sampan.linux.cgroup import Cgroup
 from sampan.runtime.bundle import OCI_VERSION
 from sampan.runtime.errors import RuntimeFailure
@@ -64,11 +64,7 @@ class StateDirectory:
 
     def save(self, record: Record) -> None:
         """Writes the record, whole or not at all."""
-        temporary = f"{self.path}/state.json.tmp"
-        with open(temporary, "w", encoding="utf-8") as file:
-            os.chmod(temporary, 0o600)
-            json.dump(asdict(record), file)
-        os.rename(temporary, f"{self.path}/state.json")
+        durable.replace(f"{self.path}/state.json", json.dumps(asdict(record)))
 
     def load(self) -> Record:
         """The record. Raises RuntimeFailure when there is no such container."""

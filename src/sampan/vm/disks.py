@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 
-from sampan.linux import sparse
+from sampan.linux import durable, sparse
 from sampan.vm import mounted
 from sampan.vm.errors import VmError
 from sampan.vm.hypervisor import DISK_SIZE
@@ -51,7 +51,7 @@ class Disks:
             )
             os.truncate(f"{work}/disk", DISK_SIZE)
             os.chmod(f"{work}/disk", 0o444)
-            os.rename(f"{work}/disk", path)
+            durable.publish(f"{work}/disk", path)
 
     def keep(self, image_ids: set[str]) -> None:
         """Deletes the disks of all images but these; machines that run keep theirs open."""
@@ -69,11 +69,10 @@ class Disks:
             if not _SMALLEST <= size <= DISK_SIZE:
                 limits = f"{_SMALLEST >> 20} MiB to {DISK_SIZE >> 30} GiB"
                 raise VmError(f"a machine's own disk has {limits}, not {size} bytes")
-            with open(f"{path}.new", "wb") as file:
+            # Not synced: the machine has written nothing yet, and what it syncs itself takes the name along.
+            with durable.writing(path, sync=False) as file:
                 sparse.copy(source or self._filesystem(size), file.fileno())
                 os.truncate(file.fileno(), DISK_SIZE)
-                os.fchmod(file.fileno(), 0o600)
-            os.rename(f"{path}.new", path)
         return os.open(path, os.O_RDWR | os.O_CLOEXEC)
 
     def _filesystem(self, size: int) -> str:
@@ -86,7 +85,7 @@ class Disks:
                 options = "lazy_itable_init=1,lazy_journal_init=1,nodiscard,packed_meta_blocks=1,root_owner=0:0"
                 _run("e2fsprogs", ["mke2fs", "-q", "-t", "ext4", "-F", "-m", "0", "-J", "size=4" if size < 1 << 30 else "size=16", "-G", "4096",
                                    "-O", "^resize_inode", "-E", options, f"{work}/disk"])  # fmt: skip
-                os.rename(f"{work}/disk", path)
+                durable.publish(f"{work}/disk", path)
         return path
 
 

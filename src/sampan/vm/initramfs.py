@@ -9,7 +9,7 @@ import marshal
 import os
 import stat
 
-from sampan.linux import pythonfiles
+from sampan.linux import durable, pythonfiles
 from sampan.vm import cpio
 from sampan.vm.errors import VmError
 from sampan.vm.kernel import Kernel
@@ -39,10 +39,7 @@ def build(kernel: Kernel, cache: str, appliance: bool = False) -> str:
     data = cpio.archive(_members(kernel, appliance))
     path = f"{cache}/initramfs-{hashlib.sha256(data).hexdigest()[:16]}.gz"
     if not os.path.exists(path):
-        temporary = f"{path}.{os.getpid()}"
-        with open(temporary, "wb") as file:
-            file.write(gzip.compress(data, 1, mtime=0))
-        os.rename(temporary, path)
+        durable.write(path, gzip.compress(data, 1, mtime=0), 0o644)
     return path
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from sampan.images import compression
+from sampan.linux import durable
 from sampan.vm.errors import VmError
 
 _PACKAGE = {"x86_64": "linux-image-amd64", "aarch64": "linux-image-arm64"}
@@ -96,7 +97,8 @@ def fetch(cache: str) -> Kernel:
         release = os.path.basename(glob.glob(f"{work}/root/boot/vmlinuz-*")[0]).removeprefix("vmlinuz-")
         target = f"{cache}/kernel/{release}"
         shutil.rmtree(target, ignore_errors=True)
-        os.rename(f"{work}/root", target)
+        durable.sync_tree(work)
+        durable.rename(f"{work}/root", target)
     found = find(cache)
     if found is None:
         raise VmError(f"the package {package} holds no kernel we can use")

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sampan.linux import memfd
+from sampan.linux import durable, memfd
 from sampan.vm import hypervisor, initramfs, kernel, maker
 from sampan.vm.disks import Disks
 from sampan.vm.errors import VmError
@@ -89,6 +89,7 @@ class Templates:
         try:
             await asyncio.to_thread(lambda: os.close(self._disks.writable(f"{work}/disk")))
             await boot(shape, work, _BOOT, self._expected)
+            await asyncio.to_thread(durable.sync_tree, work)  # a template that is there is whole
             os.rename(work, target)
         finally:
             await asyncio.to_thread(shutil.rmtree, work, True)
@@ -110,8 +111,7 @@ class Templates:
             return known
         path = f"{self._cache}/accelerator-{os.uname().release}"
         name, why = await self._try_kvm(Shape(shape.kernel, shape.initramfs, shape.cpus, shape.memory, "kvm"))
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(f"{name}\n{why}")
+        await asyncio.to_thread(durable.write, path, f"{name}\n{why}", 0o644)
         return name, why
 
     def known_accelerator(self) -> tuple[str, str] | None:
