@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +11,7 @@ from sampan.api.requests import moment
 from sampan.engine.container import ZERO_TIME, Container, timestamp
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest
+from sampan.linux import filetree
 from sampan.network.model import Endpoint, Network
 from sampan.runtime import init_program
 
@@ -174,14 +174,7 @@ def _port_rows(container: Container) -> list[dict[str, Any]]:
 
 def tree_size(path: str) -> int:
     """Bytes on disk below a directory."""
-    total = 0
-    for directory, _, files in os.walk(path):
-        for name in files:
-            try:
-                total += os.lstat(f"{directory}/{name}").st_size
-            except OSError:
-                continue
-    return total
+    return filetree.measure(path)[0]
 
 
 def _command(container: Container) -> tuple[str, list[str]]:

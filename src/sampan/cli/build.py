@@ -13,6 +13,7 @@ from sampan.cli.options import pairs
 from sampan.cli.output import human
 from sampan.client.connection import engine
 from sampan.client.http import query
+from sampan.linux import filetree
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -265,7 +266,6 @@ def _finish(identifier: str, output: dict[str, str], tags: list[str], v: dict[st
 
 def _as_tar(body: dict[str, Any], dest: str, v: dict[str, Any]) -> int:
     """The files as a tar: through a directory of our own, since the engine writes directories."""
-    import shutil
     import tarfile
     import tempfile
 
@@ -280,7 +280,7 @@ def _as_tar(body: dict[str, Any], dest: str, v: dict[str, Any]) -> int:
             for name in sorted(os.listdir(top)):
                 tar.add(f"{top}/{name}", name)
     finally:
-        shutil.rmtree(top)
+        filetree.remove(top)
     return 0
 
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import secrets
-import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from sampan.images.errors import ImageNotFound
 from sampan.images.registry.auth import Credentials
 from sampan.images.store import Image
 from sampan.keeper import logs
+from sampan.linux import filetree
 from sampan.linux.pidfd import exit_code
 from sampan.network.errors import NetworkError
 from sampan.oci import reference
@@ -61,7 +61,7 @@ class Builds:
         self._top = f"{engine.data_root}/builds"
         for name in ("work", "caches"):
             if name == "work":
-                shutil.rmtree(f"{self._top}/work", ignore_errors=True)
+                filetree.remove(f"{self._top}/work", ignore_errors=True)
             os.makedirs(f"{self._top}/{name}", 0o700, exist_ok=True)
         self.cache = BuildCache(engine.images, f"{self._top}/cache.db")
         self._hashes = Hashes()
@@ -103,7 +103,7 @@ class Builds:
             finally:
                 for fd in opened:
                     os.close(fd)
-                await asyncio.to_thread(shutil.rmtree, work, True)
+                await asyncio.to_thread(filetree.remove, work, True)
 
     async def image(self, request: Request, out: Output) -> Image:
         """Builds an image and gives it its tags."""

@@ -7,7 +7,6 @@ import os
 import random
 import re
 import secrets
-import shutil
 import time
 from typing import Any
 
@@ -22,6 +21,7 @@ from sampan.engine.publishing import check_ports
 from sampan.images.errors import ImageNotFound
 from sampan.images.store import Image
 from sampan.keeper.client import KeeperGone
+from sampan.linux import filetree
 from sampan.oci import manifest as oci
 from sampan.runtime import init_program
 from sampan.runtime.errors import RuntimeFailure
@@ -134,7 +134,7 @@ async def _make(engine: Engine, container: Container, image: Image) -> None:
         if any(row["Type"] == "volume" for row in container.mounts):
             await asyncio.to_thread(_copy_up, engine, container, image)
     except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
+        filetree.remove(directory, ignore_errors=True)
         raise
     engine.containers[container.id] = container
     engine.save(container)

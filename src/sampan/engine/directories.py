@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
+
+from sampan.linux import filetree
 
 _SPARE = "spare"
 _QUIET = 0.02  # seconds without a create before the next spare is made
@@ -23,7 +24,7 @@ class Directories:
         self._ready = False
         self._timer: asyncio.TimerHandle | None = None
         self._filling: asyncio.Future[None] | None = None
-        shutil.rmtree(self._spare, ignore_errors=True)
+        filetree.remove(self._spare, ignore_errors=True)
 
     def make(self, name: str) -> str:
         """A new container's directory with what all have: overlay's upper and work, mount point, log."""
@@ -52,7 +53,7 @@ class Directories:
         self._filling = None
         self._ready = not done.cancelled() and done.exception() is None
         if not self._ready:
-            shutil.rmtree(self._spare, ignore_errors=True)
+            filetree.remove(self._spare, ignore_errors=True)
 
     def close(self) -> None:
         """Makes no more."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 from typing import Any
 
 from sampan.engine import keeperlink
@@ -25,7 +24,7 @@ from sampan.engine.system import SystemMachines
 from sampan.engine.watch import Watcher
 from sampan.images.registry.hosts import Hosts
 from sampan.images.store import ImageStore
-from sampan.linux import pidfd
+from sampan.linux import filetree, pidfd
 from sampan.network.hostports import HostPorts
 from sampan.volumes.local import LocalVolumes
 
@@ -87,7 +86,7 @@ class Engine:
     async def _empty_trash(container: Container, path: str) -> None:
         while container.followers:
             await asyncio.sleep(0.05)
-        await asyncio.to_thread(shutil.rmtree, path, True)
+        await asyncio.to_thread(filetree.remove, path, True)
 
     def save(self, container: Container) -> None:
         """Writes a container's record."""
@@ -183,11 +182,11 @@ class Engine:
 
     def _clean_leftovers(self) -> None:
         """Directories of containers that have no record: a removal or creation was cut short."""
-        shutil.rmtree(f"{self.data_root}/trash", ignore_errors=True)
+        filetree.remove(f"{self.data_root}/trash", ignore_errors=True)
         top = f"{self.data_root}/containers"
         for name in os.listdir(top):
             if name not in self.containers:
-                shutil.rmtree(f"{top}/{name}", ignore_errors=True)
+                filetree.remove(f"{top}/{name}", ignore_errors=True)
 
     async def close(self) -> None:
         """Ends our part; containers go on."""

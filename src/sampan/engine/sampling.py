@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sampan.engine import machine_shape, stats
 from sampan.engine.container import Container
 from sampan.engine.errors import EngineError
-from sampan.linux import smaps
+from sampan.linux import filetree, smaps
 
 if TYPE_CHECKING:
     from sampan.engine.engine import Engine
@@ -100,15 +100,7 @@ def _blocks(path: str) -> int:
 
 def allocated(path: str) -> int:
     """Bytes that the files below a directory take on the disk; holes take none, and a file of several names counts once."""
-    found: dict[tuple[int, int], int] = {}
-    for directory, _, files in os.walk(path):
-        for name in files:
-            try:
-                row = os.lstat(f"{directory}/{name}")
-            except OSError:
-                continue
-            found[row.st_dev, row.st_ino] = row.st_blocks * 512
-    return sum(found.values())
+    return filetree.measure(path)[1]
 
 
 async def own_processes(engine: Engine) -> dict[str, dict[str, float]]:

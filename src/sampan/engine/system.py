@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import secrets
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from sampan.engine.machines import GROUP, NAMESPACES, Wiring, interface
 from sampan.images import bootstrap
 from sampan.images.errors import ImageError, ImageNotFound
 from sampan.images.store import Image
-from sampan.linux import openat2
+from sampan.linux import filetree, openat2
 from sampan.vm import bootdisk, initramfs, iso, kernel, ovf, pc, seed
 from sampan.vm.errors import VmError
 
@@ -106,7 +105,7 @@ class SystemMachines:
             await self._make_disk(container, sources[0], wanted, directory, say)
             self._engine.networking.names.write_all_files(container)
         except BaseException:
-            await asyncio.to_thread(shutil.rmtree, directory, True)
+            await asyncio.to_thread(filetree.remove, directory, True)
             raise
         self._engine.containers[container.id] = container
         self._engine.save(container)

@@ -7,7 +7,7 @@ import functools
 import os
 import time
 
-from sampan.linux import cgroup_limits, devicefilter
+from sampan.linux import cgroup_limits, devicefilter, filetree
 from sampan.linux.files import read_or_empty
 from sampan.linux.namespaces import initial_user_namespace
 from sampan.record import field, record
@@ -211,13 +211,12 @@ class Cgroup:
         else:
             top = next(iter(self.directories().values()), "")
         found: list[int] = []
-        for directory, _, files in os.walk(top):
-            if "cgroup.procs" in files:
-                try:
-                    with open(f"{directory}/cgroup.procs", encoding="ascii") as file:
-                        found += [int(line) for line in file]
-                except OSError:
-                    continue
+        for fd, _ in filetree.walk(top):
+            try:
+                with open("cgroup.procs", encoding="ascii", opener=functools.partial(os.open, dir_fd=fd)) as file:
+                    found += [int(line) for line in file]
+            except OSError:
+                continue
         return found
 
     def freeze(self, frozen: bool) -> None:
@@ -308,9 +307,7 @@ def _remove_tree(directory: str) -> None:
         except OSError as error:
             if error.errno not in (errno.EBUSY, errno.ENOTEMPTY):
                 raise
-            for entry in os.scandir(directory):
-                if entry.is_dir(follow_symlinks=False):
-                    _remove_tree(entry.path)
+            filetree.remove(directory, ignore_errors=True, files=False)  # groups that the container made
             time.sleep(0.001 * min(attempt, 20))
     raise OSError(errno.EBUSY, "cgroup still has processes", directory)
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 import stat
 
+from sampan.linux import filetree, openat2
 from sampan.linux import mount as lm
-from sampan.linux import openat2
 from sampan.record import field, record
-from sampan.runtime import copyup
 from sampan.runtime.errors import RuntimeFailure
 
 TYPE_CHECKING = False
@@ -162,7 +161,7 @@ def _filesystem(rootfd: int, entry: dict[str, Any], options: Options, userns: bo
         mounted = _new_filesystem(fstype, data, options)
         try:
             if options.copy_up and fstype == "tmpfs":
-                copyup.copy_directory(target, mounted)
+                filetree.copy(target, mounted)
             lm.move_mount(mounted, target, subject=destination)
         finally:
             os.close(mounted)

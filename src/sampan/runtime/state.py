@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import socket
 from dataclasses import asdict, dataclass, field
 
-from sampan.linux import durable, pidfd
+from sampan.linux import durable, filetree, pidfd
 from sampan.linux.cgroup import Cgroup
 from sampan.runtime.bundle import OCI_VERSION
 from sampan.runtime.errors import RuntimeFailure
@@ -78,7 +77,7 @@ class StateDirectory:
 
     def remove(self) -> None:
         """Gives the id back."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        filetree.remove(self.path, ignore_errors=True)
 
     # The gate: a socket that a created container listens on and `start` connects to.
 

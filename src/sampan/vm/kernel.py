@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import IO
 
 from sampan.images import compression
-from sampan.linux import durable
+from sampan.linux import durable, filetree
 from sampan.vm.errors import VmError
 
 _PACKAGE = {"x86_64": "linux-image-amd64", "aarch64": "linux-image-arm64"}
@@ -96,7 +96,7 @@ def fetch(cache: str) -> Kernel:
         _extract(archive, f"{work}/root")
         release = os.path.basename(glob.glob(f"{work}/root/boot/vmlinuz-*")[0]).removeprefix("vmlinuz-")
         target = f"{cache}/kernel/{release}"
-        shutil.rmtree(target, ignore_errors=True)
+        filetree.remove(target, ignore_errors=True)
         durable.sync_tree(work)
         durable.rename(f"{work}/root", target)
     found = find(cache)

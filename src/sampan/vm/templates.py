@@ -7,7 +7,6 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 import sys
 import tempfile
 import time
@@ -16,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sampan.linux import durable, memfd
+from sampan.linux import durable, filetree, memfd
 from sampan.vm import hypervisor, initramfs, kernel, maker
 from sampan.vm.disks import Disks
 from sampan.vm.errors import VmError
@@ -92,14 +91,14 @@ class Templates:
             await asyncio.to_thread(durable.sync_tree, work)  # a template that is there is whole
             os.rename(work, target)
         finally:
-            await asyncio.to_thread(shutil.rmtree, work, True)
+            await asyncio.to_thread(filetree.remove, work, True)
 
     def _forget_old(self) -> None:
         """Deletes templates that nobody has used for a month: of earlier kernels, versions and sizes."""
         for name in os.listdir(f"{self._cache}/templates"):
             path = f"{self._cache}/templates/{name}"
             if time.time() - os.stat(path).st_mtime > _KEPT:
-                shutil.rmtree(path, ignore_errors=True)
+                filetree.remove(path, ignore_errors=True)
 
     async def accelerator(self, shape: Shape) -> tuple[str, str]:
         """("kvm" or "tcg", why), tried once for each kernel of the host and kept.

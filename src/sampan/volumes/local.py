@@ -6,9 +6,10 @@ import json
 import os
 import re
 import secrets
-import shutil
 import time
 from dataclasses import dataclass, field
+
+from sampan.linux import filetree
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}")
 
@@ -89,4 +90,4 @@ class LocalVolumes:
     def remove(self, name: str) -> None:
         """Deletes a volume and its data. Raises VolumeNotFound."""
         volume = self.get(name)
-        shutil.rmtree(os.path.dirname(volume.path))
+        filetree.remove(os.path.dirname(volume.path))

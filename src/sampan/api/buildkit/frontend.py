@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import csv
 import os
-import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from typing import Any
@@ -20,6 +19,7 @@ from sampan.images.builder.errors import BuildError
 from sampan.images.builder.model import Options
 from sampan.images.builder.trees import Tree
 from sampan.images.registry.auth import Credentials
+from sampan.linux import filetree
 from sampan.oci import manifest as oci
 from sampan.oci import reference
 from sampan.oci.reference import DEFAULT_REGISTRY
@@ -96,7 +96,7 @@ async def prepared(
             request.archive.close()
         if rootfd >= 0:
             os.close(rootfd)
-        await asyncio.to_thread(shutil.rmtree, work, True)
+        await asyncio.to_thread(filetree.remove, work, True)
 
 
 async def _bring(session: Session, attributes: dict[str, str], request: Request, rootfd: int, work: str) -> None:

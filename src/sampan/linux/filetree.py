@@ -1,0 +1,331 @@
+"""File trees that are as deep and as large as somebody else likes: removed, measured and copied without recursion.
+
+Every directory is reached from the one above it by one component and O_NOFOLLOW, so neither PATH_MAX nor a link that
+appears meanwhile matters. At most `_KEPT` directories are open at a time; those above are found again by "..", and
+their inode tells whether they are the same.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_KEPT = 32
+_ATTEMPTS = 20  # at a directory that somebody fills while it is removed
+_CHUNK = 1 << 20
+
+
+class Descent:
+    """A place in a tree: the chain of directories from its top, the last of them open as `fd`."""
+
+    def __init__(self, path: str, dir_fd: int | None = None) -> None:
+        """Raises OSError: NotADirectoryError also when it is a link."""
+        fd = os.open(path, _DIRECTORY, dir_fd=dir_fd)
+        self._fds = [fd]  # -1: closed meanwhile
+        self._keys = [_key(fd)]
+
+    @property
+    def fd(self) -> int:
+        """The directory we are in."""
+        return self._fds[-1]
+
+    @property
+    def depth(self) -> int:
+        """How many directories below the top."""
+        return len(self._fds) - 1
+
+    def enter(self, name: str) -> None:
+        """Goes into a directory of this one. Raises OSError."""
+        fd = os.open(name, _DIRECTORY, dir_fd=self.fd)
+        self._fds.append(fd)
+        self._keys.append(_key(fd))
+        far = len(self._fds) - 1 - _KEPT
+        if far > 0 and self._fds[far] >= 0:
+            os.close(self._fds[far])
+            self._fds[far] = -1
+
+    def leave(self) -> None:
+        """Goes back to the directory above. Raises OSError (ESTALE) when somebody has moved this one."""
+        if self._fds[-2] < 0:
+            above = os.open("..", _DIRECTORY, dir_fd=self.fd)
+            if _key(above) != self._keys[-2]:
+                os.close(above)
+                raise OSError(errno.ESTALE, "a directory was moved while it was read")
+            self._fds[-2] = above
+        os.close(self._fds.pop())
+        self._keys.pop()
+
+    @property
+    def device(self) -> int:
+        """The file system that this directory is on."""
+        return self._keys[-1][0]
+
+    @property
+    def top_device(self) -> int:
+        """The file system that the top is on."""
+        return self._keys[0][0]
+
+    def close(self) -> None:
+        """Closes what is open."""
+        for fd in self._fds:
+            if fd >= 0:
+                os.close(fd)
+        self._fds.clear()
+
+
+def _key(fd: int) -> tuple[int, int]:
+    info = os.fstat(fd)
+    return info.st_dev, info.st_ino
+
+
+def walk(path: str) -> Iterator[tuple[int, list[os.DirEntry[str]]]]:
+    """Each directory of the tree as (descriptor, entries), the upper ones first; what can't be read is left out.
+
+    Somebody may change the tree meanwhile: then some of it may be missing.
+    """
+    try:
+        place = Descent(path)
+    except OSError:
+        return
+    try:
+        waiting: list[list[str]] = []
+        while True:
+            entries = _entries(place.fd)
+            yield place.fd, entries
+            waiting.append([entry.name for entry in entries if entry.is_dir(follow_symlinks=False)])
+            if not _next(place, waiting):
+                return
+    finally:
+        place.close()
+
+
+def _entries(fd: int) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(fd) as found:
+            return list(found)
+    except OSError:
+        return []
+
+
+def _next(place: Descent, waiting: list[list[str]]) -> bool:
+    """Goes to the next directory that waits; False when there is none."""
+    while waiting:
+        while waiting[-1]:
+            try:
+                place.enter(waiting[-1].pop())
+                return True
+            except OSError:
+                continue  # removed, or replaced by something else, since it was listed
+        waiting.pop()
+        if not waiting:
+            return False
+        try:
+            place.leave()
+        except OSError:
+            return False
+    return False
+
+
+def measure(path: str) -> tuple[int, int]:
+    """(bytes in files, bytes that they take on the disk) of a tree; a file of several names counts once on the disk."""
+    length = blocks = 0
+    seen: set[tuple[int, int]] = set()
+    for fd, entries in walk(path):
+        for entry in entries:
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    continue
+                info = os.stat(entry.name, dir_fd=fd, follow_symlinks=False)
+            except OSError:
+                continue
+            length += info.st_size
+            if info.st_nlink > 1:
+                if (info.st_dev, info.st_ino) in seen:
+                    continue
+                seen.add((info.st_dev, info.st_ino))
+            blocks += info.st_blocks * 512
+    return length, blocks
+
+
+def remove(path: str, ignore_errors: bool = False, files: bool = True) -> None:
+    """Deletes a tree, or a file or link. What is mounted in it is not touched, and keeps its place.
+
+    Everything that can be deleted is; then the first error is raised. Without `files` only directories are
+    deleted (a tree of control groups has files that can't be).
+    """
+    try:
+        _remove(path, files)
+    except OSError:
+        if not ignore_errors:
+            raise
+
+
+def _remove(path: str, files: bool) -> None:
+    path = path.rstrip("/")
+    try:
+        place = Descent(path)
+    except NotADirectoryError:
+        os.unlink(path)
+        return
+    trouble: list[OSError] = []
+    try:
+        _empty(place, files, trouble)
+    finally:
+        place.close()
+    try:
+        os.rmdir(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        trouble.append(error)
+    if trouble:
+        raise trouble[0]
+
+
+def _empty(place: Descent, files: bool, trouble: list[OSError]) -> None:
+    """Deletes what is below the place."""
+    names: list[str] = []  # of the directories we are in, below the top
+    waiting = [_clear(place.fd, files, trouble)]
+    refills = [0]
+    while True:
+        if waiting[-1]:
+            name = waiting[-1].pop()
+            if _enter(place, name, trouble):
+                names.append(name)
+                waiting.append(_clear(place.fd, files, trouble))
+                refills.append(0)
+        elif not names:
+            return
+        else:
+            place.leave()
+            waiting.pop()
+            refills.pop()
+            name = names.pop()
+            try:
+                os.rmdir(name, dir_fd=place.fd)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                if error.errno == errno.ENOTEMPTY and not trouble and refills[-1] < _ATTEMPTS:
+                    refills[-1] += 1  # somebody wrote into it since it was listed
+                    waiting[-1].append(name)
+                else:
+                    trouble.append(error)
+
+
+def _enter(place: Descent, name: str, trouble: list[OSError]) -> bool:
+    try:
+        place.enter(name)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        trouble.append(error)
+        return False
+    if place.device != place.top_device:
+        trouble.append(OSError(errno.EBUSY, "something is mounted there", name))
+        place.leave()
+        return False
+    return True
+
+
+def _clear(fd: int, files: bool, trouble: list[OSError]) -> list[str]:
+    """Deletes the files of a directory; returns the names of its directories."""
+    found: list[str] = []
+    try:
+        with os.scandir(fd) as entries:
+            rows = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    except OSError as error:
+        trouble.append(error)
+        return found
+    for name, is_directory in rows:
+        if is_directory:
+            found.append(name)
+        elif files:
+            try:
+                os.unlink(name, dir_fd=fd)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                trouble.append(error)
+    return found
+
+
+def copy(source: int, target: int) -> None:
+    """Copies what is in the directory `source` into the directory `target`, which has none of it, with owners, modes,
+    times and extended attributes; sockets are left out. Raises OSError.
+    """
+    reader = Descent(".", source)
+    writer = Descent(".", target)
+    try:
+        names: list[str] = []
+        waiting = [_copy_files(reader.fd, writer.fd)]
+        while True:
+            if waiting[-1]:
+                name = waiting[-1].pop()
+                os.mkdir(name, 0o700, dir_fd=writer.fd)
+                reader.enter(name)
+                writer.enter(name)
+                names.append(name)
+                waiting.append(_copy_files(reader.fd, writer.fd))
+                continue
+            _copy_attributes(reader.fd, writer.fd)
+            if not names:
+                return
+            names.pop()
+            waiting.pop()
+            reader.leave()
+            writer.leave()
+    finally:
+        reader.close()
+        writer.close()
+
+
+def _copy_files(reader: int, writer: int) -> list[str]:
+    directories: list[str] = []
+    for entry in _entries(reader):
+        info = os.stat(entry.name, dir_fd=reader, follow_symlinks=False)
+        if stat.S_ISDIR(info.st_mode):
+            directories.append(entry.name)
+        elif stat.S_ISREG(info.st_mode):
+            _copy_file(reader, writer, entry.name)
+        elif stat.S_ISLNK(info.st_mode):
+            os.symlink(os.readlink(entry.name, dir_fd=reader), entry.name, dir_fd=writer)
+            os.chown(entry.name, info.st_uid, info.st_gid, dir_fd=writer, follow_symlinks=False)
+        elif not stat.S_ISSOCK(info.st_mode):
+            os.mknod(entry.name, info.st_mode, info.st_rdev, dir_fd=writer)
+            os.chown(entry.name, info.st_uid, info.st_gid, dir_fd=writer, follow_symlinks=False)
+    return directories
+
+
+def _copy_file(reader: int, writer: int, name: str) -> None:
+    source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=reader)
+    try:
+        target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=writer)
+        try:
+            while os.sendfile(target, source, None, _CHUNK):
+                pass
+            _copy_attributes(source, target)
+        finally:
+            os.close(target)
+    finally:
+        os.close(source)
+
+
+def _copy_attributes(source: int, target: int) -> None:
+    """Owner first: chown(2) clears capabilities and setuid bits."""
+    info = os.fstat(source)
+    os.fchown(target, info.st_uid, info.st_gid)
+    os.fchmod(target, stat.S_IMODE(info.st_mode))
+    try:
+        for name in os.listxattr(source):
+            if not name.startswith("trusted.overlay."):
+                os.setxattr(target, name, os.getxattr(source, name))
+    except OSError:
+        pass  # a file system without them
+    os.utime(target, ns=(info.st_atime_ns, info.st_mtime_ns))
