@@ -28,6 +28,11 @@ def nest(top: Path, depth: int, length: int) -> None:
     os.close(fd)
 
 
+def climb(place: filetree.Descent) -> None:
+    while place.depth:
+        place.leave()
+
+
 def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
@@ -89,8 +94,7 @@ def test_a_directory_moved_away_leads_nowhere_else(tmp_path: Path) -> None:
     deep = tmp_path / "tree" / "/".join("d" * 60)
     os.rename(deep, tmp_path / "elsewhere/moved")
     with pytest.raises(OSError, match="moved"):
-        for _ in range(100):
-            place.leave()
+        climb(place)
     place.close()
     assert (tmp_path / "elsewhere/f").exists()
 
@@ -107,10 +111,6 @@ def test_what_is_written_meanwhile_is_removed_too(tmp_path: Path, monkeypatch: p
         return found
 
     monkeypatch.setattr(filetree, "_clear", clear_and_write)
-    with pytest.raises(OSError, match="not empty"):  # the top's own listing is not repeated
-        filetree.remove(str(tmp_path / "tree"))
-    monkeypatch.undo()
-    assert os.listdir(tmp_path / "tree") == ["late0"]
     filetree.remove(str(tmp_path / "tree"))
     assert not (tmp_path / "tree").exists()
 

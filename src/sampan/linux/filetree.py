@@ -168,22 +168,27 @@ def remove(path: str, ignore_errors: bool = False, files: bool = True) -> None:
 
 def _remove(path: str, files: bool) -> None:
     path = path.rstrip("/")
-    try:
-        place = Descent(path)
-    except NotADirectoryError:
-        os.unlink(path)
-        return
     trouble: list[OSError] = []
-    try:
-        _empty(place, files, trouble)
-    finally:
-        place.close()
-    try:
-        os.rmdir(path)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        trouble.append(error)
+    for attempt in range(_ATTEMPTS):
+        try:
+            place = Descent(path)
+        except NotADirectoryError:
+            os.unlink(path)
+            return
+        try:
+            _empty(place, files, trouble)
+        finally:
+            place.close()
+        try:
+            os.rmdir(path)
+            break
+        except FileNotFoundError:
+            break
+        except OSError as error:
+            if error.errno == errno.ENOTEMPTY and not trouble and attempt + 1 < _ATTEMPTS:
+                continue  # somebody wrote into it since it was listed
+            trouble.append(error)
+            break
     if trouble:
         raise trouble[0]
 
