@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-from typing import Any
+from typing import IO, Any
 
 from aiohttp import web
 
@@ -120,11 +120,19 @@ async def history(request: web.Request) -> web.Response:
     return web.json_response(rows)
 
 
+async def _load(engine: Engine, file: IO[bytes]) -> list[tuple[Image, list[str]]]:
+    """Closes the file when nobody reads it any more: a thread that does is not ended by its client's leaving."""
+    with file:
+        images = await asyncio.to_thread(archive.load, engine.images, file)
+    for image, _ in images:
+        engine.events.publish("image", "load", image.id, {"name": image.id})
+    return images
+
+
 async def load(request: web.Request) -> web.StreamResponse:
     """POST /images/load"""
     engine = engine_of(request)
-    with await spool(request, engine.data_root) as file:
-        images = await asyncio.to_thread(archive.load, engine.images, file)
+    images = await engine.carry(_load(engine, await spool(request, engine.data_root)))
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
     for image, names in images:
@@ -132,7 +140,6 @@ async def load(request: web.Request) -> web.StreamResponse:
             await response.write(json_line({"stream": f"Loaded image: {reference.parse(tag).familiar}\n"}))
         if not names:
             await response.write(json_line({"stream": f"Loaded image ID: {image.id}\n"}))
-        engine.events.publish("image", "load", image.id, {"name": image.id})
     return response
 
 
@@ -171,9 +178,15 @@ async def _import(request: web.Request) -> web.StreamResponse:
         name += f":{request.query['tag']}"
     config = parse_changes(request.query.getall("changes", []))
     message = request.query.get("message") or "imported by sampan"
-    with await spool(request, engine.data_root) as file:
-        image = await asyncio.to_thread(archive.from_tar, engine.images, file, name, config, message)
-    engine.events.publish("image", "import", image.id, {"name": image.id})
+    file = await spool(request, engine.data_root)
+
+    async def take() -> Image:
+        with file:
+            image = await asyncio.to_thread(archive.from_tar, engine.images, file, name, config, message)
+        engine.events.publish("image", "import", image.id, {"name": image.id})
+        return image
+
+    image = await engine.carry(take())
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
     await response.write(json_line({"status": image.id}))

@@ -26,7 +26,7 @@ from sampan.api import (
     transfer,
     websockets,
 )
-from sampan.api.requests import ENGINE, peer
+from sampan.api.requests import ENGINE, engine_of, peer
 from sampan.engine.engine import Engine
 from sampan.engine.policy import caller
 
@@ -124,6 +124,36 @@ _ROUTES: list[tuple[str, str, Handler]] = [
 ]
 
 
+# What is told a client as it goes on. They look after themselves: what they show ends with the client, what they do does not.
+_STREAMS = (
+    containers.wait,
+    interactive.attach,
+    interactive.exec_start,
+    images.load,
+    images.create,
+    registries.push,
+    builds.build,
+    builds.build_here,
+    builds.grpc,
+    builds.session,
+    comparisons.measure,
+    machines.prepare,
+    systemmachines.create,
+)
+
+
+def _carried(handler: Handler) -> Handler:
+    """Answers as `handler` does, which goes on to its end when its client leaves: what it changes would be half done."""
+
+    async def whole(request: web.Request) -> web.StreamResponse:
+        return await handler(request)
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return await engine_of(request).carry(whole(request))
+
+    return answer
+
+
 def _parts(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("."))
 
@@ -170,7 +200,8 @@ def application(engine: Engine, host: str) -> web.Application:
     app = web.Application(middlewares=[_guard], client_max_size=16 << 20)
     app[ENGINE], app[comparisons.HOST] = engine, host
     app[builds.BUILDKIT] = []
-    for method, path, handler in _ROUTES:
+    for method, path, plain in _ROUTES:
+        handler = plain if method in ("GET", "HEAD") or plain in _STREAMS else _carried(plain)
         for prefix in ("", r"/v{version:\d+\.\d+}"):
             app.router.add_route(method, prefix + path, handler)
     return app

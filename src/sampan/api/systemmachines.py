@@ -39,7 +39,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     engine = engine_of(request)
 
     async def make(say: Callable[[str], None]) -> None:
-        container = await engine.system.create(wanted, say)
+        container = await engine.carry(engine.system.create(wanted, say))
         say(f"\0{container.id}")
 
     return await json_stream(request, _told(make))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from sampan.engine import keeperlink
 from sampan.engine.builds import Builds
@@ -21,12 +22,15 @@ from sampan.engine.policy.guard import Guard
 from sampan.engine.registries import Registries
 from sampan.engine.store import Store
 from sampan.engine.system import SystemMachines
+from sampan.engine.tasks import Tasks
 from sampan.engine.watch import Watcher
 from sampan.images.registry.hosts import Hosts
 from sampan.images.store import ImageStore
 from sampan.linux import filetree, pidfd
 from sampan.network.hostports import HostPorts
 from sampan.volumes.local import LocalVolumes
+
+T = TypeVar("T")
 
 
 class Engine:
@@ -66,7 +70,7 @@ class Engine:
         self.system = SystemMachines(self)
         self.starts = Durations()  # by isolation
         self.overview = Overview(self)
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self.tasks = Tasks()
 
     def directory(self, container: Container) -> str:
         """The container's own directory."""
@@ -117,12 +121,13 @@ class Engine:
             "work": f"{directory}/work",
         }
 
-    def background(self, coroutine: Any) -> asyncio.Task[Any]:
-        """Runs a coroutine beside the requests, held so that it is not collected."""
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+    def background(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Runs a coroutine beside the requests; it may be cut short by the daemon's end."""
+        return self.tasks.beside(coroutine)
+
+    async def carry(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Runs an operation to its end, whatever its caller does; what has begun must not be left half done."""
+        return await self.tasks.carry(coroutine)
 
     def _running(self) -> list[Container]:
         return [c for c in self.containers.values() if c.running]
@@ -191,8 +196,7 @@ class Engine:
     async def close(self) -> None:
         """Ends our part; containers go on."""
         self.directories.close()
-        for task in list(self._tasks):
-            task.cancel()
+        await self.tasks.close()
         await self.keeper.close()
         self.networking.close()
         self.machines.close()
