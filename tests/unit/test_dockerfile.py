@@ -434,7 +434,7 @@ def test_bad_patterns(pattern: str) -> None:
 @given(st.text(st.sampled_from("ab*?[]^-!\\/."), max_size=12), st.text(st.sampled_from("ab/"), max_size=8))
 def test_patterns_never_crash(pattern: str, path: str) -> None:
     try:
-        compile_pattern(pattern).fullmatch(path)
+        compile_pattern(pattern).matches(path)
     except BuildError:
         pass
 

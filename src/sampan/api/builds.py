@@ -13,10 +13,11 @@ from typing import Any
 
 from aiohttp import web
 
-from sampan.api.requests import body, engine_of, filters, flag, json_stream, moment, number, peer, spool
+from sampan.api.requests import body, engine_of, filters, flag, json_stream, number, peer, spool
 from sampan.engine.builds import Request
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest
+from sampan.engine.filters import cache as wanted
 from sampan.engine.registries import platform_of, server_name
 from sampan.images.builder import exporting
 from sampan.images.builder.errors import BuildError
@@ -274,14 +275,9 @@ async def session(request: web.Request) -> web.StreamResponse:
 
 async def prune(request: web.Request) -> web.Response:
     """POST /build/prune"""
-    wanted = filters(request)
-    older = 0.0
-    for text in wanted.get("until", []):
-        import time
-
-        older = time.time() - moment(text, 0) / 1e9
+    passes = wanted.pruned(filters(request))
     keep = number(request, "keep-storage") or number(request, "reserved-space") or 0
-    keys, freed = await asyncio.to_thread(engine_of(request).builds.cache.prune, older, keep)
+    keys, freed = await asyncio.to_thread(engine_of(request).builds.cache.prune, passes, keep)
     return web.json_response({"CachesDeleted": keys, "SpaceReclaimed": freed})
 
 

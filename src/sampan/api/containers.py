@@ -14,6 +14,7 @@ from sampan.engine import creation, execs, lifecycle, sampling, stats
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, NotModified
+from sampan.engine.filters import containers as wanted
 
 
 def _container(request: web.Request) -> tuple[Engine, Container]:
@@ -179,15 +180,10 @@ async def footprint(request: web.Request) -> web.Response:
 async def prune(request: web.Request) -> web.Response:
     """POST /containers/prune"""
     engine = engine_of(request)
-    wanted = filters(request)
+    passes = wanted.pruned(filters(request))
     deleted, freed = [], 0
     for container in list(engine.containers.values()):
-        if (
-            container.running
-            or container.system
-            or container.state["Status"] == "restarting"
-            or not listing.passes_prune(container, wanted)
-        ):
+        if container.running or container.system or container.state["Status"] == "restarting" or not passes(container):
             continue
         freed += await asyncio.to_thread(listing.tree_size, f"{engine.directory(container)}/upper")
         try:

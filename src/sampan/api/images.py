@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 from typing import IO, Any
 
 from aiohttp import web
 
 from sampan.api import registries
-from sampan.api.listing import label_matches
 from sampan.api.requests import engine_of, filters, flag, json_line, spool
 from sampan.api.transfer import parse_changes, stream_from_thread
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest
+from sampan.engine.filters import images as wanted
 from sampan.images import archive, bootstrap
 from sampan.images.errors import ImageError, ImageInUse
 from sampan.images.store import Image
@@ -21,11 +20,7 @@ from sampan.oci import reference
 
 
 def _created(image: Image) -> int:
-    text = image.config.get("created") or ""
-    try:
-        return int(datetime.datetime.fromisoformat(text[:19] + "+00:00").timestamp())
-    except ValueError:
-        return int(image.loaded)
+    return wanted.created(image) // 10**9
 
 
 def digests(engine: Engine, image: Image) -> list[str]:
@@ -33,12 +28,16 @@ def digests(engine: Engine, image: Image) -> list[str]:
     return [reference.parse(text).familiar for text in engine.images.digests(image)]
 
 
-def _summary(engine: Engine, image: Image) -> dict[str, Any]:
+def summary(engine: Engine, image: Image, patterns: list[str] | None = None) -> dict[str, Any]:
+    """A row of GET /images/json; with patterns of references, only the names that they match."""
+    tags, by_digest = image.tags, engine.images.digests(image)
+    if patterns:
+        tags, by_digest = wanted.matching_names(tags, patterns), wanted.matching_names(by_digest, patterns)
     return {
         "Id": image.id,
         "ParentId": "",
-        "RepoTags": [reference.parse(tag).familiar for tag in image.tags],
-        "RepoDigests": digests(engine, image),
+        "RepoTags": [reference.parse(tag).familiar for tag in tags],
+        "RepoDigests": [reference.parse(text).familiar for text in by_digest],
         "Created": _created(image),
         "Size": image.size,
         "SharedSize": -1,
@@ -47,29 +46,13 @@ def _summary(engine: Engine, image: Image) -> dict[str, Any]:
     }
 
 
-def _passes(engine: Engine, image: Image, wanted: dict[str, list[str]]) -> bool:
-    import fnmatch
-
-    labels = (image.config.get("config") or {}).get("Labels") or {}
-    if not all(label_matches(labels, item) for item in wanted.get("label", [])):
-        return False
-    if "dangling" in wanted and (wanted["dangling"][0] in ("true", "1")) != (not image.tags):
-        return False
-    names = [reference.parse(tag) for tag in image.tags]
-    return not wanted.get("reference") or any(
-        fnmatch.fnmatchcase(form, pattern)
-        for pattern in wanted["reference"]
-        for name in names
-        for form in (name.familiar, name.familiar_name)
-    )
-
-
 async def list_(request: web.Request) -> web.Response:
     """GET /images/json"""
     engine = engine_of(request)
-    wanted = filters(request)
-    rows = [_summary(engine, image) for image in engine.images.all() if _passes(engine, image, wanted)]
-    return web.json_response(rows)
+    asked = filters(request)
+    passes = wanted.listed(engine.images, asked)
+    patterns = asked.get("reference") or []
+    return web.json_response([summary(engine, image, patterns) for image in engine.images.all() if passes(image)])
 
 
 async def inspect(request: web.Request) -> web.Response:
@@ -227,13 +210,12 @@ async def remove(request: web.Request) -> web.Response:
 async def prune(request: web.Request) -> web.Response:
     """POST /images/prune"""
     engine = engine_of(request)
-    wanted = filters(request)
-    everything = wanted.get("dangling", ["true"])[0] in ("false", "0")
+    passes = wanted.pruned(engine.images, filters(request))
     used = {c.image for c in engine.containers.values()}
     deleted: list[dict[str, str]] = []
     freed = 0
     for image in engine.images.all():
-        if image.id in used or (image.tags and not everything):
+        if image.id in used or not passes(image):
             continue
         freed += image.size
         try:

@@ -13,11 +13,12 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from sampan.api import schema, streams
-from sampan.api.requests import body, engine_of, flag, moment, never, number
+from sampan.api.requests import body, engine_of, flag, number
 from sampan.engine import execs, output
 from sampan.engine.container import Container, timestamp
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, EngineError
+from sampan.engine.moments import moment, never
 from sampan.keeper import logs
 from sampan.keeper.client import KeeperGone
 from sampan.linux import signals

@@ -4,80 +4,28 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable
 from typing import Any
 
-from sampan.api.requests import moment
 from sampan.engine.container import ZERO_TIME, Container, timestamp
 from sampan.engine.engine import Engine
-from sampan.engine.errors import BadRequest
+from sampan.engine.filters.containers import listed
+from sampan.engine.filters.reading import Filters
 from sampan.linux import filetree
 from sampan.network.model import Endpoint, Network
 from sampan.runtime import init_program
 
-_FILTERS = ("ancestor", "before", "since", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name",
-            "network", "publish", "status", "volume", "until")  # fmt: skip
 
-
-def label_matches(labels: dict[str, str], wanted: str) -> bool:
-    """A label filter: "k", "k=v", "k!=v", "k!="."""
-    key, unequal, value = wanted.partition("!=")
-    if unequal:
-        return labels.get(key) != value if value else key not in labels
-    key, equals, value = wanted.partition("=")
-    return key in labels and (not equals or labels[key] == value)
-
-
-def select(engine: Engine, wanted: dict[str, list[str]], everything: bool, limit: int | None) -> list[Container]:
-    """The containers of a list, newest first. Raises BadRequest for unknown filters."""
-    for key in wanted:
-        if key not in _FILTERS:
-            raise BadRequest(f"invalid filter '{key}'")
-    rows = sorted((c for c in engine.containers.values() if not c.system), key=lambda container: -container.created)
-    if wanted.get("before"):
-        edge = engine.find(wanted["before"][0]).created
-        rows = [c for c in rows if c.created < edge]
-    if wanted.get("since"):
-        edge = engine.find(wanted["since"][0]).created
-        rows = [c for c in rows if c.created > edge]
+def select(engine: Engine, wanted: Filters, everything: bool, limit: int | None) -> list[Container]:
+    """The containers of a list, newest first. Raises BadRequest for a filter that is unknown or has a bad value."""
+    passes = listed(engine, wanted)
     implied = everything or limit or wanted.get("status") or wanted.get("exited")
     rows = [
-        c for c in rows if (implied or c.running or c.state["Status"] == "restarting") and _passes(engine, c, wanted)
+        c
+        for c in engine.containers.values()
+        if not c.system and (implied or c.running or c.state["Status"] == "restarting") and passes(c)
     ]
+    rows.sort(key=lambda container: -container.created)
     return rows[:limit] if limit and limit > 0 else rows
-
-
-def _passes(engine: Engine, container: Container, wanted: dict[str, list[str]]) -> bool:
-    import re
-
-    labels = container.config.get("Labels") or {}
-    tests: dict[str, Callable[[str], bool]] = {
-        "id": lambda v: container.id.startswith(v),
-        "name": lambda v: re.search(v, "/" + container.name) is not None,
-        "status": lambda v: container.state["Status"] == v,
-        "exited": lambda v: container.state["Status"] == "exited" and str(container.state["ExitCode"]) == v,
-        "ancestor": lambda v: (
-            v in (container.image_name, container.image, container.image[7:])
-            or container.image[7:].startswith(v)
-            or container.image_name.partition(":")[0] == v
-        ),
-        "health": lambda v: (container.health or {"Status": "none"})["Status"] == v,
-        "volume": lambda v: any(v in (row.get("Name"), row["Destination"]) for row in container.mounts),
-        "network": lambda v: v in container.networks or container.host_config.get("NetworkMode") == v,
-    }
-    if not all(label_matches(labels, item) for item in wanted.get("label", [])):
-        return False
-    return all(any(test(value) for value in wanted[key]) for key, test in tests.items() if wanted.get(key))
-
-
-def passes_prune(container: Container, wanted: dict[str, list[str]]) -> bool:
-    """Whether `container prune` may take it: label, label! and until."""
-    labels = container.config.get("Labels") or {}
-    if not all(label_matches(labels, item) for item in wanted.get("label", [])):
-        return False
-    if any(label_matches(labels, item) for item in wanted.get("label!", [])):
-        return False
-    return all(container.created < moment(item, time.time()) for item in wanted.get("until", []))
 
 
 def _ago(text: str) -> str:

@@ -6,11 +6,12 @@ from typing import Any
 
 from aiohttp import web
 
-from sampan.api import listing, schema
-from sampan.api.requests import body, engine_of, filters, moment
+from sampan.api import schema
+from sampan.api.requests import body, engine_of, filters
 from sampan.engine.container import Container, timestamp
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest
+from sampan.engine.filters import networks as wanted
 from sampan.network.model import Network
 
 
@@ -50,35 +51,11 @@ def _users(engine: Engine, network: Network) -> list[str]:
     return [c.name for c in engine.containers.values() if network.name in c.networks]
 
 
-def _passes(engine: Engine, network: Network, wanted: dict[str, list[str]]) -> bool:
-    for key, values in wanted.items():
-        if key == "name":
-            passed = any(value in network.name for value in values)
-        elif key == "id":
-            passed = any(network.id.startswith(value) for value in values)
-        elif key == "driver":
-            passed = network.driver in values
-        elif key == "type":
-            passed = ("builtin" if network.predefined else "custom") in values
-        elif key == "scope":
-            passed = "local" in values
-        elif key == "label":
-            passed = all(listing.label_matches(network.labels, value) for value in values)
-        elif key == "dangling":
-            unused = not network.predefined and not _users(engine, network)
-            passed = unused == (values[0] in ("true", "1"))
-        else:
-            raise BadRequest(f"invalid filter '{key}'")
-        if not passed:
-            return False
-    return True
-
-
 async def list_(request: web.Request) -> web.Response:
     """GET /networks"""
     engine = engine_of(request)
-    wanted = filters(request)
-    found = [network for network in engine.networking.networks.all.values() if _passes(engine, network, wanted)]
+    passes = wanted.listed(filters(request), lambda network: bool(_users(engine, network)))
+    found = [network for network in engine.networking.networks.all.values() if passes(network)]
     return web.json_response([describe(network, whole=False) for network in found])
 
 
@@ -95,20 +72,20 @@ async def inspect(request: web.Request) -> web.Response:
 async def create(request: web.Request) -> web.Response:
     """POST /networks/create"""
     engine = engine_of(request)
-    wanted = schema.check(await body(request), schema.NetworkCreate)
-    ipam = wanted.get("IPAM") or {}
+    asked = schema.check(await body(request), schema.NetworkCreate)
+    ipam = asked.get("IPAM") or {}
     if ipam.get("Driver") not in (None, "", "default"):
         raise BadRequest(f"ipam driver {ipam['Driver']!r} not found: there is only default")
     network = await engine.networking.create(
-        wanted.get("Name") or "",
-        driver=wanted.get("Driver") or "bridge",
+        asked.get("Name") or "",
+        driver=asked.get("Driver") or "bridge",
         ipam=[row for row in ipam.get("Config") or [] if row],
         ipam_options=ipam.get("Options") or {},
-        ipv6=bool(wanted.get("EnableIPv6")),
-        internal=bool(wanted.get("Internal")),
-        attachable=bool(wanted.get("Attachable")),
-        options=wanted.get("Options") or {},
-        labels=wanted.get("Labels") or {},
+        ipv6=bool(asked.get("EnableIPv6")),
+        internal=bool(asked.get("Internal")),
+        attachable=bool(asked.get("Attachable")),
+        options=asked.get("Options") or {},
+        labels=asked.get("Labels") or {},
     )
     return web.json_response({"Id": network.id, "Warning": ""}, status=201)
 
@@ -123,35 +100,33 @@ async def remove(request: web.Request) -> web.Response:
 async def _pair(request: web.Request) -> tuple[Engine, Network, Container, dict[str, Any]]:
     """The network of the path, the container in the body, and the body."""
     engine, network = _network(request)
-    wanted = schema.check(await body(request), schema.NetworkConnect)
-    return engine, network, engine.find(wanted.get("Container") or ""), wanted
+    asked = schema.check(await body(request), schema.NetworkConnect)
+    return engine, network, engine.find(asked.get("Container") or ""), asked
 
 
 async def connect(request: web.Request) -> web.Response:
     """POST /networks/{id}/connect"""
-    engine, network, container, wanted = await _pair(request)
+    engine, network, container, asked = await _pair(request)
     async with container.lock:
-        await engine.networking.connect(container, network, wanted.get("EndpointConfig") or {})
+        await engine.networking.connect(container, network, asked.get("EndpointConfig") or {})
     return web.Response(status=200)
 
 
 async def disconnect(request: web.Request) -> web.Response:
     """POST /networks/{id}/disconnect"""
-    engine, network, container, wanted = await _pair(request)
+    engine, network, container, asked = await _pair(request)
     async with container.lock:
-        await engine.networking.disconnect(container, network, bool(wanted.get("Force")))
+        await engine.networking.disconnect(container, network, bool(asked.get("Force")))
     return web.Response(status=200)
 
 
 async def prune(request: web.Request) -> web.Response:
     """POST /networks/prune"""
     engine = engine_of(request)
-    wanted = filters(request)
+    passes = wanted.pruned(filters(request))
     deleted = []
     for network in list(engine.networking.networks.all.values()):
-        matching = all(listing.label_matches(network.labels, item) for item in wanted.get("label", []))
-        old = all(network.created < moment(item, 0) for item in wanted.get("until", []))
-        if network.predefined or _users(engine, network) or network.endpoints or not matching or not old:
+        if network.predefined or _users(engine, network) or network.endpoints or not passes(network):
             continue
         await engine.networking.remove(network)
         deleted.append(network.name)

@@ -10,6 +10,7 @@ from aiohttp import web
 from sampan.api.requests import body, engine_of, filters, json_stream, number
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest
+from sampan.engine.filters import rules
 from sampan.engine.registries import complete
 from sampan.images.registry.auth import Credentials, from_fields, from_header
 from sampan.oci import manifest as oci
@@ -72,20 +73,28 @@ async def auth(request: web.Request) -> web.Response:
     return web.json_response({"Status": "Login Succeeded", "IdentityToken": ""})
 
 
+def _stars(key: str, values: list[str]) -> rules.Test[dict[str, Any]]:
+    least = max(rules.whole(key, value) for value in values)
+    return lambda row: int(row.get("star_count") or 0) >= least
+
+
+_SEARCH: dict[str, rules.Rule[dict[str, Any]]] = {
+    "stars": _stars,
+    "is-official": rules.boolean(lambda row: bool(row.get("is_official"))),
+    "is-automated": rules.boolean(lambda row: bool(row.get("is_automated"))),
+}
+
+
 async def search(request: web.Request) -> web.Response:
     """GET /images/search"""
-    term, wanted = request.query.get("term", ""), filters(request)
+    term, passes = request.query.get("term", ""), rules.compile(_SEARCH, filters(request))
     if not term:
         raise BadRequest("nothing to search for: term is empty")
     limit = number(request, "limit") or 25
     if not 1 <= limit <= 100:
         raise BadRequest(f"limit {limit} is outside the range of [1, 100]")
     rows = await engine_of(request).registries.search(term, limit, _credentials(request))
-    stars = int((wanted.get("stars") or ["0"])[0])
-    official = (wanted.get("is-official") or [""])[0]
-    shown = [row for row in rows if row.get("star_count", 0) >= stars
-             and (not official or bool(row.get("is_official")) == (official == "true"))]  # fmt: skip
-    return web.json_response(shown)
+    return web.json_response([row for row in rows if passes(row)])
 
 
 async def distribution(request: web.Request) -> web.Response:

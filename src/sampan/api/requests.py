@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
 import json
-import re
 import socket
 import struct
 import sys
 import tempfile
-import time
 import traceback
 from collections.abc import AsyncIterator
 from typing import IO, Any
@@ -18,6 +15,7 @@ from aiohttp import web
 
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, EngineError
+from sampan.engine.filters import reading
 from sampan.images.errors import ImageError
 from sampan.vm.errors import VmError
 
@@ -58,18 +56,9 @@ def number(request: web.Request, name: str) -> int | None:
         raise BadRequest(f"invalid value for {name}: {value!r} is not a number") from None
 
 
-def filters(request: web.Request) -> dict[str, list[str]]:
-    """`filters` in both of Docker's forms: lists, or objects of true. Raises BadRequest."""
-    text = request.query.get("filters")
-    if not text:
-        return {}
-    try:
-        parsed = json.loads(text)
-        return {
-            k: list(v) if not isinstance(v, dict) else [name for name, on in v.items() if on] for k, v in parsed.items()
-        }
-    except (ValueError, AttributeError, TypeError, RecursionError) as error:
-        raise BadRequest(f"invalid filters: {error}") from error
+def filters(request: web.Request) -> reading.Filters:
+    """The request's `filters`. Raises BadRequest."""
+    return reading.parse(request.query.get("filters"))
 
 
 async def body(request: web.Request, optional: bool = False) -> dict[str, Any]:
@@ -103,36 +92,6 @@ async def spool(request: web.Request, directory: str) -> IO[bytes]:
         file.close()
         raise
     return file
-
-
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h)")
-_UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-def never(text: str | None) -> str | None:
-    """An `until`, or None for the 0 by which Docker's clients say that there is none."""
-    return None if text == "0" else text
-
-
-def moment(text: str | None, default: float) -> int:
-    """Nanoseconds since the epoch of a Unix time, RFC 3339 or duration ("10m" ago). Raises BadRequest."""
-    if not text:
-        return int(default * 1e9)
-    if re.fullmatch(r"-?\d+(\.\d{1,9})?", text):
-        whole, _, fraction = text.partition(".")
-        return int(whole) * 10**9 + int(fraction.ljust(9, "0") or "0")
-    if _DURATION.sub("", text) == "":
-        return time.time_ns() - int(sum(float(n) * _UNITS[u] for n, u in _DURATION.findall(text)) * 1e9)
-    match = re.fullmatch(r"(\d{4}-\d\d-\d\d)(?:T(\d\d:\d\d(?::\d\d)?)(\.\d+)?(Z|[+-]\d\d:\d\d)?)?", text)
-    if not match:
-        raise BadRequest(f"failed to parse value as time or duration: {text!r}")
-    day, clock, rest, zone = match.groups()
-    offset = "+00:00" if zone in (None, "Z") else zone
-    try:
-        seconds = int(datetime.datetime.fromisoformat(f"{day}T{clock or '00:00'}{offset}").timestamp())
-    except ValueError as error:
-        raise BadRequest(f"failed to parse value as time or duration: {text!r}") from error
-    return seconds * 10**9 + int((rest or ".0")[1:].ljust(9, "0")[:9])
 
 
 def json_line(value: dict[str, Any]) -> bytes:

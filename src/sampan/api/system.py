@@ -13,12 +13,14 @@ from aiohttp import web
 import sampan
 from sampan.api import listing
 from sampan.api.builds import cache_rows
-from sampan.api.images import _summary
-from sampan.api.requests import body, engine_of, filters, flag, moment, never
+from sampan.api.images import summary
+from sampan.api.requests import body, engine_of, filters, flag
 from sampan.engine.container import timestamp
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict
-from sampan.engine.events import matches
+from sampan.engine.filters import events as wanted_events
+from sampan.engine.filters import volumes as wanted_volumes
+from sampan.engine.moments import moment, never
 from sampan.linux.cgroup import hierarchies
 from sampan.linux.namespaces import initial_user_namespace
 from sampan.volumes.local import Volume
@@ -158,7 +160,7 @@ async def overview_(request: web.Request) -> web.Response:
 async def events(request: web.Request) -> web.StreamResponse:
     """GET /events"""
     engine = engine_of(request)
-    wanted = filters(request)
+    passes = wanted_events.wanted(filters(request))
     since = moment(request.query.get("since"), time.time()) / 1e9
     until_text = never(request.query.get("until"))
     until = moment(until_text, 0) / 1e9 if until_text else None
@@ -168,14 +170,14 @@ async def events(request: web.Request) -> web.StreamResponse:
     try:
         if request.query.get("since"):
             for event in engine.events.past(since, until or time.time()):
-                if matches(event, wanted):
+                if passes(event):
                     await response.write(json.dumps(event).encode() + b"\n")
         while until is None or time.time() < until:
             try:
                 event = await asyncio.wait_for(queue.get(), None if until is None else max(0.0, until - time.time()))
             except TimeoutError:
                 break
-            if matches(event, wanted):
+            if passes(event):
                 await response.write(json.dumps(event).encode() + b"\n")
     finally:
         engine.events.forget(queue)
@@ -189,7 +191,7 @@ async def disk_usage(request: web.Request) -> web.Response:
     return web.json_response(
         {
             "LayersSize": sum({x.digest: x.size for image in images for x in image.layers}.values()),
-            "Images": [_summary(engine, image) for image in images],
+            "Images": [summary(engine, image) for image in images],
             "Containers": [listing.summary(engine, c, True) for c in engine.containers.values() if not c.system],
             "Volumes": [
                 _volume(v) | {"UsageData": {"Size": listing.tree_size(v.path), "RefCount": len(_users(engine, v.name))}}
@@ -233,16 +235,8 @@ async def volume_create(request: web.Request) -> web.Response:
 async def volume_list(request: web.Request) -> web.Response:
     """GET /volumes"""
     engine = engine_of(request)
-    wanted = filters(request)
-    rows = []
-    for volume in engine.volumes.all():
-        if not all(listing.label_matches(volume.labels, item) for item in wanted.get("label", [])):
-            continue
-        if wanted.get("name") and not any(item in volume.name for item in wanted["name"]):
-            continue
-        if wanted.get("dangling") and (wanted["dangling"][0] in ("true", "1")) == bool(_users(engine, volume.name)):
-            continue
-        rows.append(_volume(volume))
+    passes = wanted_volumes.listed(filters(request), lambda name: bool(_users(engine, name)))
+    rows = [_volume(volume) for volume in engine.volumes.all() if passes(volume)]
     return web.json_response({"Volumes": rows, "Warnings": None})
 
 
@@ -270,14 +264,14 @@ async def volume_remove(request: web.Request) -> web.Response:
 async def volume_prune(request: web.Request) -> web.Response:
     """POST /volumes/prune: anonymous ones only, unless the filter `all` says otherwise."""
     engine = engine_of(request)
-    wanted = filters(request)
-    everything = wanted.get("all", ["false"])[0] in ("true", "1")
+    passes = wanted_volumes.pruned(filters(request))
     deleted, freed = [], 0
     for volume in engine.volumes.all():
-        matching = all(listing.label_matches(volume.labels, item) for item in wanted.get("label", []))
-        if _users(engine, volume.name) or not (everything or volume.anonymous) or not matching:
+        if not passes(volume) or _users(engine, volume.name):
             continue
-        freed += listing.tree_size(volume.path)
+        freed += await asyncio.to_thread(listing.tree_size, volume.path)
+        if _users(engine, volume.name):
+            continue  # since then
         await asyncio.to_thread(engine.volumes.remove, volume.name)
         deleted.append(volume.name)
     return web.json_response({"VolumesDeleted": deleted, "SpaceReclaimed": freed})

@@ -24,8 +24,9 @@ _MODULES = {
     "compare": "compare",
     "ui": "ui",
 }
-_IMAGE_WORDS = {"ls": "images", "rm": "rmi"}
-_CONTAINER_WORDS = {"ls": "ps"}
+_IMAGE_WORDS = {"ls": "images", "rm": "rmi", "prune": "image prune"}
+_CONTAINER_WORDS = {"ls": "ps", "prune": "container prune"}
+_PRUNING = {"image prune": "images", "container prune": "containers"}
 
 
 def _help() -> str:
@@ -57,11 +58,14 @@ def _dispatch(command: str, args: list[str]) -> int:
 
 def _function(command: str) -> Callable[[list[str]], int] | None:
     """The function of a command; only its module is imported."""
+    from importlib import import_module
+
+    if command in _PRUNING:
+        pruning: Callable[[list[str]], int] = getattr(import_module("sampan.cli.pruning"), _PRUNING[command])
+        return pruning
     module = next((name for name, commands in _MODULES.items() if command in commands.split()), None)
     if module is None:
         return None
-    from importlib import import_module
-
     function: Callable[[list[str]], int] = getattr(
         import_module(f"sampan.cli.{module}"), "import_" if command == "import" else command
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sampan.cli import ports
-from sampan.cli.arguments import confirmed, each, filters, need
+from sampan.cli import ports, pruning
+from sampan.cli.arguments import each, filters, need
 from sampan.cli.flags import LIST, STR, Flag, UsageError, parse
 from sampan.cli.options import pairs
 from sampan.cli.output import rows_out
@@ -26,13 +26,14 @@ def network(args: list[str]) -> int:
         return each(
             "rm NETWORK...", [Flag("force", "f")], lambda http, name, v: http.call("DELETE", f"/networks/{name}")
         )(rest)
+    if verb == "prune":
+        return pruning.networks(rest)
     verbs = {
         "create": _create,
         "ls": _list,
         "list": _list,
         "connect": _connect,
         "disconnect": _disconnect,
-        "prune": _prune,
     }
     if verb not in verbs:
         raise UsageError(f"unknown command: sampan network {verb}")
@@ -126,14 +127,4 @@ def _disconnect(http: Http, args: list[str]) -> int:
     v, names = parse([Flag("force", "f")], args)
     need(names, 2, "network disconnect NETWORK CONTAINER")
     http.call("POST", f"/networks/{names[0]}/disconnect", {"Container": names[1], "Force": v["force"]})
-    return 0
-
-
-def _prune(http: Http, args: list[str]) -> int:
-    v, _ = parse([Flag("force", "f"), Flag("filter", "", LIST)], args)
-    if confirmed("all custom networks not used by at least one container", v["force"]):
-        answer = http.call("POST", "/networks/prune" + query(filters=filters(v["filter"])))
-        print(
-            "\n".join(["Deleted Networks:", *answer["NetworksDeleted"]]) if answer["NetworksDeleted"] else "", end="\n"
-        )
     return 0

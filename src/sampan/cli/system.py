@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from sampan.cli.arguments import confirmed, filters, need
+from sampan.cli.arguments import filters, need
 from sampan.cli.flags import LIST, STR, Flag, UsageError, parse
 from sampan.cli.output import human, table
 from sampan.cli.run import fail
@@ -96,22 +96,13 @@ def system(args: list[str]) -> int:
     need(args, 1, "system df|prune|info|events")
     if args[0] in ("info", "events"):
         return {"info": info, "events": events}[args[0]](args[1:])
-    http = engine()
     if args[0] == "prune":
-        v, _ = parse([Flag("all", "a"), Flag("force", "f"), Flag("volumes"), Flag("filter", "", LIST)], args[1:])
-        if not confirmed("all stopped containers, unused networks and unused images", v["force"]):
-            return 0
-        freed = http.call("POST", "/containers/prune")["SpaceReclaimed"]
-        http.call("POST", "/networks/prune")
-        dangling = json.dumps({"dangling": ["false" if v["all"] else "true"]})
-        freed += http.call("POST", "/images/prune" + query(filters=dangling))["SpaceReclaimed"]
-        if v["volumes"]:
-            freed += http.call("POST", "/volumes/prune")["SpaceReclaimed"]
-        print(f"Total reclaimed space: {human(freed)}")
-        return 0
+        from sampan.cli import pruning
+
+        return pruning.system(args[1:])
     if args[0] != "df":
         raise UsageError(f"unknown command: sampan system {args[0]}")
-    found = http.call("GET", "/system/df")
+    found = engine().call("GET", "/system/df")
     rows = [["TYPE", "TOTAL", "ACTIVE", "SIZE"]]
     rows.append(
         [

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
-from sampan.cli.arguments import confirmed, each, filters, need
+from sampan.cli import pruning
+from sampan.cli.arguments import each, filters, need
 from sampan.cli.flags import LIST, STR, Flag, UsageError, parse
 from sampan.cli.options import pairs
-from sampan.cli.output import human, rows_out
+from sampan.cli.output import rows_out
 from sampan.cli.system import inspect
 from sampan.client.connection import engine
 from sampan.client.http import query
@@ -25,6 +24,8 @@ def volume(args: list[str]) -> int:
             [Flag("force", "f")],
             lambda http, name, v: http.call("DELETE", f"/volumes/{name}" + query(force=v["force"])),
         )(rest)
+    if verb == "prune":
+        return pruning.volumes(rest)
     http = engine()
     if verb == "create":
         v, names = parse([Flag("label", "", LIST), Flag("driver", "d", STR), Flag("opt", "o", LIST)], rest)
@@ -42,12 +43,6 @@ def volume(args: list[str]) -> int:
             [("DRIVER", "Driver"), ("VOLUME NAME", "Name")],
             v["format"],
         )
-    elif verb == "prune":
-        v, _ = parse([Flag("all", "a"), Flag("force", "f"), Flag("filter", "", LIST)], rest)
-        if confirmed("all anonymous volumes not used by a container", v["force"]):
-            wanted = json.dumps({"all": ["true"]}) if v["all"] else None
-            answer = http.call("POST", "/volumes/prune" + query(filters=wanted))
-            print("\n".join([*answer["VolumesDeleted"], f"Total reclaimed space: {human(answer['SpaceReclaimed'])}"]))
     else:
         raise UsageError(f"unknown command: sampan volume {verb}")
     return 0

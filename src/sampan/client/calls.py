@@ -43,7 +43,7 @@ def filters(given: Mapping[str, Any] | None) -> str | None:
     """The API's `filters` parameter of {"label": "a", "status": ["exited"]}."""
     if not given:
         return None
-    return json.dumps({key: [str(v) for v in (value if isinstance(value, list) else [value])]
+    return json.dumps({key: [str(v).lower() if isinstance(v, bool) else str(v) for v in (value if isinstance(value, list) else [value])]
                        for key, value in given.items()})  # fmt: skip
 
 

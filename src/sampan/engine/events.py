@@ -51,28 +51,3 @@ class Events:
     def forget(self, queue: asyncio.Queue[dict[str, Any]]) -> None:
         """Stops filling a queue."""
         self._listeners.discard(queue)
-
-
-def matches(event: dict[str, Any], filters: dict[str, list[str]]) -> bool:
-    """Whether an event passes the API's `filters`."""
-    attributes = event["Actor"]["Attributes"]
-    for key, values in filters.items():
-        if key == "type":
-            passed = event["Type"] in values
-        elif key in ("event", "action"):
-            passed = any(event["Action"] == v or event["Action"].startswith(f"{v}:") for v in values)
-        elif key in ("container", "image", "volume"):
-            names = (event["Actor"]["ID"], attributes.get("name"), attributes.get("image"))
-            passed = event["Type"] == key and any(v in names or event["Actor"]["ID"].startswith(v) for v in values)
-        elif key == "label":
-            passed = all(_label(attributes, value) for value in values)
-        else:
-            passed = True
-        if not passed:
-            return False
-    return True
-
-
-def _label(labels: dict[str, str], wanted: str) -> bool:
-    key, equals, value = wanted.partition("=")
-    return key in labels and (not equals or labels[key] == value)

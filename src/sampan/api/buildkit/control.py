@@ -24,6 +24,7 @@ from sampan.api.buildkit.sessions import Session, Sessions
 from sampan.engine.builds import Request
 from sampan.engine.engine import Engine
 from sampan.engine.errors import EngineError
+from sampan.engine.filters import cache as wanted
 from sampan.images import archive
 from sampan.images.builder import exporting, writable
 from sampan.images.builder.errors import BuildError
@@ -134,7 +135,11 @@ class Control:
         request = await stream.recv_message()
         before = self._usage()
         cache = self._engine.builds.cache
-        keys, _ = await asyncio.to_thread(cache.prune, request.keepDuration / 1e9, request.keepBytes)
+        try:
+            passes = wanted.selected(list(request.filter), request.keepDuration / 1e9)
+        except EngineError as error:
+            raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from None
+        keys, _ = await asyncio.to_thread(cache.prune, passes, request.keepBytes)
         gone = {key[:25] for key in keys}
         for row in before:
             if row.ID in gone:

@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sampan.images.layerstore import Layer
@@ -106,13 +107,13 @@ class BuildCache:
         with self._lock:
             self._db.execute("INSERT OR REPLACE INTO packed VALUES (?, ?, ?)", (layer, clamp, text))
 
-    def prune(self, older_than: float = 0.0, keep_bytes: int = 0) -> tuple[list[str], int]:
-        """Forgets steps unused for `older_than` seconds, the oldest first until `keep_bytes` are left. (keys, bytes freed)."""
+    def prune(self, wanted: Callable[[Record], bool], keep_bytes: int = 0) -> tuple[list[str], int]:
+        """Forgets steps that are `wanted`, the oldest first until `keep_bytes` are left. (keys, bytes freed)."""
         gone, freed = [], 0
         records = self.all()
         total = sum(record.size for record in records)
         for record in records:
-            if time.time() - record.used < older_than or (keep_bytes and total <= keep_bytes):
+            if not wanted(record) or (keep_bytes and total <= keep_bytes):
                 continue
             with self._lock:
                 self._db.execute("DELETE FROM steps WHERE key = ?", (record.key,))

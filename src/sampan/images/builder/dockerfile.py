@@ -27,9 +27,9 @@ _FLAGS = {
 }
 REPEATED = {"mount", "exclude", "device"}
 BOOLEAN = {"link", "parents", "keep-git-dir", "unpack"}
-_DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*")
+_DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(\S.*)")
 _KNOWN_DIRECTIVES = {"syntax", "escape", "check"}
-_HEREDOC = re.compile(r"(\d*)<<(-?)([^<]*)")
+_HEREDOC = re.compile(r"(\d{0,9})<<(-?)([^<]*)")
 _FLAG = re.compile(r"--([a-z][a-z-]*)(?:=(.*))?", re.DOTALL)
 
 

@@ -6,65 +6,18 @@ Source: ".dockerignore file" in the documentation; Go's path/filepath.Match for 
 from __future__ import annotations
 
 import posixpath
-import re
 
+from sampan import matching
 from sampan.images.builder.errors import BuildError
+from sampan.matching import BadPattern, Pattern
 
 
-def _regex(pattern: str) -> str:
-    """The pattern as a regular expression; `**` matches any number of directories. Raises BuildError."""
-    parts, index = [], 0
-    while index < len(pattern):
-        char = pattern[index]
-        if pattern.startswith("**", index):
-            index += 2
-            if pattern.startswith("/", index):
-                index += 1
-            parts.append(".*" if index >= len(pattern) else "(?:.*/)?")
-            continue
-        if char == "*":
-            parts.append("[^/]*")
-        elif char == "?":
-            parts.append("[^/]")
-        elif char == "[":
-            end = _class_end(pattern, index)
-            body = pattern[index + 1 : end]
-            negated = body[:1] in ("^", "!")
-            body = body[1:] if negated else body
-            body = re.sub(r"([\[&~|])", r"\\\1", body)
-            parts.append(f"[{'^' if negated else ''}{body}]")
-            index = end
-        elif char == "\\":
-            index += 1
-            if index >= len(pattern):
-                raise BuildError(f"syntax error in pattern: {pattern!r}")
-            parts.append(re.escape(pattern[index]))
-        else:
-            parts.append(re.escape(char))
-        index += 1
-    return "".join(parts)
-
-
-def _class_end(pattern: str, start: int) -> int:
-    index = start + 1
-    if pattern[index : index + 1] in ("^", "!"):
-        index += 1
-    first = index
-    while index < len(pattern):
-        if pattern[index] == "\\":
-            index += 1
-        elif pattern[index] == "]" and index > first:
-            return index
-        index += 1
-    raise BuildError(f"syntax error in pattern: {pattern!r}")
-
-
-def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """A whole-path pattern. Raises BuildError for a malformed one."""
+def compile_pattern(pattern: str) -> Pattern:
+    """A whole-path pattern; `**` matches any number of directories. Raises BuildError for a malformed one."""
     try:
-        return re.compile(_regex(pattern), re.DOTALL)
-    except re.error as error:
-        raise BuildError(f"syntax error in pattern: {pattern!r}: {error}") from None
+        return matching.path(pattern, across=True)
+    except BadPattern as error:
+        raise BuildError(str(error)) from None
 
 
 def has_wildcards(pattern: str) -> bool:
@@ -76,7 +29,7 @@ class Ignore:
     """A list of patterns, `!` for exceptions; the last that matches a path or one of its parents decides."""
 
     def __init__(self, lines: list[str]) -> None:
-        self._rules: list[tuple[bool, re.Pattern[str], str]] = []
+        self._rules: list[tuple[bool, Pattern, str]] = []
         for line in lines:
             text = line.strip()
             if not text or text.startswith("#"):
@@ -105,7 +58,7 @@ class Ignore:
         while "/" in prefixes[-1]:
             prefixes.append(prefixes[-1].rpartition("/")[0])
         for negated, pattern, _ in self._rules:
-            if hidden == negated and any(pattern.fullmatch(prefix) for prefix in prefixes):
+            if hidden == negated and any(pattern.matches(prefix) for prefix in prefixes):
                 hidden = not negated
         return hidden
 

@@ -93,7 +93,7 @@ class Tree:
             return [clean]
         compiled = compile_pattern(clean)
         depth = None if "**" in clean else clean.count("/")
-        found = [path for path, _, _ in self._walk("", depth, everything=True) if compiled.fullmatch(path)]
+        found = [path for path, _, _ in self._walk("", depth, everything=True) if compiled.matches(path)]
         if "**" in clean:  # the topmost of what is inside each other
             found = [path for path in found if not any(path.startswith(f"{other}/") for other in found)]
         visible = [path for path in found if not self.ignore.hides(path) or self._has_visible(path)]

@@ -10,6 +10,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sampan import matching
+from sampan.matching import Pattern
+
 _NAME_START = re.compile(r"[A-Za-z_]")
 _SPECIAL = "@*#?-$!0123456789"
 
@@ -133,7 +136,7 @@ class _Lexer:
                 self.take()
             pattern = self._argument("/")
             replacement = self._argument("}")
-            return _compile(pattern).sub(lambda _: replacement, value or "", count=0 if everywhere else 1)
+            return _replace(value or "", pattern, replacement, everywhere)
         if not char:
             raise WordError("syntax error: missing '}'")
         raise WordError(f"unsupported modifier ({char}) in substitution")
@@ -159,37 +162,43 @@ class _Lexer:
         return found
 
 
-def _compile(pattern: str) -> re.Pattern[str]:
-    """A shell pattern, only * ? and escaped characters, as a regular expression."""
-    return re.compile(_translate(pattern, greedy=True), re.DOTALL)
-
-
-def _translate(pattern: str, greedy: bool) -> str:
+def _expression(pattern: str, greedy: bool = True, backwards: bool = False) -> Pattern:
+    """A shell pattern, only * ? and escaped characters; `backwards` for text that is turned round. Raises WordError."""
     parts, index = [], 0
     while index < len(pattern):
         char = pattern[index]
         if char == "\\" and index + 1 < len(pattern):
             index += 1
-            parts.append(re.escape(pattern[index]))
+            parts.append(matching.literal(pattern[index]))
         elif char == "*":
             parts.append(".*" if greedy else ".*?")
         elif char == "?":
             parts.append(".")
         else:
-            parts.append(re.escape(char))
+            parts.append(matching.literal(char))
         index += 1
-    return "".join(parts)
+    try:
+        return matching.expression("".join(reversed(parts) if backwards else parts))
+    except matching.BadPattern as error:
+        raise WordError(f"bad pattern: {error}") from None
 
 
 def _strip(value: str, pattern: str, front: bool, greedy: bool) -> str:
     """Removes the shortest or longest match at the front or the end."""
-    whole = re.compile(_translate(pattern, greedy=True), re.DOTALL)
-    lengths = range(len(value) + 1)
-    for length in reversed(lengths) if greedy else lengths:
-        part = value[:length] if front else value[len(value) - length :]
-        if whole.fullmatch(part):
-            return value[length:] if front else value[: len(value) - length]
-    return value
+    length = _expression(pattern, greedy, backwards=not front).length_at_start(value if front else value[::-1])
+    if not length:
+        return value
+    return value[length:] if front else value[:-length]
+
+
+def _replace(value: str, pattern: str, replacement: str, everywhere: bool) -> str:
+    """Replaces the first match, or each of them."""
+    spans = _expression(pattern).spans(value)
+    parts, done = [], 0
+    for start, end in spans if everywhere else spans[:1]:
+        parts += [value[done:start], replacement]
+        done = end
+    return "".join([*parts, value[done:]])
 
 
 def expand(word: str, variables: Mapping[str, str], escape: str = "\\") -> str:
