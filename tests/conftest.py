@@ -116,7 +116,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 # Modules whose tests run in containers and in virtual machines alike, but for those in vm_differences.
-BOTH = ("test_cli", "test_cases", "test_docker_clients", "test_sdk", "test_security", "test_networks")
+BOTH = ("test_cli", "test_cases", "test_docker_clients", "test_sdk", "test_security", "test_networks", "test_everyday")
 VM_CACHE = Path(tempfile.gettempdir()) / "sampan-test-vm"  # kernel and templates, for all daemons
 
 

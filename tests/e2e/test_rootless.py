@@ -18,6 +18,7 @@ import pytest
 from sampan.vm import kernel
 from tests.conftest import VM_CACHE, Daemon, eventually
 from tests.e2e.test_networks import HOST, HOST6, OUTSIDE, OUTSIDE6, Site
+from tests.faults import everyday
 
 USER = "sampan-test"
 
@@ -66,6 +67,14 @@ def test_a_container_and_its_users(daemon: Daemon) -> None:
     script = "id -u; touch /mine; su -s /bin/sh nobody -c 'id -u; touch /tmp/x'; echo x >/dev/null; ls /sys/fs/cgroup"
     out = daemon.ok("run", "--rm", "--tmpfs", "/tmp:mode=1777", "busybox", "sh", "-c", script)
     assert out.split() == ["0", "65534"]
+
+
+def test_everyday_images(daemon: Daemon) -> None:
+    everyday.modes_of_what_is_made(daemon)
+    everyday.modes_of_tmpfs(daemon)
+    everyday.streams_of_a_user(daemon)
+    everyday.streams_of_further_processes(daemon)
+    everyday.files_copied_before_the_start(daemon)
 
 
 def test_root_inside_is_the_user_outside(daemon: Daemon) -> None:

@@ -20,11 +20,9 @@ from sampan.engine.policy.model import Facts
 from sampan.engine.publishing import check_ports
 from sampan.images.errors import ImageNotFound
 from sampan.images.store import Image
-from sampan.keeper.client import KeeperGone
 from sampan.linux import filetree
 from sampan.oci import manifest as oci
 from sampan.runtime import init_program
-from sampan.runtime.errors import RuntimeFailure
 
 _NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _ADJECTIVES = [
@@ -140,14 +138,7 @@ async def _make(engine: Engine, container: Container, image: Image) -> None:
     engine.save(container)
     announce(engine, container, "create")
     if not container.virtual:
-        engine.background(_mount_ahead(engine, container))
-
-
-async def _mount_ahead(engine: Engine, container: Container) -> None:
-    try:
-        await engine.keeper.call("mount", id=container.id, overlay=engine.overlay(container))
-    except (KeeperGone, RuntimeFailure, OSError):
-        pass  # then the start does it
+        engine.background(engine.roots.mount_ahead(container))
 
 
 def _check_platform(name: str, image: Image, wanted: str) -> None:

@@ -20,6 +20,7 @@ from sampan.engine.networking import Networking
 from sampan.engine.overview import Overview
 from sampan.engine.policy.guard import Guard
 from sampan.engine.registries import Registries
+from sampan.engine.roots import Roots
 from sampan.engine.store import Store
 from sampan.engine.system import SystemMachines
 from sampan.engine.tasks import Tasks
@@ -64,6 +65,7 @@ class Engine:
         self.watcher = Watcher()
         self.networking = Networking(self, obey_host_firewall, host_ports)
         self.keeper = keeperlink.KeeperLink(f"{run_root}/keeper.sock", self._on_exit, self._running)
+        self.roots = Roots(self)
         self.registries = Registries(self, hosts or Hosts())
         self.builds = Builds(self)
         self.machines = Machines(self)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
 from typing import IO, Any
 
 from sampan.engine.container import Container, timestamp
@@ -26,30 +28,52 @@ def lower_root(engine: Engine, image: Image) -> int:
     return mount.overlay(directories, None, None)
 
 
-def root(engine: Engine, container: Container, write: bool = False) -> int:
-    """A descriptor of the container's root: the live one, or an overlay nobody else sees."""
+def root(engine: Engine, container: Container) -> int:
+    """A descriptor of the container's root to read: the live one, or a view nobody else sees."""
     if container.running:
         return os.open(f"/proc/{container.state['Pid']}/root", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     directory = engine.directory(container)
     lower = engine.images.lower_directories(engine.images.get(container.image))
-    if write:
-        return mount.overlay(lower, f"{directory}/upper", f"{directory}/work")
     return mount.overlay([f"{directory}/upper", *lower], None, None)
 
 
-def _locate(engine: Engine, container: Container, path: str, write: bool) -> tuple[int, str, bool]:
+@contextlib.contextmanager
+def _located(engine: Engine, container: Container, path: str, write: bool = False) -> Iterator[tuple[int, str, bool]]:
     """(root descriptor, path inside it, read-only): inside a volume when the path leads into one.
 
     A running container's root shows its mounts already; for a stopped one the longest mount that
     contains the path is opened instead. The descriptor is -1 when the files are in a virtual machine.
     """
+    own, inner, read_only = _place(container, path)
+    if own >= 0:
+        opened: contextlib.AbstractContextManager[int] = _closing(own)
+    elif container.virtual:
+        opened = contextlib.nullcontext(-1)
+    elif write:
+        opened = engine.roots.writable(container)
+    else:
+        opened = _closing(root(engine, container))
+    with opened as fd:
+        yield fd, inner, read_only
+
+
+@contextlib.contextmanager
+def _closing(fd: int) -> Iterator[int]:
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _place(container: Container, path: str) -> tuple[int, str, bool]:
+    """As _located(), with -1 for what is in the container's root."""
     normal = os.path.normpath("/" + path.lstrip("/"))
     rows = [row for row in container.mounts if row["Type"] in ("volume", "bind")]
     inside = [row for row in rows if normal == row["Destination"] or normal.startswith(row["Destination"] + "/")]
     best = max(inside, key=lambda row: len(row["Destination"]), default=None)
     read_only = not best["RW"] if best else bool(container.host_config.get("ReadonlyRootfs"))
     if container.running or best is None:
-        return -1 if container.virtual else root(engine, container, write), path, read_only
+        return -1, path, read_only
     source = best["Source"]
     if not os.path.isdir(source):
         return (
@@ -63,16 +87,14 @@ def _locate(engine: Engine, container: Container, path: str, write: bool) -> tup
 
 def path_stat(engine: Engine, container: Container, path: str) -> dict[str, Any]:
     """The object of X-Docker-Container-Path-Stat. Raises NotFound."""
-    rootfd, inner, _ = _locate(engine, container, path, write=False)
     try:
-        if rootfd < 0:
-            info = engine.machines.in_thread(engine.machines.job(container, "stat", path=inner))
-        else:
-            info = rooted.stat_of(rootfd, inner)
+        with _located(engine, container, path) as (rootfd, inner, _):
+            if rootfd < 0:
+                info = engine.machines.in_thread(engine.machines.job(container, "stat", path=inner))
+            else:
+                info = rooted.stat_of(rootfd, inner)
     except OSError:
         raise NotFound(f"Could not find the file {path} in container {container.name}") from None
-    finally:
-        _close(rootfd)
     return {
         "name": os.path.basename(path.rstrip("/")) or "/",
         "size": info["size"],
@@ -80,11 +102,6 @@ def path_stat(engine: Engine, container: Container, path: str) -> dict[str, Any]
         "mtime": timestamp(info["mtime"]),
         "linkTarget": info["link"],
     }
-
-
-def _close(rootfd: int) -> None:
-    if rootfd >= 0:
-        os.close(rootfd)
 
 
 def _go_mode(mode: int) -> int:
@@ -100,16 +117,14 @@ def _go_mode(mode: int) -> int:
 
 def get_archive(engine: Engine, container: Container, path: str, out: IO[bytes]) -> None:
     """Writes what is at `path` as a tar whose members start with its last component."""
-    rootfd, inner, _ = _locate(engine, container, path, write=False)
     try:
-        if rootfd < 0:
-            _from_guest(engine, container, out, "get", path=inner)
-        else:
-            rooted.get(rootfd, inner, out, os.path.basename(path.rstrip("/")) or ".")
+        with _located(engine, container, path) as (rootfd, inner, _):
+            if rootfd < 0:
+                _from_guest(engine, container, out, "get", path=inner)
+            else:
+                rooted.get(rootfd, inner, out, os.path.basename(path.rstrip("/")) or ".")
     except OSError as error:
         raise NotFound(f"Could not find the file {path} in container {container.name}") from error
-    finally:
-        _close(rootfd)
 
 
 def _from_guest(engine: Engine, container: Container, out: IO[bytes], name: str, **args: Any) -> None:
@@ -135,26 +150,24 @@ def _into_guest(engine: Engine, container: Container, stream: IO[bytes], name: s
 
 def put_archive(engine: Engine, container: Container, path: str, stream: IO[bytes], keep_type: bool) -> None:
     """Extracts a tar into the directory `path`. Raises NotFound, BadRequest, Forbidden (read-only)."""
-    rootfd, inner, read_only = _locate(engine, container, path, write=True)
     try:
-        if rootfd < 0:
-            engine.machines.in_thread(engine.machines.job(container, "check", path=inner))
-        else:
-            os.close(rooted.open_directory(rootfd, inner))
-        if read_only:
-            raise Forbidden("container rootfs is marked read-only")
-        if rootfd < 0:
-            _into_guest(engine, container, stream, "put", path=inner, keep_type=keep_type)
-        else:
-            rooted.put(rootfd, inner, stream, keep_type)
+        with _located(engine, container, path, write=True) as (rootfd, inner, read_only):
+            if rootfd < 0:
+                engine.machines.in_thread(engine.machines.job(container, "check", path=inner))
+            else:
+                os.close(rooted.open_directory(rootfd, inner))
+            if read_only:
+                raise Forbidden("container rootfs is marked read-only")
+            if rootfd < 0:
+                _into_guest(engine, container, stream, "put", path=inner, keep_type=keep_type)
+            else:
+                rooted.put(rootfd, inner, stream, keep_type)
     except ImageError as error:
         raise BadRequest(str(error)) from error
     except OSError as error:
         if error.errno == errno.ENOTDIR:
             raise BadRequest("extraction point is not a directory") from None
         raise NotFound(f"Could not find the file {path} in container {container.name}") from None
-    finally:
-        _close(rootfd)
 
 
 def export(engine: Engine, container: Container, out: IO[bytes]) -> None:

@@ -27,6 +27,10 @@ async def _prepare_namespaces(
     network = await engine.networking.prepare(container)
     given += [network[0]] if network else []
     request = _request(engine, container, engine.directory(container))
+    root = engine.roots.hand_over(container)
+    if root >= 0:
+        request["root_fd"] = len(given)
+        given.append(root)
     return request | {"sandbox": network[1] if network else ""}, list(given)
 
 

@@ -40,6 +40,11 @@ class Ahead:
         fd, self._fd = self._fd, -1
         return fd
 
+    def drop(self, identifier: str) -> None:
+        """Drops the root of this container."""
+        if identifier == self._id:
+            self.close()
+
     def expire(self) -> None:
         """Drops a root that has waited for too long."""
         if self._fd >= 0 and time.monotonic() - self._since > _PATIENCE:

@@ -169,6 +169,11 @@ class Supervisor:
         self._ahead.mount(message["id"], message["overlay"])
         self._send(sock, {"seq": message["seq"]})
 
+    def _op_unmount(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+        """Lets go of a root that was mounted ahead: somebody else is to write into it."""
+        self._ahead.drop(message["id"])
+        self._send(sock, {"seq": message["seq"]})
+
     def _op_stop(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
         self._stopping = not self._tasks
         self._send(sock, {"seq": message["seq"], "stopping": self._stopping})
@@ -207,6 +212,8 @@ class Supervisor:
             raise RuntimeFailure(f"container {message['id']} is already running")
         request = message["request"]
         request["mounted"] = self._ahead.take(message["id"], request.get("overlay"))
+        if "root_fd" in request:
+            request["mounted"] = os.dup(fds[request.pop("root_fd")])
         for entry in request["spec"]["linux"]["namespaces"]:
             if entry.get("path", "").startswith("@"):
                 entry["path"] = f"/proc/self/fd/{fds[int(entry['path'][1:])]}"

@@ -52,10 +52,11 @@ def open_in_root(rootfd: int, path: str | bytes, flags: int = os.O_PATH, mode: i
 
 
 def mkdir_in_root(rootfd: int, path: str, mode: int = 0o755, uid: int = 0, gid: int = 0) -> int:
-    """mkdir -p inside a root, following the root's own symlinks. Returns an O_PATH directory fd.
+    """mkdir -p inside a root, following the root's own symlinks. Returns a directory's descriptor.
 
     Each missing component is created relative to the descriptor of its already resolved parent, so
-    a symlink swapped in meanwhile cannot move the creation elsewhere (S005, S006).
+    a symlink swapped in meanwhile cannot move the creation elsewhere (S005, S006). What is made has
+    exactly `mode`, whatever the umask, and belongs to `uid` and `gid` (T30).
     """
     current = os.dup(rootfd)
     walked = ""
@@ -81,7 +82,6 @@ def _open_or_make(rootfd: int, parent: int, walked: str, part: str, mode: int, u
         raise failure(errno.ENOENT, "mkdir", walked)
     try:
         os.mkdir(part, mode, dir_fd=parent)
-        os.chown(part, uid, gid, dir_fd=parent, follow_symlinks=False)
     except FileExistsError:
         # A dangling symlink: create what it points to, inside the root.
         info = os.stat(part, dir_fd=parent, follow_symlinks=False)
@@ -93,11 +93,30 @@ def _open_or_make(rootfd: int, parent: int, walked: str, part: str, mode: int, u
             raise failure(errno.ELOOP, "mkdir", walked) from None
         os.close(mkdir_in_root(rootfd, f"{base}/{target}", mode, uid, gid))
         return open_in_root(rootfd, walked, flags)
-    return openat2(parent, part, flags, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+    made = openat2(parent, part, os.O_RDONLY | os.O_DIRECTORY, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+    try:
+        _give(made, mode, uid, gid)
+    except BaseException:
+        os.close(made)
+        raise
+    return made
+
+
+def _give(fd: int, mode: int, uid: int, gid: int) -> None:
+    """Owner and mode of what was just made; a set-group-id bit that the parent has passed on stays."""
+    info = os.fstat(fd)
+    if (info.st_uid, info.st_gid) != (uid, gid):
+        os.fchown(fd, uid, gid)
+    wanted = mode | info.st_mode & stat.S_ISGID
+    if stat.S_IMODE(info.st_mode) != wanted:
+        os.fchmod(fd, wanted)
 
 
 def create_file_in_root(rootfd: int, path: str, mode: int = 0o644) -> int:
-    """Makes sure a file exists at `path` inside the root (a mountpoint). Returns an O_PATH fd."""
+    """Makes sure a file exists at `path` inside the root (a mountpoint). Returns an O_PATH fd.
+
+    A file that is made has exactly `mode` and belongs to root, as its parents do.
+    """
     try:
         return open_in_root(rootfd, path)
     except FileNotFoundError:
@@ -109,7 +128,10 @@ def create_file_in_root(rootfd: int, path: str, mode: int = 0o644) -> int:
             fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_WRONLY, mode, dir_fd=parent)
         except FileExistsError:
             return open_in_root(rootfd, path)
-        os.close(fd)
+        try:
+            _give(fd, mode, 0, 0)
+        finally:
+            os.close(fd)
         return openat2(parent, name, os.O_PATH, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
     finally:
         os.close(parent)

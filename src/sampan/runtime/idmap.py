@@ -55,6 +55,28 @@ def write_rows(pid: int, uids: _Rows, gids: _Rows) -> None:
             raise RuntimeFailure(f"{helper}: {done.stderr.decode(errors='replace').strip()}")
 
 
+def root_of(pid: int) -> tuple[int, int] | None:
+    """User and group that root of the user namespace of `pid` is out here; None where nobody is root, or it is gone."""
+    try:
+        found = [
+            outside for kind in ("uid", "gid") for inside, outside, _ in _read(f"/proc/{pid}/{kind}_map") if inside == 0
+        ]
+    except FileNotFoundError:
+        return None
+    return (found[0], found[1]) if len(found) == 2 else None
+
+
+def maps_group(gid: int) -> bool:
+    """Whether a group id means somebody in our own user namespace."""
+    return any(inside <= gid < inside + count for inside, _, count in _read("/proc/self/gid_map"))
+
+
+def _read(path: str) -> _Rows:
+    with open(path, encoding="ascii") as file:
+        found = [tuple(map(int, line.split())) for line in file]
+    return [(row[0], row[1], row[2]) for row in found]
+
+
 def namespace_of(uids: _Rows, gids: _Rows) -> int:
     """A descriptor of a user namespace with these maps and no process in it."""
     pid, pidfd = ns.clone(ns.CLONE_NEWUSER)

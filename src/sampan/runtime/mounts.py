@@ -12,6 +12,7 @@ import stat
 from sampan.linux import filetree, openat2
 from sampan.linux import mount as lm
 from sampan.record import field, record
+from sampan.runtime import idmap
 from sampan.runtime.errors import RuntimeFailure
 
 TYPE_CHECKING = False
@@ -144,7 +145,7 @@ def _filesystem_data(entry: dict[str, Any], options: Options, userns: bool) -> t
         fstype = "tmpfs"
     elif fstype in ("proc", "sysfs", "mqueue", "devpts", "cgroup2"):
         if userns and fstype == "devpts":
-            data = [item for item in data if item[0] != "gid"]
+            data = [item for item in data if item[0] != "gid" or idmap.maps_group(int(item[1] or 0))]
         data.append(("source", fstype))
     elif entry.get("source"):
         data.append(("source", entry["source"]))
@@ -154,10 +155,9 @@ def _filesystem_data(entry: dict[str, Any], options: Options, userns: bool) -> t
 def _filesystem(rootfd: int, entry: dict[str, Any], options: Options, userns: bool) -> None:
     destination = entry["destination"]
     fstype, data = _filesystem_data(entry, options, userns)
+    data += _tmpfs_mode(rootfd, destination) if fstype == "tmpfs" and not any(key == "mode" for key, _ in data) else []
     target = destination_fd(rootfd, destination, directory=True, strict=fstype in ("proc", "sysfs"))
     try:
-        if fstype == "tmpfs" and not any(key == "mode" for key, _ in data):
-            data.append(("mode", oct(stat.S_IMODE(os.fstat(target).st_mode))[2:]))
         mounted = _new_filesystem(fstype, data, options)
         try:
             if options.copy_up and fstype == "tmpfs":
@@ -168,6 +168,18 @@ def _filesystem(rootfd: int, entry: dict[str, Any], options: Options, userns: bo
     finally:
         os.close(target)
     _propagate(rootfd, destination, options)
+
+
+def _tmpfs_mode(rootfd: int, destination: str) -> list[tuple[str, str | None]]:
+    """A tmpfs over a directory of the image has that directory's mode; any other the kernel's default, 1777 (T43)."""
+    try:
+        fd = openat2.open_in_root(rootfd, destination, os.O_PATH | os.O_DIRECTORY)
+    except OSError:
+        return []
+    try:
+        return [("mode", f"{stat.S_IMODE(os.fstat(fd).st_mode):o}")]
+    finally:
+        os.close(fd)
 
 
 def _new_filesystem(fstype: str, data: list[tuple[str, str | None]], options: Options) -> int:

@@ -13,7 +13,7 @@ from sampan.linux import caps, openat2, prctl, scheduling, seccomp
 from sampan.linux import mount as lm
 from sampan.linux.syscall import check, libc, syscall
 from sampan.record import record
-from sampan.runtime import accounts
+from sampan.runtime import accounts, stdio
 from sampan.runtime.errors import NOT_EXECUTABLE, NOT_FOUND, OTHER, RuntimeFailure
 
 TYPE_CHECKING = False
@@ -204,6 +204,7 @@ def _become(account: accounts.Account, sets: _Sets | None) -> None:
     if sets is not None:
         caps.drop_bounding(sets.dropped)
         prctl.set_keepcaps(True)
+    stdio.give(account.uid)
     try:
         os.setgroups(account.groups)
     except PermissionError:

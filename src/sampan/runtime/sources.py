@@ -27,8 +27,8 @@ def is_bind(entry: dict[str, Any]) -> bool:
 def open_all(request: dict[str, Any]) -> list[int]:
     """Opens the root and every bind source; puts indices into the request. Raises RuntimeFailure.
 
-    Returns the descriptors, which the caller closes; "mounted", the request's overlay when it was made
-    ahead, becomes one of them. Without the right to mount here (an ordinary
+    Returns the descriptors, which the caller closes; one is a copy of "mounted", the request's overlay when it was
+    made ahead. Without the right to mount here (an ordinary
     user) there are none, and the child, root in its user namespace, opens them itself.
     """
     if os.geteuid() != 0:
@@ -41,8 +41,8 @@ def open_all(request: dict[str, Any]) -> list[int]:
             trees.append(lm.open_tree(lm.AT_FDCWD, request["where"], recursive=True))
             request["root"] = 0
         elif not userns:
-            mounted = request.pop("mounted", -1)
-            trees.append(mounted if mounted >= 0 else open_overlay(overlay))
+            mounted = request.get("mounted", -1)
+            trees.append(os.dup(mounted) if mounted >= 0 else open_overlay(overlay))
             request["root"] = 0
         for entry in request["spec"].get("mounts") or []:
             if is_bind(entry):

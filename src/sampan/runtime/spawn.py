@@ -16,6 +16,7 @@ from sampan.linux import pidfd
 from sampan.linux.cgroup import Cgroup
 from sampan.record import field, record
 from sampan.runtime import channel, child, idmap, sources
+from sampan.runtime import stdio as streams
 from sampan.runtime.channel import Stdio
 from sampan.runtime.errors import RuntimeFailure
 
@@ -82,12 +83,13 @@ def start(request: dict[str, Any], stdio: Stdio | None) -> Child:
     try:
         if flags & ns.CLONE_NEWUSER:
             idmap.write(made.pid, spec)
+            streams.bring(stdio, made.pid)
     except BaseException:
         made.abandon()
         raise
     made.go()
     if staged:
-        _follow_second(made)
+        _follow_second(made, stdio if user_joined else None)
     return made
 
 
@@ -169,6 +171,8 @@ def join(request: dict[str, Any], stdio: Stdio | None) -> Child:
     """
     try:
         opened = ns.open_namespaces(request["pid"])
+        if not ns.same_namespace(opened["user"], "user"):
+            streams.bring(stdio, request["pid"])
     except FileNotFoundError:
         raise ProcessLookupError(f"process {request['pid']} is gone") from None
     joins = [(kind, fd) for kind, fd in opened.items() if not ns.same_namespace(fd, kind)]
@@ -248,7 +252,8 @@ def _continue_in_second(parent: socket.socket, move: Callable[[], None]) -> None
     channel.wait_for_go(parent)
 
 
-def _follow_second(made: Child) -> None:
+def _follow_second(made: Child, stdio: Stdio | None = None) -> None:
+    """Waits until the second process is there. `stdio`: to be brought to the user namespace that it is in."""
     report = channel.receive(made.channel)
     os.waitpid(made.pid, 0)
     os.close(made.pidfd)
@@ -257,4 +262,5 @@ def _follow_second(made: Child) -> None:
         raise RuntimeFailure(report.text or "the container's process ended before it was set up", report.failure)
     made.pidfd = report.fds[0]
     made.pid = pidfd.pid_of(made.pidfd)
+    streams.bring(stdio, made.pid)
     made.go()

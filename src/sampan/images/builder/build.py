@@ -378,6 +378,8 @@ def _targets(top: str, mounts: list[dict[str, Any]]) -> str:
         path = f"{top}/{os.path.normpath(entry['destination']).lstrip('/')}"
         if entry["type"] == "tmpfs" or os.path.isdir(entry["source"]):
             os.makedirs(path, 0o755, exist_ok=True)
+            if entry["type"] == "tmpfs":
+                os.chmod(path, 0o1777)  # what it shows, unless the image has a directory of its own there
         else:
             os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
             open(path, "ab").close()
