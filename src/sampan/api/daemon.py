@@ -143,4 +143,7 @@ def main() -> None:
     # A socket for each published port, descriptors of each container: the soft limit of a login is too low.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    asyncio.run(serve(options, host_ports))
+    try:
+        asyncio.run(serve(options, host_ports))
+    except EngineError as error:
+        sys.exit(f"sampand: {error}")

@@ -8,7 +8,7 @@ import os
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from sampan.engine import keeperlink
+from sampan.engine import keeperlink, premises
 from sampan.engine.builds import Builds
 from sampan.engine.container import Container
 from sampan.engine.directories import Directories
@@ -19,9 +19,9 @@ from sampan.engine.machines import Machines
 from sampan.engine.networking import Networking
 from sampan.engine.overview import Overview
 from sampan.engine.policy.guard import Guard
+from sampan.engine.records import Records
 from sampan.engine.registries import Registries
 from sampan.engine.roots import Roots
-from sampan.engine.store import Store
 from sampan.engine.system import SystemMachines
 from sampan.engine.tasks import Tasks
 from sampan.engine.watch import Watcher
@@ -48,13 +48,12 @@ class Engine:
         policy: str = "",
     ) -> None:
         os.umask(0o022)
-        for path in (data_root, run_root, f"{data_root}/containers"):
-            os.makedirs(path, 0o700, exist_ok=True)
-            os.chmod(path, 0o700)
+        self._premises = premises.Premises(data_root, run_root)
+        premises.make(f"{data_root}/containers")
         self.data_root, self.run_root = data_root, run_root
         self.isolation = isolation  # of containers that do not say: "", "vm" or "auto"
         self.guard = Guard(self, policy or f"{data_root}/policy.toml")
-        self.store = Store(f"{data_root}/sampan.db")
+        self.store = Records(f"{data_root}/sampan.db", run_root)
         self.images = ImageStore(f"{data_root}/images")
         self.mountpoints = self.images.mountpoints_directory()
         self.volumes = LocalVolumes(f"{data_root}/volumes")
@@ -203,3 +202,5 @@ class Engine:
         self.networking.close()
         self.machines.close()
         self.watcher.close()
+        self.store.close()
+        self._premises.close()

@@ -25,3 +25,7 @@ class NotModified(EngineError):
 
 class Forbidden(EngineError):
     """Not allowed. HTTP 403."""
+
+
+class DiskError(EngineError):
+    """The data root is full, read-only or failing: what was asked for can't be kept. HTTP 500."""

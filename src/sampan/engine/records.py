@@ -1,0 +1,201 @@
+"""The records in SQLite: each change is one transaction, and a broken row harms no other."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sqlite3
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from sampan.engine import database
+from sampan.engine.errors import DiskError
+
+_PATIENCE = 1.0  # seconds until what could not be written is tried again
+
+
+@dataclass(slots=True)
+class Row:
+    """A record as it stands in the database, whatever that is."""
+
+    rowid: int
+    key: str
+    body: bytes
+
+
+class Records:
+    """Named tables of JSON records by key."""
+
+    def __init__(self, path: str, scratch: str) -> None:
+        """`scratch`: a directory for copies of a database that can't be used where it is. Raises EngineError."""
+        self._path, self._scratch = path, scratch
+        self._db = database.open_database(path, scratch)
+        self.notes = self._db.notes
+        self._owed: dict[tuple[str, str], dict[str, Any] | None] = {}  # not written yet; None: not deleted yet
+        self._paying: asyncio.TimerHandle | None = None
+        self._next: asyncio.Task[None] | None = None  # the sync that has not begun yet
+        self._turn = asyncio.Lock()
+        self._suspect = False  # the last sync failed: what it was to write may never come to the disk by another
+
+    @property
+    def read_only(self) -> str:
+        """Why nothing can be written, or ""."""
+        return self._db.read_only
+
+    def damaged_files(self) -> list[str]:
+        """Databases that were set aside, until a person removes them."""
+        return database.damaged_files(self._path)
+
+    # reading
+
+    def rows(self, kind: str) -> list[Row]:
+        """All records of a kind as they are, in the order in which they were made."""
+        connection = self._db.connection
+        connection.text_factory = bytes
+        try:
+            found = connection.execute(
+                "SELECT rowid, CAST(key AS BLOB), CAST(body AS BLOB) FROM records WHERE kind = ? ORDER BY rowid",
+                (kind,),
+            ).fetchall()
+        finally:
+            connection.text_factory = str
+        return [Row(rowid, key.decode("utf-8", "surrogateescape"), body) for rowid, key, body in found]
+
+    def all(self, kind: str) -> list[dict[str, Any]]:
+        """All records of a kind that are JSON objects. Others are named on stderr and left as they are."""
+        found = []
+        for row in self.rows(kind):
+            try:
+                body = json.loads(row.body)
+                if not isinstance(body, dict):
+                    raise ValueError("no object")
+                found.append(body)
+            except (ValueError, RecursionError) as error:
+                print(f"sampand: the record of {kind} {row.key!r} is damaged ({error}) and kept", file=sys.stderr)
+        return found
+
+    # writing
+
+    def put(self, kind: str, key: str, body: dict[str, Any]) -> None:
+        """Inserts or replaces a record. Raises DiskError; a new one needs more space than the reserve."""
+        self._write(kind, key, json.dumps(body))
+
+    def delete(self, kind: str, key: str) -> None:
+        """Deletes a record; a missing one is fine. Raises DiskError."""
+        self._write(kind, key, None)
+
+    def delete_row(self, row: Row) -> None:
+        """Deletes a record that may have no readable key. Raises DiskError."""
+        self._change("DELETE FROM records WHERE rowid = ?", row.rowid)
+
+    def owe(self, kind: str, key: str, body: dict[str, Any] | None) -> None:
+        """As put, or delete without a body, for what has happened and must be told whatever the disk says: what can't be
+        written is tried again until it is.
+        """
+        try:
+            self._write(kind, key, None if body is None else json.dumps(body))
+        except DiskError as error:
+            if not self._owed:
+                print(f"sampand: {error}; it is tried again", file=sys.stderr)
+            self._owed[kind, key] = body
+            self._pay_later()
+
+    @property
+    def owing(self) -> int:
+        """How many changes wait for the disk."""
+        return len(self._owed)
+
+    def _pay_later(self) -> None:
+        if self._paying is None:
+            self._paying = asyncio.get_running_loop().call_later(_PATIENCE, self._pay)
+
+    def _pay(self) -> None:
+        self._paying = None
+        for (kind, key), body in list(self._owed.items()):
+            try:
+                self._write(kind, key, None if body is None else json.dumps(body))
+            except DiskError:
+                self._pay_later()
+                return
+
+    def _write(self, kind: str, key: str, text: str | None) -> None:
+        if text is None:
+            self._change("DELETE FROM records WHERE kind = ? AND key = ?", kind, key)
+        elif not self._change("UPDATE records SET body = ? WHERE kind = ? AND key = ?", text, kind, key):
+            if not self._db.has_reserve():
+                raise DiskError(
+                    f"the disk of {self._path} is full: no space for new records; free some, or remove something"
+                )
+            self._change("INSERT INTO records VALUES (?, ?, ?)", kind, key, text)
+        if self._owed:
+            self._owed.pop((kind, key), None)
+
+    def _change(self, statement: str, *values: str | int) -> int:
+        """One change, tried a second time with an emptied log; returns how many records it met. Raises DiskError."""
+        if self._db.read_only:
+            self._reopen()
+        try:
+            return self._db.connection.execute(statement, values).rowcount
+        except sqlite3.Error:
+            try:
+                database.checkpoint(self._db.connection)
+                return self._db.connection.execute(statement, values).rowcount
+            except sqlite3.Error as error:
+                raise self._trouble(error) from error
+
+    def _reopen(self) -> None:
+        """A file system that was read-only may not be so any more. Raises DiskError when it is."""
+        try:
+            os.close(os.open(self._path, os.O_RDWR | os.O_CLOEXEC))
+        except OSError:
+            raise DiskError(f"nothing can be written to {self._db.read_only}; reading works") from None
+        old, self._db = self._db, database.open_database(self._path, self._scratch)
+        old.close()
+
+    def _trouble(self, error: sqlite3.Error) -> DiskError:
+        code = database.code(error)
+        what = {sqlite3.SQLITE_FULL: "the disk is full: free some space", sqlite3.SQLITE_READONLY: "read-only file system",
+                sqlite3.SQLITE_IOERR: "the disk fails, or is read-only"}.get(code, str(error))  # fmt: skip
+        return DiskError(f"the records in {self._path} can't be written: {what}")
+
+    # durability
+
+    async def flush(self) -> None:
+        """Group commit: returns when all that was written before is on disk; those who wait together share one fdatasync.
+
+        A checkpoint of SQLite's syncs the log, copies it to the main file and syncs that before the log is used again
+        (synchronous=NORMAL), so what is not in the log any more is on disk as well. Raises DiskError.
+        """
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_task(self._sync())
+        await asyncio.shield(self._next)
+
+    async def _sync(self) -> None:
+        async with self._turn:
+            self._next = None  # who comes from here on may have written too late for this one
+            if self._db.log < 0:
+                return
+            try:
+                if self._suspect:
+                    # fsync(2): after an error a later success says nothing. All is read again and written to the other file.
+                    await asyncio.to_thread(database.checkpoint, self._db.connection)
+                await asyncio.to_thread(os.fdatasync, self._db.log)
+                self._suspect = False
+            except sqlite3.Error as error:
+                raise self._trouble(error) from error
+            except OSError as error:
+                self._suspect = True
+                raise DiskError(f"the records in {self._path} can't be written: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Writes what is owed if it can, and closes the database."""
+        if self._paying is not None:
+            self._paying.cancel()
+        for (kind, key), body in list(self._owed.items()):
+            try:
+                self._write(kind, key, None if body is None else json.dumps(body))
+            except DiskError:
+                break
+        self._db.close()
