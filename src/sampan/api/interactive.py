@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,13 +13,13 @@ from aiohttp import web
 
 from sampan.api import schema, streams
 from sampan.api.requests import body, engine_of, flag, number
-from sampan.engine import execs, output
+from sampan.engine import execs, lines, output
 from sampan.engine.container import Container, timestamp
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, EngineError
 from sampan.engine.moments import moment, never
-from sampan.keeper import logs
 from sampan.keeper.client import KeeperGone
+from sampan.keeper.frames import Frame
 from sampan.linux import signals
 from sampan.runtime.errors import RuntimeFailure
 
@@ -53,11 +52,17 @@ async def attach(request: web.Request) -> web.StreamResponse:
     except ValueError as error:
         raise BadRequest(str(error)) from error
     wanted = {number_ for number_, name in ((1, "stdout"), (2, "stderr")) if flag(request, name)}
-    position = logs.Position() if flag(request, "logs") else logs.end(output.log_directory(engine, container))
     follow, replay = flag(request, "stream"), flag(request, "logs")
+    log = output.open_log(engine, container, follow)
+    if not replay:
+        log.reader.seek(log.reader.end())
     stdin = flag(request, "stdin") and bool(container.config.get("OpenStdin"))
-    client = streams.hijack(request, container.tty)
-    session = _Attachment(client, position, wanted, follow, replay, stdin, keys if container.tty else b"")
+    try:
+        client = streams.hijack(request, container.tty)
+    except BaseException:
+        log.close()
+        raise
+    session = _Attachment(client, log, wanted, follow, replay, stdin, keys if container.tty else b"")
     # Shielded: the end of the connection cancels this handler, not the clean-up of descriptors.
     await asyncio.shield(engine.background(_serve_attach(engine, container, session)))
     return web.Response()
@@ -65,7 +70,8 @@ async def attach(request: web.Request) -> web.StreamResponse:
 
 async def attach_terminal(engine: Engine, container: Container, client: Client) -> None:
     """A container's own terminal for a client, with what it has shown before."""
-    session = _Attachment(client, logs.Position(), {1, 2}, True, True, bool(container.config.get("OpenStdin")), b"")
+    log = output.open_log(engine, container, follows=True)
+    session = _Attachment(client, log, {1, 2}, True, True, bool(container.config.get("OpenStdin")), b"")
     await _serve_attach(engine, container, session)
 
 
@@ -74,7 +80,7 @@ class _Attachment:
     """What an attached client asked for."""
 
     client: Client
-    position: logs.Position
+    log: output.Log
     wanted: set[int]
     follow: bool
     replay: bool
@@ -90,6 +96,7 @@ async def _serve_attach(engine: Engine, container: Container, session: _Attachme
         await _copy_output(engine, container, session)
     elif input_task is not None:
         await client.closed.wait()
+    session.log.close()
     if input_task is not None:
         input_task.cancel()
     client.close()
@@ -101,10 +108,11 @@ async def _copy_output(engine: Engine, container: Container, session: _Attachmen
 
     async def copy() -> None:
         if not session.follow:
-            for frame in logs.read(output.log_directory(engine, container), session.position):
-                await _send(client, container, frame, session.wanted)
+            while found := await session.log.read():
+                for frame in found:
+                    await _send(client, container, frame, session.wanted)
             return
-        async for frame in output.follow(engine, container, session.position):
+        async for frame in output.follow(engine, container, session.log):
             await _send(client, container, frame, session.wanted)
 
     task = asyncio.ensure_future(copy())
@@ -116,7 +124,7 @@ async def _copy_output(engine: Engine, container: Container, session: _Attachmen
     await asyncio.gather(*both, return_exceptions=True)
 
 
-async def _send(client: Client, container: Container, frame: logs.Frame, wanted: set[int]) -> None:
+async def _send(client: Client, container: Container, frame: Frame, wanted: set[int]) -> None:
     if frame.stream in wanted or container.tty:
         await client.write(frame.data if container.tty else streams.frame(frame.stream, frame.data))
 
@@ -172,44 +180,37 @@ async def container_logs(request: web.Request) -> web.StreamResponse:
     until = moment(never(request.query.get("until")), 2**62 / 1e9)
     tail = request.query.get("tail") or "all"
     timestamps = flag(request, "timestamps")
-    position = logs.Position()
+    chosen = lines.Wanted(frozenset({1, 2} if container.tty else wanted), since, until)
 
-    def render(line: logs.Frame) -> bytes:
+    def render(line: Frame) -> bytes:
         data = f"{timestamp(line.time)} ".encode() + line.data if timestamps else line.data
         return data if container.tty else streams.frame(line.stream, data)
 
-    def passes(line: logs.Frame) -> bool:
-        return since <= line.time <= until and (container.tty or line.stream in wanted)
-
     kind = streams.RAW if container.tty else streams.MULTIPLEXED
     response = web.StreamResponse(headers={"Content-Type": kind})
-    await response.prepare(request)
-    past: Iterator[logs.Frame] = (line for line in output.past_lines(engine, container, position) if passes(line))
-    if tail.isdecimal():
-        past = iter(deque(past, maxlen=int(tail)))
-    buffer = bytearray()
-    for line in past:
-        buffer += render(line)
-        if len(buffer) > 1 << 20:
-            await response.write(bytes(buffer))
-            buffer.clear()
-    if buffer:
-        await response.write(bytes(buffer))
-    if flag(request, "follow"):
-        await _follow_logs(engine, container, response, position, passes, render, until)
+    log = output.open_log(engine, container, flag(request, "follow"))
+    try:
+        await response.prepare(request)
+        count = int(tail) if tail.isdecimal() else None
+        async for piece in log.all(lines.written(log.reader, count, chosen, render)):
+            await response.write(piece)
+        if flag(request, "follow"):
+            await _follow_logs(engine, container, response, log, chosen, render)
+    finally:
+        log.close()
     return response
 
 
-async def _follow_logs(engine, container, response, position, passes, render, until) -> None:  # type: ignore[no-untyped-def]
-    lines = output.Lines()
-    deadline = until / 1e9 - time.time()
+async def _follow_logs(engine, container, response, log, chosen, render) -> None:  # type: ignore[no-untyped-def]
+    joined = lines.Lines()
+    deadline = chosen.until / 1e9 - time.time()
 
     async def copy() -> None:
-        async for frame in output.follow(engine, container, position):
-            data = b"".join(render(line) for line in lines.add(frame) if passes(line))
+        async for frame in output.follow(engine, container, log):
+            data = b"".join(render(line) for line in joined.add(frame) if chosen.has(line))
             if data:
                 await response.write(data)
-        data = b"".join(render(line) for line in lines.rest() if passes(line))
+        data = b"".join(render(line) for line in joined.rest() if chosen.has(line))
         if data:
             await response.write(data)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 from sampan.engine import mounts, spec
+from sampan.engine import output as streams
 from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest
 from sampan.images.builder import dockerfile, exporting, fetching
@@ -25,7 +26,6 @@ from sampan.images.builder.trees import Hashes, Tree
 from sampan.images.errors import ImageNotFound
 from sampan.images.registry.auth import Credentials
 from sampan.images.store import Image
-from sampan.keeper import logs
 from sampan.linux import filetree
 from sampan.linux.pidfd import exit_code
 from sampan.network.errors import NetworkError
@@ -224,7 +224,7 @@ class _Runner:
             for fd in fds[1:]:
                 os.close(fd)
             try:
-                await _relay(engine, f"{command.directory}/log", done, output)
+                await _relay(engine, container, done, output)
             except BaseException:
                 await _kill(fds[0], done)
                 raise
@@ -258,29 +258,16 @@ def _remove_group(container: Container) -> None:
         Cgroup(container.cgroup).remove()
 
 
-async def _relay(engine: Engine, directory: str, done: asyncio.Future[int], output: Callable[[bytes], None]) -> None:
+async def _relay(
+    engine: Engine, container: Container, done: asyncio.Future[int], output: Callable[[bytes], None]
+) -> None:
     """Passes on what a step writes, until it has ended."""
-    position = logs.Position()
-    key, changed = engine.watcher.watch(directory)
+    log = streams.open_log(engine, container, follows=True)
     try:
-        while True:
-            changed.clear()
-            ended = done.done()
-            some = False
-            for frame in logs.read(directory, position):
-                some = True
-                output(frame.data)
-            if some:
-                continue
-            if ended:
-                return
-            waiting: asyncio.Future[Any] = asyncio.ensure_future(changed.wait())
-            try:
-                await asyncio.wait({waiting, done}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                waiting.cancel()
+        async for frame in streams.follow_step(engine, log, done):
+            output(frame.data)
     finally:
-        engine.watcher.unwatch(key, changed)
+        log.close()
 
 
 def _container(command: Command) -> Container:

@@ -12,7 +12,7 @@ from sampan.linux import filetree
 
 _SPARE = "spare"
 _QUIET = 0.02  # seconds without a create before the next spare is made
-_FILES = ("hostname", "hosts", "resolv.conf", "exit.tmp", "log/00000001.log")
+_FILES = ("hostname", "hosts", "resolv.conf", "exit.tmp", "log/00000001.frames")
 
 
 class Directories:

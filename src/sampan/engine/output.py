@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
 
 from sampan.engine.container import Container
-from sampan.engine.engine import Engine
-from sampan.keeper import logs
+from sampan.engine.errors import NotFound
+from sampan.keeper.frames import Frame
+from sampan.keeper.reading import Reader
+
+if TYPE_CHECKING:
+    from sampan.engine.engine import Engine
+
+_T = TypeVar("_T")
+_POOL = ThreadPoolExecutor(8, "logs")  # its own: who reads logs keeps nobody else waiting
 
 
 def log_directory(engine: Engine, container: Container) -> str:
@@ -16,76 +24,94 @@ def log_directory(engine: Engine, container: Container) -> str:
     return f"{engine.directory(container)}/log"
 
 
-async def follow(
-    engine: Engine, container: Container, position: logs.Position, until_exit: bool = True
-) -> AsyncIterator[logs.Frame]:
-    """Frames from `position` on, as they are written, until the container has ended."""
-    # By descriptor: removing the container renames its directory away while we may still be reading.
-    fd = os.open(log_directory(engine, container), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    directory = f"/proc/self/fd/{fd}"
-    container.followers += 1
-    key, changed = engine.watcher.watch(directory)
+class Log:
+    """A container's log, read in threads. Its files stay until this is closed, also when the container is removed."""
+
+    def __init__(self, directory: str, container: Container, follows: bool = False) -> None:
+        """Raises FileNotFoundError."""
+        self.reader = Reader(directory, follows=follows)
+        self._container = container
+        self._busy: asyncio.Future[object] | None = None
+        container.followers += 1
+
+    async def do(self, work: Callable[[], _T]) -> _T:
+        """Does a bounded piece of work with the reader in a thread."""
+        future = asyncio.get_running_loop().run_in_executor(_POOL, work)
+        self._busy = future  # type: ignore[assignment]
+        return await asyncio.shield(future)
+
+    async def read(self) -> list[Frame]:
+        """The next frames; none when there is nothing more now."""
+        return await self.do(self.reader.read)
+
+    async def all(self, pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+        """What an iterator gives that reads."""
+        while (piece := await self.do(lambda: next(pieces, None))) is not None:
+            if piece:
+                yield piece
+
+    def close(self) -> None:
+        """Lets go of the files, when the thread that reads has come back: a number must not become another file's under it."""
+        if self._busy is not None and not self._busy.done():
+            self._busy.add_done_callback(lambda _: self._close())
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        self.reader.close()
+        self._container.followers -= 1
+
+
+def open_log(engine: Engine, container: Container, follows: bool = False) -> Log:
+    """A container's log from its beginning. Raises NotFound."""
+    try:
+        return Log(log_directory(engine, container), container, follows)
+    except FileNotFoundError:
+        raise NotFound(f"the log of container {container.id} is missing") from None
+
+
+async def follow(engine: Engine, container: Container, log: Log, until_exit: bool = True) -> AsyncIterator[Frame]:
+    """Frames from where `log` is on, as they are written, until the container has ended."""
+    key, changed = engine.watcher.watch(log.reader.path)
     ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     if container.running or until_exit is False or container.state["Status"] == "created":
         container.exit_waiters.append(ended)
     else:
         ended.set_result(0)
     try:
-        while True:
-            changed.clear()
-            finished = ended.done() or container.removed
-            some = False
-            for frame in logs.read(directory, position):
-                some = True
-                yield frame
-            if some:
-                continue
-            if finished:
-                return
-            waiting: asyncio.Future[object] = asyncio.ensure_future(changed.wait())
-            both: set[asyncio.Future[object]] = {waiting, ended}  # type: ignore[arg-type]
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            waiting.cancel()
+        async for frame in _until(log, changed, ended, lambda: container.removed):
+            yield frame
     finally:
         engine.watcher.unwatch(key, changed)
-        container.followers -= 1
-        os.close(fd)
         if ended in container.exit_waiters:
             container.exit_waiters.remove(ended)
 
 
-class Lines:
-    """Turns frames into whole lines: a line keeps the time of its first byte."""
-
-    def __init__(self) -> None:
-        self._partial: dict[int, tuple[int, bytes]] = {}
-
-    def add(self, frame: logs.Frame) -> Iterator[logs.Frame]:
-        """The lines that this frame completes."""
-        began, rest = self._partial.pop(frame.stream, (frame.time, b""))
-        parts = (rest + frame.data).split(b"\n")
-        for part in parts[:-1]:
-            yield logs.Frame(began, frame.stream, part + b"\n")
-            began = frame.time
-        if parts[-1]:
-            self._partial[frame.stream] = (began, parts[-1])
-
-    def rest(self) -> Iterator[logs.Frame]:
-        """What is left without a newline at the end."""
-        for stream, (began, data) in self._partial.items():
-            yield logs.Frame(began, stream, data)
-        self._partial.clear()
+async def follow_step(engine: Engine, log: Log, ended: asyncio.Future[int]) -> AsyncIterator[Frame]:
+    """Frames of a build's step, until it has ended."""
+    key, changed = engine.watcher.watch(log.reader.path)
+    try:
+        async for frame in _until(log, changed, ended, lambda: False):
+            yield frame
+    finally:
+        engine.watcher.unwatch(key, changed)
 
 
-def past_lines(engine: Engine, container: Container, position: logs.Position) -> Iterator[logs.Frame]:
-    """All lines written so far; `position` ends where following has to go on."""
-    lines = Lines()
-    directory = log_directory(engine, container)
+async def _until(
+    log: Log, changed: asyncio.Event, ended: asyncio.Future[int], removed: Callable[[], bool]
+) -> AsyncIterator[Frame]:
     while True:
-        some = False
-        for frame in logs.read(directory, position):
-            some = True
-            yield from lines.add(frame)
-        if not some:
-            break
-    yield from lines.rest()
+        changed.clear()
+        finished = ended.done() or removed()
+        if found := await log.read():
+            for frame in found:
+                yield frame
+            continue
+        if finished:
+            return
+        waiting: asyncio.Future[object] = asyncio.ensure_future(changed.wait())
+        both: set[asyncio.Future[object]] = {waiting, ended}  # type: ignore[arg-type]
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()

@@ -1,177 +1,236 @@
-"""The log store: append-only files of frames, one frame per read, rotated by size.
+"""The log store's writer: append-only files of frames (see `frames`), one frame per read, rotated by size.
 
-A frame is a 16-byte header (time in nanoseconds, length, stream, magic) and the bytes as the process
-wrote them. From a pipe the bytes move with splice(2), so they leave the pipe only as they reach the
-file: a keeper killed in the middle loses none, and the next one continues after trimming the header
-of the last frame to what arrived.
+From a pipe the bytes move with splice(2), so they leave the pipe only as they reach the file: a keeper killed in the middle
+loses none, and the next one corrects the header of the last frame to what arrived. A disk that takes nothing more never
+stops the process that writes: its output is dropped and counted until there is space again.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
-import struct
+import sys
 import time
-from collections.abc import Iterator
 
-from sampan.record import record
+from sampan.keeper import frames
+from sampan.keeper.frames import STDERR, STDOUT
 
-HEADER = struct.Struct("<QIB3s")
-MAGIC = b"SMP"
-STDOUT, STDERR = 1, 2
-_CHUNK = 1 << 20
+__all__ = ["STDERR", "STDOUT", "Writer"]
 
-
-@record
-class Frame:
-    """Bytes that a process wrote in one go: when (nanoseconds since the epoch), on which stream."""
-
-    time: int
-    stream: int
-    data: bytes
-
-
-def files(directory: str) -> list[int]:
-    """The sequence numbers of the log files, oldest first."""
-    try:
-        names = os.listdir(directory)
-    except FileNotFoundError:
-        return []
-    return sorted(int(name[:-4]) for name in names if name.endswith(".log") and name[:-4].isdecimal())
-
-
-def path(directory: str, number: int) -> str:
-    """The file of a sequence number."""
-    return f"{directory}/{number:08}.log"
+_FOLLOWED = 8 << 20  # bytes of files over the limit that are kept while somebody follows and has not read them
+_RETRY_NS = 100_000_000
 
 
 class Writer:
-    """Appends frames for one container. `max_size` in bytes (0: no limit), `max_files` at least 1."""
+    """Appends frames for one container. `max_size` in bytes (0: no limit), `max_files` at least 1.
+
+    Nothing it does raises OSError: it takes what it is given, and `dropped` counts the bytes that could not be written.
+    """
 
     def __init__(self, directory: str, max_size: int = 0, max_files: int = 1) -> None:
-        os.makedirs(directory, 0o700, exist_ok=True)
         self._directory = directory
         self._max_size = max_size
         self._max_files = max(1, max_files)
-        existing = files(directory)
-        self._number = existing[-1] if existing else 1
-        self._fd = self._open()
-        self._size = _repair(self._fd)
-        self.failed = 0
+        self._fd, self._number, self._size, self._salt = -1, 0, 0, b""
+        self._torn = -1  # where a frame begins whose header could not be corrected
+        self._retry = 0
+        self._null = -1
+        self.dropped = 0
+        try:
+            self._continue()
+        except OSError as error:
+            self._complain(error)
 
-    def _open(self) -> int:
-        return os.open(path(self._directory, self._number), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    def _continue(self) -> None:
+        """Opens the newest file, or the first."""
+        os.makedirs(self._directory, 0o700, exist_ok=True)
+        existing = frames.files(self._directory)
+        number = max(existing, default=1)
+        if existing and existing[number].endswith(frames.OLD):
+            number += 1
+        self._use(self._open(number), number)
+        self._prune()
+
+    def _open(self, number: int) -> int:
+        path = f"{self._directory}/{number:08}{frames.NEW}"
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+    def _use(self, fd: int, number: int) -> None:
+        """Makes an open file the one that is written to, and closes the one before. Raises OSError; then nothing changed."""
+        try:
+            size = os.fstat(fd).st_size
+            form = frames.dialect(fd, frames.NEW) if size else None
+            salt = form.salt if isinstance(form, frames.Salted) else os.urandom(frames.SALT_SIZE)
+            size = _repair(fd, frames.Salted(salt), size)
+        except BaseException:
+            os.close(fd)
+            raise
+        before, self._fd = self._fd, fd
+        self._number, self._size, self._salt, self._torn = number, size, salt, -1
+        if before >= 0:
+            os.close(before)
 
     def splice(self, pipe: int, available: int, stream: int) -> int:
-        """Moves up to `available` bytes from a pipe into one frame. Returns the number moved."""
-        length = min(available, _CHUNK)
-        start = self._size
-        os.pwrite(self._fd, HEADER.pack(time.time_ns(), length, stream, MAGIC), start)
-        done = 0
+        """Moves up to `available` bytes from a pipe into one frame. Returns the number moved, or dropped."""
+        length = min(available, frames.MAX_DATA)
+        try:
+            start = self._begin(length, stream)
+        except OSError as error:
+            return self._drop(pipe, length, error)
+        done, failure = 0, None
         try:
             while done < length:
-                moved = os.splice(pipe, self._fd, length - done, None, start + HEADER.size + done)
+                moved = os.splice(pipe, self._fd, length - done, None, start + frames.SIZE + done)
                 if moved == 0:
                     break
                 done += moved
         except BlockingIOError:
             pass
-        finally:
-            self._end_frame(start, done, length)
-        return done
+        except OSError as error:
+            failure = error
+        self._end(start, done, length, stream)
+        return done if failure is None else done + self._drop(pipe, length - done, failure)
 
     def append(self, data: bytes, stream: int) -> None:
         """Writes one frame."""
-        start = self._size
-        written = os.pwritev(self._fd, [HEADER.pack(time.time_ns(), len(data), stream, MAGIC), data], start)
-        self._end_frame(start, max(0, written - HEADER.size), len(data))
+        done = 0
+        try:
+            start = self._begin(len(data), stream)
+            try:
+                while done < len(data):
+                    done += os.pwrite(self._fd, data[done:], start + frames.SIZE + done)
+            finally:
+                self._end(start, done, len(data), stream)
+        except OSError as error:
+            self._count(len(data) - done, error)
 
-    def _end_frame(self, start: int, done: int, length: int) -> None:
+    def _begin(self, length: int, stream: int) -> int:
+        """Writes a header and returns where. Raises OSError."""
+        if self._fd < 0 or self._torn >= 0:
+            self._recover()
+        start, self._stamp = self._size, time.time_ns()
+        os.pwrite(self._fd, frames.header(self._salt, self._stamp, length, stream), start)
+        return start
+
+    def _recover(self) -> None:
+        """Opens or corrects what could not be opened or corrected before. Raises OSError."""
+        if self._fd < 0:
+            now = time.monotonic_ns()
+            if now < self._retry:
+                raise OSError(5, "the log could not be opened")
+            self._retry = now + _RETRY_NS
+            self._continue()
+        else:
+            self._use(os.dup(self._fd), self._number)
+
+    def _end(self, start: int, done: int, length: int, stream: int) -> None:
+        try:
+            if done == 0:
+                os.ftruncate(self._fd, start)
+            elif done < length:
+                os.pwrite(self._fd, frames.header(self._salt, self._stamp, done, stream), start)
+        except OSError:
+            self._torn = start
         if done == 0:
-            os.ftruncate(self._fd, start)
             return
-        if done < length:
-            os.pwrite(self._fd, struct.pack("<I", done), start + 8)
-        self._size = start + HEADER.size + done
+        self._size = start + frames.SIZE + done
+        if self.dropped and done == length:
+            print(
+                f"the log of {self._directory} goes on: {self.dropped} bytes are missing", file=sys.stderr, flush=True
+            )
+            self.dropped = 0
         if self._max_size and self._size >= self._max_size:
             self._rotate()
 
     def _rotate(self) -> None:
-        os.close(self._fd)
-        self._number += 1
-        self._fd = self._open()
-        self._size = 0
-        for number in files(self._directory):
-            if number <= self._number - self._max_files:
-                os.unlink(path(self._directory, number))
+        """Goes on in a new file; where there can be none (a full disk, no descriptors) in the same, until there can."""
+        try:
+            self._use(self._open(self._number + 1), self._number + 1)
+        except OSError:
+            return
+        self._prune()
+
+    def _prune(self) -> None:
+        """Removes the files over the limit; those that somebody follows only when they are more than he may be behind."""
+        if not self._max_size:
+            return
+        try:
+            old = [(n, f"{self._directory}/{name}") for n, name in frames.files(self._directory).items()]
+            old = [(n, path) for n, path in old if n <= self._number - self._max_files]
+            kept = _FOLLOWED if old and self._followed() else 0
+            for _, path in reversed(old):
+                kept -= os.stat(path).st_size
+                if kept < 0:
+                    os.unlink(path)
+        except OSError:
+            pass  # with the next rotation
+
+    def _followed(self) -> bool:
+        """Whether somebody has the directory locked, as followers have."""
+        fd = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
+    def _drop(self, pipe: int, length: int, error: OSError) -> int:
+        """Empties a pipe of what can't be written."""
+        if self._null < 0:
+            try:
+                self._null = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+            except OSError:
+                return self._count(len(os.read(pipe, length)), error)
+        try:
+            return self._count(os.splice(pipe, self._null, length), error)
+        except BlockingIOError:
+            return 0
+
+    def _count(self, dropped: int, error: OSError) -> int:
+        if dropped and not self.dropped:
+            self._complain(error)
+        self.dropped += dropped
+        return dropped
+
+    def _complain(self, error: OSError) -> None:
+        reason = "no space" if error.errno in (28, 122) else os.strerror(error.errno or 5)  # ENOSPC, EDQUOT
+        identifier = os.path.basename(os.path.dirname(self._directory))
+        print(f"{reason} for the log of {identifier}: its output is dropped", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Closes the current file."""
-        os.close(self._fd)
+        for fd in (self._fd, self._null):
+            if fd >= 0:
+                os.close(fd)
+        self._fd = self._null = -1
 
 
-def _repair(fd: int) -> int:
-    """Trims the last frame to the bytes that are there. Returns the end of the last good frame."""
-    size = os.fstat(fd).st_size
-    position = 0
-    while position + HEADER.size <= size:
-        _, length, _, magic = HEADER.unpack(os.pread(fd, HEADER.size, position))
-        if magic != MAGIC:
-            break
-        present = min(length, size - position - HEADER.size)
-        if present == 0:
-            break
-        if present < length:
-            os.pwrite(fd, struct.pack("<I", present), position + 8)
-        position += HEADER.size + present
-    os.ftruncate(fd, position)
-    return position
+def _repair(fd: int, form: frames.Salted, size: int) -> int:
+    """Corrects the last frame to the bytes that are there, and returns the end of the file. Reads one frame's length at most.
 
-
-@record
-class Position:
-    """Where a reader stands: file number and offset of the next frame."""
-
-    number: int = 0
-    offset: int = 0
-
-
-def end(directory: str) -> Position:
-    """The position after everything written so far."""
-    numbers = files(directory)
-    if not numbers:
-        return Position(1, 0)
-    return Position(numbers[-1], os.stat(path(directory, numbers[-1])).st_size)
-
-
-def read(directory: str, position: Position, limit: int = 4 << 20) -> Iterator[Frame]:
-    """Complete frames from `position` on, which moves along; stops after about `limit` bytes."""
-    taken = 0
-    numbers = files(directory)
-    if not numbers:
-        return
-    if position.number < numbers[0]:
-        position.number, position.offset = numbers[0], 0
-    for number in numbers:
-        if number < position.number:
+    Anything that is no frame stays where it is: readers step over it.
+    """
+    offset = max(0, size - frames.MAX_DATA - 2 * frames.SIZE)
+    tail = os.pread(fd, size - offset, offset)
+    at = form.find(tail, 0)
+    while at >= 0:
+        begins = form.parse(tail, at)
+        if begins is None:
+            at = form.find(tail, at + 1)
             continue
-        if number > position.number:
-            position.number, position.offset = number, 0
-        try:
-            fd = os.open(path(directory, number), os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
+        time_, length, stream = begins
+        start = at + frames.SIZE
+        if start + length <= len(tail) and length:
+            at = start + length
             continue
-        try:
-            size = os.fstat(fd).st_size
-            while position.offset + HEADER.size < size:
-                header = os.pread(fd, HEADER.size, position.offset)
-                stamp, length, stream, magic = HEADER.unpack(header)
-                if magic != MAGIC or position.offset + HEADER.size + length > size:
-                    break
-                data = os.pread(fd, length, position.offset + HEADER.size)
-                position.offset += HEADER.size + length
-                taken += length
-                yield Frame(stamp, stream, data)
-                if taken >= limit:
-                    return
-        finally:
-            os.close(fd)
+        if (within := form.find(tail, start)) >= 0:
+            at = within
+            continue
+        if start >= len(tail):
+            os.ftruncate(fd, offset + at)
+            return offset + at
+        os.pwrite(fd, frames.header(form.salt, time_, len(tail) - start, stream), offset + at)
+        return size
+    return size

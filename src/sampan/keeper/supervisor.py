@@ -7,7 +7,6 @@ import os
 import select
 import socket
 import struct
-import sys
 import termios
 import time
 from collections.abc import Callable
@@ -332,13 +331,8 @@ class Supervisor:
                     return
         except BlockingIOError:
             return
-        except OSError as error:
-            if error.errno in (28, 122):  # ENOSPC, EDQUOT: keep the container running, drop its output
-                if not task.writer.failed:
-                    print(f"no space for the log of {task.id}: its output is dropped", file=sys.stderr, flush=True)
-                task.writer.failed += 1
-                _discard(fd)
-                return
+        except OSError:  # EIO: the last to have the terminal open has closed it
+            pass
         self._unwatch(fd)
 
     def _exited(self, task: Task) -> None:
@@ -395,13 +389,6 @@ class _Pipes:
         self.close_theirs()
         for fd in (self.stdin, self.stdout, self.stderr):
             _close(fd)
-
-
-def _discard(fd: int) -> None:
-    try:
-        os.read(fd, _PIPE_SIZE)
-    except OSError:
-        pass
 
 
 def _close(fd: int) -> None:
