@@ -10,7 +10,7 @@ from aiohttp import web
 
 from sampan.api import listing, schema
 from sampan.api.requests import body, engine_of, filters, flag, number
-from sampan.engine import creation, execs, lifecycle, sampling, stats
+from sampan.engine import creation, execs, freezing, killing, lifecycle, removing, sampling, stats, updating, waiting
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, NotModified
@@ -60,7 +60,7 @@ async def start(request: web.Request) -> web.Response:
 async def stop(request: web.Request) -> web.Response:
     """POST /containers/{id}/stop"""
     engine, container = _container(request)
-    await lifecycle.stop(engine, container, number(request, "t"), request.query.get("signal", ""))
+    await killing.stop(engine, container, number(request, "t"), request.query.get("signal", ""))
     return web.Response(status=204)
 
 
@@ -74,26 +74,26 @@ async def restart(request: web.Request) -> web.Response:
 async def kill(request: web.Request) -> web.Response:
     """POST /containers/{id}/kill"""
     engine, container = _container(request)
-    await lifecycle.kill(engine, container, request.query.get("signal", ""))
+    await killing.kill(engine, container, request.query.get("signal", ""))
     return web.Response(status=204)
 
 
 async def pause(request: web.Request) -> web.Response:
     """POST /containers/{id}/pause"""
-    await lifecycle.pause(*_container(request))
+    await freezing.pause(*_container(request))
     return web.Response(status=204)
 
 
 async def unpause(request: web.Request) -> web.Response:
     """POST /containers/{id}/unpause"""
-    await lifecycle.unpause(*_container(request))
+    await freezing.unpause(*_container(request))
     return web.Response(status=204)
 
 
 async def wait(request: web.Request) -> web.StreamResponse:
     """POST /containers/{id}/wait: the headers go out at once, so the client knows we are waiting."""
-    engine, container = _container(request)
-    future = lifecycle.wait(engine, container, request.query.get("condition", ""))
+    _, container = _container(request)
+    future = waiting.wait(container, request.query.get("condition", ""))
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
     try:
@@ -109,14 +109,14 @@ async def wait(request: web.Request) -> web.StreamResponse:
 async def remove(request: web.Request) -> web.Response:
     """DELETE /containers/{id}"""
     engine, container = _container(request)
-    await lifecycle.remove(engine, container, flag(request, "force"), flag(request, "v"))
+    await removing.remove(engine, container, flag(request, "force"), flag(request, "v"))
     return web.Response(status=204)
 
 
 async def rename(request: web.Request) -> web.Response:
     """POST /containers/{id}/rename"""
     engine, container = _container(request)
-    lifecycle.rename(engine, container, request.query.get("name", ""))
+    await updating.rename(engine, container, request.query.get("name", ""))
     return web.Response(status=204)
 
 
@@ -124,7 +124,7 @@ async def update(request: web.Request) -> web.Response:
     """POST /containers/{id}/update"""
     engine, container = _container(request)
     return web.json_response(
-        {"Warnings": await lifecycle.update(engine, container, schema.check(await body(request), schema.HostConfig))}
+        {"Warnings": await updating.update(engine, container, schema.check(await body(request), schema.HostConfig))}
     )
 
 
@@ -187,7 +187,7 @@ async def prune(request: web.Request) -> web.Response:
             continue
         freed += await asyncio.to_thread(listing.tree_size, f"{engine.directory(container)}/upper")
         try:
-            await lifecycle.remove(engine, container)
+            await removing.remove(engine, container)
         except NotModified:
             continue
         deleted.append(container.id)

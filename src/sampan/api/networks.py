@@ -107,7 +107,7 @@ async def _pair(request: web.Request) -> tuple[Engine, Network, Container, dict[
 async def connect(request: web.Request) -> web.Response:
     """POST /networks/{id}/connect"""
     engine, network, container, asked = await _pair(request)
-    async with container.lock:
+    async with container.exclusive():
         await engine.networking.connect(container, network, asked.get("EndpointConfig") or {})
     return web.Response(status=200)
 
@@ -115,7 +115,7 @@ async def connect(request: web.Request) -> web.Response:
 async def disconnect(request: web.Request) -> web.Response:
     """POST /networks/{id}/disconnect"""
     engine, network, container, asked = await _pair(request)
-    async with container.lock:
+    async with container.exclusive():
         await engine.networking.disconnect(container, network, bool(asked.get("Force")))
     return web.Response(status=200)
 

@@ -12,10 +12,10 @@ from typing import Any
 from aiohttp import web
 
 from sampan.api.requests import body, engine_of, flag, json_stream, number
-from sampan.engine import lifecycle
+from sampan.engine import freezing, killing, lifecycle
 from sampan.engine.container import Container, timestamp
 from sampan.engine.engine import Engine
-from sampan.engine.errors import BadRequest, EngineError, NotModified
+from sampan.engine.errors import BadRequest, EngineError
 
 _BLOCK = 1 << 20
 
@@ -99,7 +99,7 @@ async def start(request: web.Request) -> web.Response:
 async def stop(request: web.Request) -> web.Response:
     """POST /sampan/vm/{name}/stop?t=SECONDS: the power button, then the plug"""
     engine, container = _machine(request)
-    await lifecycle.stop(engine, container, number(request, "t"))
+    await killing.stop(engine, container, number(request, "t"))
     return web.Response(status=204)
 
 
@@ -108,11 +108,11 @@ async def act(request: web.Request) -> web.Response:
     engine, container = _machine(request)
     action = request.match_info["action"]
     if action == "kill":
-        await lifecycle.kill(engine, container, "KILL")
+        await killing.kill(engine, container, "KILL")
     elif action == "pause":
-        await lifecycle.pause(engine, container)
+        await freezing.pause(engine, container)
     elif action == "unpause":
-        await lifecycle.unpause(engine, container)
+        await freezing.unpause(engine, container)
     elif action == "reset":
         await engine.machines.ask(container, "reset")
     else:
@@ -123,10 +123,7 @@ async def act(request: web.Request) -> web.Response:
 async def remove(request: web.Request) -> web.Response:
     """DELETE /sampan/vm/{name}?force=1"""
     engine, container = _machine(request)
-    try:
-        await engine.system.remove(container, flag(request, "force"))
-    except NotModified:
-        pass
+    await engine.system.remove(container, flag(request, "force"))
     engine.system.announce(container, "destroy")
     return web.Response(status=204)
 
@@ -137,7 +134,7 @@ async def snapshot(request: web.Request) -> web.Response:
     action = request.match_info["action"]
     if action not in ("create", "restore", "delete"):
         raise BadRequest(f"unknown action {action}: create, restore or delete")
-    async with container.lock:
+    async with container.exclusive():
         await engine.system.snapshot(container, action, request.match_info["snapshot"])
     return web.Response(status=204)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import IO
 from aiohttp import web
 
 from sampan.api.requests import body, engine_of, flag, spool
-from sampan.engine import files, lifecycle
+from sampan.engine import files, freezing
 from sampan.engine.errors import BadRequest
 from sampan.images import compression
 
@@ -147,12 +148,7 @@ async def commit(request: web.Request) -> web.Response:
     name = request.query.get("repo", "")
     if name and request.query.get("tag"):
         name += f":{request.query['tag']}"
-    frozen = flag(request, "pause", True) and container.running and not container.state["Paused"]
-    if frozen:
-        await lifecycle.pause(engine, container)
-    try:
-        image = await asyncio.to_thread(files.commit, engine, container, name, request.query.get("comment", ""), config)
-    finally:
-        if frozen:
-            await lifecycle.unpause(engine, container)
+    comment = request.query.get("comment", "")
+    async with freezing.still(engine, container) if flag(request, "pause", True) else contextlib.nullcontext():
+        image = await asyncio.to_thread(files.commit, engine, container, name, comment, config)
     return web.json_response({"Id": image.id}, status=201)

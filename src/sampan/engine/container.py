@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from sampan.engine.errors import NotFound
 from sampan.linux.cgroup import Cgroup, hierarchies
 from sampan.linux.namespaces import members
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
+BEGUN = -1  # the start time of a process that may exist already and that nobody has told us of yet
 
 
 def timestamp(nanoseconds: int) -> str:
@@ -54,14 +58,18 @@ class Container:
     ports: list[dict[str, Any]] = field(default_factory=list)  # what is published while it runs
     restart_count: int = 0
     stopped_by_user: bool = False
-    start_time: int = 0  # clock ticks: with the pid it names the process for ever
+    start_time: int = 0  # clock ticks: with the pid it names the process for ever; BEGUN while a start is under way
     health: dict[str, Any] | None = None
     owner: str = "root"  # the user who made it
     claim: str = ""  # the tenant that user said it was for
     decision: list[str] = field(default_factory=list)  # why it has the isolation it has
 
     # Only while this process runs.
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # see exclusive()
+    restarts: int = 0  # restarts under way: what ends meanwhile is not the end of it
+    ended_early: tuple[int, int] | None = (
+        None  # status and time of an end that was told before the start's answer was read
+    )
     exit_waiters: list[asyncio.Future[int]] = field(default_factory=list)
     remove_waiters: list[asyncio.Future[int]] = field(default_factory=list)
     held: list[int] = field(default_factory=list)  # descriptors kept for a keeper's successor
@@ -80,6 +88,19 @@ class Container:
     def record(self) -> dict[str, Any]:
         """The part that is saved."""
         return {key: getattr(self, key) for key in self.SAVED}
+
+    @contextlib.asynccontextmanager
+    async def exclusive(self) -> AsyncIterator[None]:
+        """Holds the lock in which states are checked and changed; what waits for an end does so outside. Raises NotFound."""
+        async with self.lock:
+            if self.removed:
+                raise NotFound(f"No such container: {self.id}")
+            yield
+
+    @property
+    def starting(self) -> bool:
+        """Whether a start is under way."""
+        return self.start_time == BEGUN
 
     @property
     def running(self) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import re
 import secrets
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from sampan.engine import machine_shape, mounts, spec
@@ -95,10 +97,9 @@ async def create(engine: Engine, body: dict[str, Any], name: str, platform: str 
     if platform:
         _check_platform(config["Image"], image, platform)
     identifier = secrets.token_hex(32)
-    name = claim_name(engine, name)
     _merge_image(config, image)
     facts = engine.guard.facts(body, image)
-    with engine.guard.admitted(identifier, facts) as decision:
+    with claim_name(engine, name, identifier) as name, engine.guard.admitted(identifier, facts) as decision:
         host["Isolation"] = decision.isolation if decision.isolation == "vm" else facts.asked
         planned, warnings = engine.networking.plan(host, endpoints(body), config.get("MacAddress") or "")
         _defaults(engine, identifier, config, host)
@@ -131,11 +132,11 @@ async def _make(engine: Engine, container: Container, image: Image) -> None:
         engine.networking.names.write_all_files(container)
         if any(row["Type"] == "volume" for row in container.mounts):
             await asyncio.to_thread(_copy_up, engine, container, image)
+        engine.save(container)
     except BaseException:
         filetree.remove(directory, ignore_errors=True)
         raise
     engine.containers[container.id] = container
-    engine.save(container)
     announce(engine, container, "create")
     if not container.virtual:
         engine.background(engine.roots.mount_ahead(container))
@@ -167,9 +168,19 @@ def announce(engine: Engine, container: Container, action: str, **extra: str) ->
     engine.events.publish("container", action, container.id, attributes)
 
 
-def claim_name(engine: Engine, name: str) -> str:
-    """A free name: the one asked for, or one made up. Raises BadRequest, Conflict."""
-    taken = {container.name: container.id for container in engine.containers.values()}
+@contextlib.contextmanager
+def claim_name(engine: Engine, name: str, identifier: str) -> Iterator[str]:
+    """A free name, the one asked for or one made up, that nobody else gets while its container is made. Raises BadRequest, Conflict."""
+    name = _free_name(engine, name)
+    engine.claimed_names[name] = identifier
+    try:
+        yield name
+    finally:
+        del engine.claimed_names[name]
+
+
+def _free_name(engine: Engine, name: str) -> str:
+    taken = {container.name: container.id for container in engine.containers.values()} | engine.claimed_names
     if name:
         if not _NAME.fullmatch(name):
             raise BadRequest(f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")

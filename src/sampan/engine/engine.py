@@ -60,6 +60,7 @@ class Engine:
         self.directories = Directories(f"{data_root}/containers")
         self.events = Events()
         self.containers: dict[str, Container] = {}
+        self.claimed_names: dict[str, str] = {}  # of containers that are being made
         self.execs: dict[str, Any] = {}
         self.watcher = Watcher()
         self.networking = Networking(self, obey_host_firewall, host_ports)
@@ -97,6 +98,11 @@ class Engine:
         """Writes a container's record."""
         if not container.removed:
             self.store.put("container", container.id, container.record())
+
+    def owe(self, container: Container) -> None:
+        """As save, for what has happened whatever the disk says: a record that it refuses is written as soon as it takes it."""
+        if not container.removed:
+            self.store.owe("container", container.id, container.record())
 
     def find(self, text: str) -> Container:
         """A container by id, name or unique id prefix; a system machine by its whole id only. Raises NotFound, BadRequest when ambiguous."""
@@ -140,7 +146,7 @@ class Engine:
             return
         container = self.containers.get(record["id"])
         if container is not None:
-            lifecycle.exited(self, container, record["status"], record["time"])
+            lifecycle.on_exit(self, container, record["status"], record["time"])
         else:
             execs.exited(self, record)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.engine import machine_shape, mounts, spec
 from sampan.engine.container import Container
-from sampan.engine.errors import BadRequest, Conflict, NotFound, NotModified
+from sampan.engine.errors import BadRequest, Conflict, NotFound
 from sampan.engine.machines import GROUP, NAMESPACES, Wiring, interface
 from sampan.images import bootstrap
 from sampan.images.errors import ImageError, ImageNotFound
@@ -80,7 +80,10 @@ class SystemMachines:
         if wanted.get("Bus") and wanted["Bus"] not in pc.BUSES:
             raise BadRequest(f"unknown bus {wanted['Bus']}: one of {', '.join(pc.BUSES)}")
         identifier = secrets.token_hex(32)
-        name = claim_name(self._engine, wanted.get("Name") or "")
+        with claim_name(self._engine, wanted.get("Name") or "", identifier) as name:
+            return await self._make(identifier, name, sources[0], wanted, say)
+
+    async def _make(self, identifier: str, name: str, source: str, wanted: dict[str, Any], say: Say) -> Container:
         host: dict[str, Any] = {"Isolation": "machine", "NetworkMode": wanted.get("Network") or "default", "PortBindings": wanted.get("Ports") or {},
                                 "LogConfig": {"Type": "json-file", "Config": {"max-size": "4m", "max-file": "2"}}}  # fmt: skip
         planned, _ = self._engine.networking.plan(host, {}, "")
@@ -96,13 +99,11 @@ class SystemMachines:
             "Env": [],
             "Labels": {},
         }
-        container = Container(
-            identifier, name, time.time_ns(), "", str(wanted[sources[0]]), config, host, networks=planned
-        )
+        container = Container(identifier, name, time.time_ns(), "", str(wanted[source]), config, host, networks=planned)
         directory = self._engine.directory(container)
         os.makedirs(f"{directory}/log", 0o700)
         try:
-            await self._make_disk(container, sources[0], wanted, directory, say)
+            await self._make_disk(container, source, wanted, directory, say)
             self._engine.networking.names.write_all_files(container)
         except BaseException:
             await asyncio.to_thread(filetree.remove, directory, True)
@@ -284,10 +285,9 @@ class SystemMachines:
 
     async def remove(self, container: Container, force: bool) -> None:
         """Deletes one with its disk. Raises Conflict when it runs and is not forced."""
-        from sampan.engine import lifecycle
+        from sampan.engine import removing
 
-        with contextlib.suppress(NotModified):
-            await lifecycle.remove(self._engine, container, force)
+        await removing.remove(self._engine, container, force)
 
 
 def _pack(work: str, disk: str, form: str, source: str, settings: dict[str, Any], target: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import signal
 import time
 
 from sampan.linux import cgroup_limits, devicefilter, filetree
@@ -242,6 +243,20 @@ class Cgroup:
             return "frozen 1" in read_or_empty(f"{self.v2_directory}/cgroup.events")
         directory = self.directories().get("freezer")
         return bool(directory) and read_or_empty(f"{directory}/freezer.state").startswith("FRO")
+
+    def end(self, seconds: float = 10.0) -> bool:
+        """Kills every process of the group, frozen ones too. Returns whether none is left."""
+        deadline = time.monotonic() + seconds
+        while (members := self.pids()) and time.monotonic() < deadline:
+            for pid in members:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+            if self.frozen():
+                self.freeze(False)
+            time.sleep(0.005)
+        return not members
 
     def oom_kills(self) -> int:
         """How many processes of the group the kernel killed for lack of memory."""

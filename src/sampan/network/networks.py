@@ -25,6 +25,7 @@ class Records(Protocol):
 
     def put(self, kind: str, key: str, body: dict[str, Any]) -> None: ...
     def delete(self, kind: str, key: str) -> None: ...
+    def owe(self, kind: str, key: str, body: dict[str, Any] | None) -> None: ...
     def all(self, kind: str) -> list[dict[str, Any]]: ...
 
 
@@ -177,7 +178,7 @@ class Networks:
         """Gives a container's place back."""
         endpoint = network.endpoints.pop(container, None)
         if endpoint is not None:
-            self._records.delete(_ENDPOINT, endpoint.id)
+            self._records.owe(_ENDPOINT, endpoint.id, None)  # it ends with its container, whatever the disk says
         return endpoint
 
     def of(self, container: str) -> list[tuple[Network, Endpoint]]:

@@ -1,0 +1,106 @@
+"""Pausing: every process of a container stopped where it is, by its control group or by its machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from sampan.engine.container import Container
+from sampan.engine.creation import announce
+from sampan.engine.engine import Engine
+from sampan.engine.errors import Conflict, EngineError
+from sampan.linux.cgroup import Cgroup, hierarchies
+
+
+async def pause(engine: Engine, container: Container) -> None:
+    """Freezes every process of the container. Raises Conflict, EngineError."""
+    async with container.exclusive():
+        if not container.running:
+            raise Conflict(f"Container {container.id} is not running")
+        if container.state["Paused"]:
+            raise Conflict(f"Container {container.id} is already paused")
+        await _pause(engine, container)
+        engine.save(container)
+
+
+async def unpause(engine: Engine, container: Container) -> None:
+    """Lets a paused container go on. Raises Conflict, EngineError."""
+    async with container.exclusive():
+        if not container.state["Paused"]:
+            raise Conflict(f"Container {container.id} is not paused")
+        await thaw(engine, container)
+        engine.save(container)
+
+
+async def thaw(engine: Engine, container: Container) -> None:
+    """Lets it go on if it is paused: signals reach nobody who is frozen. The lock is the caller's."""
+    if container.state["Paused"]:
+        await _freeze(engine, container, False)
+        if container.running:  # it may have ended as soon as it could
+            container.set_status("running")
+        announce(engine, container, "unpause")
+
+
+@contextlib.asynccontextmanager
+async def still(engine: Engine, container: Container) -> AsyncIterator[None]:
+    """Nothing of a container that runs moves while this lasts, unless somebody ends it.
+
+    That is not recorded: an engine that dies meanwhile finds it running and frozen, and lets it go on (`reconcile`).
+    """
+    async with container.exclusive():
+        ours = container.running and not container.state["Paused"]
+        if ours:
+            await _pause(engine, container)
+        run = container.start_time
+    try:
+        yield
+    finally:
+        async with container.lock:
+            if ours and container.start_time == run:
+                await thaw(engine, container)
+
+
+async def _pause(engine: Engine, container: Container) -> None:
+    try:
+        await _freeze(engine, container, True)
+    except (OSError, EngineError) as error:
+        with contextlib.suppress(OSError, EngineError):  # half frozen is neither
+            await _freeze(engine, container, False)
+        raise (
+            error if isinstance(error, EngineError) else EngineError(f"cannot pause {container.id}: {error}")
+        ) from None
+    container.set_status("paused")
+    announce(engine, container, "pause")
+
+
+async def _freeze(engine: Engine, container: Container, frozen: bool) -> None:
+    """Asks whoever can. Raises OSError, EngineError."""
+    if container.system:
+        await engine.machines.ask(container, "pause" if frozen else "resume")
+    elif container.virtual:
+        await engine.machines.ask(container, "freeze", frozen=frozen)
+    elif hierarchies().v1 or hierarchies().v2:
+        await asyncio.to_thread(Cgroup(container.cgroup).freeze, frozen)
+    else:
+        raise Conflict("pausing needs control groups, which an engine without root doesn't have here")
+
+
+async def agree(engine: Engine, container: Container) -> None:
+    """After a start of the daemon: kernel and record say the same of a container that runs.
+
+    What is recorded as paused and is not, runs; what is frozen and was not to be, goes on: a pause or a commit was cut short.
+    """
+    try:
+        if container.own_kernel:
+            if not container.state["Paused"]:
+                await _freeze(engine, container, False)
+        elif hierarchies().v1 or hierarchies().v2:
+            frozen = Cgroup(container.cgroup).frozen()
+            if frozen and not container.state["Paused"]:
+                await _freeze(engine, container, False)
+            elif container.state["Paused"] and not frozen and container.running:
+                container.set_status("running")
+                engine.save(container)
+    except (OSError, EngineError):
+        pass  # it has just ended, or does not answer

@@ -1,0 +1,120 @@
+"""Signals to containers, and the two ways to end one: asked, or not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+from sampan.engine import freezing, waiting
+from sampan.engine.container import Container
+from sampan.engine.creation import announce
+from sampan.engine.engine import Engine
+from sampan.engine.errors import BadRequest, Conflict, EngineError, NotModified
+from sampan.linux import signals
+
+_GUEST_END = 10.0  # seconds that a guest may take to end its container and write everything
+_END = 30.0  # seconds that a process may take to end after SIGKILL
+_ENDING = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+
+
+def signal_number(text: str) -> int:
+    """A signal by name or number: "TERM", "SIGRTMIN+3", "9". Raises BadRequest."""
+    try:
+        return signals.number(text)
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
+
+
+async def kill(engine: Engine, container: Container, text: str) -> None:
+    """Sends a signal to the container's init; after SIGKILL waits for its end. Raises Conflict when it does not run."""
+    number = signal_number(text or "KILL")
+    async with container.exclusive():
+        if not container.running:
+            raise Conflict(f"cannot kill container: {container.id}: container {container.id} is not running")
+        if number in _ENDING:
+            container.stopped_by_user = True
+        if number != signal.SIGKILL:
+            _signal(container, number)
+            announce(engine, container, "kill", signal=str(number))
+            return
+        waiter = await begin_end(engine, container)
+    await _ended(container, waiter)
+
+
+async def end(engine: Engine, container: Container) -> None:
+    """Ends a container whose files need not survive, within the caller's lock. Raises EngineError when it does not end."""
+    await _ended(container, await begin_end(engine, container, keep=False))
+
+
+async def begin_end(engine: Engine, container: Container, keep: bool = True) -> asyncio.Future[int]:
+    """Kills the container's init; returns a future of its end. The lock is the caller's.
+
+    A guest's is killed in the guest first, so that its disk is left in order if that is to be kept.
+    """
+    waiter = waiting.exit_of(container)
+    try:
+        await freezing.thaw(engine, container)
+        if container.virtual and keep:
+            async with asyncio.timeout(_GUEST_END):
+                await engine.machines.ask(container, "signal", id="init", number=int(signal.SIGKILL))
+                await asyncio.shield(waiter)
+    except (EngineError, OSError, TimeoutError):
+        pass  # then the harder way
+    if container.running:
+        _signal(container, signal.SIGKILL)
+    announce(engine, container, "kill", signal=str(int(signal.SIGKILL)))
+    return waiter
+
+
+async def _ended(container: Container, waiter: asyncio.Future[int]) -> None:
+    try:
+        await asyncio.wait_for(waiter, _END)
+    except TimeoutError:
+        raise EngineError(
+            f"cannot kill container: {container.id}: its process did not end within {_END:g} s of SIGKILL"
+        ) from None
+
+
+async def stop(engine: Engine, container: Container, timeout: int | None, text: str = "") -> None:
+    """Asks with the stop signal, then kills after `timeout` seconds (negative: waits for ever). Raises NotModified."""
+    number = signal_number(text or container.config.get("StopSignal") or "TERM")
+    if timeout is None:
+        given = container.config.get("StopTimeout")
+        timeout = 10 if given is None else int(given)
+    async with container.exclusive():
+        if container.state["Status"] == "restarting":
+            container.stopped_by_user = True
+            container.set_status("exited")
+            engine.save(container)
+            return
+        if not container.running:
+            raise NotModified("already stopped")
+        container.stopped_by_user = True
+        engine.save(container)
+        waiter = waiting.exit_of(container)
+        await freezing.thaw(engine, container)
+        _signal(container, number)
+        announce(engine, container, "kill", signal=str(number))
+    try:
+        await asyncio.wait_for(asyncio.shield(waiter), None if timeout < 0 else timeout)
+    except TimeoutError:
+        async with container.lock:
+            if not waiter.done():  # it is this run still
+                await begin_end(engine, container)
+        await _ended(container, waiter)
+    announce(engine, container, "stop")
+
+
+def _signal(container: Container, number: int) -> None:
+    try:
+        descriptor = container.held[0] if container.held else os.pidfd_open(container.state["Pid"])
+    except ProcessLookupError:
+        return
+    try:
+        signal.pidfd_send_signal(descriptor, number)
+    except ProcessLookupError:
+        pass
+    finally:
+        if not container.held:
+            os.close(descriptor)
