@@ -142,11 +142,21 @@ _STREAMS = (
 )
 
 
+# Their records are written to the disk while they work.
+_DURABLE = (containers.start, systemmachines.start)
+
+
 def _carried(handler: Handler) -> Handler:
-    """Answers as `handler` does, which goes on to its end when its client leaves: what it changes would be half done."""
+    """Answers as `handler` does, which goes on to its end when its client leaves: what it changes would be half done.
+
+    What it has recorded is on disk when its client is told.
+    """
 
     async def whole(request: web.Request) -> web.StreamResponse:
-        return await handler(request)
+        response = await handler(request)
+        if handler not in _DURABLE:
+            await engine_of(request).store.flush()
+        return response
 
     async def answer(request: web.Request) -> web.StreamResponse:
         return await engine_of(request).carry(whole(request))

@@ -128,12 +128,15 @@ async def _make(engine: Engine, container: Container, image: Image) -> None:
     container.mounts = mounts.plan(config, host, engine.volumes)
     directory = engine.directory(container)
     try:
+        engine.save(container)
+        engine.store.begin_flush()  # while its files are made
+        await asyncio.sleep(0)
         engine.directories.make(container.id)
         engine.networking.names.write_all_files(container)
         if any(row["Type"] == "volume" for row in container.mounts):
             await asyncio.to_thread(_copy_up, engine, container, image)
-        engine.save(container)
     except BaseException:
+        engine.store.owe("container", container.id, None)
         filetree.remove(directory, ignore_errors=True)
         raise
     engine.containers[container.id] = container

@@ -46,7 +46,7 @@ async def _start(engine: Engine, container: Container) -> list[str]:
     try:
         container.start_time = BEGUN
         engine.save(container)
-        recorded = engine.tasks.begin(engine.store.flush())  # while the process is made
+        recorded = engine.store.begin_flush()  # while the process is made
         with engine.guard.starting(container):
             request, shared = await launching.prepare(engine, container, given)
             reply, fds = await engine.keeper.call(
@@ -84,7 +84,10 @@ async def _start(engine: Engine, container: Container) -> list[str]:
         print(f"sampand: container {container.id[:12]}: {text}", file=sys.stderr)
     if container.ended_early is not None:
         exited(engine, container, *container.ended_early)
-    await recorded
+    try:
+        await asyncio.shield(recorded)
+    except EngineError as error:  # it runs, but a power cut now might undo that it was started
+        warnings.append(str(error))
     return warnings
 
 

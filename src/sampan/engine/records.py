@@ -37,6 +37,8 @@ class Records:
         self._paying: asyncio.TimerHandle | None = None
         self._next: asyncio.Task[None] | None = None  # the sync that has not begun yet
         self._turn = asyncio.Lock()
+        self._now: asyncio.Task[None] | None = None  # the one that has
+        self._written = self._covered = self._synced = 0  # changes: all, those of the last sync, those on disk
         self._suspect = False  # the last sync failed: what it was to write may never come to the disk by another
 
     @property
@@ -136,6 +138,7 @@ class Records:
         """One change, tried a second time with an emptied log; returns how many records it met. Raises DiskError."""
         if self._db.read_only:
             self._reopen()
+        self._written += 1
         try:
             return self._db.connection.execute(statement, values).rowcount
         except sqlite3.Error:
@@ -168,26 +171,39 @@ class Records:
         A checkpoint of SQLite's syncs the log, copies it to the main file and syncs that before the log is used again
         (synchronous=NORMAL), so what is not in the log any more is on disk as well. Raises DiskError.
         """
+        if self._synced != self._written:
+            await asyncio.shield(self.begin_flush())
+
+    def begin_flush(self) -> asyncio.Task[None]:
+        """Begins what flush() waits for, so that there is less to wait for later."""
+        if self._now is not None and self._covered == self._written:
+            return self._now
         if self._next is None:
             self._next = asyncio.get_running_loop().create_task(self._sync())
-        await asyncio.shield(self._next)
+            self._next.add_done_callback(
+                lambda done: done.cancelled() or done.exception()
+            )  # who wants to know asks again
+        return self._next
 
     async def _sync(self) -> None:
         async with self._turn:
-            self._next = None  # who comes from here on may have written too late for this one
-            if self._db.log < 0:
-                return
+            self._now, self._next = self._next, None  # who writes from here on is too late for this one
+            self._covered = self._written
             try:
+                if self._db.log < 0:
+                    return
                 if self._suspect:
                     # fsync(2): after an error a later success says nothing. All is read again and written to the other file.
                     await asyncio.to_thread(database.checkpoint, self._db.connection)
                 await asyncio.to_thread(os.fdatasync, self._db.log)
-                self._suspect = False
+                self._suspect, self._synced = False, self._covered
             except sqlite3.Error as error:
                 raise self._trouble(error) from error
             except OSError as error:
                 self._suspect = True
                 raise DiskError(f"the records in {self._path} can't be written: {error.strerror}") from error
+            finally:
+                self._now = None
 
     def close(self) -> None:
         """Writes what is owed if it can, and closes the database."""
