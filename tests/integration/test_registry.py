@@ -623,7 +623,7 @@ def test_layers_of_every_kind(store: ImageStore, mock: Mock) -> None:
             mock.manifest(document, kind=oci.DOCKER_MANIFEST)
             image = pull(store, mock)
             assert Path(store.lower_directories(image)[0], "a").read_bytes() == b"x" * 3000
-            store.remove(image.id, force=True, in_use=False)
+            store.remove(image.id, force=True)
 
 
 def test_mixed_documents(store: ImageStore, mock: Mock) -> None:

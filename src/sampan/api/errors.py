@@ -7,7 +7,7 @@ import json
 from aiohttp import web
 
 from sampan.engine import errors
-from sampan.images.errors import ImageError, ImageInUse, ImageNotFound
+from sampan.images.errors import ImageError, ImageInUse, ImageNotFound, StoreFull
 from sampan.images.registry.errors import RegistryError, RegistryNotFound, Unauthorized
 from sampan.network.errors import NetworkConflict, NetworkError, NetworkForbidden, NetworkNotFound
 from sampan.oci.reference import BadReference
@@ -26,6 +26,7 @@ _STATUS: list[tuple[type[Exception], int]] = [
     (Unauthorized, 401),
     (RegistryError, 500),
     (ImageInUse, 409),
+    (StoreFull, 507),
     (ImageError, 400),
     (BadReference, 400),
     (VmError, 500),

@@ -14,7 +14,7 @@ from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest
 from sampan.engine.filters import images as wanted
 from sampan.images import archive, bootstrap
-from sampan.images.errors import ImageError, ImageInUse
+from sampan.images.errors import ImageError
 from sampan.images.store import Image
 from sampan.oci import reference
 
@@ -43,6 +43,7 @@ def summary(engine: Engine, image: Image, patterns: list[str] | None = None) -> 
         "SharedSize": -1,
         "Labels": (image.config.get("config") or {}).get("Labels"),
         "Containers": sum(1 for c in engine.containers.values() if c.image == image.id),
+        **({"Broken": image.broken} if image.broken else {}),
     }
 
 
@@ -76,13 +77,14 @@ async def inspect(request: web.Request) -> web.Response:
             "GraphDriver": {"Name": "overlay2", "Data": None},
             "RootFS": {"Type": "layers", "Layers": [layer.diff_id for layer in image.layers]},
             "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
+            **({"Broken": image.broken} if image.broken else {}),
         }
     )
 
 
 async def history(request: web.Request) -> web.Response:
     """GET /images/{name}/history"""
-    image = engine_of(request).images.find(request.match_info["name"])
+    image = engine_of(request).images.usable(request.match_info["name"])
     layers = iter(image.layers)
     rows = []
     for entry in image.config.get("history") or []:
@@ -183,7 +185,7 @@ async def tag(request: web.Request) -> web.Response:
     name = request.query.get("repo", "")
     if request.query.get("tag"):
         name += f":{request.query['tag']}"
-    engine.images.tag(image, name)
+    await asyncio.to_thread(engine.images.tag, image, name)
     engine.events.publish("image", "tag", image.id, {"name": name})
     return web.Response(status=201)
 
@@ -193,14 +195,7 @@ async def remove(request: web.Request) -> web.Response:
     engine = engine_of(request)
     name = request.match_info["name"]
     image = engine.images.find(name)
-    users = [c for c in engine.containers.values() if c.image == image.id]
-    running = [c for c in users if c.running]
-    force = flag(request, "force")
-    if running and len(image.tags) <= 1:
-        raise ImageInUse(
-            f"conflict: unable to remove repository reference {name!r} - container {running[0].id[:12]} is using it"
-        )
-    rows = await asyncio.to_thread(engine.images.remove, name, force, bool(users))
+    rows = await asyncio.to_thread(engine.images.remove, name, flag(request, "force"), engine.image_user)
     for row in rows:
         action, what = ("untag", row["Untagged"]) if "Untagged" in row else ("delete", row["Deleted"])
         engine.events.publish("image", action, image.id, {"name": what})
@@ -215,13 +210,13 @@ async def prune(request: web.Request) -> web.Response:
     deleted: list[dict[str, str]] = []
     freed = 0
     for image in engine.images.all():
-        if image.id in used or not passes(image):
-            continue
-        freed += image.size
+        if image.id in used or image.broken or not passes(image):
+            continue  # what is broken goes when a person says so
         try:
-            deleted += await asyncio.to_thread(engine.images.remove, image.id, True, False)
+            deleted += await asyncio.to_thread(engine.images.remove, image.id, True, engine.image_user)
         except ImageError:
-            continue
+            continue  # used, or removed by somebody else, since it was listed
+        freed += image.size
     return web.json_response({"ImagesDeleted": deleted or None, "SpaceReclaimed": freed})
 
 

@@ -10,6 +10,7 @@ from sampan.engine.container import ZERO_TIME, Container, timestamp
 from sampan.engine.engine import Engine
 from sampan.engine.filters.containers import listed
 from sampan.engine.filters.reading import Filters
+from sampan.images.errors import ImageNotFound
 from sampan.linux import filetree
 from sampan.network.model import Endpoint, Network
 from sampan.runtime import init_program
@@ -155,7 +156,11 @@ def summary(engine: Engine, container: Container, size: bool) -> dict[str, Any]:
 
 def _sizes(engine: Engine, container: Container) -> dict[str, int]:
     written = tree_size(f"{engine.directory(container)}/upper")
-    return {"SizeRw": written, "SizeRootFs": written + engine.images.get(container.image).size}
+    try:
+        image = engine.images.get(container.image).size
+    except ImageNotFound:  # its record is lost: the container can be listed and removed all the same
+        image = 0
+    return {"SizeRw": written, "SizeRootFs": written + image}
 
 
 def details(engine: Engine, container: Container, size: bool) -> dict[str, Any]:

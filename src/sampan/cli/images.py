@@ -27,6 +27,8 @@ def images(args: list[str]) -> int:
     wanted = v["filter"] + [f"reference={name}" for name in names]
     shown = []
     for row in engine().call("GET", "/images/json" + query(filters=filters(wanted))):
+        if row.get("Broken"):
+            print(f"WARNING: image {row['Id'][7:19]} is broken: {row['Broken']}", file=sys.stderr)
         for name in row["RepoTags"] or ["<none>:<none>"]:
             repository, _, tag = name.rpartition(":")
             identifier = row["Id"] if v["no-trunc"] else row["Id"][7:19]

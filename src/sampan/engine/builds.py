@@ -185,7 +185,7 @@ class _Runner:
             raise BuildError(f"failed to parse stage name {name!r}: {error}") from None
         if not pull:
             try:
-                image = images.find(name)
+                image = images.usable(name)
                 system, architecture = (
                     image.config.get("os") or platform.os,
                     image.config.get("architecture") or platform.architecture,
@@ -198,7 +198,7 @@ class _Runner:
         async for message in self._engine.registries.pull(ref, str(platform), credentials):
             if message.get("id") is None or message["status"] in ("Pull complete", "Already exists"):
                 say(str(message["status"]))
-        return images.find(str(ref))
+        return images.usable(str(ref))
 
     async def run(self, command: Command, output: Callable[[bytes], None]) -> int:
         """Runs a step in a container that nobody else sees."""

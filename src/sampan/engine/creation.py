@@ -91,9 +91,22 @@ async def create(engine: Engine, body: dict[str, Any], name: str, platform: str 
     if not config.get("Image"):
         raise BadRequest("config cannot be empty in order to create a container")
     try:
-        image = engine.images.find(config["Image"])
+        image = engine.images.usable(config["Image"])
+        with engine.images.using(image.id):  # it is not removed before the container is there
+            return await _create(engine, body, config, host, image, name, platform)
     except ImageNotFound:
         raise NotFound(f"No such image: {config['Image']}") from None
+
+
+async def _create(
+    engine: Engine,
+    body: dict[str, Any],
+    config: dict[str, Any],
+    host: dict[str, Any],
+    image: Image,
+    name: str,
+    platform: str,
+) -> tuple[Container, list[str]]:
     if platform:
         _check_platform(config["Image"], image, platform)
     identifier = secrets.token_hex(32)

@@ -54,7 +54,7 @@ class Engine:
         self.isolation = isolation  # of containers that do not say: "", "vm" or "auto"
         self.guard = Guard(self, policy or f"{data_root}/policy.toml")
         self.store = Records(f"{data_root}/sampan.db", run_root)
-        self.images = ImageStore(f"{data_root}/images")
+        self.images = ImageStore(f"{data_root}/images", f"{run_root}/images-session")
         self.mountpoints = self.images.mountpoints_directory()
         self.volumes = LocalVolumes(f"{data_root}/volumes")
         self.directories = Directories(f"{data_root}/containers")
@@ -127,6 +127,21 @@ class Engine:
             "upper": f"{directory}/upper",
             "work": f"{directory}/work",
         }
+
+    async def image_ready(self, container: Container) -> None:
+        """Its image's layers are there and whole; what has to be unpacked again for that, a thread does. Raises ImageError."""
+        if not self.images.prepared(container.image):
+            await asyncio.to_thread(self.images.lower_directories, self.images.get(container.image))
+
+    def image_user(self, image_id: str) -> str:
+        """Names a container that needs an image; "" when there is none. For threads, too."""
+        users = [container for container in list(self.containers.values()) if container.image == image_id]
+        users.sort(key=lambda container: not container.running)
+        return f"{'running ' if users[0].running else ''}container {users[0].id[:12]}" if users else ""
+
+    def _close_images(self) -> None:
+        self.builds.cache.close()
+        self.images.close()
 
     def background(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Runs a coroutine beside the requests; it may be cut short by the daemon's end."""
@@ -208,5 +223,6 @@ class Engine:
         self.networking.close()
         self.machines.close()
         self.watcher.close()
+        await asyncio.to_thread(self._close_images)
         self.store.close()
         self._premises.close()

@@ -17,6 +17,7 @@ async def prepare(engine: Engine, container: Container, given: list[int]) -> tup
 
     Raises RuntimeFailure, EngineError, NetworkError, VmError, OSError.
     """
+    await engine.image_ready(container)
     return await (_prepare_machine if container.own_kernel else _prepare_namespaces)(engine, container, given)
 
 

@@ -163,7 +163,7 @@ class SystemMachines:
 
     def _image(self, name: str) -> Image:
         try:
-            return self._engine.images.find(name)
+            return self._engine.images.usable(name)
         except ImageNotFound:
             raise NotFound(f"No such image: {name}") from None
 
@@ -174,7 +174,7 @@ class SystemMachines:
             say("fetching a kernel from the distribution's packages")
             found = await asyncio.to_thread(kernel.fetch, self._cache)
         archive = await asyncio.to_thread(initramfs.build, found, self._cache, True)
-        lower = self._engine.images.lower_directories(image)
+        lower = await asyncio.to_thread(self._engine.images.lower_directories, image)
         settings = await asyncio.to_thread(self._settings, image)
         await asyncio.to_thread(bootdisk.build, target, lower, found, archive, settings, size)
 

@@ -5,86 +5,132 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import posixpath
 import tarfile
-import tempfile
 import time
+from dataclasses import dataclass
 from typing import IO, Any
 
 from sampan.images import compression
-from sampan.images.errors import ImageError
+from sampan.images.errors import ImageError, StoreFull
+from sampan.images.extract import normalise
+from sampan.images.image import MAX_CONFIG, Image, checked_config
 from sampan.images.layerstore import Layer
-from sampan.images.store import Image, ImageStore
+from sampan.images.store import ImageStore
+from sampan.images.tarstream import TarStream
+from sampan.oci import manifest as oci
 from sampan.oci import reference
 
 _MAX_JSON = 8 << 20
+_MAX_MEMBERS = 100_000
+_MAX_IMAGES = 1000
 _CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 _MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    offset: int
+    size: int
+    link: str = ""
 
 
 class _Archive:
     """A seekable tar by member name; links are followed by name only, inside the archive."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        plain = compression.decompress(file)
-        if plain is not file:
-            spool = tempfile.TemporaryFile()
-            while block := plain.read(1 << 20):
-                spool.write(block)
-            spool.seek(0)
-            plain = spool
-        self._tar = tarfile.open(fileobj=plain, mode="r:")
-        self._members = {m.name.removeprefix("./"): m for m in self._tar}
+    def __init__(self, file: IO[bytes], temporary: str) -> None:
+        self._file = compression.unpacked_spool(file, temporary)
+        self._end = self._file.seek(0, os.SEEK_END)
+        self._file.seek(0)
+        self._members: dict[str, _Member] = {}
+        stream = TarStream(self._file.read, lambda count: self._file.seek(count, os.SEEK_CUR))
+        for entry in stream:
+            if len(self._members) >= _MAX_MEMBERS:
+                raise ImageError(f"not an image archive: it has more than {_MAX_MEMBERS} members")
+            name, link = normalise(entry.name), ""
+            if entry.kind in (b"1", b"2"):
+                link = normalise(entry.target if entry.kind == b"1" else f"{posixpath.dirname(name)}/{entry.target}")
+            elif not entry.is_file:
+                continue
+            self._members[name] = _Member(stream.offset, entry.size, link)
 
     def __contains__(self, name: str) -> bool:
         return name in self._members
 
     def open(self, name: str) -> IO[bytes]:
-        member = self._members.get(name)
+        wanted = normalise(name)
+        member = self._members.get(wanted)
         for _ in range(8):
-            if member is None or not (member.issym() or member.islnk()):
+            if member is None or not member.link:
                 break
-            base = name.rpartition("/")[0] if member.issym() else ""
-            parts: list[str] = []
-            for part in f"{base}/{member.linkname}".split("/"):
-                if part == ".." and parts:
-                    parts.pop()
-                elif part not in ("", ".", ".."):
-                    parts.append(part)
-            name = "/".join(parts)
-            member = self._members.get(name)
-        if member is None or not member.isreg():
-            raise ImageError(f"the archive has no file {name!r}")
-        file = self._tar.extractfile(member)
-        assert file is not None
-        return file
+            member = self._members.get(member.link)
+        if member is None or member.link:
+            raise ImageError(f"the archive has no file {name[:200]!r}")
+        if member.offset + member.size > self._end:
+            raise ImageError(f"damaged tar archive: unexpected end of data in {name[:200]!r}")
+        return io.BufferedReader(_Part(self._file, member.offset, member.size))
 
-    def json(self, name: str) -> Any:
-        data = self.open(name).read(_MAX_JSON + 1)
-        if len(data) > _MAX_JSON:
-            raise ImageError(f"{name} is larger than {_MAX_JSON} bytes")
+    def read(self, name: str, limit: int) -> bytes:
+        data = self.open(name).read(limit + 1)
+        if len(data) > limit:
+            raise ImageError(f"{name[:200]} is larger than {limit} bytes")
+        return data
+
+    def json(self, name: str, limit: int = _MAX_JSON) -> Any:
         try:
-            return json.loads(data)
+            return json.loads(self.read(name, limit))
         except (ValueError, RecursionError) as error:
-            raise ImageError(f"{name} is not JSON: {error}") from error
+            raise ImageError(f"{name[:200]} is not JSON: {error}") from error
+
+
+class _Part(io.RawIOBase):
+    """Some bytes of a file, as a file."""
+
+    def __init__(self, file: IO[bytes], offset: int, size: int) -> None:
+        self._file, self._at, self._left = file, offset, size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._file.seek(self._at)
+        data = self._file.read(min(len(buffer), self._left))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        self._left -= len(data)
+        return len(data)
 
 
 def load(store: ImageStore, file: IO[bytes]) -> list[tuple[Image, list[str]]]:
     """Loads every image of an archive, each with the names it got. Raises ImageError; nothing half loaded gets a name."""
     try:
-        archive = _Archive(file)
-        if "manifest.json" in archive:
-            return [_load_docker(store, archive, entry) for entry in archive.json("manifest.json")]
-        if "index.json" in archive:
-            return [
-                _load_oci(store, archive, row)
-                for row in archive.json("index.json")["manifests"]
-                if row.get("mediaType") == _MANIFEST_TYPE or "manifest.v2" in row.get("mediaType", "")
-            ]
-    except (tarfile.TarError, KeyError, TypeError, AttributeError, *compression.ERRORS) as error:
-        if isinstance(error, ImageError):
+        with store.hold():
+            archive = _Archive(file, store.temporary)
+            if "manifest.json" in archive:
+                return [_load_docker(store, archive, entry) for entry in _rows(archive.json("manifest.json"))]
+            if "index.json" in archive:
+                found = [
+                    _load_oci(store, archive, row)
+                    for row in _rows(archive.json("index.json")["manifests"])
+                    if row.get("mediaType") == _MANIFEST_TYPE or "manifest.v2" in row.get("mediaType", "")
+                ]
+                if found:
+                    return found
+                raise ImageError("the archive's index lists no image manifest")
+    except (KeyError, TypeError, AttributeError, ValueError, *compression.ERRORS) as error:
+        if isinstance(error, ImageError | reference.BadReference) or (isinstance(error, OSError) and error.errno):
             raise
         raise ImageError(f"not an image archive: {error!r}") from error
     raise ImageError("not an image archive: it has neither manifest.json nor index.json")
+
+
+def _rows(value: Any) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
+        raise ImageError("not an image archive: its list of images is none")
+    if len(value) > _MAX_IMAGES:
+        raise ImageError(f"the archive lists more than {_MAX_IMAGES} images")
+    return value
 
 
 def _names(tags: list[str]) -> list[str]:
@@ -92,31 +138,35 @@ def _names(tags: list[str]) -> list[str]:
 
 
 def _load_docker(store: ImageStore, archive: _Archive, entry: dict[str, Any]) -> tuple[Image, list[str]]:
-    config = archive.open(entry["Config"]).read(_MAX_JSON)
-    diff_ids = json.loads(config)["rootfs"]["diff_ids"]
-    if len(diff_ids) != len(entry["Layers"]):
+    config = archive.read(entry["Config"], MAX_CONFIG)
+    diff_ids = checked_config(config)["rootfs"]["diff_ids"]
+    names = entry["Layers"] or []
+    if len(diff_ids) != len(names):
         raise ImageError("the archive's manifest and configuration list different layers")
     layers = []
-    for name, diff_id in zip(entry["Layers"], diff_ids, strict=True):
+    for name, diff_id in zip(names, diff_ids, strict=True):
         digest, size = store.put_blob(archive.open(name))
         layers.append(Layer(digest, size, diff_id))
-    names = _names(entry.get("RepoTags") or [])
-    return store.add(config, layers, names), names
+    tags = _names(entry.get("RepoTags") or [])
+    return store.add(config, layers, tags, again=True), tags
 
 
 def _load_oci(store: ImageStore, archive: _Archive, row: dict[str, Any]) -> tuple[Image, list[str]]:
-    manifest = archive.json(_blob_name(row["digest"]))
-    config = archive.open(_blob_name(manifest["config"]["digest"])).read(_MAX_JSON)
-    diff_ids = json.loads(config)["rootfs"]["diff_ids"]
+    manifest = archive.json(_blob_name(row["digest"]), oci.MAX_SIZE)
+    config = archive.read(_blob_name(manifest["config"]["digest"]), MAX_CONFIG)
+    diff_ids = checked_config(config)["rootfs"]["diff_ids"]
+    rows = _rows(manifest["layers"])
+    if len(diff_ids) != len(rows):
+        raise ImageError("the archive's manifest and configuration list different layers")
     layers = []
-    for descriptor, diff_id in zip(manifest["layers"], diff_ids, strict=True):
+    for descriptor, diff_id in zip(rows, diff_ids, strict=True):
         blob = archive.open(_blob_name(descriptor["digest"]))
         digest, size = store.put_blob(blob, expected=descriptor["digest"])
-        layers.append(Layer(digest, size, diff_id, descriptor.get("mediaType", "")))
+        layers.append(Layer(digest, size, diff_id, str(descriptor.get("mediaType") or "")))
     annotations = row.get("annotations") or {}
     name = annotations.get("io.containerd.image.name") or annotations.get("org.opencontainers.image.ref.name")
-    names = _names([name] if name else [])
-    return store.add(config, layers, names), names
+    tags = _names([name] if name else [])
+    return store.add(config, layers, tags, again=True), tags
 
 
 def _blob_name(digest: str) -> str:
@@ -125,8 +175,23 @@ def _blob_name(digest: str) -> str:
     return f"blobs/{digest.replace(':', '/')}"
 
 
+def check(store: ImageStore, images: list[tuple[Image, list[str]]]) -> None:
+    """Reads everything that save() writes, unless it is known to be good. Raises ImageError that names image and way out."""
+    for image, _ in images:
+        if image.broken:
+            raise ImageError(f"image {image.name} is broken: {image.broken}")
+        for digest in (image.id, *(layer.digest for layer in image.layers)):
+            store.blobs.check(digest)
+
+
 def save(store: ImageStore, images: list[tuple[Image, list[str]]], out: IO[bytes]) -> None:
-    """Writes images with the given names as a tar that is both a docker-archive and an OCI layout."""
+    """Writes images with the given names as a tar that is both a docker-archive and an OCI layout. Raises ImageError."""
+    with store.hold():
+        check(store, images)
+        _save(store, images, out)
+
+
+def _save(store: ImageStore, images: list[tuple[Image, list[str]]], out: IO[bytes]) -> None:
     tar = tarfile.open(fileobj=out, mode="w|")
     written: set[str] = set()
     docker, index = [], []
@@ -182,27 +247,26 @@ def _add_file(tar: tarfile.TarFile, store: ImageStore, layer: Layer, written: se
         written.add(name)
         member = tarfile.TarInfo(name)
         member.size, member.mode = layer.size, 0o644
-        with open(store.blob_path(layer.digest), "rb") as file:
+        with store.blobs.open(layer.digest) as file:
             tar.addfile(member, file)
+            while file.read(1 << 16):  # to its end, where its digest is compared
+                pass
 
 
 def from_tar(store: ImageStore, stream: IO[bytes], tag: str, config: dict[str, Any], comment: str) -> Image:
     """Makes a one-layer image of a root file system's tar (`import`, `bootstrap`)."""
-    digest, size = store.put_blob(stream)
-    diff_id = _diff_id(store, digest)
-    return store.add(
-        image_config([diff_id], config, comment), [Layer(digest, size, diff_id)], _names([tag] if tag else [])
-    )
+    return add_layer(store, None, stream, config, comment, tag)
 
 
 def _diff_id(store: ImageStore, digest: str) -> str:
     hasher = hashlib.sha256()
-    with open(store.blob_path(digest), "rb") as blob:
+    with store.blobs.open(digest) as blob:
         try:
-            plain = compression.decompress(blob)
-            while block := plain.read(1 << 20):
+            for block in compression.bounded(compression.decompress(blob), compression.room(blob.fileno())):
                 hasher.update(block)
         except compression.ERRORS as error:
+            if isinstance(error, StoreFull):
+                raise
             raise ImageError(f"not a tar archive: {error}") from error
     return f"sha256:{hasher.hexdigest()}"
 
@@ -232,8 +296,10 @@ def add_layer(
     store: ImageStore, base: Image | None, layer: IO[bytes], config: dict[str, Any], comment: str, tag: str
 ) -> Image:
     """Makes an image of `base` and one more layer (`commit`)."""
-    digest, size = store.put_blob(layer)
-    diff_id = _diff_id(store, digest)
-    layers = [*(base.layers if base else []), Layer(digest, size, diff_id)]
-    body = image_config([x.diff_id for x in layers], config, comment, base.config if base else None)
-    return store.add(body, layers, _names([tag] if tag else []))
+    names = _names([tag] if tag else [])
+    with store.hold():
+        digest, size = store.put_blob(layer)
+        diff_id = _diff_id(store, digest)
+        layers = [*(base.layers if base else []), Layer(digest, size, diff_id)]
+        body = image_config([x.diff_id for x in layers], config, comment, base.config if base else None)
+        return store.add(body, layers, names)

@@ -1,17 +1,19 @@
-"""Layers come plain, gzip or zstd: told by their first bytes, never by their name."""
+"""Layers come plain, gzip or zstd: told by their first bytes, never by their name. Unpacking has limits of memory."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
 import io
+import lzma
+import os
 import zlib
 from collections.abc import Iterator
 from typing import IO, Any, cast
 
 import zstandard
 
-from sampan.images.errors import ImageError
+from sampan.images.errors import ImageError, StoreFull
 
 _gzip: Any
 try:
@@ -21,6 +23,7 @@ except ImportError:  # pragma: no cover - other architectures
 
 # A window above 128 MiB only serves to exhaust memory (S020); zstd's own limit without --long.
 _MAX_WINDOW = 128 << 20
+_MAX_XZ = 160 << 20  # what `xz -9` needs is 65 MiB
 
 
 def decompress(stream: IO[bytes]) -> IO[bytes]:
@@ -36,10 +39,80 @@ def decompress(stream: IO[bytes]) -> IO[bytes]:
 
         return bz2.open(stream, "rb")
     if head[:6] == b"\xfd7zXZ\x00":
-        import lzma
-
-        return lzma.open(stream, "rb")
+        return io.BufferedReader(_Xz(stream), 1 << 20)
     return stream
+
+
+class _Xz(io.RawIOBase):
+    """As lzma.open, with a limit of memory."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        self._source, self._decoder, self._rest = source, self._new(), b""
+
+    @staticmethod
+    def _new() -> lzma.LZMADecompressor:
+        return lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=_MAX_XZ)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            if self._decoder.eof:
+                rest = (self._decoder.unused_data or self._source.read(1 << 16)).lstrip(
+                    b"\0"
+                )  # padding between streams
+                if not rest:
+                    return 0
+                self._decoder, self._rest = self._new(), rest
+            data = b""
+            if self._decoder.needs_input and not self._rest:
+                self._rest = self._source.read(1 << 16)
+                if not self._rest:
+                    raise EOFError("the compressed data ends too early")
+            data = self._decoder.decompress(self._rest, max_length=len(buffer))
+            self._rest = b""
+            if data:
+                buffer[: len(data)] = data
+                return len(data)
+
+
+def unpacked_spool(stream: IO[bytes], directory: str) -> IO[bytes]:
+    """`stream` itself when it is plain and seekable, or a file in `directory` with what it unpacks to, which goes with
+    its last descriptor. Raises StoreFull before the disk is full.
+    """
+    import tempfile
+
+    plain = decompress(stream)
+    if plain is stream:
+        return stream
+    spool = tempfile.TemporaryFile(dir=directory)
+    try:
+        for block in bounded(plain, room(spool.fileno())):
+            spool.write(block)
+        spool.seek(0)
+    except BaseException:
+        spool.close()
+        raise
+    return spool
+
+
+def room(fd: int) -> int:
+    """How many bytes may be unpacked on the file system of `fd`: what is free, less a twentieth (S020)."""
+    free = os.fstatvfs(fd)
+    return max(free.f_bavail * free.f_frsize * 19 // 20, 1)
+
+
+def bounded(stream: IO[bytes], limit: int) -> Iterator[bytes]:
+    """The blocks of a stream. Raises StoreFull when they are more than `limit` bytes."""
+    left = limit
+    while block := stream.read(1 << 20):
+        left -= len(block)
+        if left < 0:
+            raise StoreFull(
+                f"no space left on device: the archive unpacks to more than {limit} bytes, for which there is room"
+            )
+        yield block
 
 
 def kind(stream: IO[bytes]) -> str:
@@ -102,4 +175,4 @@ def _peek(stream: IO[bytes]) -> bytes:
     return head
 
 
-ERRORS = (EOFError, zlib.error, zstandard.ZstdError, OSError, ImageError)
+ERRORS = (EOFError, zlib.error, zstandard.ZstdError, lzma.LZMAError, MemoryError, OSError, ImageError)

@@ -13,3 +13,11 @@ class ImageNotFound(ImageError):
 
 class ImageInUse(ImageError):
     """A container or another tag needs the image."""
+
+
+class BlobDamaged(ImageError):
+    """A blob is missing, or its content is not what its digest says."""
+
+
+class StoreFull(ImageError):
+    """There is no room on the disk for what is to be stored."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-import tarfile
 from dataclasses import dataclass, field
 from typing import IO
 
-from sampan.images.errors import ImageError
-from sampan.linux import openat2
+from sampan.images.errors import ImageError, StoreFull
+from sampan.images.tarstream import Entry, TarStream
+from sampan.linux import filetree, openat2
 
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
-_BLOCK = 1 << 20
-_XATTR = "SCHILY.xattr."
+_KINDS = {b"3": stat.S_IFCHR, b"4": stat.S_IFBLK, b"6": stat.S_IFIFO}
+# What only the name or the target of a member can be to blame for.
+HOSTILE = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
 # Names the engine's own overlay uses; an image must not set them (P119).
 FORBIDDEN_XATTRS = ("trusted.overlay.", "user.overlay.")
 
@@ -33,8 +35,8 @@ class Extractor:
     max_bytes: int = 0
     keep_type: bool = False
     _written: int = 0
-    _created: set[str] = field(default_factory=set)
-    _directories: list[tuple[str, float]] = field(default_factory=list)
+    _created: set[str] = field(default_factory=set)  # with the directories they are in
+    _directories: dict[str, int] = field(default_factory=dict)
     _parent_path: str | None = None
     _parent_fd: int = -1
 
@@ -43,26 +45,30 @@ class Extractor:
         if not self.max_bytes:
             free = os.fstatvfs(self.rootfd)
             self.max_bytes = max(free.f_bavail * free.f_frsize * 19 // 20, 1)
+        members = TarStream(stream.read)
         try:
-            with tarfile.open(fileobj=stream, mode="r|", bufsize=_BLOCK, errorlevel=1) as tar:
-                for member in tar:
-                    self._member(tar, member)
-        except (tarfile.TarError, ValueError, RecursionError, OverflowError) as error:
+            for member in members:
+                self._member(members, member)
+            for path, mtime in reversed(self._directories.items()):
+                fd = openat2.open_in_root(self.rootfd, path)
+                try:
+                    os.utime(f"/proc/self/fd/{fd}", ns=(mtime, mtime))
+                finally:
+                    os.close(fd)
+        except (ValueError, OverflowError) as error:
             raise ImageError(f"damaged tar archive: {error}") from error
+        except OSError as error:
+            if error.errno in HOSTILE:
+                raise ImageError(f"damaged tar archive: one of its members can't be made: {error.strerror}") from error
+            raise
         finally:
             self._forget_parent()
-        for path, mtime in reversed(self._directories):
-            fd = openat2.open_in_root(self.rootfd, path)
-            try:
-                os.utime(f"/proc/self/fd/{fd}", ns=(int(mtime * 1e9), int(mtime * 1e9)))
-            finally:
-                os.close(fd)
 
-    def _member(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+    def _member(self, members: TarStream, member: Entry) -> None:
         path = normalise(member.name)
         if not path:
-            if member.isdir():
-                self._metadata_of_root(member)
+            if member.kind == b"5":
+                os.chmod(f"/proc/self/fd/{self.rootfd}", member.mode)
             return
         parent, _, name = path.rpartition("/")
         parent_fd = self._parent(parent)
@@ -70,24 +76,23 @@ class Extractor:
             self._whiteout(parent, parent_fd, name)
             return
         if self.whiteouts:
-            self._created.add(path)
-        if member.isdir():
+            self._note(path)
+        if member.kind == b"5":
             self._directory(parent_fd, name, path, member)
             return
         self._clear(parent_fd, name)
-        if member.isreg():
-            self._file(tar, parent_fd, name, member)
-        elif member.issym():
-            os.symlink(member.linkname, name, dir_fd=parent_fd)
-        elif member.islnk():
+        if member.is_file:
+            self._file(members, parent_fd, name, member)
+        elif member.kind == b"2":
+            os.symlink(member.target, name, dir_fd=parent_fd)
+        elif member.kind == b"1":
             self._hard_link(parent_fd, name, member)
             return
-        elif member.ischr() or member.isblk() or member.isfifo():
-            kind = stat.S_IFCHR if member.ischr() else stat.S_IFBLK if member.isblk() else stat.S_IFIFO
-            number = os.makedev(member.devmajor, member.devminor)
-            os.mknod(name, kind | 0o600, number, dir_fd=parent_fd)
+        elif member.kind in _KINDS:
+            number = os.makedev(member.major, member.minor)
+            os.mknod(name, _KINDS[member.kind] | 0o600, number, dir_fd=parent_fd)
         else:
-            raise ImageError(f"{member.name}: unknown tar member type {member.type!r}")
+            raise ImageError(f"{member.name}: unknown tar member type {member.kind!r}")
         self._metadata(parent_fd, name, member)
 
     def _parent(self, parent: str) -> int:
@@ -116,7 +121,7 @@ class Extractor:
             return
         os.unlink(name, dir_fd=parent_fd)
 
-    def _directory(self, parent_fd: int, name: str, path: str, member: tarfile.TarInfo) -> None:
+    def _directory(self, parent_fd: int, name: str, path: str, member: Entry) -> None:
         try:
             os.mkdir(name, 0o755, dir_fd=parent_fd)
         except FileExistsError:
@@ -129,7 +134,8 @@ class Extractor:
                 os.unlink(name, dir_fd=parent_fd)
                 os.mkdir(name, 0o755, dir_fd=parent_fd)
         self._metadata(parent_fd, name, member)
-        self._directories.append((path, member.mtime))
+        self._directories.pop(path, None)
+        self._directories[path] = member.mtime
 
     def _is_directory(self, path: str) -> bool:
         try:
@@ -138,86 +144,59 @@ class Extractor:
         except OSError:
             return False
 
-    def _file(self, tar: tarfile.TarFile, parent_fd: int, name: str, member: tarfile.TarInfo) -> None:
+    def _file(self, members: TarStream, parent_fd: int, name: str, member: Entry) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(name, flags, 0o600, dir_fd=parent_fd)
         try:
-            source = tar.extractfile(member)
-            assert source is not None
-            left = member.size
-            while left:
-                block = source.read(min(left, _BLOCK))
-                if not block:
-                    raise ImageError(f"{member.name}: the archive ends in the middle of the file")
-                left -= len(block)
-                self._account(len(block))
-                self._write(fd, block)
+            self._written += member.size
+            if self._written > self.max_bytes:
+                raise StoreFull(
+                    f"no space left on device: the archive unpacks to more than {self.max_bytes} bytes, for which there is room"
+                )
+            for piece in members.content():
+                self._write(fd, piece)
             os.ftruncate(fd, member.size)
         finally:
             os.close(fd)
 
-    def _account(self, count: int) -> None:
-        self._written += count
-        if self._written > self.max_bytes:
-            raise ImageError(f"no space left on device: the archive unpacks to more than {self.max_bytes} bytes")
-
     @staticmethod
-    def _write(fd: int, block: bytes) -> None:
-        """Writes a block; one of zeros only becomes a hole (P018)."""
-        if len(block) >= 4096 and not block.strip(b"\0"):
-            os.lseek(fd, len(block), os.SEEK_CUR)
+    def _write(fd: int, piece: memoryview) -> None:
+        """Writes a piece; one of zeros only becomes a hole (P018)."""
+        if len(piece) >= 4096 and not piece[0] and not piece[-1] and not bytes(piece).strip(b"\0"):
+            os.lseek(fd, len(piece), os.SEEK_CUR)
             return
-        view = memoryview(block)
-        while view:
-            view = view[os.write(fd, view) :]
+        while piece:
+            piece = piece[os.write(fd, piece) :]
 
-    def _hard_link(self, parent_fd: int, name: str, member: tarfile.TarInfo) -> None:
-        target = normalise(member.linkname)
+    def _hard_link(self, parent_fd: int, name: str, member: Entry) -> None:
+        target = normalise(member.target)
         target_parent, _, target_name = target.rpartition("/")
         try:
             source = openat2.open_in_root(self.rootfd, target_parent or ".", os.O_PATH | os.O_DIRECTORY)
         except OSError as error:
-            raise ImageError(f"{member.name}: hard link to {member.linkname}: {error.strerror}") from error
+            raise ImageError(f"{member.name}: hard link to {member.target}: {error.strerror}") from error
         try:
             os.link(target_name, name, src_dir_fd=source, dst_dir_fd=parent_fd, follow_symlinks=False)
         except OSError as error:
-            raise ImageError(f"{member.name}: hard link to {member.linkname}: {error.strerror}") from error
+            raise ImageError(f"{member.name}: hard link to {member.target}: {error.strerror}") from error
         finally:
             os.close(source)
 
-    def _metadata_of_root(self, member: tarfile.TarInfo) -> None:
-        os.chmod(f"/proc/self/fd/{self.rootfd}", stat.S_IMODE(member.mode))
-
-    def _metadata(self, parent_fd: int, name: str, member: tarfile.TarInfo) -> None:
+    def _metadata(self, parent_fd: int, name: str, member: Entry) -> None:
         uid, gid = self.owner or (member.uid, member.gid)
         os.chown(name, uid, gid, dir_fd=parent_fd, follow_symlinks=False)
-        xattrs = [key for key in member.pax_headers if key.startswith(_XATTR)]
-        if xattrs:
-            self._xattrs(parent_fd, name, member, xattrs)
-        if not member.issym():
-            os.chmod(name, stat.S_IMODE(member.mode), dir_fd=parent_fd)
-        if not member.isdir():
-            stamp = int(member.mtime * 1e9)
-            os.utime(name, ns=(stamp, stamp), dir_fd=parent_fd, follow_symlinks=False)
-
-    @staticmethod
-    def _xattrs(parent_fd: int, name: str, member: tarfile.TarInfo, keys: list[str]) -> None:
-        for key in keys:
-            attribute = key.removeprefix(_XATTR)
-            if attribute.startswith(FORBIDDEN_XATTRS):
-                continue
-            value = member.pax_headers[key].encode("utf-8", "surrogateescape")
-            try:
-                os.setxattr(f"/proc/self/fd/{parent_fd}/{name}", attribute, value, follow_symlinks=False)
-            except OSError as error:
-                if error.errno not in (1, 95):  # EPERM, ENOTSUP: a namespace this file system has not
-                    raise
+        if member.xattrs:
+            set_xattrs(parent_fd, name, member)
+        if member.kind != b"2":
+            os.chmod(name, member.mode, dir_fd=parent_fd)
+        if member.kind != b"5":
+            os.utime(name, ns=(member.mtime, member.mtime), dir_fd=parent_fd, follow_symlinks=False)
 
     def _whiteout(self, parent: str, parent_fd: int, name: str) -> None:
         if name == OPAQUE:
             for entry in _entries(parent_fd):
                 path = f"{parent}/{entry}" if parent else entry
-                if not self._keeps(path):
+                if path not in self._created:
                     remove_tree(parent_fd, entry)
             return
         hidden = name.removeprefix(WHITEOUT)
@@ -227,8 +206,10 @@ class Extractor:
         if path not in self._created:
             remove_tree(parent_fd, hidden)
 
-    def _keeps(self, path: str) -> bool:
-        return path in self._created or any(item.startswith(f"{path}/") for item in self._created)
+    def _note(self, path: str) -> None:
+        while path and path not in self._created:
+            self._created.add(path)
+            path = path.rpartition("/")[0]
 
 
 def _entries(fd: int) -> list[str]:
@@ -254,19 +235,23 @@ def normalise(name: str) -> str:
     return "/".join(parts)
 
 
+def set_xattrs(parent_fd: int, name: str, member: Entry) -> None:
+    """Sets a member's extended attributes; those of the engine's own overlay are left out."""
+    for attribute, value in member.xattrs.items():
+        if attribute.startswith(FORBIDDEN_XATTRS):
+            continue
+        try:
+            os.setxattr(f"/proc/self/fd/{parent_fd}/{name}", attribute, value, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP):  # a namespace that this file system has not
+                raise
+
+
 def remove_tree(parent_fd: int, name: str) -> None:
     """Removes a file or a whole directory below a descriptor, following nothing. Missing is fine."""
     try:
         os.unlink(name, dir_fd=parent_fd)
-        return
     except FileNotFoundError:
-        return
-    except (IsADirectoryError, PermissionError):
         pass
-    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
-    try:
-        for entry in os.listdir(fd):
-            remove_tree(fd, entry)
-    finally:
-        os.close(fd)
-    os.rmdir(name, dir_fd=parent_fd)
+    except (IsADirectoryError, PermissionError):
+        filetree.remove(f"/proc/self/fd/{parent_fd}/{name}")

@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 import stat
 
-from sampan.images.errors import ImageError
-from sampan.images.extract import FORBIDDEN_XATTRS, OPAQUE, WHITEOUT, normalise, remove_tree
+from sampan.images.errors import ImageError, StoreFull
+from sampan.images.extract import FORBIDDEN_XATTRS, HOSTILE, OPAQUE, WHITEOUT, normalise, remove_tree, set_xattrs
 from sampan.images.tarstream import Entry, TarStream
 from sampan.linux import mount, openat2
 
@@ -35,32 +35,39 @@ class LayerExtractor:
             max_bytes = max(free.f_bavail * free.f_frsize * 19 // 20, 1)
         self._left = max_bytes
         self._explicit: set[str] = set()  # directories that the layer brings
-        self._times: list[tuple[str, int]] = []
+        self._times: dict[str, int] = {}
         self._implied: dict[str, None] = {}
         self._opaque: set[str] = set()
         self._parent = ""
         self._parent_fd = os.dup(rootfd)
 
     def extract(self, stream: TarStream) -> list[str]:
-        """Does it. Returns the implied directories, parents first. Raises ImageError, NeedsLower, Unsupported."""
+        """Does it. Returns the implied directories, parents first. Raises ImageError, NeedsLower."""
         try:
             for entry in stream:
                 self._entry(stream, entry)
-            for path, mtime in reversed(self._times):
+            for path, mtime in reversed(self._times.items()):
                 fd = openat2.open_in_root(self._root, path)
                 try:
                     os.utime(f"/proc/self/fd/{fd}", ns=(mtime, mtime))
                 finally:
                     os.close(fd)
-        except OverflowError as error:
+        except (ValueError, OverflowError) as error:
             raise ImageError(f"damaged tar archive: {error}") from error
+        except OSError as error:
+            if error.errno in HOSTILE:
+                raise ImageError(f"damaged tar archive: one of its members can't be made: {error.strerror}") from error
+            raise
         finally:
             os.close(self._parent_fd)
         return [path for path in self._implied if path not in self._explicit and not self._is_covered(path)]
 
     def _is_covered(self, path: str) -> bool:
         """Whether nothing of the layers below shows there."""
-        return any(path.startswith(f"{top}/") for top in self._opaque)
+        while path := path.rpartition("/")[0]:
+            if path in self._opaque:
+                return True
+        return False
 
     def _entry(self, stream: TarStream, entry: Entry) -> None:
         path = normalise(entry.name)
@@ -73,7 +80,7 @@ class LayerExtractor:
             self._enter(parent)
         if name.startswith(WHITEOUT):
             self._whiteout(name)
-        elif entry.kind in (b"0", b"\0", b"7"):
+        elif entry.is_file:
             self._file(stream, name, entry)
         elif entry.kind == b"5":
             self._directory(name, path, entry)
@@ -136,7 +143,7 @@ class LayerExtractor:
             hole = False
             self._left -= entry.size
             if self._left < 0:
-                raise ImageError("no space left on device: the archive unpacks to more than there is room for")
+                raise StoreFull("no space left on device: the archive unpacks to more than there is room for")
             for piece in stream.content():
                 # A block of zeros becomes a hole (P018); looking at its ends first is nearly free.
                 if len(piece) >= _HOLE and not piece[0] and not piece[-1] and not bytes(piece).strip(b"\0"):
@@ -153,7 +160,7 @@ class LayerExtractor:
             if entry.mode & 0o6022:  # what the umask or the change of owner has taken
                 os.fchmod(fd, entry.mode)
             if entry.xattrs:
-                self._xattrs(name, entry)
+                set_xattrs(self._parent_fd, name, entry)
             os.utime(fd, ns=(entry.mtime, entry.mtime))
         finally:
             os.close(fd)
@@ -172,9 +179,10 @@ class LayerExtractor:
         self._explicit.add(path)
         os.chown(name, entry.uid, entry.gid, dir_fd=self._parent_fd, follow_symlinks=False)
         if entry.xattrs:
-            self._xattrs(name, entry)
+            set_xattrs(self._parent_fd, name, entry)
         os.chmod(name, entry.mode, dir_fd=self._parent_fd)
-        self._times.append((path, entry.mtime))
+        self._times.pop(path, None)
+        self._times[path] = entry.mtime
 
     def _hard_link(self, name: str, entry: Entry) -> None:
         target_parent, _, target_name = normalise(entry.target).rpartition("/")
@@ -199,20 +207,10 @@ class LayerExtractor:
     def _metadata(self, name: str, entry: Entry) -> None:
         os.chown(name, entry.uid, entry.gid, dir_fd=self._parent_fd, follow_symlinks=False)
         if entry.xattrs:
-            self._xattrs(name, entry)
+            set_xattrs(self._parent_fd, name, entry)
         if entry.kind != b"2":
             os.chmod(name, entry.mode, dir_fd=self._parent_fd)
         os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=self._parent_fd, follow_symlinks=False)
-
-    def _xattrs(self, name: str, entry: Entry) -> None:
-        for attribute, value in entry.xattrs.items():
-            if attribute.startswith(FORBIDDEN_XATTRS):
-                continue
-            try:
-                os.setxattr(f"/proc/self/fd/{self._parent_fd}/{name}", attribute, value, follow_symlinks=False)
-            except OSError as error:
-                if error.errno not in (1, 95):  # EPERM, ENOTSUP: a namespace this file system has not
-                    raise
 
     def _whiteout(self, name: str) -> None:
         if name == OPAQUE:

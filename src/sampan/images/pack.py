@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tarfile
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, cast
 
-from sampan.linux import mount, openat2
+from sampan.linux import filetree, mount, openat2
 
 _XATTR = "SCHILY.xattr."
+_LONGEST = 4095  # a path that is longer can't be named, and so not unpacked
 _OVERLAY = ("trusted.overlay.", "user.overlay.")
 
 
@@ -19,34 +21,71 @@ class _Packer:
         self._clamp = clamp
         self._tar = tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20)
         self._layer = layer
-        self._inodes: dict[tuple[int, int], str] = {}
+        self._inodes: dict[tuple[int, int], str] = {}  # of files with several names
 
     def close(self) -> None:
         self._tar.close()
 
     def add(self, parent_fd: int, name: str, path: str) -> None:
+        """Adds what is there under the name `path`, a directory with all that is in it."""
+        if not stat.S_ISDIR(os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode):
+            self._one(parent_fd, name, path)
+            return
+        place = filetree.Descent(name, parent_fd)
+        paths, waiting = [path], [self._enter(place.fd, path)]
+        try:
+            while True:
+                while waiting[-1]:
+                    entry = waiting[-1].pop()
+                    full = f"{paths[-1]}/{entry}" if paths[-1] else entry
+                    if self._one(place.fd, entry, full):
+                        place.enter(entry)
+                        paths.append(full)
+                        waiting.append(self._enter(place.fd, full))
+                paths.pop()
+                waiting.pop()
+                if not paths:
+                    return
+                place.leave()
+        finally:
+            place.close()
+
+    def _enter(self, fd: int, path: str) -> list[str]:
+        """Adds a directory; returns what is in it, the first name last."""
+        if path:
+            member = self._member(path, os.fstat(fd))
+            member.type = tarfile.DIRTYPE
+            self._xattrs(fd, member)
+            self._add(member)
+            if self._layer and is_opaque(fd):
+                self._add(tarfile.TarInfo(f"{path}/.wh..wh..opq"))
+        return sorted(os.listdir(fd), reverse=True)
+
+    def _one(self, parent_fd: int, name: str, path: str) -> bool:
+        """Adds what is no directory; whether it is one."""
         info = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
+        if len(path) > _LONGEST:
+            raise OSError(errno.ENAMETOOLONG, f"directories are nested too deep to be archived, below {path[:60]}…")
+        if stat.S_ISDIR(info.st_mode):
+            return True
         if self._layer and is_whiteout(info):
             base, _, last = path.rpartition("/")
-            self._tar.addfile(tarfile.TarInfo(f"{base}/.wh.{last}" if base else f".wh.{last}"))
-            return
+            self._add(tarfile.TarInfo(f"{base}/.wh.{last}" if base else f".wh.{last}"))
+            return False
         if stat.S_ISSOCK(info.st_mode):
-            return
-        if stat.S_ISDIR(info.st_mode):
-            self._directory(parent_fd, name, path, info)
-            return
+            return False
         member = self._member(path, info)
-        key = (info.st_dev, info.st_ino)
-        if info.st_nlink > 1 and key in self._inodes:
-            member.type, member.linkname = tarfile.LNKTYPE, self._inodes[key]
-            self._tar.addfile(member)
-            return
-        self._inodes[key] = path
+        if info.st_nlink > 1:
+            first = self._inodes.setdefault((info.st_dev, info.st_ino), path)
+            if first != path:
+                member.type, member.linkname = tarfile.LNKTYPE, first
+                self._add(member)
+                return False
+        if stat.S_ISREG(info.st_mode):
+            self._file(parent_fd, name, member, info)
+            return False
         if stat.S_ISLNK(info.st_mode):
             member.type, member.linkname = tarfile.SYMTYPE, os.readlink(name, dir_fd=parent_fd)
-        elif stat.S_ISREG(info.st_mode):
-            self._file(parent_fd, name, member, info)
-            return
         else:
             kinds = {
                 stat.S_IFCHR: tarfile.CHRTYPE,
@@ -55,7 +94,12 @@ class _Packer:
             }
             member.type = kinds[stat.S_IFMT(info.st_mode)]
             member.devmajor, member.devminor = os.major(info.st_rdev), os.minor(info.st_rdev)
-        self._tar.addfile(member)
+        self._add(member)
+        return False
+
+    def _add(self, member: tarfile.TarInfo, content: _Padded | None = None) -> None:
+        self._tar.addfile(member, cast("IO[bytes]", content))
+        self._tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps them all, and never looks at them again
 
     def _member(self, path: str, info: os.stat_result) -> tarfile.TarInfo:
         member = tarfile.TarInfo(path)
@@ -64,27 +108,12 @@ class _Packer:
         member.mtime = int(info.st_mtime) if self._clamp is None else min(int(info.st_mtime), self._clamp)
         return member
 
-    def _directory(self, parent_fd: int, name: str, path: str, info: os.stat_result) -> None:
-        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
-        try:
-            if path:
-                member = self._member(path, info)
-                member.type = tarfile.DIRTYPE
-                self._xattrs(fd, member)
-                self._tar.addfile(member)
-                if self._layer and is_opaque(fd):
-                    self._tar.addfile(tarfile.TarInfo(f"{path}/.wh..wh..opq"))
-            for entry in sorted(os.listdir(fd)):
-                self.add(fd, entry, f"{path}/{entry}" if path else entry)
-        finally:
-            os.close(fd)
-
     def _file(self, parent_fd: int, name: str, member: tarfile.TarInfo, info: os.stat_result) -> None:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=parent_fd)
         with os.fdopen(fd, "rb") as file:
             member.size = info.st_size
             self._xattrs(fd, member)
-            self._tar.addfile(member, _Padded(file, info.st_size))
+            self._add(member, _Padded(file, info.st_size))
 
     @staticmethod
     def _xattrs(fd: int, member: tarfile.TarInfo) -> None:
@@ -159,29 +188,31 @@ def pack_layer(upper: str, out: IO[bytes], clamp: int | None = None) -> None:
 
 def changes(upper: str, lowerfd: int) -> Iterator[tuple[str, int]]:
     """(path, kind) rows of what a container changed: 0 modified, 1 added, 2 deleted, as the API counts."""
-    fd = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    place = filetree.Descent(upper)
+    paths, waiting = [""], [sorted(os.listdir(place.fd), reverse=True)]
     try:
-        yield from _changes(fd, "", lowerfd)
+        while True:
+            while waiting[-1]:
+                name = waiting[-1].pop()
+                info = os.stat(name, dir_fd=place.fd, follow_symlinks=False)
+                full = f"{paths[-1]}/{name}"
+                existed = _exists(lowerfd, full)
+                if is_whiteout(info):
+                    if existed:
+                        yield full, 2
+                    continue
+                yield full, 0 if existed else 1
+                if stat.S_ISDIR(info.st_mode) and len(full) <= _LONGEST:
+                    place.enter(name)
+                    paths.append(full)
+                    waiting.append(sorted(os.listdir(place.fd), reverse=True))
+            paths.pop()
+            waiting.pop()
+            if not paths:
+                return
+            place.leave()
     finally:
-        os.close(fd)
-
-
-def _changes(fd: int, path: str, lowerfd: int) -> Iterator[tuple[str, int]]:
-    for name in sorted(os.listdir(fd)):
-        info = os.stat(name, dir_fd=fd, follow_symlinks=False)
-        full = f"{path}/{name}"
-        existed = _exists(lowerfd, full)
-        if is_whiteout(info):
-            if existed:
-                yield full, 2
-            continue
-        yield full, 0 if existed else 1
-        if stat.S_ISDIR(info.st_mode):
-            inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
-            try:
-                yield from _changes(inner, full, lowerfd)
-            finally:
-                os.close(inner)
+        place.close()
 
 
 def _exists(rootfd: int, path: str) -> bool:

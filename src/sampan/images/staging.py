@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import json
 import os
+import resource
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +17,9 @@ from typing import Any
 from sampan.images import compression
 from sampan.images.errors import ImageError
 from sampan.images.layer import LayerExtractor, NeedsLower
-from sampan.images.tarstream import TarStream, Unsupported
+from sampan.images.tarstream import TarStream
 
+_MEMORY = 1 << 30  # of a worker: what unpacks with more is hostile
 _CODE = "import sys; sys.path[:0] = sys.argv[1:]; from sampan.images.staging import worker; worker()"
 
 
@@ -46,14 +48,14 @@ def stage(blob: str, directory: str) -> Staged:
 
                 try:
                     implied, complete = LayerExtractor(rootfd).extract(TarStream(read)), True
-                except (NeedsLower, Unsupported):
+                except NeedsLower:
                     implied, complete = [], False
                 while read(1 << 20):
                     pass
             except compression.ERRORS as error:
                 if isinstance(error, OSError) and error.errno:
                     raise
-                raise ImageError(str(error)) from error
+                raise ImageError(str(error) or "it needs more memory than it may have") from error
     finally:
         os.close(rootfd)
     return Staged(f"sha256:{digest.hexdigest()}", implied, complete)
@@ -106,6 +108,7 @@ class Workers:
 def worker() -> None:
     """The entry of such a process: a request a line, an answer a line, until the input ends."""
     os.nice(5)
+    resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
     for line in sys.stdin.buffer:
         blob, directory = json.loads(line)
         answer: dict[str, Any]

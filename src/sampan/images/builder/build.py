@@ -8,7 +8,6 @@ import copy
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -22,7 +21,7 @@ from sampan.images.builder.plan import Plan, Stage, declared
 from sampan.images.builder.trees import Tree
 from sampan.images.errors import ImageError
 from sampan.images.store import Image, ImageStore
-from sampan.linux import mount
+from sampan.linux import filetree, mount
 from sampan.oci import manifest as oci
 
 _SCRATCH = "scratch"
@@ -204,7 +203,9 @@ class Build:
         else:
             async with self._locks.setdefault(key, asyncio.Lock()):
                 number = await make()
-                size = await asyncio.to_thread(_size_of, self._store.layer_directory(number)) if number else 0
+                _, size = (
+                    await asyncio.to_thread(filetree.measure, self._store.layer_directory(number)) if number else (0, 0)
+                )
                 moment = await asyncio.to_thread(self._cache.put, key, number, created_by, size)
         layers = list(state.layers)
         if number:
@@ -364,10 +365,10 @@ class Build:
                 failed = BuildError(f"The command '{' '.join(args)}' returned a non-zero code: {code}")
                 failed.code = code
                 raise failed
-            await asyncio.to_thread(shutil.rmtree, private, True)
+            await asyncio.to_thread(filetree.remove, private, True)
             return await asyncio.to_thread(writable.finish, self._store, directory)
         except BaseException:
-            await asyncio.to_thread(shutil.rmtree, directory, True)
+            await asyncio.to_thread(filetree.remove, directory, True)
             raise
 
 
@@ -425,12 +426,3 @@ def _shown(instruction: Instruction) -> str:
     """An instruction's flags and text, on one line."""
     flags = [f"--{name}={value}" for name, values in instruction.flags.items() for value in values]
     return " ".join([*flags, instruction.text])
-
-
-def _size_of(directory: str) -> int:
-    total = 0
-    for top, _, names in os.walk(directory):
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += os.lstat(f"{top}/{name}").st_blocks * 512
-    return total

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import shutil
-import sqlite3
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sampan.images.database import Database
+from sampan.images.errors import ImageError
 from sampan.images.layerstore import Layer
 from sampan.images.store import Image, ImageStore
 
 INLINE = "sampan.cache"  # in an image's configuration: [key, index of its layer or -1] of each step
+
+_TABLES = {
+    "steps": "key TEXT PRIMARY KEY, layer INTEGER, created REAL, used REAL, description TEXT, size INTEGER",
+    "packed": "layer INTEGER, clamp INTEGER, row TEXT, PRIMARY KEY (layer, clamp)",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,39 +38,31 @@ class BuildCache:
     """Results of steps, in a database beside the image store; the directories are the store's layers."""
 
     def __init__(self, store: ImageStore, path: str) -> None:
-        self._store, self._lock = store, threading.Lock()
-        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        self._db.execute("CREATE TABLE IF NOT EXISTS steps (key TEXT PRIMARY KEY, layer INTEGER, created REAL, used REAL, "
-                         "description TEXT, size INTEGER)")  # fmt: skip
-        self._db.execute(
-            "CREATE TABLE IF NOT EXISTS packed (layer INTEGER, clamp INTEGER, row TEXT, PRIMARY KEY (layer, clamp))"
-        )
+        self._store = store
+        # What it says may be lost with the power: then a step runs again. What it says is never more than what is there.
+        self._db = Database(path, _TABLES, os.path.dirname(path), durable=False)
         store.kept_layers = self.layers
+        store.spare_numbers(self.layers())
 
     def find(self, key: str) -> Record | None:
-        """A step's result, if its layer is still there."""
-        with self._lock:
-            row = self._db.execute(
-                "SELECT key, layer, used, created, description, size FROM steps WHERE key = ?", (key,)
-            ).fetchone()
-            if row is None:
-                return None
-            if row[1] and not os.path.isdir(self._store.layer_directory(row[1])):
-                self._db.execute("DELETE FROM steps WHERE key = ?", (key,))
-                return None
-            self._db.execute("UPDATE steps SET used = ? WHERE key = ?", (time.time(), key))
-        return Record(*row)
+        """A step's result, if its layer is still there, and whole."""
+        rows = self._db.rows("SELECT key, layer, used, created, description, size FROM steps WHERE key = ?", key)
+        if not rows:
+            return None
+        record = Record(*rows[0])
+        whole = not record.layer or self._store.trusted(record.layer)
+        with contextlib.suppress(ImageError):  # on a full disk: neither is of weight
+            if whole:
+                self._db.change(("UPDATE steps SET used = ? WHERE key = ?", (time.time(), key)))
+            else:
+                self._db.change(("DELETE FROM steps WHERE key = ?", (key,)), removing=True)
+        return record if whole else None
 
     def put(self, key: str, layer: int, description: str, size: int) -> float:
         """Remembers a step's result. Returns when that was, in seconds since the epoch."""
         now = time.time()
-        with self._lock:
-            self._db.execute(
-                "INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?, ?)",
-                (key, layer, now, now, description[:200], size),
-            )
+        row = (key, layer, now, now, description[:200], size)
+        self._db.change(("INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?, ?)", row))
         return now
 
     def take_over(self, image: Image, directories: list[str]) -> None:
@@ -83,48 +80,41 @@ class BuildCache:
 
     def all(self) -> list[Record]:
         """Everything, the longest unused first."""
-        with self._lock:
-            rows = self._db.execute(
-                "SELECT key, layer, used, created, description, size FROM steps ORDER BY used"
-            ).fetchall()
+        rows = self._db.rows("SELECT key, layer, used, created, description, size FROM steps ORDER BY used")
         return [Record(*row) for row in rows]
 
     def layers(self) -> set[int]:
         """The numbers of the layer directories that the cache needs."""
-        with self._lock:
-            return {row[0] for row in self._db.execute("SELECT layer FROM steps WHERE layer != 0")}
+        return {row[0] for row in self._db.rows("SELECT layer FROM steps WHERE layer != 0")}
 
     def packed(self, layer: int, clamp: int) -> Layer | None:
         """The blob that was made of a layer directory, if it is still there. `clamp`: see pack_layer; 0 for none."""
-        with self._lock:
-            row = self._db.execute("SELECT row FROM packed WHERE layer = ? AND clamp = ?", (layer, clamp)).fetchone()
-        found = Layer(*json.loads(row[0])) if row else None
-        return found if found and self._store.has_blob(found.digest) else None
+        rows = self._db.rows("SELECT row FROM packed WHERE layer = ? AND clamp = ?", layer, clamp)
+        found = Layer(*json.loads(rows[0][0])) if rows else None
+        return found if found and self._store.blobs.sound(found.digest) else None
 
     def remember_packed(self, layer: int, clamp: int, made: Layer) -> None:
         """Notes the blob of a layer directory."""
         text = json.dumps([made.digest, made.size, made.diff_id, made.media_type])
-        with self._lock:
-            self._db.execute("INSERT OR REPLACE INTO packed VALUES (?, ?, ?)", (layer, clamp, text))
+        self._db.change(("INSERT OR REPLACE INTO packed VALUES (?, ?, ?)", (layer, clamp, text)))
 
     def prune(self, wanted: Callable[[Record], bool], keep_bytes: int = 0) -> tuple[list[str], int]:
         """Forgets steps that are `wanted`, the oldest first until `keep_bytes` are left. (keys, bytes freed)."""
-        gone, freed = [], 0
+        gone: list[str] = []
         records = self.all()
         total = sum(record.size for record in records)
         for record in records:
             if not wanted(record) or (keep_bytes and total <= keep_bytes):
                 continue
-            with self._lock:
-                self._db.execute("DELETE FROM steps WHERE key = ?", (record.key,))
             gone.append(record.key)
             total -= record.size
-        before = {record.layer: record.size for record in records if record.layer}
+        self._db.change(*(("DELETE FROM steps WHERE key = ?", (key,)) for key in gone), removing=True)
         kept = self.layers() | self._store.used_layers()
-        for layer, size in before.items():
-            if layer not in kept:
-                shutil.rmtree(os.path.dirname(self._store.layer_directory(layer)), ignore_errors=True)
-                with self._lock:
-                    self._db.execute("DELETE FROM packed WHERE layer = ?", (layer,))
-                freed += size
-        return gone, freed
+        lost = {record.layer: record.size for record in records if record.layer and record.layer not in kept}
+        self._db.change(*(("DELETE FROM packed WHERE layer = ?", (layer,)) for layer in lost), removing=True)
+        self._store.collect_garbage()  # when no build is under way that has found them in time
+        return gone, sum(lost.values())
+
+    def close(self) -> None:
+        """Closes the database."""
+        self._db.close()

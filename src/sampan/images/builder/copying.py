@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 import re
@@ -84,8 +85,8 @@ def copy(tree: Tree, path: str, info: os.stat_result, rootfd: int, target: str, 
 
 def _copy_content(tree: Tree, path: str, info: os.stat_result, rootfd: int, target: str, manner: Manner) -> None:
     existed = _is_directory(rootfd, target)
-    top = make_parents(rootfd, target)
-    opened: dict[str, int] = {"": top}
+    parents = _Parents(make_parents(rootfd, target))
+    top = parents.top
     links: dict[tuple[int, int], str] = {}
     later: list[tuple[str, os.stat_result]] = []
     try:
@@ -94,7 +95,7 @@ def _copy_content(tree: Tree, path: str, info: os.stat_result, rootfd: int, targ
             if manner.exclude and manner.exclude.hides(relative):
                 continue
             parent_path, _, name = relative.rpartition("/")
-            parent = _parent(opened, parent_path)
+            parent = parents.open(parent_path)
             if stat.S_ISDIR(entry.st_mode):
                 if _make_directory(parent, name, entry, manner):
                     later.append((relative, entry))
@@ -105,27 +106,57 @@ def _copy_content(tree: Tree, path: str, info: os.stat_result, rootfd: int, targ
         if not existed:
             _metadata_fd(top, info, manner, directory=True)
     finally:
-        for fd in opened.values():
-            os.close(fd)
+        parents.close()
 
 
-def _parent(opened: dict[str, int], path: str) -> int:
-    """The descriptor of a directory below the target; those of the branch being walked are kept open."""
-    if path in opened:
-        return opened[path]
-    for other in [key for key in opened if key and not path.startswith(f"{key}/")]:
-        os.close(opened.pop(other))
-    above, _, name = path.rpartition("/")
-    parent = _parent(opened, above)
-    try:
-        fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    except FileNotFoundError:
-        os.mkdir(name, 0o755, dir_fd=parent)
-        fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    except NotADirectoryError:
-        raise BuildError(f"cannot copy into {path}: it is no directory") from None
-    opened[path] = fd
-    return fd
+class _Parents:
+    """The directories of the target, below `top`: the one used last stays open."""
+
+    def __init__(self, top: int) -> None:
+        self.top = top
+        self._path, self._fd = "", os.dup(top)
+
+    def open(self, path: str) -> int:
+        """The descriptor of a directory, which is made if it is not there (what led to it was excluded)."""
+        if path != self._path:
+            try:
+                fd = self._below(self.top, path) if path else os.dup(self.top)
+            except FileNotFoundError:
+                fd = self._make(path)
+            except NotADirectoryError:
+                raise BuildError(f"cannot copy into {path}: it is no directory") from None
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise
+                raise BuildError(f"cannot copy into {path}: it is no directory") from None
+            os.close(self._fd)
+            self._path, self._fd = path, fd
+        return self._fd
+
+    @staticmethod
+    def _below(fd: int, path: str) -> int:
+        resolve = openat2.RESOLVE_BENEATH | openat2.RESOLVE_NO_SYMLINKS
+        return openat2.openat2(fd, path, os.O_PATH | os.O_DIRECTORY, resolve=resolve)
+
+    def _make(self, path: str) -> int:
+        current = os.dup(self.top)
+        try:
+            for part in path.split("/"):
+                try:
+                    os.mkdir(part, 0o755, dir_fd=current)
+                except FileExistsError:
+                    pass
+                above, current = current, self._below(current, part)
+                os.close(above)
+        except OSError as error:
+            os.close(current)
+            raise BuildError(f"cannot copy into {path}: {error.strerror}") from None
+        return current
+
+    def close(self) -> None:
+        """Closes what is open, the top too."""
+        os.close(self._fd)
+        os.close(self.top)
 
 
 def _make_directory(parent: int, name: str, info: os.stat_result, manner: Manner) -> bool:

@@ -17,8 +17,10 @@ from sampan.images.builder.copying import Manner
 from sampan.images.builder.copying import copy as copy_tree
 from sampan.images.builder.model import LayerRef, Options, State
 from sampan.images.builder.trees import Tree
+from sampan.images.extract import FORBIDDEN_XATTRS, remove_tree
 from sampan.images.layerstore import Layer
 from sampan.images.store import Image, ImageStore
+from sampan.linux import filetree, mount
 from sampan.oci import manifest as oci
 from sampan.oci import reference
 
@@ -119,31 +121,64 @@ def _squashed(store: ImageStore, state: State, options: Options, layers: list[La
 
 def _merge(source: str, target: str) -> None:
     """Lays one upper directory over another, both with whiteouts as overlay has them."""
-    import shutil
+    reader, writer = filetree.Descent(source), filetree.Descent(target)
+    waiting, times = [sorted(os.listdir(reader.fd))], [os.fstat(reader.fd)]
+    try:
+        while True:
+            while waiting[-1]:
+                name = waiting[-1].pop()
+                if _merge_one(reader.fd, writer.fd, name):
+                    reader.enter(name)
+                    writer.enter(name)
+                    waiting.append(sorted(os.listdir(reader.fd)))
+                    times.append(os.fstat(reader.fd))
+            waiting.pop()
+            info = times.pop()
+            if not waiting:
+                return
+            os.utime(writer.fd, ns=(info.st_mtime_ns, info.st_mtime_ns))
+            reader.leave()
+            writer.leave()
+    finally:
+        reader.close()
+        writer.close()
 
-    for name in sorted(os.listdir(source)):
-        src, dst = f"{source}/{name}", f"{target}/{name}"
-        info = os.lstat(src)
-        is_dir = stat.S_ISDIR(info.st_mode)
-        opaque = is_dir and _opaque(src)
-        if os.path.lexists(dst) and not (is_dir and stat.S_ISDIR(os.lstat(dst).st_mode) and not opaque):
-            shutil.rmtree(dst) if stat.S_ISDIR(os.lstat(dst).st_mode) else os.unlink(dst)
-        if not is_dir:
-            os.link(src, dst, follow_symlinks=False)
-            continue
-        os.makedirs(dst, exist_ok=True)
-        shutil.copystat(src, dst)
-        os.chown(dst, info.st_uid, info.st_gid)
+
+def _merge_one(source: int, target: int, name: str) -> bool:
+    """Lays one entry over what has its name; whether it is a directory, into which to go."""
+    info = os.stat(name, dir_fd=source, follow_symlinks=False)
+    directory = stat.S_ISDIR(info.st_mode)
+    opaque = directory and _opaque(source, name)
+    try:
+        below = os.stat(name, dir_fd=target, follow_symlinks=False)
+    except FileNotFoundError:
+        below = None
+    if below is not None and not (directory and stat.S_ISDIR(below.st_mode) and not opaque):
+        remove_tree(target, name)
+        below = None
+    if not directory:
+        os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+        return False
+    if below is None:
+        os.mkdir(name, 0o700, dir_fd=target)
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=target)
+    try:
+        os.fchown(fd, info.st_uid, info.st_gid)
+        os.fchmod(fd, stat.S_IMODE(info.st_mode))
+        for attribute in os.listxattr(f"/proc/self/fd/{source}/{name}", follow_symlinks=False):
+            if not attribute.startswith(FORBIDDEN_XATTRS):
+                os.setxattr(
+                    fd, attribute, os.getxattr(f"/proc/self/fd/{source}/{name}", attribute, follow_symlinks=False)
+                )
         if opaque:
-            from sampan.linux import mount
+            os.setxattr(fd, mount.overlay_attribute("opaque"), b"y")
+    finally:
+        os.close(fd)
+    return True
 
-            os.setxattr(dst, mount.overlay_attribute("opaque"), b"y")
-        _merge(src, dst)
-        os.utime(dst, ns=(info.st_mtime_ns, info.st_mtime_ns))
 
-
-def _opaque(path: str) -> bool:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+def _opaque(parent: int, name: str) -> bool:
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     try:
         return pack.is_opaque(fd)
     finally:

@@ -8,12 +8,12 @@ import hashlib
 import os
 import posixpath
 import re
-import shutil
 import tempfile
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from sampan.images.builder.errors import BuildError
+from sampan.linux import filetree
 
 _MAX = 8 << 30
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -129,7 +129,7 @@ async def clone(source: GitSource, target: str, keep_git_dir: bool = False) -> s
     await _git(target, "submodule", "update", "-q", "--init", "--recursive", shown=shown)
     commit = (await _git(target, "rev-parse", "HEAD", shown=shown)).strip()
     if not keep_git_dir:
-        shutil.rmtree(f"{target}/.git", ignore_errors=True)
+        filetree.remove(f"{target}/.git", ignore_errors=True)
     return commit
 
 

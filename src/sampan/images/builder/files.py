@@ -8,7 +8,6 @@ import io
 import os
 import posixpath
 import stat
-import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -23,6 +22,7 @@ from sampan.images.builder.patterns import Ignore
 from sampan.images.builder.trees import Tree, clean
 from sampan.images.builder.words import WordError, expand_body, split
 from sampan.images.extract import Extractor
+from sampan.images.tarstream import is_tar
 from sampan.linux import openat2
 from sampan.runtime import accounts
 from sampan.runtime.errors import RuntimeFailure
@@ -182,7 +182,7 @@ def unpack_stream(
         return False
     finally:
         file.seek(0)
-    if len(head) < 512 or not _is_tar(head):
+    if not is_tar(head):
         return False
     directory = copying.make_parents(rootfd, target)
     try:
@@ -192,14 +192,6 @@ def unpack_stream(
     finally:
         os.close(directory)
     return True
-
-
-def _is_tar(head: bytes) -> bool:
-    try:
-        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
-        return True
-    except tarfile.HeaderError:
-        return False
 
 
 def _write(source: Source, copy: Copy, rootfd: int, target: str, into: bool) -> None:

@@ -8,7 +8,6 @@ import hashlib
 import os
 import posixpath
 import re
-import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,8 +19,8 @@ from sampan.images.builder.errors import BuildError
 from sampan.images.builder.model import DEFAULT_PATH, Options, State
 from sampan.images.builder.trees import Tree
 from sampan.images.builder.words import WordError
+from sampan.linux import filetree, openat2
 from sampan.linux import mount as lm
-from sampan.linux import openat2
 
 PROXIES = frozenset(
     name for base in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY") for name in (base, base.lower())
@@ -313,7 +312,7 @@ class MountMaker:
             os.close(fd)
         for path in self._mounted:
             lm.umount(path, lm.MNT_DETACH)
-        shutil.rmtree(self._directory, ignore_errors=True)
+        filetree.remove(self._directory, ignore_errors=True)
 
 
 def _bound(source: str, target: str, access: str) -> dict[str, Any]:
@@ -327,4 +326,4 @@ def directory(path: str) -> Iterator[str]:
     try:
         yield path
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        filetree.remove(path, ignore_errors=True)

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 
 from sampan.images.builder.errors import BuildError
 from sampan.images.builder.patterns import Ignore, compile_pattern, has_wildcards
-from sampan.linux import openat2
+from sampan.linux import filetree, openat2
 
 _BLOCK = 1 << 20
 _MAX_KNOWN = 200_000
+_LONGEST = 4095  # PATH_MAX: what is longer can't be named
 
 
 class Hashes:
@@ -111,27 +112,36 @@ class Tree:
     def _walk(
         self, path: str, depth: int | None, everything: bool = False
     ) -> Iterator[tuple[str, int, os.stat_result]]:
+        """As walk(), down to `depth`, hidden entries too if `everything`. The descriptor is good until the next is asked for."""
         fd = openat2.open_in_root(self.rootfd, path or ".", os.O_RDONLY | os.O_DIRECTORY)
         try:
-            yield from self._walk_fd(fd, path, depth, everything)
+            place = filetree.Descent(".", fd)
         finally:
             os.close(fd)
-
-    def _walk_fd(
-        self, fd: int, path: str, depth: int | None, everything: bool
-    ) -> Iterator[tuple[str, int, os.stat_result]]:
-        for name in sorted(os.listdir(fd)):
-            full = f"{path}/{name}" if path else name
-            info = os.stat(name, dir_fd=fd, follow_symlinks=False)
-            hidden = bool(self.ignore) and self.ignore.hides(full)
-            if not hidden or everything:
-                yield full, fd, info
-            if stat.S_ISDIR(info.st_mode) and depth != 0 and not (hidden and self.ignore.hides_all_below(full)):
-                inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
-                try:
-                    yield from self._walk_fd(inner, full, None if depth is None else depth - 1, everything)
-                finally:
-                    os.close(inner)
+        prefixes, waiting = [f"{path}/" if path else ""], [sorted(os.listdir(place.fd), reverse=True)]
+        try:
+            while True:
+                while waiting[-1]:
+                    name = waiting[-1].pop()
+                    full = f"{prefixes[-1]}{name}"
+                    info = os.stat(name, dir_fd=place.fd, follow_symlinks=False)
+                    hidden = bool(self.ignore) and self.ignore.hides(full)
+                    if not hidden or everything:
+                        yield full, place.fd, info
+                    below = stat.S_ISDIR(info.st_mode) and (depth is None or place.depth < depth)
+                    if below and not (hidden and self.ignore.hides_all_below(full)):
+                        if len(full) > _LONGEST:
+                            raise BuildError(f"{self.name}: directories are nested too deep below {full[:60]}…")
+                        place.enter(name)
+                        prefixes.append(f"{full}/")
+                        waiting.append(sorted(os.listdir(place.fd), reverse=True))
+                prefixes.pop()
+                waiting.pop()
+                if not waiting:
+                    return
+                place.leave()
+        finally:
+            place.close()
 
     def read(self, path: str, limit: int = 16 << 20) -> bytes | None:
         """A small file's content, or None when there is no such file. Never what is outside of the root."""

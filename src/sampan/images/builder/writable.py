@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Callable, Iterator
 
 from sampan.images.builder.model import LayerRef, State
 from sampan.images.store import ImageStore
-from sampan.linux import mount
+from sampan.linux import filetree, mount
 
 
 @contextlib.contextmanager
@@ -40,14 +39,14 @@ def change(store: ImageStore, state: State, make: Callable[[int], None]) -> int:
             os.close(rootfd)
         return finish(store, directory)
     except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
+        filetree.remove(directory, ignore_errors=True)
         raise
 
 
 def finish(store: ImageStore, directory: str) -> int:
     """Makes a stage with its upper directory a layer; 0 and nothing left when it is empty."""
-    shutil.rmtree(f"{directory}/work", ignore_errors=True)
+    filetree.remove(f"{directory}/work", ignore_errors=True)
     if not os.listdir(f"{directory}/fs"):
-        shutil.rmtree(directory)
+        filetree.remove(directory)
         return 0
     return store.adopt(directory)

@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Callable
 
-from sampan.images.errors import ImageError
+from sampan.images.errors import StoreFull
 from sampan.images.registry.client import Registry, Scopes, retried
 from sampan.images.registry.errors import Incomplete, RegistryError
 from sampan.images.store import ImageStore
@@ -39,10 +39,6 @@ class _Partial:
         self.file.truncate(0)
         self.hash, self.size = hashlib.sha256(), 0
 
-    def finish(self, target: str) -> None:
-        os.fsync(self.file.fileno())
-        os.rename(self.file.name, target)
-
     def close(self) -> None:
         self.file.close()
 
@@ -71,12 +67,12 @@ async def fetch(
         if found != blob.digest or part.size != blob.size:
             os.unlink(path)
             raise RegistryError(f"{registry.name}: blob {blob.digest} came with digest {found}: refused")
-        await asyncio.to_thread(part.finish, store.blob_path(blob.digest))
+        await asyncio.to_thread(store.blobs.adopt, path, blob.digest)
     except OSError as error:
         if error.errno == 28:  # ENOSPC: what has arrived must not keep the disk full (P089)
             part.restart()
             os.unlink(path)
-            raise ImageError(f"no space left on device while pulling {blob.digest}") from error
+            raise StoreFull(f"no space left on device while pulling {blob.digest}") from error
         raise
     finally:
         part.close()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import shutil
+import os
 from dataclasses import dataclass
 from typing import Any
 
-from sampan.images.errors import ImageError
+from sampan.images.errors import ImageError, StoreFull
 from sampan.images.layerstore import Layer
 from sampan.images.registry import blobs, signed
 from sampan.images.registry.client import Registry, Scopes
@@ -17,6 +17,7 @@ from sampan.images.registry.errors import RegistryError, RegistryNotFound, Unaut
 from sampan.images.registry.progress import Progress
 from sampan.images.staging import Staged, Workers
 from sampan.images.store import Image, ImageStore
+from sampan.linux import filetree
 from sampan.oci import manifest as oci
 from sampan.oci.manifest import Descriptor, Index, Manifest, Platform
 from sampan.oci.reference import Reference
@@ -84,12 +85,11 @@ class Pull:
         self._progress.say(f"Pulling from {ref.repository}", ref.tag or ref.digest)
         with self._store.hold():
             chosen = await self._for_platform(top)
-            image = await self._image(chosen)
-            await asyncio.to_thread(self._name, image, top, chosen)
+            image = await self._image(chosen, top.digest)
             if self._signatures:
                 for digest in {top.digest, chosen.digest}:
                     for row in await signed.fetch(self._registry, ref.repository, digest, self._scopes):
-                        self._store.remember_signature(digest, *row)
+                        await asyncio.to_thread(self._store.remember_signature, digest, *row)
         self._progress.say(f"Digest: {top.digest}")
         return image
 
@@ -105,7 +105,8 @@ class Pull:
             raise RegistryError(f"{row.digest} is not the manifest that the index announces")
         return found
 
-    async def _image(self, found: Found) -> Image:
+    async def _image(self, found: Found, top: str) -> Image:
+        """Everything of the image, on disk and then under its names."""
         assert isinstance(found.document, Manifest)
         config, diff_ids = await self._config(found.document.config)
         layers = found.document.layers
@@ -113,6 +114,7 @@ class Pull:
             raise RegistryError(f"the image's configuration lists {len(diff_ids)} layers, its manifest {len(layers)}")
         entries = [Layer(row.digest, row.size, diff_id, row.media_type or oci.OCI_LAYER)
                    for row, diff_id in zip(layers, diff_ids, strict=True)]  # fmt: skip
+        await asyncio.to_thread(self._check_room, layers)
         fetches = {row.digest: asyncio.ensure_future(self._layer(row)) for row in layers}
         stages = [asyncio.ensure_future(self._stage(fetches[layer.digest], layer, diff_ids[: index + 1]))
                   for index, layer in enumerate(entries)]  # fmt: skip
@@ -130,23 +132,42 @@ class Pull:
             for task in stages:
                 left = None if task.cancelled() or task.exception() else task.result()
                 if left is not None:
-                    shutil.rmtree(left[0], ignore_errors=True)
+                    filetree.remove(left[0], ignore_errors=True)
             await self._workers.close()
-        return await asyncio.to_thread(self._store.add, config, entries, [])
+        return await asyncio.to_thread(self._enter, config, entries, found, top)
+
+    def _check_room(self, layers: tuple[Descriptor, ...]) -> None:
+        """Raises StoreFull at once, and not when the disk is full, for an image that is larger than what is free."""
+        free = os.statvfs(self._store.temporary)
+        wanted = sum(
+            row.size for row in {row.digest: row for row in layers}.values() if not self._store.has_blob(row.digest)
+        )
+        if wanted > free.f_bavail * free.f_frsize:
+            raise StoreFull(f"no space left on device: {self._ref.familiar} has {wanted} bytes to be pulled")
+
+    def _enter(self, config: bytes, entries: list[Layer], found: Found, top: str) -> Image:
+        """The image with its tag and digests in one step, when all else is on disk."""
+        ref = self._ref
+        image_id = f"sha256:{hashlib.sha256(config).hexdigest()}"
+        tag = ref.tag if not ref.digest else ""  # with both the digest decides, and the tag stays where it is (P028)
+        names = self._store.known_as(image_id, found.data, ref.name, top, tag)
+        image = self._store.add(config, entries, [], more=names)
+        self._store.remember_sources([layer.digest for layer in entries], ref.registry, ref.repository)
+        return image
 
     async def _stage(
         self, fetched: asyncio.Future[None], layer: Layer, diff_ids: list[str]
     ) -> tuple[str, Staged] | None:
         """Unpacks a layer as soon as it is here, whatever comes below it. None when it is there already."""
         await asyncio.shield(fetched)
-        if await asyncio.to_thread(self._store.is_unpacked, diff_ids):
+        if await asyncio.to_thread(self._store.is_unpacked, diff_ids, True):  # one that is not whole is unpacked again
             return None
         self._progress.step(_short(layer.digest), "Extracting")
         directory = await asyncio.to_thread(self._store.new_stage)
         try:
             return directory, await self._workers.stage(self._store.blob_path(layer.digest), f"{directory}/fs")
         except BaseException as error:
-            shutil.rmtree(directory, ignore_errors=True)
+            filetree.remove(directory, ignore_errors=True)
             if isinstance(error, ImageError):
                 raise ImageError(f"layer {layer.digest}: {error}") from error
             raise
@@ -179,7 +200,7 @@ class Pull:
 
     async def _layer(self, row: Descriptor) -> None:
         name = _short(row.digest)
-        if self._store.has_blob(row.digest):
+        if await asyncio.to_thread(self._store.blobs.sound, row.digest):
             self._progress.step(name, "Already exists")
             return
         self._progress.step(name, "Pulling fs layer")
@@ -188,15 +209,6 @@ class Pull:
                 await blobs.fetch(self._registry, self._ref.repository, row, self._store, self._scopes,
                                   lambda done: self._progress.amount(name, "Downloading", done, row.size))  # fmt: skip
         self._progress.step(name, "Download complete")
-
-    def _name(self, image: Image, top: Found, chosen: Found) -> None:
-        ref = self._ref
-        self._store.remember_manifest(image, ref.name, chosen.data)
-        self._store.remember_digest(image, ref.name, top.digest)
-        for layer in image.layers:
-            self._store.remember_source(layer.digest, ref.registry, ref.repository)
-        if ref.tag and not ref.digest:  # with both the digest decides, and the tag stays where it is (P028)
-            self._store.tag(image, f"{ref.name}:{ref.tag}")
 
 
 def _short(digest: str) -> str:

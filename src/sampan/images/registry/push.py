@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from yarl import URL
 
+from sampan.images.errors import ImageError
 from sampan.images.layerstore import Layer
 from sampan.images.registry.client import Registry, Scopes, retried
 from sampan.images.registry.errors import RegistryError, RegistryNotFound
@@ -35,6 +36,8 @@ class Push:
         """Does it. Returns digest and size of the manifest. Raises RegistryError."""
         self._progress.say(f"The push refers to repository [{self._ref.name}]")
         with self._store.hold():
+            if image.broken:
+                raise ImageError(f"image {image.name} is broken: {image.broken}")
             for layer in image.layers:
                 self._progress.step(_short(layer), "Preparing")
             kind, data, layers = await asyncio.to_thread(self._manifest, image)
@@ -51,7 +54,7 @@ class Push:
             await self._blob(config, len(self._store.read_blob(config)), [], lambda _: None)
             await self._put_manifest(data, kind)
             digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-            await asyncio.to_thread(self._remember, image, data, digest, layers)
+            await asyncio.to_thread(self._remember, image, data, layers)
         self._progress.say(f"{self._ref.tag}: digest: {digest} size: {len(data)}")
         return digest, len(data)
 
@@ -59,6 +62,8 @@ class Push:
         """(media type, bytes, layers as they are sent). The bytes it was pulled with, if it was: same digest everywhere."""
         for data in self._store.manifests(image):
             parsed = oci.parse(data)
+            if len(getattr(parsed, "layers", ())) != len(image.layers):
+                continue
             if isinstance(parsed, oci.Manifest) and all(self._store.has_blob(row.digest) for row in parsed.layers):
                 return parsed.media_type, data, [Layer(r.digest, r.size, x.diff_id, r.media_type)
                                                  for r, x in zip(parsed.layers, image.layers, strict=True)]  # fmt: skip
@@ -89,6 +94,8 @@ class Push:
         for source in sources[:3]:
             if await self._mount(digest, source):
                 return f"Mounted from {source}"
+
+        await asyncio.to_thread(self._store.blobs.check, digest)
 
         async def once() -> None:
             await self._upload(digest, size, progress)
@@ -134,11 +141,9 @@ class Push:
         path = f"v2/{self._ref.repository}/manifests/{self._ref.tag}"
         await self._registry.small("PUT", path, self._scopes, {"Content-Type": kind}, data)
 
-    def _remember(self, image: Image, data: bytes, digest: str, layers: list[Layer]) -> None:
+    def _remember(self, image: Image, data: bytes, layers: list[Layer]) -> None:
         self._store.remember_manifest(image, self._ref.name, data)
-        self._store.remember_digest(image, self._ref.name, digest)
-        for layer in layers:
-            self._store.remember_source(layer.digest, self._ref.registry, self._ref.repository)
+        self._store.remember_sources([layer.digest for layer in layers], self._ref.registry, self._ref.repository)
 
 
 def _short(layer: Layer) -> str:

@@ -1,0 +1,111 @@
+"""An image as the store knows it, and what a configuration must look like for the rest of the engine to read it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from sampan.images.errors import ImageError
+from sampan.images.layerstore import MAX_LAYERS, Layer
+from sampan.oci import reference
+
+MAX_CONFIG = 8 << 20
+_DEEPEST = 64
+
+
+@dataclass(slots=True)
+class Image:
+    """An image in the store. `id` is the digest of its configuration; `broken` says why that can't be read."""
+
+    id: str
+    config: dict[str, Any]
+    layers: list[Layer]
+    loaded: float
+    tags: list[str] = field(default_factory=list)
+    broken: str = ""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all layers as stored."""
+        return sum(layer.size for layer in self.layers)
+
+    @property
+    def name(self) -> str:
+        """What people call it: a tag, or the short id."""
+        return reference.parse(self.tags[0]).familiar if self.tags else self.id[7:19]
+
+
+def checked_config(data: bytes) -> dict[str, Any]:
+    """An image configuration (image-spec, config.md) whose fields have the types that its readers expect. Raises ImageError."""
+    if len(data) > MAX_CONFIG:
+        raise ImageError(f"the image configuration is larger than {MAX_CONFIG} bytes")
+    try:
+        parsed = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ImageError(f"the image configuration is damaged: {error}") from error
+    try:
+        _check(parsed)
+    except _Wrong as error:
+        raise ImageError(f"the image configuration is damaged: {error}") from None
+    found: dict[str, Any] = parsed
+    return found
+
+
+class _Wrong(Exception):
+    pass
+
+
+def _check(parsed: Any) -> None:
+    _depth(parsed)
+    _of(parsed, dict, "it")
+    rootfs = _of(parsed.get("rootfs"), dict, "rootfs")
+    diff_ids = _of(rootfs.get("diff_ids"), list, "rootfs.diff_ids")
+    if len(diff_ids) > MAX_LAYERS:
+        raise _Wrong(f"it has more than {MAX_LAYERS} layers")
+    for item in diff_ids:
+        if not isinstance(item, str) or not reference.is_digest(item):
+            raise _Wrong(f"rootfs.diff_ids holds {str(item)[:80]!r}")
+    for key in ("created", "author", "architecture", "os", "variant", "os.version"):
+        _of(parsed.get(key), (str, type(None)), key)
+    for row in _of(parsed.get("history"), (list, type(None)), "history") or []:
+        _of(row, dict, "history")
+        for key in ("created", "created_by", "comment", "author"):
+            _of(row.get(key), (str, type(None)), f"history.{key}")
+    config = _of(parsed.get("config"), (dict, type(None)), "config") or {}
+    for key in ("User", "WorkingDir", "StopSignal", "Hostname", "Domainname", "Image"):
+        _of(config.get(key), (str, type(None)), f"config.{key}")
+    for key in ("Env", "Cmd", "Entrypoint", "OnBuild", "Shell"):
+        for item in _of(config.get(key), (list, type(None)), f"config.{key}") or []:
+            _of(item, str, f"config.{key}")
+    for key in ("Labels", "Volumes", "ExposedPorts", "Healthcheck"):
+        _of(config.get(key), (dict, type(None)), f"config.{key}")
+    for value in (config.get("Labels") or {}).values():
+        _of(value, (str, type(None)), "config.Labels")
+
+
+def _of(value: Any, kind: type | tuple[type, ...], what: str) -> Any:
+    if not isinstance(value, kind):
+        raise _Wrong(f"{what} is {'missing' if value is None else f'of type {type(value).__name__}'}")
+    return value
+
+
+def _depth(value: Any) -> None:
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [item for each in level if isinstance(each, (dict, list))
+                 for item in (each.values() if isinstance(each, dict) else each)]  # fmt: skip
+        if not level:
+            return
+    raise _Wrong(f"it is nested more than {_DEEPEST} deep")
+
+
+def read_layers(text: Any) -> list[Layer] | None:
+    """The layers as the ledger has them, or None when the row is damaged."""
+    try:
+        rows = json.loads(text)
+        found = [Layer(str(digest), int(size), str(diff_id), str(kind)) for digest, size, diff_id, kind in rows]
+    except (ValueError, TypeError, RecursionError):
+        return None
+    good = all(reference.is_digest(row.digest) and reference.is_digest(row.diff_id) for row in found)
+    return found if good else None

@@ -1,0 +1,331 @@
+"""Damaged stores of images (T06, T08): noticed, named, never deleted on doubt, and repaired by what the error advises."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sampan.images import archive
+from sampan.images.errors import BlobDamaged, ImageError, ImageInUse, ImageNotFound
+from sampan.images.image import Image
+from sampan.images.store import ImageStore
+from sampan.linux import durable
+from tests.faults.images import files_of, load, saved, two_layers
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> str:
+    return str(tmp_path / "store")
+
+
+@pytest.fixture
+def store(root: str) -> ImageStore:
+    return ImageStore(root)
+
+
+def flip(path: str) -> None:
+    with open(path, "r+b") as file:
+        file.seek(700)
+        byte = file.read(1)
+        file.seek(700)
+        file.write(bytes([byte[0] ^ 0x10]))
+
+
+def layer_path(store: ImageStore, image: Image, index: int) -> str:
+    """The directory of a layer, from the bottom up."""
+    return os.path.dirname(list(reversed(store.lower_directories(image)))[index])
+
+
+# blobs
+
+
+@pytest.mark.parametrize("how", ["flipped", "missing", "shorter"])
+def test_a_damaged_blob_is_not_saved_and_loading_repairs_it(store: ImageStore, how: str) -> None:
+    data = saved(two_layers(), ["shop:1"])
+    image = load(store, data)
+    path = store.blob_path(image.layers[1].digest)
+    {"flipped": flip, "missing": os.unlink, "shorter": lambda p: os.truncate(p, 900)}[how](path)
+    with pytest.raises(BlobDamaged, match=r"image shop:1: .*(damaged|missing).*load or pull shop:1 again"):
+        archive.save(store, [(image, ["docker.io/library/shop:1"])], io.BytesIO())
+    load(store, data)
+    out = io.BytesIO()
+    archive.save(store, [(image, ["docker.io/library/shop:1"])], out)
+    assert files_of(store, image)["etc/motd"] == b"hello\n"
+    other = ImageStore(f"{store._root}-other")
+    assert load(other, out.getvalue()).id == image.id
+
+
+def test_a_blob_that_rots_while_it_is_sent_is_noticed(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rot changes no time of the file: what was checked before is checked on the way again."""
+    image = load(store, saved(two_layers(), ["shop:1"]))
+    path = store.blob_path(image.layers[0].digest)
+    info = os.stat(path)
+    monkeypatch.setattr("sampan.images.blobs._identity", lambda fd: (1, 1, 1, 1))
+    archive.check(store, [(image, [])])
+    flip(path)
+    os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
+    with pytest.raises(ImageError, match=r"could not be read whole|damaged"):
+        archive.save(store, [(image, [])], io.BytesIO())
+
+
+def test_a_damaged_blob_and_its_layer_gone(store: ImageStore) -> None:
+    """Neither the directory nor what to make it of: the error names the image and the way out, and that works."""
+    data = saved(two_layers(), ["shop:1"])
+    image = load(store, data)
+    flip(store.blob_path(image.layers[1].digest))
+    os.rename(layer_path(store, image, 1), f"{store._root}/elsewhere")
+    store._lower.clear()
+    with pytest.raises(ImageError, match=r"shop:1.*load or pull shop:1 again"):
+        store.lower_directories(image)
+    load(store, data)
+    assert files_of(store, image)["app/data"].endswith(b"xxx")
+
+
+# layers
+
+
+def test_a_missing_layer_is_unpacked_again_from_its_blob(store: ImageStore) -> None:
+    image = load(store, saved(two_layers(), ["shop:1"]))
+    before = files_of(store, image)
+    for index in (0, 1):
+        os.rename(layer_path(store, image, index), f"{store._root}/elsewhere{index}")
+        store._lower.clear()
+        assert files_of(store, image) == before
+
+
+def empty_a_file(directory: str) -> None:
+    os.truncate(next(p for p in Path(directory, "fs").rglob("*") if p.is_file() and p.stat().st_size), 0)
+
+
+def lose_a_file(directory: str) -> None:
+    next(p for p in Path(directory, "fs").rglob("*") if p.is_file()).unlink()
+
+
+def lose_the_record(directory: str) -> None:
+    os.unlink(f"{directory}/record.json")
+
+
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("damage", [empty_a_file, lose_a_file, lose_the_record])
+@pytest.mark.parametrize("repair", ["restart", "load"])
+def test_layers_after_a_power_cut(root: str, damage: Callable[[str], None], index: int, repair: str) -> None:
+    """Empty or missing files below a chain link: found at the first use after the host stopped, or by the same load."""
+    store = ImageStore(root)
+    data = saved(two_layers("salt"), ["shop:1"])
+    image = load(store, data)
+    before = files_of(store, image)
+    damage(layer_path(store, image, index))
+    if repair == "restart":
+        durable.write(f"{root}/opened", json.dumps({"boot": "another", "token": "", "suspect": False}))
+        store = ImageStore(root)
+    else:
+        load(store, data)
+    assert files_of(store, image) == before
+    store.close()
+    assert not os.path.exists(f"{root}/opened")
+    assert files_of(ImageStore(root), image) == before
+
+
+def test_what_was_doubtful_stays_so_until_it_has_been_checked(root: str) -> None:
+    store = ImageStore(root)
+    image = load(store, saved(two_layers(), ["shop:1"]))
+    before = files_of(store, image)
+    empty_a_file(layer_path(store, image, 1))
+    durable.write(f"{root}/opened", json.dumps({"boot": "another", "token": "", "suspect": False}))
+    for _ in range(2):
+        ImageStore(root).close()  # nobody has looked at the image
+    assert files_of(ImageStore(root), image) == before
+
+
+def test_a_new_session_on_the_same_host_is_told_from_a_restart(root: str, tmp_path: Path) -> None:
+    """A data root that is mounted elsewhere (a copy, a crash image) has no session file that fits."""
+    session = str(tmp_path / "session")
+    load(ImageStore(root, session), saved(two_layers(), ["shop:1"]))
+    assert not ImageStore(root, session)._suspect
+    os.unlink(session)
+    assert ImageStore(root, session)._suspect
+
+
+def test_the_order_of_a_load(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Content, sync, record, link, sync, index: each before the next (T06)."""
+    steps: list[str] = []
+    root = store._root
+    sync, change = durable.sync_tree, store._ledger.change
+
+    def synced(path: str) -> None:
+        links = sum(1 for name in os.listdir(f"{root}/chains") if len(name) == 64)
+        records = len(list(Path(root, "layers").glob("*/record.json")))
+        rows = len(store._ledger.rows("SELECT id FROM images"))
+        steps.append(f"sync: {records} records, {links} links, {rows} images")
+        sync(path)
+
+    def changed(*statements: object, **options: object) -> None:
+        steps.append("index")
+        change(*statements, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(durable, "sync_tree", synced)
+    monkeypatch.setattr(store._ledger, "change", changed)
+    load(store, saved(two_layers(), ["shop:1"]))
+    assert steps == ["sync: 0 records, 0 links, 0 images", "sync: 2 records, 2 links, 0 images", "index"]
+
+
+def test_the_index_is_on_disk_when_a_change_returns(store: ImageStore) -> None:
+    assert store._ledger._writer.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+# broken images
+
+
+def break_config(store: ImageStore, image: Image) -> None:
+    flip_at = store.blob_path(image.id)
+    Path(flip_at).write_bytes(b"{" + Path(flip_at).read_bytes())
+    store._configs.clear()
+
+
+def lose_config(store: ImageStore, image: Image) -> None:
+    os.unlink(store.blob_path(image.id))
+    store._configs.clear()
+
+
+def break_row(store: ImageStore, image: Image) -> None:
+    store._ledger.change(("UPDATE images SET layers = '[[1]]' WHERE id = ?", (image.id,)))
+
+
+@pytest.mark.parametrize("damage", [break_config, lose_config, break_row])
+def test_one_broken_image_harms_no_other(store: ImageStore, damage: Callable[[ImageStore, Image], None]) -> None:
+    data = saved(two_layers("a"), ["broken:1"])
+    image, good = load(store, data), load(store, saved(two_layers("b"), ["good:1"]))
+    gone = load(store, saved(two_layers("c"), ["gone:1"]))
+    blobs = set(store.blobs.all())
+    damage(store, image)
+    blobs &= set(store.blobs.all())
+    found = {each.id: each for each in store.all()}
+    assert found[image.id].broken
+    assert not found[good.id].broken
+    assert store.find("broken:1").broken
+    with pytest.raises(ImageError, match="broken:1 is broken"):
+        store.usable("broken:1")
+    store.remove("gone:1", force=False)  # collects garbage: nothing of the broken one goes
+    kept = {layer.digest for layer in image.layers}
+    assert kept <= set(store.blobs.all())
+    assert {layer.digest for layer in good.layers} <= set(store.blobs.all())
+    assert files_of(store, good)
+    with pytest.raises(ImageNotFound):
+        store.get(gone.id)
+    load(store, data)  # the way out
+    assert not store.usable("broken:1").broken
+    assert files_of(store, image)
+
+
+@pytest.mark.parametrize("damage", [break_config, lose_config, break_row])
+def test_a_broken_image_is_removed_by_a_person(store: ImageStore, damage: Callable[[ImageStore, Image], None]) -> None:
+    image = load(store, saved(two_layers("a"), ["broken:1"]))
+    damage(store, image)
+    assert store.remove("broken:1", force=False)[-1] == {"Deleted": image.id}
+    store.collect_garbage()
+    assert store.blobs.all() == []
+    assert os.listdir(f"{store._root}/layers") == []
+
+
+def test_no_blob_is_collected_while_a_manifest_can_not_be_read(store: ImageStore) -> None:
+    image, other = load(store, saved(two_layers("a"), ["a:1"])), load(store, saved(two_layers("b"), ["b:1"]))
+    manifest = json.dumps(archive._manifest(image, 10)).encode()
+    store.remember_manifest(image, "docker.io/library/a", manifest)
+    digest = store._ledger.rows("SELECT digest FROM manifests")[0][0]
+    flip(store.blob_path(digest)) if os.stat(store.blob_path(digest)).st_size > 700 else os.truncate(
+        store.blob_path(digest), 5
+    )
+    store.remove("b:1", force=True)
+    assert {layer.digest for layer in other.layers} <= set(store.blobs.all())
+    assert store.find("a:1").id == image.id
+
+
+# the index
+
+
+def damage_database(path: str, how: str) -> None:
+    if how == "no database":
+        Path(path).write_bytes(b"x" * 5000)
+    elif how == "empty":
+        os.truncate(path, 0)
+        for suffix in ("-wal", "-shm"):
+            Path(path + suffix).unlink(missing_ok=True)
+    else:
+        with open(path, "r+b") as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(4096 if how == "second page" else 100)
+            file.write(os.urandom(min(3000, size - 4096)))
+
+
+@pytest.mark.parametrize("how", ["no database", "second page", "first page"])
+def test_a_damaged_index_is_set_aside_and_rebuilt(root: str, how: str) -> None:
+    store = ImageStore(root)
+    image = load(store, saved(two_layers(), ["shop:1"]))
+    before = files_of(store, image)
+    store.close()
+    damage_database(f"{root}/images.db", how)
+    store = ImageStore(root)
+    assert any("damaged" in line and f"{root}/damaged/images.db-" in line for line in store.trouble)
+    assert os.path.exists(store._ledger.aside)
+    assert files_of(store, store.find(image.id)) == before
+    store.collect_garbage()
+    assert files_of(store, store.find(image.id)) == before
+    load(store, saved(two_layers(), ["shop:1"]))
+    assert store.find("shop:1").id == image.id
+
+
+def test_a_read_only_index_serves_reads(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ImageStore(root)
+    image = load(store, saved(two_layers(), ["shop:1"]))
+    from sampan.images import database
+
+    def refused(path: str) -> sqlite3.Connection:
+        if path.startswith(root):
+            error = sqlite3.OperationalError("attempt to write a readonly database")
+            error.sqlite_errorcode = sqlite3.SQLITE_READONLY
+            raise error
+        return sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+
+    monkeypatch.setattr(database, "_connect", refused)
+    again = ImageStore(root)
+    assert [each.id for each in again.all()] == [image.id]
+    assert again.find("shop:1").id == image.id
+    with pytest.raises(ImageError, match="read-only"):
+        again.tag(image, "shop:2")
+
+
+def test_removal_uses_the_reserve_of_a_full_disk(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = load(store, saved(two_layers(), ["shop:1"]))
+    reserve = store._ledger._reserve
+    assert os.stat(reserve).st_blocks * 512 >= 1 << 20
+    real = store._ledger._apply
+
+    def full(statements: tuple[object, ...]) -> None:
+        if os.path.exists(reserve):
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        real(statements)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(store._ledger, "_apply", full)
+    with pytest.raises(ImageError, match="no space left on device"):
+        store.tag(image, "shop:2")
+    store.remove("shop:1", force=False)
+    assert store.all() == []
+    monkeypatch.undo()
+    assert os.path.exists(reserve)
+
+
+def test_an_image_in_use_stays(store: ImageStore) -> None:
+    image = load(store, saved(two_layers(), ["shop:1"]))
+    with pytest.raises(ImageInUse, match="running container abc"):
+        store.remove("shop:1", False, lambda _: "running container abc")
+    with pytest.raises(ImageInUse), store.using(image.id):
+        store.remove(image.id, True)
+    assert store.find("shop:1").id == image.id
