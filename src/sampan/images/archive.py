@@ -9,6 +9,7 @@ import os
 import posixpath
 import tarfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -18,7 +19,7 @@ from sampan.images.extract import normalise
 from sampan.images.image import MAX_CONFIG, Image, checked_config
 from sampan.images.layerstore import Layer
 from sampan.images.store import ImageStore
-from sampan.images.tarstream import TarStream
+from sampan.images.tarstream import Entry, TarStream
 from sampan.oci import manifest as oci
 from sampan.oci import reference
 
@@ -45,7 +46,7 @@ class _Archive:
         self._file.seek(0)
         self._members: dict[str, _Member] = {}
         stream = TarStream(self._file.read, lambda count: self._file.seek(count, os.SEEK_CUR))
-        for entry in stream:
+        for entry in _listed(stream):
             if len(self._members) >= _MAX_MEMBERS:
                 raise ImageError(f"not an image archive: it has more than {_MAX_MEMBERS} members")
             name, link = normalise(entry.name), ""
@@ -82,6 +83,13 @@ class _Archive:
             return json.loads(self.read(name, limit))
         except (ValueError, RecursionError) as error:
             raise ImageError(f"{name[:200]} is not JSON: {error}") from error
+
+
+def _listed(stream: TarStream) -> Iterator[Entry]:
+    try:
+        yield from stream
+    except ImageError as error:
+        raise ImageError(f"not an image archive: {error}") from None
 
 
 class _Part(io.RawIOBase):
