@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -57,12 +58,14 @@ async def attach(request: web.Request) -> web.StreamResponse:
     if not replay:
         log.reader.seek(log.reader.end())
     stdin = flag(request, "stdin") and bool(container.config.get("OpenStdin"))
+    # As Docker's: who attaches to one that has ended is about to start it, unless it is what was that is asked for.
+    ended = output.end_of(container, next_run=not replay)
     try:
         client = streams.hijack(request, container.tty)
     except BaseException:
         log.close()
         raise
-    session = _Attachment(client, log, wanted, follow, replay, stdin, keys if container.tty else b"")
+    session = _Attachment(client, log, ended, wanted, follow, replay, stdin, keys if container.tty else b"")
     # Shielded: the end of the connection cancels this handler, not the clean-up of descriptors.
     await asyncio.shield(engine.background(_serve_attach(engine, container, session)))
     return web.Response()
@@ -71,7 +74,9 @@ async def attach(request: web.Request) -> web.StreamResponse:
 async def attach_terminal(engine: Engine, container: Container, client: Client) -> None:
     """A container's own terminal for a client, with what it has shown before."""
     log = output.open_log(engine, container, follows=True)
-    session = _Attachment(client, log, {1, 2}, True, True, bool(container.config.get("OpenStdin")), b"")
+    session = _Attachment(
+        client, log, output.end_of(container), {1, 2}, True, True, bool(container.config.get("OpenStdin")), b""
+    )
     await _serve_attach(engine, container, session)
 
 
@@ -81,6 +86,7 @@ class _Attachment:
 
     client: Client
     log: output.Log
+    ended: asyncio.Future[int]
     wanted: set[int]
     follow: bool
     replay: bool
@@ -112,7 +118,7 @@ async def _copy_output(engine: Engine, container: Container, session: _Attachmen
                 for frame in found:
                     await _send(client, container, frame, session.wanted)
             return
-        async for frame in output.follow(engine, container, session.log):
+        async for frame in output.follow(engine, container, session.log, session.ended):
             await _send(client, container, frame, session.wanted)
 
     task = asyncio.ensure_future(copy())
@@ -206,7 +212,7 @@ async def _follow_logs(engine, container, response, log, chosen, render) -> None
     deadline = chosen.until / 1e9 - time.time()
 
     async def copy() -> None:
-        async for frame in output.follow(engine, container, log):
+        async for frame in output.follow(engine, container, log, output.end_of(container)):
             data = b"".join(render(line) for line in joined.add(frame) if chosen.has(line))
             if data:
                 await response.write(data)
@@ -238,9 +244,7 @@ async def exec_start(request: web.Request) -> web.StreamResponse:
         session.config["ConsoleSize"] = options["ConsoleSize"]
     if options.get("Detach"):
         session.config |= {"AttachStdin": False, "AttachStdout": False, "AttachStderr": False}
-        session_streams = await execs.start(engine, session)
-        if session_streams.stdin >= 0:
-            engine.background(_hold_terminal(session, session_streams.stdin))
+        await engine.carry(_start_detached(engine, session))
         return web.Response(status=200)
     execs.check_startable(session)
     # As Docker does: the connection is taken over first, so the headers travel alone (docker-py loses
@@ -251,16 +255,29 @@ async def exec_start(request: web.Request) -> web.StreamResponse:
     except ValueError as error:
         raise BadRequest(str(error)) from None
     client = streams.hijack(request, tty)
+    # Shielded: the end of the connection cancels this handler, not the start nor the clean-up of descriptors.
+    await asyncio.shield(engine.background(_converse(engine, session, client, keys)))
+    return web.Response()
+
+
+async def _converse(engine: Engine, session: execs.Exec, client: Client, keys: bytes) -> None:
+    tty = bool(session.config.get("Tty"))
     try:
-        session_streams = await execs.start(engine, session)
+        ends = await execs.start(engine, session)
     except (RuntimeFailure, EngineError, KeeperGone, OSError) as error:
         text = f"{error}\r\n".encode()
-        await client.write(text if tty else streams.frame(2, text))
+        with contextlib.suppress(ConnectionError):
+            await client.write(text if tty else streams.frame(2, text))
         client.close()
         await client.closed.wait()
-        return web.Response()
-    await asyncio.shield(engine.background(serve_exec(session, session_streams, client, keys)))
-    return web.Response()
+        return
+    await serve_exec(session, ends, client, keys)
+
+
+async def _start_detached(engine: Engine, session: execs.Exec) -> None:
+    ends = await execs.start(engine, session)
+    if ends.stdin >= 0:
+        engine.background(_hold_terminal(session, ends.stdin))
 
 
 async def _hold_terminal(session: execs.Exec, master: int) -> None:

@@ -254,6 +254,8 @@ def _attach(http: Http, name: str, stdin: bool, begin: bool) -> int:
         waiting = Http(http._path).send("POST", f"{path}/wait?condition=next-exit")
         if begin:
             _start(http, path)
+        elif not http.call("GET", f"{path}/json")["State"]["Running"]:  # it ended before we were there to see
+            return 0 if found["Config"]["Tty"] else int(http.call("GET", f"{path}/json")["State"]["ExitCode"])
     except APIError as error:
         return fail(error, 1)
 

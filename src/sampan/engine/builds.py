@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import os
 import secrets
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
-from sampan.engine import mounts, spec
+from sampan.engine import ends, mounts, spec
 from sampan.engine import output as streams
 from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest
@@ -26,6 +27,7 @@ from sampan.images.builder.trees import Hashes, Tree
 from sampan.images.errors import ImageNotFound
 from sampan.images.registry.auth import Credentials
 from sampan.images.store import Image
+from sampan.keeper.client import KeeperGone
 from sampan.linux import filetree
 from sampan.linux.pidfd import exit_code
 from sampan.network.errors import NetworkError
@@ -73,6 +75,10 @@ class Builds:
         if waiter is not None and not waiter.done():
             waiter.set_result(status)
         return waiter is not None
+
+    def runs(self, identifier: str) -> bool:
+        """Whether it is one of ours."""
+        return identifier in self._waiting
 
     @contextlib.asynccontextmanager
     async def state(self, request: Request, out: Output) -> AsyncIterator[State]:
@@ -210,10 +216,36 @@ class _Runner:
         os.makedirs(f"{command.directory}/rootfs", 0o700)
         os.makedirs(f"{command.directory}/log", 0o700)
         engine.networking.names.write_all_files(container)
-        network = None
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        begun = asyncio.ensure_future(self._begin(container, command, done))
         try:
-            network = await engine.networking.prepare(container)
+            try:
+                process = await asyncio.shield(begun)
+            except asyncio.CancelledError:  # whoever wanted it has gone: it ends as soon as it is there
+                await _kill(await begun, done)
+                raise
+            try:
+                await _relay(engine, container, done, output)
+            except BaseException:
+                await _kill(process, done)
+                raise
+            os.close(process)
+            engine.networking.sandboxes.started(container)
+            return exit_code(done.result())
+        except (RuntimeFailure, NetworkError) as error:
+            raise BuildError(str(error)) from None
+        except KeeperGone:
+            raise BuildError("the process that runs containers has died: build again") from None
+        finally:
+            self._waiting.pop(container.id, None)
+            engine.networking.release(container)
+            await asyncio.to_thread(_remove_group, container)
+
+    async def _begin(self, container: Container, command: Command, done: asyncio.Future[int]) -> int:
+        """Starts a step; a pidfd of it, which is the caller's. Raises RuntimeFailure, NetworkError, KeeperGone."""
+        engine = self._engine
+        network = await engine.networking.prepare(container)
+        try:
             request = _request(engine, container, command)
             self._waiting[container.id] = done
             _, fds = await engine.keeper.call(
@@ -221,32 +253,20 @@ class _Runner:
                 request=request | {"sandbox": network[1] if network else ""}, directory=command.directory, stdin=False,
                 log={"max_size": 0, "max_files": 1},
             )  # fmt: skip
-            for fd in fds[1:]:
-                os.close(fd)
-            try:
-                await _relay(engine, container, done, output)
-            except BaseException:
-                await _kill(fds[0], done)
-                raise
-            finally:
-                os.close(fds[0])
-            engine.networking.sandboxes.started(container)
-            return exit_code(done.result())
-        except (RuntimeFailure, NetworkError) as error:
-            raise BuildError(str(error)) from None
         finally:
-            self._waiting.pop(container.id, None)
             if network is not None:
                 os.close(network[0])
-            engine.networking.release(container)
-            await asyncio.to_thread(_remove_group, container)
+        for fd in fds[1:]:
+            os.close(fd)
+        ends.watch(fds[0], lambda status: None if done.done() else done.set_result(status))
+        return fds[0]
 
 
 async def _kill(process: int, done: asyncio.Future[int]) -> None:
-    import signal
-
+    """Ends a step, of whose descriptor nobody needs more."""
     with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(process, signal.SIGKILL)
+    os.close(process)
     with contextlib.suppress(asyncio.TimeoutError):
         await asyncio.wait_for(asyncio.shield(done), 10)
 
@@ -255,6 +275,7 @@ def _remove_group(container: Container) -> None:
     from sampan.linux.cgroup import Cgroup
 
     with contextlib.suppress(OSError):
+        Cgroup(container.cgroup).end()
         Cgroup(container.cgroup).remove()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -27,7 +26,7 @@ from sampan.engine.tasks import Tasks
 from sampan.engine.watch import Watcher
 from sampan.images.registry.hosts import Hosts
 from sampan.images.store import ImageStore
-from sampan.linux import filetree, pidfd
+from sampan.linux import filetree
 from sampan.network.hostports import HostPorts
 from sampan.volumes.local import LocalVolumes
 
@@ -64,7 +63,7 @@ class Engine:
         self.execs: dict[str, Any] = {}
         self.watcher = Watcher()
         self.networking = Networking(self, obey_host_firewall, host_ports)
-        self.keeper = keeperlink.KeeperLink(f"{run_root}/keeper.sock", self._on_exit, self._running)
+        self.keeper = keeperlink.KeeperLink(f"{run_root}/keeper.sock", self._on_exit, self._agree)
         self.roots = Roots(self)
         self.registries = Registries(self, hosts or Hosts())
         self.builds = Builds(self)
@@ -73,6 +72,7 @@ class Engine:
         self.starts = Durations()  # by isolation
         self.overview = Overview(self)
         self.tasks = Tasks()
+        self.ready = asyncio.Event()  # records, keeper and kernel say the same
 
     def directory(self, container: Container) -> str:
         """The container's own directory."""
@@ -151,9 +151,6 @@ class Engine:
         """Runs an operation to its end, whatever its caller does; what has begun must not be left half done."""
         return await self.tasks.carry(coroutine)
 
-    def _running(self) -> list[Container]:
-        return [c for c in self.containers.values() if c.running]
-
     def _on_exit(self, record: dict[str, Any]) -> None:
         from sampan.engine import execs, lifecycle
 
@@ -175,37 +172,17 @@ class Engine:
                 continue
             self.containers[container.id] = container
         self._clean_leftovers()
-        for container in self._running():
-            self._reconcile(container)
-        await self.networking.open()
         await self.keeper.open()
-        from sampan.engine import health, lifecycle
+        await self.networking.open()
+        from sampan.engine import reconcile
 
-        for container in list(self.containers.values()):
-            if container.running:
-                health.begin(self, container)
-            else:
-                lifecycle.resume_policy(self, container)
+        reconcile.settle(self)
+        self.ready.set()
 
-    def _reconcile(self, container: Container) -> None:
-        """Is its process still the same? If not, its exit record tells how it ended."""
-        from sampan.engine import lifecycle
+    async def _agree(self, call: keeperlink.Call) -> None:
+        from sampan.engine import reconcile
 
-        process = pidfd.open_if_same(container.state["Pid"], container.start_time)
-        if process is not None and pidfd.state(container.state["Pid"]) not in (None, "Z", "X"):
-            os.close(process)
-            return
-        if process is not None:
-            os.close(process)
-        try:
-            with open(f"{self.directory(container)}/exit.json", encoding="ascii") as file:
-                record = json.load(file)
-            if record.get("start_time") != container.start_time:
-                raise ValueError("the record of an earlier run")
-        except (OSError, ValueError):
-            record = {"status": 255 << 8, "time": 0}
-            container.state["Error"] = "the host or the keeper stopped while the container ran: exit code unknown"
-        lifecycle.exited(self, container, record["status"], record["time"])
+        await reconcile.agree(self, call)
 
     def _clean_leftovers(self) -> None:
         """Directories of containers that have no record: a removal or creation was cut short."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import secrets
 import signal
 from dataclasses import dataclass, field
 from typing import Any
 
-from sampan.engine import spec
+from sampan.engine import ends, spec
 from sampan.engine.container import Container
 from sampan.engine.creation import announce
 from sampan.engine.engine import Engine
@@ -17,6 +18,9 @@ from sampan.engine.errors import BadRequest, Conflict, NotFound
 from sampan.linux import pidfd
 from sampan.linux.pidfd import exit_code
 from sampan.runtime.errors import RuntimeFailure
+
+_UNSTARTED = 1024  # sessions that may wait for their start, and for being asked how they ended
+_NOT_STARTED = 137  # the exit code of one that the keeper did not get to start
 
 
 @dataclass(slots=True)
@@ -30,6 +34,7 @@ class Exec:
     code: int | None = None
     running: bool = False
     pidfd: int = -1
+    deserted: bool = False  # whoever started it is gone
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -52,9 +57,20 @@ def create(engine: Engine, container: Container, config: dict[str, Any]) -> Exec
         raise Conflict(f"Container {container.id} is paused, unpause the container before exec")
     engine.guard.check_exec(container, bool(config.get("Privileged")))
     session = Exec(secrets.token_hex(32), container, config)
+    _forget_unstarted(engine)
     engine.execs[session.id] = session
     announce(engine, container, f"exec_create: {' '.join(config['Cmd'])}", execID=session.id)
     return session
+
+
+def _forget_unstarted(engine: Engine) -> None:
+    """Sessions that nobody starts: those of containers that have ended go, and of the others the oldest."""
+    if len(engine.execs) < _UNSTARTED:
+        return
+    idle = [item for item in engine.execs.values() if item.code is None and not item.running]
+    ended = [item for item in idle if not item.container.running]
+    for old in ended or idle[: len(idle) - _UNSTARTED // 2]:
+        del engine.execs[old.id]
 
 
 def find(engine: Engine, identifier: str) -> Exec:
@@ -103,8 +119,20 @@ def check_startable(session: Exec) -> None:
 
 
 async def start(engine: Engine, session: Exec) -> Streams:
-    """Starts the process. Raises RuntimeFailure when its program can't run, Conflict when started before."""
+    """Starts the process. Raises RuntimeFailure when its program can't run, Conflict when started before.
+
+    A caller that goes away meanwhile leaves a process without streams, whose end is noticed.
+    """
     check_startable(session)
+    session.running = True
+    try:
+        return await engine.carry(_start(engine, session))
+    except asyncio.CancelledError:
+        session.deserted = True
+        raise
+
+
+async def _start(engine: Engine, session: Exec) -> Streams:
     container, config = session.container, session.config
     tty = bool(config.get("Tty"))
     options = spec.security_options(container.host_config)
@@ -124,16 +152,12 @@ async def start(engine: Engine, session: Exec) -> Streams:
     streams = Streams(-1, -1, -1)
     if not tty:
         theirs, streams = _pipes(config)
-    session.running = True
     try:
         reply, fds = await engine.keeper.call("exec", theirs, id=session.id, request=request)
-    except RuntimeFailure as failure:
-        session.running, session.code = False, failure.exit_code
+    except BaseException as error:
+        code = error.exit_code if isinstance(error, RuntimeFailure) else _NOT_STARTED
+        session.running, session.code = False, code
         session.done.set()
-        _close(streams)
-        raise
-    except BaseException:
-        session.running = False
         _close(streams)
         raise
     finally:
@@ -142,6 +166,13 @@ async def start(engine: Engine, session: Exec) -> Streams:
     session.pid, session.pidfd = reply["pid"], fds[0]
     if tty:
         streams = Streams(fds[1], fds[1], -1)
+    if session.code is not None:  # its end was told before this
+        os.close(session.pidfd)
+        session.pidfd = -1
+    else:
+        ends.watch(session.pidfd, functools.partial(_ended, engine, session))
+    if session.deserted:
+        _close(streams)
     announce(engine, container, f"exec_start: {' '.join(config['Cmd'])}", execID=session.id)
     return streams
 
@@ -171,9 +202,15 @@ def _close(streams: Streams) -> None:
 def exited(engine: Engine, record: dict[str, Any]) -> None:
     """Called when an exec's process has ended."""
     session = engine.execs.get(record["id"])
-    if session is None:
+    if session is not None:
+        _ended(engine, session, record["status"])
+
+
+def _ended(engine: Engine, session: Exec, status: int) -> None:
+    """The keeper has told, or it has not and the process is gone: once."""
+    if session.code is not None:
         return
-    session.code, session.running = exit_code(record["status"]), False
+    session.code, session.running = exit_code(status), False
     if session.pidfd >= 0:
         os.close(session.pidfd)
         session.pidfd = -1

@@ -91,16 +91,15 @@ async def agree(engine: Engine, container: Container) -> None:
 
     What is recorded as paused and is not, runs; what is frozen and was not to be, goes on: a pause or a commit was cut short.
     """
-    try:
-        if container.own_kernel:
-            if not container.state["Paused"]:
-                await _freeze(engine, container, False)
-        elif hierarchies().v1 or hierarchies().v2:
-            frozen = Cgroup(container.cgroup).frozen()
-            if frozen and not container.state["Paused"]:
-                await _freeze(engine, container, False)
-            elif container.state["Paused"] and not frozen and container.running:
-                container.set_status("running")
-                engine.save(container)
-    except (OSError, EngineError):
-        pass  # it has just ended, or does not answer
+    with contextlib.suppress(OSError, EngineError):  # it has just ended, or does not answer
+        async with container.exclusive():
+            if container.own_kernel:
+                if not container.state["Paused"]:
+                    await _freeze(engine, container, False)
+            elif hierarchies().v1 or hierarchies().v2:
+                frozen = Cgroup(container.cgroup).frozen()
+                if frozen and not container.state["Paused"]:
+                    await _freeze(engine, container, False)
+                elif container.state["Paused"] and not frozen and container.running:
+                    container.set_status("running")
+                    engine.owe(container)

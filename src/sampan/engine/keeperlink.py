@@ -5,28 +5,33 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
 
 from sampan.engine import spec
 from sampan.engine.container import Container
 from sampan.keeper import main as keeper_main
 from sampan.keeper.client import KeeperClient, KeeperGone, Reply
-from sampan.runtime.errors import RuntimeFailure
+
+
+class Call(Protocol):
+    """A request to the keeper: its reply and descriptors. Raises RuntimeFailure, KeeperGone."""
+
+    async def __call__(self, op: str, fds: list[int] | None = None, **arguments: Any) -> Reply: ...
 
 
 class KeeperLink:
-    """Keeps a connection to a live keeper and makes a new one when it dies."""
+    """Keeps a connection to a live keeper and makes a new one when it dies. `agree` brings each in line with the records."""
 
     def __init__(
         self,
         socket_path: str,
         on_exit: Callable[[dict[str, Any]], None],
-        running: Callable[[], list[Container]],
+        agree: Callable[[Call], Awaitable[None]],
     ) -> None:
         self._path = socket_path
         self._on_exit = on_exit
-        self._running = running
+        self._agree = agree
         self._client: KeeperClient | None = None
         self._ready = asyncio.Lock()
         self._closing = False
@@ -44,33 +49,8 @@ class KeeperLink:
                 await asyncio.to_thread(keeper_main.launch, self._path)
                 client.connect(self._path)
             self._client = client
-        await self._hand_over(client)
-
-    async def _hand_over(self, client: KeeperClient) -> None:
         await client.call("prepare", request=spec.ordinary(), sandbox="")
-        reply, _ = await client.call("list")
-        known = {task["id"] for task in reply["tasks"]}
-        for container in self._running():
-            try:
-                if container.id in known:
-                    await self._take_hold(client, container)
-                elif container.held:
-                    await client.call("adopt", list(container.held), **container.handover)
-            except RuntimeFailure as error:  # it has ended meanwhile; the others still want their keeper
-                print(f"sampand: container {container.id}: {error}", file=sys.stderr)
-
-    async def _take_hold(self, client: KeeperClient, container: Container) -> None:
-        if container.held:
-            return
-        reply, fds = await client.call("hold", id=container.id)
-        self.keep(container, reply, fds)
-
-    @staticmethod
-    def keep(container: Container, reply: dict[str, Any], fds: list[int]) -> None:
-        """Remembers a container's descriptors, so that another keeper can go on with them."""
-        keys = ("id", "pid", "start_time", "directory", "tty", "log", "streams", "has_stdin")
-        container.handover = {key: reply[key] for key in keys}
-        container.held = fds
+        await self._agree(client.call)
 
     async def call(self, op: str, fds: list[int] | None = None, **arguments: Any) -> Reply:
         """A request to the keeper; one that breaks because the keeper died is not repeated."""
@@ -110,6 +90,13 @@ class KeeperLink:
             except (KeeperGone, TimeoutError):
                 pass
             client.close()
+
+
+def keep(container: Container, reply: dict[str, Any], fds: list[int]) -> None:
+    """Remembers a container's descriptors, so that another keeper can go on with them."""
+    keys = ("id", "pid", "start_time", "directory", "tty", "log", "streams", "has_stdin")
+    container.handover = {key: reply[key] for key in keys}
+    container.held = fds
 
 
 def release(container: Container) -> None:

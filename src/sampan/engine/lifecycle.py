@@ -41,7 +41,7 @@ async def _start(engine: Engine, container: Container) -> list[str]:
     """Within the caller's lock. That a start has begun is recorded first, and on disk when its answer is given."""
     directory, began = engine.directory(container), time.monotonic()
     container.stopped_by_user = False
-    _clear_up(engine, container)
+    clear_up(engine, container)
     given: list[int] = []  # descriptors that are ours to close
     try:
         container.start_time = BEGUN
@@ -68,7 +68,7 @@ async def _start(engine: Engine, container: Container) -> list[str]:
         for fd in given:
             os.close(fd)
     container.ports = engine.networking.publishing.records(container)
-    keeperlink.KeeperLink.keep(container, reply, fds)
+    keeperlink.keep(container, reply, fds)
     container.start_time = reply["start_time"]
     container.state |= {"Pid": reply["pid"], "StartedAt": timestamp(time.time_ns()), "ExitCode": 0, "Error": "",
                         "OOMKilled": False}  # fmt: skip
@@ -112,7 +112,7 @@ def _start_failed(engine: Engine, container: Container, error: Exception) -> Non
     container.set_status("created" if container.state["StartedAt"] == ZERO_TIME else "exited")
     engine.owe(container)
     container.to_clear = Cgroup(container.cgroup)
-    _clear_up(engine, container)
+    clear_up(engine, container)
     if container.host_config.get("AutoRemove") and not container.restarts:
         engine.tasks.begin(removing.remove(engine, container, force=True, volumes=True))
 
@@ -157,14 +157,15 @@ def exited(engine: Engine, container: Container, status: int, moment: int) -> No
     announce(engine, container, "die", exitCode=str(code))
     # After those who wait have been woken; a start that comes first does it itself.
     container.to_clear = group
-    asyncio.get_running_loop().call_soon(_clear_up, engine, container)
+    asyncio.get_running_loop().call_soon(clear_up, engine, container)
     if container.host_config.get("AutoRemove") and not container.restarts:
         engine.tasks.begin(removing.remove(engine, container, force=True, volumes=True))
     if restart is not None:
         _restart_after(engine, container, restart)
 
 
-def _clear_up(engine: Engine, container: Container) -> None:
+def clear_up(engine: Engine, container: Container) -> None:
+    """Removes the control group of a run that has ended."""
     group, container.to_clear = container.to_clear, None
     if group is None:
         return
@@ -224,6 +225,7 @@ def _restart_after(engine: Engine, container: Container, delay: float) -> None:
 async def _restart_later(engine: Engine, container: Container, delay: float) -> None:
     """Only the pause may be cut short, by a removal or the daemon's end: the start, once begun, is not."""
     await asyncio.sleep(delay)
+    await engine.ready.wait()
     engine.tasks.begin(_start_again(engine, container))
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
+from sampan.engine import waiting
 from sampan.engine.container import Container
 from sampan.engine.errors import NotFound
 from sampan.keeper.frames import Frame
@@ -70,14 +71,21 @@ def open_log(engine: Engine, container: Container, follows: bool = False) -> Log
         raise NotFound(f"the log of container {container.id} is missing") from None
 
 
-async def follow(engine: Engine, container: Container, log: Log, until_exit: bool = True) -> AsyncIterator[Frame]:
-    """Frames from where `log` is on, as they are written, until the container has ended."""
-    key, changed = engine.watcher.watch(log.reader.path)
+def end_of(container: Container, next_run: bool = False) -> asyncio.Future[int]:
+    """Until when to follow: the end of the run that there is, is begun now or, of one that never ran or with `next_run`, is to come.
+
+    To be taken before the client is told that it is followed: it may begin the run then.
+    """
+    if next_run or container.running or container.starting or container.state["Status"] == "created":
+        return waiting.exit_of(container)
     ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    if container.running or until_exit is False or container.state["Status"] == "created":
-        container.exit_waiters.append(ended)
-    else:
-        ended.set_result(0)
+    ended.set_result(0)
+    return ended
+
+
+async def follow(engine: Engine, container: Container, log: Log, ended: asyncio.Future[int]) -> AsyncIterator[Frame]:
+    """Frames from where `log` is on, as they are written, until the end that end_of() gave."""
+    key, changed = engine.watcher.watch(log.reader.path)
     try:
         async for frame in _until(log, changed, ended, lambda: container.removed):
             yield frame
@@ -109,9 +117,9 @@ async def _until(
             continue
         if finished:
             return
-        waiting: asyncio.Future[object] = asyncio.ensure_future(changed.wait())
-        both: set[asyncio.Future[object]] = {waiting, ended}  # type: ignore[arg-type]
+        more: asyncio.Future[object] = asyncio.ensure_future(changed.wait())
+        both: set[asyncio.Future[object]] = {more, ended}  # type: ignore[arg-type]
         try:
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            waiting.cancel()
+            more.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import select
+import signal
 import socket
 import struct
 import termios
@@ -66,6 +67,7 @@ class Supervisor:
         self._poll = select.epoll()
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._tasks: dict[str, Task] = {}
+        self._starting: dict[str, tuple[socket.socket, Task]] = {}  # by id, with whoever has asked for it
         self._connections: dict[int, tuple[socket.socket, wire.Reader]] = {}
         self._stopping = False
         self._ahead = roots.Ahead()
@@ -84,7 +86,7 @@ class Supervisor:
             if not ready:
                 self._spares.refill()
                 self._ahead.expire()
-            if self._tasks or self._connections:
+            if self._tasks or self._starting or self._connections:
                 idle_since = time.monotonic()
             elif time.monotonic() - idle_since > _IDLE_SECONDS:
                 break
@@ -118,19 +120,26 @@ class Supervisor:
             self._handle(sock, message, fds)
 
     def _drop(self, sock: socket.socket) -> None:
+        """Forgets a connection. What was being started for it is ended: nobody else knows of it."""
+        for asker, task in list(self._starting.values()):
+            if asker is sock:
+                _kill(task)
         entry = self._connections.pop(sock.fileno(), None)
         if entry:
             self._unwatch(sock.fileno())
             entry[1].close()
             sock.close()
 
-    def _send(self, sock: socket.socket, message: dict[str, Any], fds: list[int] | None = None) -> None:
+    def _send(self, sock: socket.socket, message: dict[str, Any], fds: list[int] | None = None) -> bool:
+        """Whether it could be sent; a connection that takes nothing is dropped."""
         if fds:
             message["fds"] = len(fds)
         try:
             wire.send(sock, message, fds)
         except OSError:
             self._drop(sock)
+            return False
+        return True
 
     def _announce(self, message: dict[str, Any]) -> None:
         for sock, _ in list(self._connections.values()):
@@ -174,7 +183,7 @@ class Supervisor:
         self._send(sock, {"seq": message["seq"]})
 
     def _op_stop(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
-        self._stopping = not self._tasks
+        self._stopping = not (self._tasks or self._starting)
         self._send(sock, {"seq": message["seq"], "stopping": self._stopping})
 
     def _op_list(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
@@ -207,7 +216,7 @@ class Supervisor:
         self._send(sock, {"seq": message["seq"]})
 
     def _op_start(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
-        if message["id"] in self._tasks:
+        if message["id"] in self._tasks or message["id"] in self._starting:
             raise RuntimeFailure(f"container {message['id']} is already running")
         request = message["request"]
         request["mounted"] = self._ahead.take(message["id"], request.get("overlay"))
@@ -283,6 +292,8 @@ class Supervisor:
         if task.directory:
             task.writer = logs.Writer(f"{task.directory}/log", **task.log)
 
+        self._starting[task.id] = (sock, task)
+
         def report(_: int) -> None:
             message = channel.receive(child.channel)
             if message.kind == "tty":
@@ -295,13 +306,15 @@ class Supervisor:
                 return
             self._unwatch(child.channel.fileno())
             child.channel.close()
+            del self._starting[task.id]
             if message.kind == "error":
                 os.waitpid(task.pid, 0)
                 self._release(task)
                 self._send(sock, {"seq": seq, "error": message.text, "failure": message.failure})
                 return
             held = self._held(task) if task.directory else [task.pidfd, *([task.stdin] if task.tty else [])]
-            self._send(sock, {"seq": seq, "warnings": warnings, **task.record()}, held)
+            if not self._send(sock, {"seq": seq, "warnings": warnings, **task.record()}, held):
+                _kill(task)
             self._keep(task)
 
         self._watch(child.channel.fileno(), report)
@@ -397,6 +410,13 @@ def _close(fd: int) -> None:
             os.close(fd)
         except OSError:
             pass
+
+
+def _kill(task: Task) -> None:
+    try:
+        signal.pidfd_send_signal(task.pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
 
 
 def _wait(task: Task) -> int:

@@ -1,0 +1,187 @@
+"""Records, keeper and kernel brought in line, both ways: after a start of the daemon and after the death of a keeper.
+
+What a record calls running and does not run gets its end; what runs and no record knows is ended and named. A process is
+known by pid and start time. Nothing here waits for clients, and all of it may be cut short and done again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+from sampan.engine import freezing, health, keeperlink, launching, lifecycle
+from sampan.engine.container import ZERO_TIME, Container, timestamp
+from sampan.engine.creation import announce
+from sampan.engine.ends import UNKNOWN
+from sampan.engine.engine import Engine
+from sampan.engine.keeperlink import Call
+from sampan.linux import pidfd
+from sampan.linux.cgroup import Cgroup
+from sampan.runtime.errors import RuntimeFailure
+
+_KILLED = int(signal.SIGKILL)  # a wait status
+_END = 10.0  # seconds that a process may take to end after SIGKILL
+
+
+async def agree(engine: Engine, call: Call) -> None:
+    """Brings all in line with a keeper that has just been connected to. Raises KeeperGone when that ends meanwhile.
+
+    Whatever it started or saw the end of before is in its list or has an exit record; of all later ends it tells us.
+    """
+    reply, _ = await call("list")
+    tasks = {task["id"]: task for task in reply["tasks"]}
+    for container in list(engine.containers.values()):
+        if container.running and await _take_up(engine, call, container, tasks.get(container.id)):
+            tasks.pop(container.id, None)
+    for task in tasks.values():
+        container_ = engine.containers.get(task["id"])
+        if not (
+            (container_ is not None and (container_.running or _under_way(container_)))
+            or engine.builds.runs(task["id"])
+        ):
+            await _end_stranger(engine, call, task)
+    groups: dict[str, set[str]] = {}
+    for container in list(engine.containers.values()):
+        parent, name = os.path.split(container.cgroup)
+        if parent not in groups:
+            groups[parent] = set(Cgroup(parent).children())
+        if not container.running and not container.lock.locked():
+            await _put_right(engine, container, Cgroup(container.cgroup) if name in groups[parent] else None)
+
+
+def _under_way(container: Container) -> bool:
+    """Whether we are starting it, as opposed to a daemon that is dead."""
+    return container.starting and container.lock.locked()
+
+
+async def _take_up(engine: Engine, call: Call, container: Container, task: dict[str, Any] | None) -> bool:
+    """A container whose record says that it runs. Returns whether the keeper's task is it."""
+    if task is not None and task["start_time"] == container.start_time:
+        try:
+            await _hold(call, container)
+        except RuntimeFailure:
+            pass  # it has ended since, and we are told of that
+        return True
+    if (record := _exit_record(engine, container)) is not None:
+        lifecycle.exited(engine, container, record["status"], record["time"])
+        return False
+    if not container.held:
+        process = _process(container)
+        if process is None:
+            container.state["Error"] = "the host or the keeper stopped while the container ran: exit code unknown"
+            lifecycle.exited(engine, container, UNKNOWN, 0)
+            return False
+        # Its pipes went with the keeper that had them; its end at least is seen.
+        container.held = [process]
+        container.handover = _without_streams(engine, container)
+    try:
+        await call("adopt", list(container.held), **container.handover)
+    except RuntimeFailure as error:
+        print(f"sampand: container {container.name} is not supervised: {error}", file=sys.stderr)
+    return False
+
+
+async def _hold(call: Call, container: Container) -> None:
+    if not container.held:
+        reply, fds = await call("hold", id=container.id)
+        keeperlink.keep(container, reply, fds)
+
+
+def _without_streams(engine: Engine, container: Container) -> dict[str, Any]:
+    return {"id": container.id, "pid": container.state["Pid"], "start_time": container.start_time, "directory": engine.directory(container),
+            "tty": False, "log": launching.log_options(container), "streams": [], "has_stdin": False}  # fmt: skip
+
+
+def _exit_record(engine: Engine, container: Container) -> dict[str, Any] | None:
+    """How this run ended, if a keeper has seen that."""
+    try:
+        with open(f"{engine.directory(container)}/exit.json", encoding="ascii") as file:
+            record: dict[str, Any] = json.load(file)
+        same = record.get("start_time") == container.start_time
+        return record if same and isinstance(record["status"], int) and isinstance(record["time"], int) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _process(container: Container) -> int | None:
+    """A pidfd of it, if it lives."""
+    process = pidfd.open_if_same(container.state["Pid"], container.start_time)
+    if process is not None and pidfd.state(container.state["Pid"]) in (None, "Z", "X"):
+        os.close(process)
+        return None
+    return process
+
+
+async def _end_stranger(engine: Engine, call: Call, task: dict[str, Any]) -> None:
+    """Ends what a daemon that is dead had begun to start, or to remove, and did not record."""
+    identifier, container = task["id"], engine.containers.get(task["id"])
+    name = container.name if container is not None else identifier[:12]
+    print(f"sampand: {name} runs although no record says so: process {task['pid']} is ended", file=sys.stderr)
+    try:
+        _, fds = await call("hold", id=identifier)
+    except RuntimeFailure:
+        return  # it has ended
+    try:
+        signal.pidfd_send_signal(fds[0], signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    finally:
+        for fd in fds:
+            os.close(fd)
+    if container is None or not container.starting:  # whose end is told with its record
+        engine.events.publish("container", "die", identifier, {"name": name, "exitCode": "137"})
+    deadline = time.monotonic() + _END
+    while time.monotonic() < deadline:
+        reply, _ = await call("list")
+        if all(other["id"] != identifier for other in reply["tasks"]):
+            if container is not None and container.starting:
+                container.ended_early = (_KILLED, time.time_ns())
+            return
+        await asyncio.sleep(0.01)
+    print(f"sampand: process {task['pid']} of {name} does not end", file=sys.stderr)
+
+
+async def _put_right(engine: Engine, container: Container, group: Cgroup | None) -> None:
+    """A container that does not run: nothing of it does, and it has what it needs to be started."""
+    if group is not None:
+        if group.pids():
+            print(f"sampand: {container.name} has processes although it does not run: they are ended", file=sys.stderr)
+            await asyncio.to_thread(group.end)
+        container.to_clear = group
+        lifecycle.clear_up(engine, container)
+    if container.starting:
+        _start_was_cut(engine, container)
+    if (
+        container.state["Status"] == "created"
+        and not container.system
+        and not os.path.isdir(engine.directory(container))
+    ):
+        engine.directories.make(container.id)  # the power went between the record and this
+        engine.networking.names.write_all_files(container)
+
+
+def _start_was_cut(engine: Engine, container: Container) -> None:
+    """Nobody knows whether its client was told that it runs, so it has run: its policy says what follows."""
+    status, moment = container.ended_early or (UNKNOWN, 0)
+    if container.state["StartedAt"] == ZERO_TIME or container.state["Status"] != "created":
+        container.state["StartedAt"] = timestamp(time.time_ns())
+    container.state["Error"] = "the engine stopped while the container was being started"
+    container.start_time = 0
+    container.set_status("running")
+    announce(engine, container, "start")
+    lifecycle.exited(engine, container, status, moment)
+
+
+def settle(engine: Engine) -> None:
+    """The last step of a start of the daemon: what runs is watched, and what should run is started."""
+    for container in list(engine.containers.values()):
+        if container.running:
+            engine.background(freezing.agree(engine, container))
+            health.begin(engine, container)
+        else:
+            lifecycle.resume_policy(engine, container)
