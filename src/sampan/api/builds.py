@@ -85,7 +85,7 @@ def _credentials(request: web.Request) -> dict[str, Credentials]:
         return {}
     try:
         found = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-        return {server_name(server): from_fields(fields) for server, fields in found.items()}
+        return {server_name(server): from_fields(fields or {}) for server, fields in (found or {}).items()}
     except (binascii.Error, ValueError, AttributeError, RecursionError) as error:
         raise BadRequest(f"invalid X-Registry-Config header: {error}") from None
 

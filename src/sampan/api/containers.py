@@ -10,11 +10,25 @@ from aiohttp import web
 
 from sampan.api import listing, schema
 from sampan.api.requests import body, engine_of, filters, flag, number
-from sampan.engine import creation, execs, freezing, killing, lifecycle, removing, sampling, stats, updating, waiting
+from sampan.engine import (
+    creation,
+    execs,
+    freezing,
+    killing,
+    lifecycle,
+    pools,
+    removing,
+    sampling,
+    stats,
+    updating,
+    waiting,
+)
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, NotModified
 from sampan.engine.filters import containers as wanted
+
+_LONGEST_NAME = 255  # as of any file
 
 
 def _container(request: web.Request) -> tuple[Engine, Container]:
@@ -22,13 +36,18 @@ def _container(request: web.Request) -> tuple[Engine, Container]:
     return engine, engine.find(request.match_info["id"])
 
 
+def _name(request: web.Request) -> str:
+    name = request.query.get("name", "")
+    if len(name) > _LONGEST_NAME:
+        raise BadRequest(f"invalid container name ({name[:40]}...): {len(name)} characters, {_LONGEST_NAME} at most")
+    return name
+
+
 async def create(request: web.Request) -> web.Response:
     """POST /containers/create"""
     engine = engine_of(request)
     wanted = schema.check(await body(request), schema.ContainerCreate)
-    container, warnings = await creation.create(
-        engine, wanted, request.query.get("name", ""), request.query.get("platform", "")
-    )
+    container, warnings = await creation.create(engine, wanted, _name(request), request.query.get("platform", ""))
     isolation = "vm" if container.virtual else "container"
     return web.json_response({"Id": container.id, "Warnings": warnings, "Isolation": isolation}, status=201)
 
@@ -37,14 +56,20 @@ async def list_(request: web.Request) -> web.Response:
     """GET /containers/json"""
     engine = engine_of(request)
     rows = listing.select(engine, filters(request), flag(request, "all"), number(request, "limit"))
-    size = flag(request, "size")
-    return web.json_response([listing.summary(engine, container, size) for container in rows])
+    shown = [listing.summary(engine, container) for container in rows]
+    if flag(request, "size"):
+        for container, row in zip(rows, shown, strict=True):
+            row |= await pools.run("look", listing.sizes, engine, container)
+    return web.json_response(shown)
 
 
 async def inspect(request: web.Request) -> web.Response:
     """GET /containers/{id}/json"""
     engine, container = _container(request)
-    return web.json_response(listing.details(engine, container, flag(request, "size")))
+    shown = listing.details(engine, container)
+    if flag(request, "size"):
+        shown |= await pools.run("look", listing.sizes, engine, container)
+    return web.json_response(shown)
 
 
 async def start(request: web.Request) -> web.Response:
@@ -116,7 +141,7 @@ async def remove(request: web.Request) -> web.Response:
 async def rename(request: web.Request) -> web.Response:
     """POST /containers/{id}/rename"""
     engine, container = _container(request)
-    await updating.rename(engine, container, request.query.get("name", ""))
+    await updating.rename(engine, container, _name(request))
     return web.Response(status=204)
 
 
@@ -148,7 +173,7 @@ async def top(request: web.Request) -> web.Response:
     arguments = request.query.get("ps_args", "")
     if container.virtual:
         return web.json_response(stats.top_of(await engine.machines.ask(container, "processes"), arguments))
-    return web.json_response(await asyncio.to_thread(stats.top, container, arguments))
+    return web.json_response(await pools.run("look", stats.top, container, arguments))
 
 
 async def stats_(request: web.Request) -> web.StreamResponse:
@@ -174,7 +199,7 @@ async def stats_(request: web.Request) -> web.StreamResponse:
 async def footprint(request: web.Request) -> web.Response:
     """GET /sampan/containers/{id}/footprint: bytes of memory and disk that are there because of it"""
     engine, container = _container(request)
-    return web.json_response(await asyncio.to_thread(sampling.footprint, engine, container))
+    return web.json_response(await pools.run("look", sampling.footprint, engine, container))
 
 
 async def prune(request: web.Request) -> web.Response:
@@ -185,7 +210,7 @@ async def prune(request: web.Request) -> web.Response:
     for container in list(engine.containers.values()):
         if container.running or container.system or container.state["Status"] == "restarting" or not passes(container):
             continue
-        freed += await asyncio.to_thread(listing.tree_size, f"{engine.directory(container)}/upper")
+        freed += await pools.run("look", listing.tree_size, f"{engine.directory(container)}/upper")
         try:
             await removing.remove(engine, container)
         except NotModified:

@@ -16,9 +16,9 @@ import sys
 from aiohttp import web
 
 from sampan import paths
-from sampan.api import metrics, ui
+from sampan.api import door, metrics, ui
 from sampan.api.server import application
-from sampan.engine import rootless
+from sampan.engine import pools, rootless
 from sampan.engine.engine import Engine
 from sampan.engine.errors import EngineError
 from sampan.images.registry.hosts import Hosts
@@ -70,6 +70,8 @@ def _loopback(text: str) -> tuple[str, int]:
 
 async def serve(options: argparse.Namespace, host_ports: HostPorts | None) -> None:
     """Runs the daemon until SIGTERM or SIGINT. Containers go on without it."""
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(pools.short())
     engine = Engine(
         options.data_root,
         options.exec_root,
@@ -83,17 +85,16 @@ async def serve(options: argparse.Namespace, host_ports: HostPorts | None) -> No
     bind = ports.bind if host_ports is None else host_ports.bind
     app = application(engine, options.host)
     page = ui.add(app, bind)
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, handler_cancellation=True, shutdown_timeout=1.0)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0, **door.SETTINGS)
     await runner.setup()
     sock = listen(options.host.removeprefix("unix://"))
-    await web.SockSite(runner, sock).start()
+    await door.Site(runner, sock).start()
     for name, port in [options.metrics_addr] if options.metrics_addr else []:
-        counters = web.AppRunner(metrics.application(engine), access_log=None, handle_signals=False)
+        counters = web.AppRunner(metrics.application(engine), **door.SETTINGS)
         await counters.setup()
-        await web.SockSite(counters, bind("tcp", name, port)).start()
+        await door.Site(counters, bind("tcp", name, port)).start()
     gc.freeze()  # nothing loaded so far will ever be garbage: the collector need not look at it
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     await stop.wait()

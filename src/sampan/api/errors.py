@@ -21,6 +21,8 @@ _STATUS: list[tuple[type[Exception], int]] = [
     (errors.Forbidden, 403),
     (errors.NotFound, 404),
     (errors.Conflict, 409),
+    (errors.TooLarge, 413),
+    (errors.Busy, 503),
     (ImageNotFound, 404),
     (RegistryNotFound, 404),
     (Unauthorized, 401),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import IO, Any
 
 from aiohttp import web
 
-from sampan.api import registries
+from sampan.api import piped, registries
 from sampan.api.requests import engine_of, filters, flag, json_line, spool
-from sampan.api.transfer import parse_changes, stream_from_thread
+from sampan.api.transfer import parse_changes
+from sampan.engine import pools
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest
 from sampan.engine.filters import images as wanted
@@ -108,7 +108,7 @@ async def history(request: web.Request) -> web.Response:
 async def _load(engine: Engine, file: IO[bytes]) -> list[tuple[Image, list[str]]]:
     """Closes the file when nobody reads it any more: a thread that does is not ended by its client's leaving."""
     with file:
-        images = await asyncio.to_thread(archive.load, engine.images, file)
+        images = await pools.run("images", archive.load, engine.images, file)
     for image, _ in images:
         engine.events.publish("image", "load", image.id, {"name": image.id})
     return images
@@ -144,7 +144,7 @@ async def save(request: web.Request) -> web.StreamResponse:
             plain = not ref.tag and not ref.digest
             matching = [t for t in image.tags if reference.parse(t).name == ref.name] if plain else [str(ref)]
             entry[1].extend(tag for tag in matching if tag not in entry[1])
-    return await stream_from_thread(request, lambda out: archive.save(engine.images, list(chosen.values()), out))
+    return await piped.answer(request, "saves", lambda out: archive.save(engine.images, list(chosen.values()), out))
 
 
 async def create(request: web.Request) -> web.StreamResponse:
@@ -167,7 +167,7 @@ async def _import(request: web.Request) -> web.StreamResponse:
 
     async def take() -> Image:
         with file:
-            image = await asyncio.to_thread(archive.from_tar, engine.images, file, name, config, message)
+            image = await pools.run("images", archive.from_tar, engine.images, file, name, config, message)
         engine.events.publish("image", "import", image.id, {"name": image.id})
         return image
 
@@ -185,7 +185,7 @@ async def tag(request: web.Request) -> web.Response:
     name = request.query.get("repo", "")
     if request.query.get("tag"):
         name += f":{request.query['tag']}"
-    await asyncio.to_thread(engine.images.tag, image, name)
+    await pools.run("images", engine.images.tag, image, name)
     engine.events.publish("image", "tag", image.id, {"name": name})
     return web.Response(status=201)
 
@@ -195,7 +195,7 @@ async def remove(request: web.Request) -> web.Response:
     engine = engine_of(request)
     name = request.match_info["name"]
     image = engine.images.find(name)
-    rows = await asyncio.to_thread(engine.images.remove, name, flag(request, "force"), engine.image_user)
+    rows = await pools.run("remove", engine.images.remove, name, flag(request, "force"), engine.image_user)
     for row in rows:
         action, what = ("untag", row["Untagged"]) if "Untagged" in row else ("delete", row["Deleted"])
         engine.events.publish("image", action, image.id, {"name": what})
@@ -213,7 +213,7 @@ async def prune(request: web.Request) -> web.Response:
         if image.id in used or image.broken or not passes(image):
             continue  # what is broken goes when a person says so
         try:
-            deleted += await asyncio.to_thread(engine.images.remove, image.id, True, engine.image_user)
+            deleted += await pools.run("remove", engine.images.remove, image.id, True, engine.image_user)
         except ImageError:
             continue  # used, or removed by somebody else, since it was listed
         freed += image.size
@@ -224,6 +224,6 @@ async def make(request: web.Request) -> web.StreamResponse:
     """POST /sampan/bootstrap?name=debian:bookworm (our own)"""
     engine = engine_of(request)
     engine.guard.check_trusted("bootstrap, which runs packages' scripts as root,")
-    image = await asyncio.to_thread(bootstrap.bootstrap, engine.images, request.query.get("name", ""))
+    image = await pools.run("images", bootstrap.bootstrap, engine.images, request.query.get("name", ""))
     engine.events.publish("image", "import", image.id, {"name": image.id})
     return web.json_response({"Id": image.id, "Size": image.size})

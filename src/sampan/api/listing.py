@@ -131,7 +131,7 @@ def _command(container: Container) -> tuple[str, list[str]]:
     return (args[0], args[1:]) if args else ("", [])
 
 
-def summary(engine: Engine, container: Container, size: bool) -> dict[str, Any]:
+def summary(engine: Engine, container: Container) -> dict[str, Any]:
     """A row of GET /containers/json."""
     path, args = _command(container)
     row = {
@@ -149,12 +149,11 @@ def summary(engine: Engine, container: Container, size: bool) -> dict[str, Any]:
         "NetworkSettings": {"Networks": _networks(engine, container)},
         "Mounts": _mounts(container),
     }
-    if size:
-        row |= _sizes(engine, container)
     return row
 
 
-def _sizes(engine: Engine, container: Container) -> dict[str, int]:
+def sizes(engine: Engine, container: Container) -> dict[str, int]:
+    """The members that `size=1` adds. Walks its files: for a thread."""
     written = tree_size(f"{engine.directory(container)}/upper")
     try:
         image = engine.images.get(container.image).size
@@ -163,7 +162,7 @@ def _sizes(engine: Engine, container: Container) -> dict[str, int]:
     return {"SizeRw": written, "SizeRootFs": written + image}
 
 
-def details(engine: Engine, container: Container, size: bool) -> dict[str, Any]:
+def details(engine: Engine, container: Container) -> dict[str, Any]:
     """The whole of GET /containers/{id}/json."""
     path, args = _command(container)
     directory = engine.directory(container)
@@ -212,6 +211,4 @@ def details(engine: Engine, container: Container, size: bool) -> dict[str, Any]:
             "IPPrefixLen": networks.get("bridge", {}).get("IPPrefixLen", 0),
         },
     }
-    if size:
-        result |= _sizes(engine, container)
     return result

@@ -14,6 +14,8 @@ from sampan.engine.errors import BadRequest
 from sampan.engine.filters import networks as wanted
 from sampan.network.model import Network
 
+_LONGEST_NAME = 255
+
 
 def describe(network: Network, whole: bool = True) -> dict[str, Any]:
     """A network as the API shows it; its containers only when `whole`."""
@@ -73,6 +75,8 @@ async def create(request: web.Request) -> web.Response:
     """POST /networks/create"""
     engine = engine_of(request)
     asked = schema.check(await body(request), schema.NetworkCreate)
+    if len(asked.get("Name") or "") > _LONGEST_NAME:
+        raise BadRequest(f"invalid network name: {len(asked['Name'])} characters, {_LONGEST_NAME} at most")
     ipam = asked.get("IPAM") or {}
     if ipam.get("Driver") not in (None, "", "default"):
         raise BadRequest(f"ipam driver {ipam['Driver']!r} not found: there is only default")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import struct
@@ -13,14 +14,15 @@ from typing import IO, Any
 
 from aiohttp import web
 
+from sampan.api.json import decode
 from sampan.engine.engine import Engine
-from sampan.engine.errors import BadRequest, EngineError
+from sampan.engine.errors import BadRequest, EngineError, TooLarge
 from sampan.engine.filters import reading
 from sampan.images.errors import ImageError
 from sampan.vm.errors import VmError
 
 ENGINE: web.AppKey[Engine] = web.AppKey("engine", Engine)
-MAX_JSON = 16 << 20
+MAX_JSON = 4 << 20  # bytes: what is started from it, with every letter escaped, is below what the keeper takes
 
 
 def engine_of(request: web.Request) -> Engine:
@@ -61,19 +63,29 @@ def filters(request: web.Request) -> reading.Filters:
     return reading.parse(request.query.get("filters"))
 
 
+_BEGUN = "sampan.begun"
+
+
+def begin(request: web.Request) -> None:
+    """Notes that the first byte of the answer goes out: from now on an error can't be an answer."""
+    request[_BEGUN] = True
+
+
+def begun(request: web.Request) -> bool:
+    """Whether the answer has begun."""
+    return _BEGUN in request
+
+
 async def body(request: web.Request, optional: bool = False) -> dict[str, Any]:
-    """The JSON object in the body. Raises BadRequest."""
-    data = await request.content.read(-1) if request.can_read_body else b""
+    """The JSON object in the body. Raises BadRequest, TooLarge."""
+    data = await _whole(request) if request.can_read_body else b""
     if not data:
         if optional:
             return {}
         raise BadRequest("invalid JSON: got EOF while reading request body")
     if request.content_type not in ("application/json", "application/octet-stream", "text/plain"):
         raise BadRequest(f"unsupported Content-Type header ({request.content_type}): must be 'application/json'")
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"invalid JSON: {error}") from error
+    value = decode(data, "invalid JSON")
     if value is None and optional:
         return {}
     if not isinstance(value, dict):
@@ -81,12 +93,25 @@ async def body(request: web.Request, optional: bool = False) -> dict[str, Any]:
     return value
 
 
+async def _whole(request: web.Request) -> bytes:
+    """The body, up to the limit: what is announced or sent beyond it is not read."""
+    if (request.content_length or 0) > MAX_JSON:
+        raise TooLarge(f"the request's body has {request.content_length} bytes: {MAX_JSON} at most")
+    parts, size = [], 0
+    async for chunk in request.content.iter_any():
+        size += len(chunk)
+        if size > MAX_JSON:
+            raise TooLarge(f"the request's body is too large: {MAX_JSON} bytes at most")
+        parts.append(chunk)
+    return b"".join(parts)
+
+
 async def spool(request: web.Request, directory: str) -> IO[bytes]:
     """The body as a seekable temporary file. The caller closes it."""
     file = tempfile.TemporaryFile(dir=directory)
     try:
         async for chunk in request.content.iter_chunked(1 << 20):
-            file.write(chunk)
+            await asyncio.to_thread(file.write, chunk)
         file.seek(0)
     except BaseException:
         file.close()

@@ -6,6 +6,7 @@ import asyncio
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
+from typing import NoReturn
 
 from aiohttp import web
 
@@ -19,6 +20,7 @@ from sampan.api import (
     machines,
     metrics,
     networks,
+    piped,
     policy,
     registries,
     system,
@@ -26,7 +28,7 @@ from sampan.api import (
     transfer,
     websockets,
 )
-from sampan.api.requests import ENGINE, engine_of, peer
+from sampan.api.requests import ENGINE, begin, begun, engine_of, peer
 from sampan.engine.engine import Engine
 from sampan.engine.policy import caller
 
@@ -37,6 +39,7 @@ _ROUTES: list[tuple[str, str, Handler]] = [
     ("HEAD", "/_ping", system.ping),
     ("GET", "/version", system.version),
     ("GET", "/info", system.info),
+    ("GET", "/plugins", system.plugins),
     ("GET", "/events", system.events),
     ("GET", "/metrics", metrics.metrics),
     ("GET", "/system/df", system.disk_usage),
@@ -183,15 +186,18 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
                 f"client version {asked} is too old. Minimum supported API version is {system.MIN_API}, "
                 "please upgrade your client to a newer version",
             )
+    for name, value in [*request.match_info.items(), *request.query.items()]:
+        if "\0" in value or "\0" in name:
+            return errors.response(400, f"invalid value for {name!r}: a NUL byte")
     found = peer(request)
     if found is not None:
         caller.enter(caller.user_name(found[1]))
     try:
         response = await handler(request)
     except web.HTTPNotFound:
-        return errors.response(404, "page not found")
+        return await _without_slash(request) or errors.response(404, "page not found")
     except web.HTTPMethodNotAllowed:
-        return errors.response(405, "method not allowed")
+        return await _without_slash(request) or errors.response(405, "method not allowed")
     except web.HTTPException:
         raise
     except ConnectionError:
@@ -200,9 +206,38 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         status = errors.status_of(error)
         if status == 500 and not errors.is_expected(error):
             traceback.print_exc(file=sys.stderr)
+        if begun(request):
+            _break_off(request, error)
         return errors.response(status, str(error))
     response.headers.setdefault("Server", "Sampan")
     return response
+
+
+async def _without_slash(request: web.Request) -> web.StreamResponse | None:
+    """The answer of the path without the "/" at its end, if there is one: Go's clients send it."""
+    path = request.rel_url.raw_path
+    if request.match_info.http_exception is None or len(path) < 2 or not path.endswith("/"):
+        return None
+    again = request.clone(rel_url=request.rel_url.with_path(path.rstrip("/") or "/", encoded=True, keep_query=True))
+    found = await request.app.router.resolve(again)
+    if found.http_exception is not None:
+        return None
+    found.add_app(request.app)
+    again._match_info = found
+    answer: web.StreamResponse = await _guard(again, found.handler)
+    return answer
+
+
+def _break_off(request: web.Request, error: Exception) -> NoReturn:
+    """Ends an answer that can't be finished so that its reader knows: a second answer, or the last chunk, would be taken for data."""
+    print(f"sampand: {request.method} {request.path} is broken off: {error}", file=sys.stderr)
+    if request.transport is not None:
+        request.transport.abort()
+    raise asyncio.CancelledError from None
+
+
+async def _mark(request: web.Request, response: web.StreamResponse) -> None:
+    begin(request)
 
 
 def application(engine: Engine, host: str) -> web.Application:
@@ -210,6 +245,8 @@ def application(engine: Engine, host: str) -> web.Application:
     app = web.Application(middlewares=[_guard], client_max_size=16 << 20)
     app[ENGINE], app[comparisons.HOST] = engine, host
     app[builds.BUILDKIT] = []
+    piped.add(app)
+    app.on_response_prepare.append(_mark)
     for method, path, plain in _ROUTES:
         handler = plain if method in ("GET", "HEAD") or plain in _STREAMS else _carried(plain)
         for prefix in ("", r"/v{version:\d+\.\d+}"):

@@ -13,6 +13,8 @@ from typing import Protocol, cast
 
 from aiohttp import web
 
+from sampan.api.requests import begin
+
 RAW = "application/vnd.docker.raw-stream"
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
 
@@ -209,6 +211,7 @@ class Sink:
 
 def hijack(request: web.Request, tty: bool) -> Hijacked:
     """Answers 101 (or 200 to old clients) and takes the connection away from HTTP."""
+    begin(request)
     transport = cast(asyncio.Transport, request.transport)
     kind = RAW if tty else MULTIPLEXED
     version = request.match_info.get("version") or "1.51"

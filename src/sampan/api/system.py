@@ -15,6 +15,7 @@ from sampan.api import listing
 from sampan.api.builds import cache_rows
 from sampan.api.images import summary
 from sampan.api.requests import body, engine_of, filters, flag
+from sampan.engine import pools
 from sampan.engine.container import timestamp
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict
@@ -102,7 +103,7 @@ async def info(request: web.Request) -> web.Response:
             "LoggingDriver": "json-file",
             "CgroupDriver": "cgroupfs" if limits else "none",
             "CgroupVersion": groups.version,
-            "NEventsListener": 0,
+            "NEventsListener": engine.events.listeners,
             "KernelVersion": os.uname().release,
             "OperatingSystem": _os_name(),
             "OSType": "linux",
@@ -152,6 +153,11 @@ def _os_name() -> str:
         return "Linux"
 
 
+async def plugins(request: web.Request) -> web.Response:
+    """GET /plugins: there are none"""
+    return web.json_response([])
+
+
 async def overview_(request: web.Request) -> web.Response:
     """GET /sampan/overview: the picture of the page"""
     return web.json_response(await engine_of(request).overview.now())
@@ -164,23 +170,26 @@ async def events(request: web.Request) -> web.StreamResponse:
     since = moment(request.query.get("since"), time.time()) / 1e9
     until_text = never(request.query.get("until"))
     until = moment(until_text, 0) / 1e9 if until_text else None
-    queue = engine.events.listen()
+    transport = request.transport
+    listener = engine.events.listen(transport.abort if transport is not None else lambda: None)
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
-    await response.prepare(request)
     try:
+        await response.prepare(request)
         if request.query.get("since"):
             for event in engine.events.past(since, until or time.time()):
                 if passes(event):
                     await response.write(json.dumps(event).encode() + b"\n")
         while until is None or time.time() < until:
             try:
-                event = await asyncio.wait_for(queue.get(), None if until is None else max(0.0, until - time.time()))
+                event = await asyncio.wait_for(
+                    listener.queue.get(), None if until is None else max(0.0, until - time.time())
+                )
             except TimeoutError:
                 break
             if passes(event):
                 await response.write(json.dumps(event).encode() + b"\n")
     finally:
-        engine.events.forget(queue)
+        engine.events.forget(listener)
     return response
 
 
@@ -188,14 +197,18 @@ async def disk_usage(request: web.Request) -> web.Response:
     """GET /system/df"""
     engine = engine_of(request)
     images = engine.images.all()
+    containers = [c for c in engine.containers.values() if not c.system]
+    rows = [listing.summary(engine, c) | await pools.run("look", listing.sizes, engine, c) for c in containers]
+    volumes = engine.volumes.all()
+    used = {v.name: await pools.run("look", listing.tree_size, v.path) for v in volumes}
     return web.json_response(
         {
             "LayersSize": sum({x.digest: x.size for image in images for x in image.layers}.values()),
             "Images": [summary(engine, image) for image in images],
-            "Containers": [listing.summary(engine, c, True) for c in engine.containers.values() if not c.system],
+            "Containers": rows,
             "Volumes": [
-                _volume(v) | {"UsageData": {"Size": listing.tree_size(v.path), "RefCount": len(_users(engine, v.name))}}
-                for v in engine.volumes.all()
+                _volume(v) | {"UsageData": {"Size": used[v.name], "RefCount": len(_users(engine, v.name))}}
+                for v in volumes
             ],
             "BuildCache": cache_rows(engine),
         }
@@ -253,7 +266,7 @@ async def volume_remove(request: web.Request) -> web.Response:
     if users:
         raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
     try:
-        await asyncio.to_thread(engine.volumes.remove, name)
+        await pools.run("remove", engine.volumes.remove, name)
     except Exception:
         if not flag(request, "force"):
             raise
@@ -269,9 +282,9 @@ async def volume_prune(request: web.Request) -> web.Response:
     for volume in engine.volumes.all():
         if not passes(volume) or _users(engine, volume.name):
             continue
-        freed += await asyncio.to_thread(listing.tree_size, volume.path)
+        freed += await pools.run("look", listing.tree_size, volume.path)
         if _users(engine, volume.name):
             continue  # since then
-        await asyncio.to_thread(engine.volumes.remove, volume.name)
+        await pools.run("remove", engine.volumes.remove, volume.name)
         deleted.append(volume.name)
     return web.json_response({"VolumesDeleted": deleted, "SpaceReclaimed": freed})

@@ -2,51 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import json
-import os
-from collections.abc import Callable
 from typing import IO
 
 from aiohttp import web
 
+from sampan.api import piped
 from sampan.api.requests import body, engine_of, flag, spool
-from sampan.engine import files, freezing
+from sampan.engine import files, freezing, pools
+from sampan.engine.container import Container
+from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest
 from sampan.images import compression
-
-
-async def stream_from_thread(
-    request: web.Request, produce: Callable[[IO[bytes]], None], headers: dict[str, str] | None = None
-) -> web.StreamResponse:
-    """Sends what `produce` writes into a pipe, in a thread. An error before the first byte is an error reply."""
-    reader, writer = os.pipe()
-
-    def run() -> None:
-        with os.fdopen(writer, "wb") as out:
-            produce(out)
-
-    loop = asyncio.get_running_loop()
-    source = os.fdopen(reader, "rb", buffering=0)
-    task = loop.run_in_executor(None, run)
-    try:
-        first = await asyncio.to_thread(source.read, 1 << 18)
-        if not first:
-            await task
-        response = web.StreamResponse(headers={"Content-Type": "application/x-tar", **(headers or {})})
-        await response.prepare(request)
-        while first:
-            await response.write(first)
-            first = await asyncio.to_thread(source.read, 1 << 18)
-    finally:
-        source.close()
-    try:
-        await task
-    except BrokenPipeError:
-        pass
-    return response
 
 
 def _path(request: web.Request) -> str:
@@ -64,7 +33,7 @@ def _stat_header(request: web.Request) -> str:
 
 async def head_archive(request: web.Request) -> web.Response:
     """HEAD /containers/{id}/archive"""
-    header = await asyncio.to_thread(_stat_header, request)
+    header = await pools.run("look", _stat_header, request)
     return web.Response(headers={"X-Docker-Container-Path-Stat": header})
 
 
@@ -72,12 +41,17 @@ async def get_archive(request: web.Request) -> web.StreamResponse:
     """GET /containers/{id}/archive"""
     engine = engine_of(request)
     container, path = engine.find(request.match_info["id"]), _path(request)
-    header = await asyncio.to_thread(_stat_header, request)
-    return await stream_from_thread(
+    header = await pools.run("look", _stat_header, request)
+    return await piped.answer(
         request,
+        "archives of files",
         lambda out: files.get_archive(engine, container, path, out),
         {"X-Docker-Container-Path-Stat": header},
     )
+
+
+def _unpack(engine: Engine, container: Container, path: str, file: IO[bytes], keep_type: bool) -> None:
+    files.put_archive(engine, container, path, compression.decompress(file), keep_type)
 
 
 async def put_archive(request: web.Request) -> web.Response:
@@ -86,8 +60,7 @@ async def put_archive(request: web.Request) -> web.Response:
     container, path = engine.find(request.match_info["id"]), _path(request)
     keep_type = flag(request, "noOverwriteDirNonDir")
     with await spool(request, engine.data_root) as file:
-        plain = compression.decompress(file)
-        await asyncio.to_thread(files.put_archive, engine, container, path, plain, keep_type)
+        await pools.run("archive", _unpack, engine, container, path, file, keep_type)
     return web.Response(status=200)
 
 
@@ -95,13 +68,13 @@ async def export(request: web.Request) -> web.StreamResponse:
     """GET /containers/{id}/export"""
     engine = engine_of(request)
     container = engine.find(request.match_info["id"])
-    return await stream_from_thread(request, lambda out: files.export(engine, container, out))
+    return await piped.answer(request, "exports", lambda out: files.export(engine, container, out))
 
 
 async def changes(request: web.Request) -> web.Response:
     """GET /containers/{id}/changes"""
     engine = engine_of(request)
-    rows = await asyncio.to_thread(files.changes, engine, engine.find(request.match_info["id"]))
+    rows = await pools.run("look", files.changes, engine, engine.find(request.match_info["id"]))
     return web.json_response(rows or None)
 
 
@@ -150,5 +123,5 @@ async def commit(request: web.Request) -> web.Response:
         name += f":{request.query['tag']}"
     comment = request.query.get("comment", "")
     async with freezing.still(engine, container) if flag(request, "pause", True) else contextlib.nullcontext():
-        image = await asyncio.to_thread(files.commit, engine, container, name, comment, config)
+        image = await pools.run("commit", files.commit, engine, container, name, comment, config)
     return web.json_response({"Id": image.id}, status=201)

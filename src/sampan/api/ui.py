@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from sampan.api import errors
+from sampan.api import door, errors
 from sampan.api.comparisons import HOST
 from sampan.api.requests import ENGINE, body
 from sampan.api.server import application
@@ -58,12 +58,10 @@ class Page:
         app.router.add_post("/session", self._session)
         app.add_subapp("/api", application(self._engine, self._host))
         app.router.add_get("/{path:.*}", self._file)
-        runner = web.AppRunner(
-            app, access_log=None, handle_signals=False, handler_cancellation=True, shutdown_timeout=1.0
-        )
+        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1.0, **door.SETTINGS)
         await runner.setup()
         try:
-            await web.SockSite(runner, self._bind("tcp", "127.0.0.1", port)).start()
+            await door.Site(runner, self._bind("tcp", "127.0.0.1", port)).start()
         except OSError as error:
             await runner.cleanup()
             raise BadRequest(f"port {port}: {error.strerror or error}") from None

@@ -23,6 +23,7 @@ from sampan.engine.registries import Registries
 from sampan.engine.roots import Roots
 from sampan.engine.system import SystemMachines
 from sampan.engine.tasks import Tasks
+from sampan.engine.unstarted import Unstarted
 from sampan.engine.watch import Watcher
 from sampan.images.registry.hosts import Hosts
 from sampan.images.store import ImageStore
@@ -61,6 +62,7 @@ class Engine:
         self.containers: dict[str, Container] = {}
         self.claimed_names: dict[str, str] = {}  # of containers that are being made
         self.execs: dict[str, Any] = {}
+        self.unstarted = Unstarted()
         self.watcher = Watcher()
         self.networking = Networking(self, obey_host_firewall, host_ports)
         self.keeper = keeperlink.KeeperLink(f"{run_root}/keeper.sock", self._on_exit, self._agree)
@@ -159,6 +161,8 @@ class Engine:
         container = self.containers.get(record["id"])
         if container is not None:
             lifecycle.on_exit(self, container, record["status"], record["time"])
+            for identifier in self.unstarted.ended(container.id):
+                self.execs.pop(identifier, None)
         else:
             execs.exited(self, record)
 

@@ -29,3 +29,11 @@ class Forbidden(EngineError):
 
 class DiskError(EngineError):
     """The data root is full, read-only or failing: what was asked for can't be kept. HTTP 500."""
+
+
+class TooLarge(EngineError):
+    """The request is larger than any sensible one. HTTP 413."""
+
+
+class Busy(EngineError):
+    """There is too much of it at once. HTTP 503."""

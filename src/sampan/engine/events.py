@@ -5,18 +5,28 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 _HISTORY = 2048
 _QUEUE = 4096
 
 
+@dataclass(eq=False, slots=True)
+class Listener:
+    """Somebody who listens. `behind` is called when too many events wait to be read."""
+
+    queue: asyncio.Queue[dict[str, Any]]
+    behind: Callable[[], None]
+
+
 class Events:
-    """Publishes events to queues; a listener that never reads loses events, nobody else waits."""
+    """Publishes events to listeners; one that does not keep up is told so and gets no more, nobody else waits."""
 
     def __init__(self) -> None:
         self._history: deque[dict[str, Any]] = deque(maxlen=_HISTORY)
-        self._listeners: set[asyncio.Queue[dict[str, Any]]] = set()
+        self._listeners: set[Listener] = set()
 
     def publish(self, kind: str, action: str, actor: str, attributes: dict[str, str]) -> None:
         """Announces that `action` happened to an object ("container", "image", "volume")."""
@@ -34,20 +44,28 @@ class Events:
             if kind == "container":
                 event["from"] = attributes.get("image", "")
         self._history.append(event)
-        for queue in self._listeners:
-            if queue.qsize() < _QUEUE:
-                queue.put_nowait(event)
+        for listener in list(self._listeners):
+            if listener.queue.qsize() < _QUEUE:
+                listener.queue.put_nowait(event)
+            else:
+                self._listeners.discard(listener)
+                listener.behind()
 
     def past(self, since: float, until: float) -> list[dict[str, Any]]:
         """Events kept in the history between two times (seconds since the epoch)."""
         return [event for event in self._history if since * 1e9 <= event["timeNano"] <= until * 1e9]
 
-    def listen(self) -> asyncio.Queue[dict[str, Any]]:
-        """A queue that gets every event from now on; hand it back with `forget`."""
-        queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self._listeners.add(queue)
-        return queue
+    def listen(self, behind: Callable[[], None]) -> Listener:
+        """A listener that gets every event from now on, until it is `behind` by too many; hand it back with `forget`."""
+        listener = Listener(asyncio.Queue(), behind)
+        self._listeners.add(listener)
+        return listener
 
-    def forget(self, queue: asyncio.Queue[dict[str, Any]]) -> None:
-        """Stops filling a queue."""
-        self._listeners.discard(queue)
+    def forget(self, listener: Listener) -> None:
+        """Stops telling a listener."""
+        self._listeners.discard(listener)
+
+    @property
+    def listeners(self) -> int:
+        """How many listen."""
+        return len(self._listeners)

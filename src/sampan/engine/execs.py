@@ -19,7 +19,6 @@ from sampan.linux import pidfd
 from sampan.linux.pidfd import exit_code
 from sampan.runtime.errors import RuntimeFailure
 
-_UNSTARTED = 1024  # sessions that may wait for their start, and for being asked how they ended
 _NOT_STARTED = 137  # the exit code of one that the keeper did not get to start
 
 
@@ -57,20 +56,12 @@ def create(engine: Engine, container: Container, config: dict[str, Any]) -> Exec
         raise Conflict(f"Container {container.id} is paused, unpause the container before exec")
     engine.guard.check_exec(container, bool(config.get("Privileged")))
     session = Exec(secrets.token_hex(32), container, config)
-    _forget_unstarted(engine)
     engine.execs[session.id] = session
+    size = sum(map(len, [*config["Cmd"], *(config.get("Env") or [])]))
+    for identifier in engine.unstarted.add(session.id, container.id, size):
+        engine.execs.pop(identifier, None)
     announce(engine, container, f"exec_create: {' '.join(config['Cmd'])}", execID=session.id)
     return session
-
-
-def _forget_unstarted(engine: Engine) -> None:
-    """Sessions that nobody starts: those of containers that have ended go, and of the others the oldest."""
-    if len(engine.execs) < _UNSTARTED:
-        return
-    idle = [item for item in engine.execs.values() if item.code is None and not item.running]
-    ended = [item for item in idle if not item.container.running]
-    for old in ended or idle[: len(idle) - _UNSTARTED // 2]:
-        del engine.execs[old.id]
 
 
 def find(engine: Engine, identifier: str) -> Exec:
@@ -125,6 +116,7 @@ async def start(engine: Engine, session: Exec) -> Streams:
     """
     check_startable(session)
     session.running = True
+    engine.unstarted.take(session.id)
     try:
         return await engine.carry(_start(engine, session))
     except asyncio.CancelledError:

@@ -21,11 +21,19 @@ _MODES = ("ro", "rw", "z", "Z", "nocopy", "cached", "delegated", "consistent", *
 DEFAULT_SHM = 64 << 20
 
 
+_MOST = 1000  # mounts of one container: each is a descriptor on its way to the container's process
+
+
 def plan(config: dict[str, Any], host: dict[str, Any], volumes: LocalVolumes) -> list[dict[str, Any]]:
     """The rows of `Mounts` for a new container; makes anonymous and missing named volumes.
 
     Raises BadRequest for contradictions and NotFound... never: a missing volume is created.
     """
+    asked = sum(
+        len(part or ()) for part in (host.get("Binds"), host.get("Mounts"), host.get("Tmpfs"), config.get("Volumes"))
+    )
+    if asked > _MOST:
+        raise BadRequest(f"invalid mounts: {asked} of them, {_MOST} at most")
     rows: dict[str, dict[str, Any]] = {}
 
     def add(row: dict[str, Any], explicit: bool = True) -> None:

@@ -14,6 +14,7 @@ from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
 from sampan.api.buildkit import messages
+from sampan.api.requests import begin
 from sampan.images.builder.errors import BuildError
 from sampan.images.registry.auth import Credentials
 
@@ -24,6 +25,7 @@ _WAIT = 10.0
 
 def take_over(request: web.Request) -> asyncio.Transport:
     """Answers 101 and takes the connection away from HTTP/1; HTTP/2 follows on it."""
+    begin(request)
     transport = cast(asyncio.Transport, request.transport)
     transport.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
     return transport

@@ -43,7 +43,7 @@ def from_header(text: str | None) -> Credentials:
         return Credentials()
     try:
         fields = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)) or b"{}")
-        return from_fields(fields)
+        return from_fields(fields or {})
     except (binascii.Error, ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"invalid X-Registry-Auth header: {error}") from None
 
