@@ -47,13 +47,19 @@ class AsyncResponse:
                 left -= len(data)
                 yield data
         elif self.headers.get("transfer-encoding") == "chunked":
-            while size := int((await self._reader.readuntil(b"\r\n")).split(b";")[0], 16):
-                yield await self._reader.readexactly(size)
-                await self._reader.readexactly(2)
-            await self._reader.readexactly(2)
+            while data := await self._chunk():
+                yield data
         else:
             async for data in self._raw():
                 yield data
+
+    async def _chunk(self) -> bytes:
+        """The next chunk; the last one is empty. Raises NoEngine when the connection ends before that."""
+        try:
+            size = int((await self._reader.readuntil(b"\r\n")).split(b";")[0], 16)
+            return (await self._reader.readexactly(size + 2))[:-2]
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            raise NoEngine("the engine closed the connection in the middle of an answer") from error
 
     async def read(self) -> bytes:
         """The whole body; closes the connection."""

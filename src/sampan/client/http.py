@@ -117,10 +117,7 @@ class Response:
 
     def _head(self) -> bytes:
         while b"\r\n\r\n" not in self._buffer:
-            data = self.sock.recv(65536)
-            if not data:
-                raise NoEngine("the engine closed the connection")
-            self._buffer += data
+            self._more(1 << 16, "the engine closed the connection")
         head, self._buffer = self._buffer.split(b"\r\n\r\n", 1)
         return head
 
@@ -132,12 +129,19 @@ class Response:
         while data := self.sock.recv(1 << 18):
             yield data
 
+    def _more(self, size: int, otherwise: str = "the engine closed the connection in the middle of an answer") -> None:
+        """Reads on in an answer that has an end of its own: one that breaks off is none. Raises NoEngine."""
+        try:
+            data = self.sock.recv(size)
+        except ConnectionError:
+            data = b""
+        if not data:
+            raise NoEngine(otherwise)
+        self._buffer += data
+
     def _read(self, count: int) -> bytes:
         while len(self._buffer) < count:
-            data = self.sock.recv(1 << 18)
-            if not data:
-                raise NoEngine("the engine closed the connection in the middle of an answer")
-            self._buffer += data
+            self._more(1 << 18)
         data, self._buffer = self._buffer[:count], self._buffer[count:]
         return data
 
@@ -154,7 +158,7 @@ class Response:
         elif self.headers.get("transfer-encoding") == "chunked":
             while True:
                 while b"\r\n" not in self._buffer:
-                    self._buffer += self.sock.recv(1 << 16) or b"0\r\n\r\n"
+                    self._more(1 << 16)
                 size, self._buffer = self._buffer.split(b"\r\n", 1)
                 count = int(size.split(b";")[0], 16)
                 data = self._read(count)
