@@ -108,7 +108,9 @@ def test_a_damaged_record_harms_no_other(own_daemon: Daemon) -> None:
         database.execute("UPDATE records SET body = '{' WHERE body LIKE '%\"broken\"%'")
     database.close()
     own_daemon.start()
-    assert own_daemon.ok("ps", "-a", "--format", "{{.Names}}").split() == ["good"]
+    names = own_daemon.ok("ps", "-a", "--format", "{{.Names}} {{.Status}}").splitlines()
+    assert "good Created" in names
+    assert len(names) == 2
     assert "damaged" in (own_daemon.root / "log").read_text()
 
 

@@ -208,7 +208,13 @@ async def prune(request: web.Request) -> web.Response:
     passes = wanted.pruned(filters(request))
     deleted, freed = [], 0
     for container in list(engine.containers.values()):
-        if container.running or container.system or container.state["Status"] == "restarting" or not passes(container):
+        if (
+            container.running
+            or container.system
+            or container.broken
+            or container.state["Status"] == "restarting"
+            or not passes(container)
+        ):
             continue
         freed += await pools.run("look", listing.tree_size, f"{engine.directory(container)}/upper")
         try:

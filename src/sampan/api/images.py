@@ -10,6 +10,7 @@ from sampan.api import piped, registries
 from sampan.api.requests import engine_of, filters, flag, json_line, spool
 from sampan.api.transfer import parse_changes
 from sampan.engine import pools
+from sampan.engine.broken import refuse_prune
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest
 from sampan.engine.filters import images as wanted
@@ -206,6 +207,7 @@ async def prune(request: web.Request) -> web.Response:
     """POST /images/prune"""
     engine = engine_of(request)
     passes = wanted.pruned(engine.images, filters(request))
+    refuse_prune(engine, "image", "images")
     used = {c.image for c in engine.containers.values()}
     deleted: list[dict[str, str]] = []
     freed = 0

@@ -15,7 +15,8 @@ from sampan.api import listing
 from sampan.api.builds import cache_rows
 from sampan.api.images import summary
 from sampan.api.requests import body, engine_of, filters, flag
-from sampan.engine import pools
+from sampan.engine import pools, trouble
+from sampan.engine.broken import refuse_prune
 from sampan.engine.container import timestamp
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict
@@ -24,7 +25,7 @@ from sampan.engine.filters import volumes as wanted_volumes
 from sampan.engine.moments import moment, never
 from sampan.linux.cgroup import hierarchies
 from sampan.linux.namespaces import initial_user_namespace
-from sampan.volumes.local import Volume
+from sampan.volumes.local import Volume, VolumeNotFound
 
 MAX_API, MIN_API = "1.51", "1.24"
 
@@ -70,6 +71,7 @@ async def info(request: web.Request) -> web.Response:
     engine = engine_of(request)
     states = [c.state["Status"] for c in engine.containers.values() if not c.system]
     groups = hierarchies()
+    damage = await asyncio.to_thread(trouble.found, engine)
     v2, limits = groups.version == "2", bool(groups.v1 or groups.v2)
     rootless = [] if initial_user_namespace() else ["name=rootless"]
     return web.json_response(
@@ -130,15 +132,17 @@ async def info(request: web.Request) -> web.Response:
             ),
             "InitBinary": "tini-static",
             "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns", *rootless],
-            "Warnings": _warnings(engine) or None,
+            "Warnings": _warnings(engine, damage) or None,
+            "Trouble": damage,  # our own, for doctor
         }
     )
 
 
-def _warnings(engine: Engine) -> list[str]:
+def _warnings(engine: Engine, damage: list[str]) -> list[str]:
     """What `docker info` shows at its end."""
     known = engine.machines.templates.known_accelerator()
     found = [f"WARNING: isolation policy: {text}" for text in engine.guard.notes()]
+    found += [f"WARNING: {text}" for text in damage]
     if known and known[0] == "tcg":
         found.append(f"WARNING: virtual machines run without hardware virtualization: {known[1]}")
     return found
@@ -231,6 +235,7 @@ def _volume(volume: Volume) -> dict[str, Any]:
         "Labels": volume.labels or None,
         "Options": volume.options or None,
         "Scope": "local",
+        **({"Status": {"Error": volume.broken}} if volume.broken else {}),
     }
 
 
@@ -240,7 +245,9 @@ async def volume_create(request: web.Request) -> web.Response:
     wanted = await body(request, optional=True)
     if wanted.get("Driver") not in (None, "", "local"):
         raise BadRequest(f"error looking up volume plugin {wanted['Driver']}: plugin {wanted['Driver']!r} not found")
-    volume = engine.volumes.create(wanted.get("Name") or "", wanted.get("Labels") or {}, wanted.get("DriverOpts") or {})
+    volume = await asyncio.to_thread(
+        engine.volumes.create, wanted.get("Name") or "", wanted.get("Labels") or {}, wanted.get("DriverOpts") or {}
+    )
     engine.events.publish("volume", "create", volume.name, {"driver": "local"})
     return web.json_response(_volume(volume), status=201)
 
@@ -267,7 +274,7 @@ async def volume_remove(request: web.Request) -> web.Response:
         raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
     try:
         await pools.run("remove", engine.volumes.remove, name)
-    except Exception:
+    except VolumeNotFound:
         if not flag(request, "force"):
             raise
     engine.events.publish("volume", "destroy", name, {"driver": "local"})
@@ -278,9 +285,10 @@ async def volume_prune(request: web.Request) -> web.Response:
     """POST /volumes/prune: anonymous ones only, unless the filter `all` says otherwise."""
     engine = engine_of(request)
     passes = wanted_volumes.pruned(filters(request))
+    refuse_prune(engine, "mounts", "volumes")
     deleted, freed = [], 0
     for volume in engine.volumes.all():
-        if not passes(volume) or _users(engine, volume.name):
+        if volume.broken or not passes(volume) or _users(engine, volume.name):
             continue
         freed += await pools.run("look", listing.tree_size, volume.path)
         if _users(engine, volume.name):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from typing import Any
 
 
 def _checks() -> list[tuple[str, bool, str]]:
@@ -66,16 +67,22 @@ def _without_root() -> list[tuple[str, bool, str]]:
     ]
 
 
-def _accelerator() -> str:
-    """One line on how virtual machines run here, from the engine if it runs and has tried."""
+def _info() -> dict[str, Any]:
+    """What the engine says of itself; empty when none runs."""
     from sampan import paths
     from sampan.client.http import APIError, Http, NoEngine
 
     host = os.environ.get("SAMPAN_HOST") or f"unix://{paths.socket()}"
     try:
-        found = Http(host.removeprefix("unix://")).call("GET", "/info").get("VirtualMachines") or {}
+        found: dict[str, Any] = Http(host.removeprefix("unix://")).call("GET", "/info")
+        return found
     except (NoEngine, APIError, OSError):
-        found = {}
+        return {}
+
+
+def _accelerator(found: dict[str, Any]) -> str:
+    """One line on how virtual machines run here, from the engine if it runs and has tried."""
+    found = found.get("VirtualMachines") or {}
     if not found.get("Accelerator"):
         return "virtual machines: not tried yet, which `sampan vm prepare` does"
     return f"virtual machines: {found['Accelerator']}: {found['Reason']}"
@@ -84,8 +91,12 @@ def _accelerator() -> str:
 def doctor(args: list[str]) -> int:
     """sampan doctor"""
     bad = 0
-    print(f"      {_accelerator()}")
+    engine = _info()
+    print(f"      {_accelerator(engine)}")
     for what, works, remedy in _checks():
         print(f"{'ok  ' if works else 'FAIL'}  {what}" + ("" if works else f"\n      to fix: {remedy}"))
         bad += not works
+    for text in engine.get("Trouble") or []:
+        print(f"FAIL  {text}")
+        bad += 1
     return 1 if bad else 0

@@ -76,6 +76,8 @@ def info(args: list[str]) -> int:
     for key in ("Containers", "ContainersRunning", "ContainersPaused", "ContainersStopped", "Images", "ServerVersion", "Driver", "CgroupDriver",
                 "CgroupVersion", "KernelVersion", "OperatingSystem", "Architecture", "NCPU", "MemTotal", "DockerRootDir"):  # fmt: skip
         print(f"{key}: {found[key]}")
+    for text in found.get("Warnings") or []:
+        print(text, file=sys.stderr)
     return 0
 
 

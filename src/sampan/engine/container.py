@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from sampan.engine.errors import NotFound
+from sampan.engine.errors import Conflict, NotFound
 from sampan.linux.cgroup import Cgroup, hierarchies
 from sampan.linux.namespaces import members
 
@@ -65,6 +65,8 @@ class Container:
     decision: list[str] = field(default_factory=list)  # why it has the isolation it has
 
     # Only while this process runs.
+    broken: str = ""  # why its record is none that can be used (engine.broken)
+    rowid: int = 0  # of the record of a broken one
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # see exclusive()
     restarts: int = 0  # restarts under way: what ends meanwhile is not the end of it
     ended_early: tuple[int, int] | None = (
@@ -85,17 +87,22 @@ class Container:
     SAVED: ClassVar[tuple[str, ...]] = ("id", "name", "created", "image", "image_name", "config", "host_config", "state", "mounts", "networks", "ports",
              "restart_count", "stopped_by_user", "start_time", "health", "owner", "claim", "decision")  # fmt: skip
 
-    def record(self) -> dict[str, Any]:
-        """The part that is saved."""
-        return {key: getattr(self, key) for key in self.SAVED}
-
     @contextlib.asynccontextmanager
     async def exclusive(self) -> AsyncIterator[None]:
         """Holds the lock in which states are checked and changed; what waits for an end does so outside. Raises NotFound."""
         async with self.lock:
             if self.removed:
                 raise NotFound(f"No such container: {self.id}")
+            self.check_whole()
             yield
+
+    def check_whole(self) -> None:
+        """Raises Conflict when its record can't be used: what would change it is not done."""
+        if self.broken:
+            raise Conflict(
+                f"container {self.name} is broken: {self.broken}. Its files are kept: copy what you need "
+                f"(sampan export, cp, logs), then remove it with sampan rm -f {self.id[:12]}"
+            )
 
     @property
     def starting(self) -> bool:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from sampan.engine import machine_shape, mounts, spec
+from sampan.engine import container_record, machine_shape, mounts, spec
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, Forbidden, NotFound
@@ -138,7 +138,14 @@ async def _make(engine: Engine, container: Container, image: Image) -> None:
     """The container's mounts, directory and files; with them it is there. Raises BadRequest."""
     config, host = container.config, container.host_config
     spec.build(container, [], {})  # every complaint about the configuration comes now, not at start
-    container.mounts = mounts.plan(config, host, engine.volumes)
+    if config.get("Volumes") or host.get("Binds") or host.get("Mounts"):  # a new volume waits for the disk
+        container.mounts = await asyncio.to_thread(mounts.plan, config, host, engine.volumes)
+    else:
+        container.mounts = mounts.plan(config, host, engine.volumes)
+    try:
+        container_record.check(container)
+    except container_record.Unreadable as error:
+        raise BadRequest(f"invalid value: {error}") from None
     directory = engine.directory(container)
     try:
         engine.save(container)
@@ -287,6 +294,6 @@ def _copy_up(engine: Engine, container: Container, image: Image) -> None:
 
     rootfd = files.lower_root(engine, image)
     try:
-        mounts.copy_up(container, rootfd)
+        mounts.copy_up(container, rootfd, engine.volumes)
     finally:
         os.close(rootfd)

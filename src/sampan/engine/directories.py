@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 import os
 
-from sampan.linux import filetree
+from sampan.linux import durable, filetree
 
 _SPARE = "spare"
 _QUIET = 0.02  # seconds without a create before the next spare is made
 _FILES = ("hostname", "hosts", "resolv.conf", "exit.tmp", "log/00000001.frames")
+_PARTS = ("upper", "work", "rootfs", "log")
+SKELETON = frozenset([*_PARTS, *(name.partition("/")[0] for name in _FILES)])  # what a new directory has
 
 
 class Directories:
@@ -36,6 +38,22 @@ class Directories:
             _fill(path)
         self._later()
         return path
+
+    def names(self) -> list[str]:
+        """The directories that there are, but for the spare."""
+        return [name for name in os.listdir(self._root) if name != _SPARE]
+
+    def path(self, name: str) -> str:
+        """Where a container's directory is."""
+        return f"{self._root}/{name}"
+
+    def restore(self, name: str) -> None:
+        """Makes again what a power cut has taken of the directory of a container that is recorded. Raises OSError."""
+        _fill(f"{self._root}/{name}")
+
+    def sync(self) -> None:
+        """What has been made and renamed here is on disk when this returns. Raises OSError."""
+        durable.sync_directory(self._root)
 
     def _later(self) -> None:
         if self._timer is not None:
@@ -63,8 +81,8 @@ class Directories:
 
 def _fill(path: str) -> None:
     """Raises OSError: the disk is full, or read-only."""
-    for part in ("upper", "work", "rootfs", "log"):
-        os.makedirs(f"{path}/{part}", 0o755 if part == "upper" else 0o700)
+    for part in _PARTS:
+        os.makedirs(f"{path}/{part}", 0o755 if part == "upper" else 0o700, exist_ok=True)
     os.chmod(path, 0o700)
     for name in _FILES:
         os.close(os.open(f"{path}/{name}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))

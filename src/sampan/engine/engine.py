@@ -7,7 +7,7 @@ import os
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from sampan.engine import keeperlink, premises
+from sampan.engine import container_record, keeperlink, leftovers, premises, trouble
 from sampan.engine.builds import Builds
 from sampan.engine.container import Container
 from sampan.engine.directories import Directories
@@ -32,6 +32,7 @@ from sampan.network.hostports import HostPorts
 from sampan.volumes.local import LocalVolumes
 
 T = TypeVar("T")
+_REMEMBERED = 500  # removals, between two times that they are forgotten
 
 
 class Engine:
@@ -59,6 +60,7 @@ class Engine:
         self.volumes = LocalVolumes(f"{data_root}/volumes")
         self.directories = Directories(f"{data_root}/containers")
         self.events = Events()
+        self._buried = 0
         self.containers: dict[str, Container] = {}
         self.claimed_names: dict[str, str] = {}  # of containers that are being made
         self.execs: dict[str, Any] = {}
@@ -82,13 +84,17 @@ class Engine:
 
     def discard_directory(self, container: Container) -> None:
         """Takes a container's directory out of the way at once and deletes it when there is time."""
-        trash = f"{self.data_root}/trash"
-        os.makedirs(trash, 0o700, exist_ok=True)
+        self.background(self._empty_trash(container, self.trash(self.directory(container))))
+
+    def trash(self, path: str) -> str:
+        """Renames what is to be deleted, so that nobody finds it there any more; a full disk may leave it where it is."""
+        target = f"{self.data_root}/trash/{os.path.basename(path)}"
         try:
-            os.rename(self.directory(container), f"{trash}/{container.id}")
-        except FileNotFoundError:
-            return
-        self.background(self._empty_trash(container, f"{trash}/{container.id}"))
+            os.makedirs(os.path.dirname(target), 0o700, exist_ok=True)
+            os.rename(path, target)
+            return target
+        except OSError:
+            return path
 
     @staticmethod
     async def _empty_trash(container: Container, path: str) -> None:
@@ -97,14 +103,23 @@ class Engine:
         await asyncio.to_thread(filetree.remove, path, True)
 
     def save(self, container: Container) -> None:
-        """Writes a container's record."""
-        if not container.removed:
-            self.store.put("container", container.id, container.record())
+        """Writes a container's record. Raises DiskError."""
+        if not container.removed and not container.broken:  # the row of a broken one stays as it is
+            self.store.put("container", container.id, container_record.write(container))
 
     def owe(self, container: Container) -> None:
         """As save, for what has happened whatever the disk says: a record that it refuses is written as soon as it takes it."""
-        if not container.removed:
-            self.store.owe("container", container.id, container.record())
+        if not container.removed and not container.broken:
+            self.store.owe("container", container.id, container_record.write(container))
+
+    def bury(self, container: Container) -> None:
+        """Deletes a container's record, for good. Raises DiskError."""
+        if container.place and not container.rowid:
+            return  # it has none
+        self.store.bury("container", container.id, container.rowid)
+        self._buried += 1
+        if self._buried % _REMEMBERED == 0:
+            self.background(asyncio.to_thread(leftovers.forget_removed, self))
 
     def find(self, text: str) -> Container:
         """A container by id, name or unique id prefix; a system machine by its whole id only. Raises NotFound, BadRequest when ambiguous."""
@@ -168,33 +183,19 @@ class Engine:
 
     async def open(self) -> None:
         """Loads the records and brings them in line with what the kernel runs."""
-        for record in self.store.all("container"):
-            try:
-                container = Container(**record)
-            except TypeError:
-                self.store.delete("container", str(record.get("id")))
-                continue
-            self.containers[container.id] = container
-        self._clean_leftovers()
+        leftovers.load(self)
         await self.keeper.open()
         await self.networking.open()
         from sampan.engine import reconcile
 
         reconcile.settle(self)
         self.ready.set()
+        trouble.announce(self)
 
     async def _agree(self, call: keeperlink.Call) -> None:
         from sampan.engine import reconcile
 
         await reconcile.agree(self, call)
-
-    def _clean_leftovers(self) -> None:
-        """Directories of containers that have no record: a removal or creation was cut short."""
-        filetree.remove(f"{self.data_root}/trash", ignore_errors=True)
-        top = f"{self.data_root}/containers"
-        for name in os.listdir(top):
-            if name not in self.containers:
-                filetree.remove(f"{top}/{name}", ignore_errors=True)
 
     async def close(self) -> None:
         """Ends our part; containers go on."""

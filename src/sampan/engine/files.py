@@ -32,9 +32,19 @@ def root(engine: Engine, container: Container) -> int:
     """A descriptor of the container's root to read: the live one, or a view nobody else sees."""
     if container.running:
         return os.open(f"/proc/{container.state['Pid']}/root", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    directory = engine.directory(container)
-    lower = engine.images.lower_directories(engine.images.get(container.image))
-    return mount.overlay([f"{directory}/upper", *lower], None, None)
+    return _view(engine, container)
+
+
+def _view(engine: Engine, container: Container) -> int:
+    """A descriptor of what is written over what the image has; of a broken container of no known image, what it wrote alone."""
+    upper = f"{engine.directory(container)}/upper"
+    try:
+        lower = engine.images.lower_directories(engine.images.get(container.image))
+    except ImageError:
+        if not container.broken:
+            raise
+        return os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    return mount.overlay([upper, *lower], None, None)
 
 
 @contextlib.contextmanager
@@ -150,6 +160,7 @@ def _into_guest(engine: Engine, container: Container, stream: IO[bytes], name: s
 
 def put_archive(engine: Engine, container: Container, path: str, stream: IO[bytes], keep_type: bool) -> None:
     """Extracts a tar into the directory `path`. Raises NotFound, BadRequest, Forbidden (read-only)."""
+    container.check_whole()
     try:
         with _located(engine, container, path, write=True) as (rootfd, inner, read_only):
             if rootfd < 0:
@@ -175,9 +186,7 @@ def export(engine: Engine, container: Container, out: IO[bytes]) -> None:
     if container.virtual:
         _from_guest(engine, container, out, "export")
         return
-    directory = engine.directory(container)
-    lower = engine.images.lower_directories(engine.images.get(container.image))
-    rootfd = mount.overlay([f"{directory}/upper", *lower], None, None)
+    rootfd = _view(engine, container)
     try:
         pack.pack_tree(rootfd, "/", out)
     finally:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 
-from sampan.engine import freezing, waiting
+from sampan.engine import broken, freezing, waiting
 from sampan.engine.container import Container
 from sampan.engine.creation import announce
 from sampan.engine.engine import Engine
@@ -29,6 +29,10 @@ def signal_number(text: str) -> int:
 async def kill(engine: Engine, container: Container, text: str) -> None:
     """Sends a signal to the container's init; after SIGKILL waits for its end. Raises Conflict when it does not run."""
     number = signal_number(text or "KILL")
+    if container.broken:
+        await broken.kill(container, number)
+        announce(engine, container, "kill", signal=str(number))
+        return
     async with container.exclusive():
         if not container.running:
             raise Conflict(f"cannot kill container: {container.id}: container {container.id} is not running")
@@ -82,6 +86,10 @@ async def stop(engine: Engine, container: Container, timeout: int | None, text: 
     if timeout is None:
         given = container.config.get("StopTimeout")
         timeout = 10 if given is None else int(given)
+    if container.broken:
+        await broken.stop(container, number, timeout)
+        announce(engine, container, "stop")
+        return
     async with container.exclusive():
         if container.state["Status"] == "restarting":
             container.stopped_by_user = True

@@ -190,6 +190,7 @@ async def _remove_group_later(group: Cgroup) -> None:
 
 async def restart(engine: Engine, container: Container, timeout: int | None, text: str = "") -> None:
     """Stops it if it runs, and starts it. One that is removed with its end is not, as this is no end."""
+    container.check_whole()
     container.restarts += 1
     try:
         with contextlib.suppress(NotModified):
@@ -239,6 +240,8 @@ async def _start_again(engine: Engine, container: Container) -> None:
 
 def resume_policy(engine: Engine, container: Container) -> None:
     """After a start of the daemon: starts again what its restart policy wants running."""
+    if container.broken:
+        return
     name = (container.host_config.get("RestartPolicy") or {}).get("Name") or "no"
     status = container.state["Status"]
     if status == "restarting" or (name == "always" and status == "exited" and not container.stopped_by_user):

@@ -8,11 +8,11 @@ import threading
 from typing import Any
 
 from sampan.engine.container import Container
-from sampan.engine.errors import BadRequest, NotFound
+from sampan.engine.errors import BadRequest, Conflict, NotFound
 from sampan.images.extract import Extractor
 from sampan.images.pack import pack_tree
 from sampan.linux import mountinfo, openat2
-from sampan.volumes.local import LocalVolumes, VolumeError, VolumeNotFound
+from sampan.volumes.local import LocalVolumes, VolumeConflict, VolumeError, VolumeNotFound
 
 _PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 _MODES = ("ro", "rw", "z", "Z", "nocopy", "cached", "delegated", "consistent", *_PROPAGATIONS)
@@ -87,6 +87,8 @@ def _parse_bind(text: str, volumes: LocalVolumes) -> dict[str, Any]:
 def _volume(volumes: LocalVolumes, name: str, labels: dict[str, str], options: dict[str, str]) -> dict[str, Any]:
     try:
         volume = volumes.create(name, labels, options)
+    except VolumeConflict as error:
+        raise Conflict(str(error)) from error
     except VolumeError as error:
         raise BadRequest(str(error)) from error
     return {"Type": "volume", "Name": volume.name, "Source": volume.path, "Driver": "local"}
@@ -171,9 +173,11 @@ def _entry(row: dict[str, Any], volumes: LocalVolumes) -> dict[str, Any]:
     source = row["Source"]
     if row["Type"] == "volume":
         try:
-            source = volumes.get(row["Name"]).path
+            source = volumes.usable(row["Name"]).path
         except VolumeNotFound as error:
             raise NotFound(str(error)) from error
+        except VolumeConflict as error:
+            raise Conflict(str(error)) from error
         if row.get("Subpath"):
             source = _subpath(source, row["Subpath"])
     elif not os.path.lexists(source):
@@ -215,19 +219,39 @@ def _subpath(volume: str, subpath: str) -> str:
         os.close(fd)
 
 
-def copy_up(container: Container, rootfd: int) -> None:
-    """Fills empty volumes with what the image has at their place, owner and mode of the top included."""
+def copy_up(container: Container, rootfd: int, volumes: LocalVolumes) -> None:
+    """Fills empty volumes with what the image has at their place, owner and mode of the top included.
+
+    Of several containers that come with the same new volume one fills it, and the others wait until it has.
+    """
     for row in container.mounts:
-        if row["Type"] != "volume" or row.get("NoCopy") or row.get("Subpath") or os.listdir(row["Source"]):
+        if row["Type"] != "volume" or row.get("NoCopy") or row.get("Subpath"):
             continue
         try:
             fd = openat2.open_in_root(rootfd, row["Destination"], os.O_RDONLY | os.O_DIRECTORY)
         except OSError:
             continue
         try:
-            _copy_tree(fd, row["Source"])
+            if os.listdir(fd):
+                with volumes.filling(row["Name"]) as target:
+                    if target is not None:
+                        _copy_tree(fd, target)
+            else:
+                _copy_owner(fd, row["Source"])
         finally:
             os.close(fd)
+
+
+def _copy_owner(source: int, target: str) -> None:
+    """Owner and mode of an empty directory, for an empty volume."""
+    fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if not os.listdir(fd):
+            info = os.fstat(source)
+            os.fchown(fd, info.st_uid, info.st_gid)
+            os.fchmod(fd, stat.S_IMODE(info.st_mode))
+    finally:
+        os.close(fd)
 
 
 def _copy_tree(source: int, target: str) -> None:

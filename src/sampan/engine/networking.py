@@ -258,8 +258,9 @@ class Networking:
     async def open(self) -> None:
         """After a start of the daemon: everything as the running containers need it, and nothing else."""
         running = {c.id: c for c in self._engine.containers.values() if c.running}
+        doubtful = {c.id for c in self._engine.containers.values() if c.broken}  # whose processes may live
         for network in self.networks.all.values():
-            for identifier in [key for key in network.endpoints if key not in running]:
+            for identifier in [key for key in network.endpoints if key not in running and key not in doubtful]:
                 self.networks.release(network, identifier)
         for network in self.networks.all.values():
             if network.driver == "bridge" and (network.endpoints or not network.predefined):

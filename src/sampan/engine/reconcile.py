@@ -41,7 +41,7 @@ async def agree(engine: Engine, call: Call) -> None:
     for task in tasks.values():
         container_ = engine.containers.get(task["id"])
         if not (
-            (container_ is not None and (container_.running or _under_way(container_)))
+            (container_ is not None and (container_.running or container_.broken or _under_way(container_)))
             or engine.builds.runs(task["id"])
         ):
             await _end_stranger(engine, call, task)
@@ -50,7 +50,7 @@ async def agree(engine: Engine, call: Call) -> None:
         parent, name = os.path.split(container.cgroup)
         if parent not in groups:
             groups[parent] = set(Cgroup(parent).children())
-        if not container.running and not container.lock.locked():
+        if not container.running and not container.broken and not container.lock.locked():
             await _put_right(engine, container, Cgroup(container.cgroup) if name in groups[parent] else None)
 
 
@@ -156,13 +156,6 @@ async def _put_right(engine: Engine, container: Container, group: Cgroup | None)
         lifecycle.clear_up(engine, container)
     if container.starting:
         _start_was_cut(engine, container)
-    if (
-        container.state["Status"] == "created"
-        and not container.system
-        and not os.path.isdir(engine.directory(container))
-    ):
-        engine.directories.make(container.id)  # the power went between the record and this
-        engine.networking.names.write_all_files(container)
 
 
 def _start_was_cut(engine: Engine, container: Container) -> None:

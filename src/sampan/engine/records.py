@@ -13,6 +13,7 @@ from typing import Any
 from sampan.engine import database
 from sampan.engine.errors import DiskError
 
+_BURIED = "removed "  # before the kind
 _PATIENCE = 1.0  # seconds until what could not be written is tried again
 
 
@@ -54,16 +55,10 @@ class Records:
 
     def rows(self, kind: str) -> list[Row]:
         """All records of a kind as they are, in the order in which they were made."""
-        connection = self._db.connection
-        connection.text_factory = bytes
-        try:
-            found = connection.execute(
-                "SELECT rowid, CAST(key AS BLOB), CAST(body AS BLOB) FROM records WHERE kind = ? ORDER BY rowid",
-                (kind,),
-            ).fetchall()
-        finally:
-            connection.text_factory = str
-        return [Row(rowid, key.decode("utf-8", "surrogateescape"), body) for rowid, key, body in found]
+        found = self._db.connection.execute(
+            "SELECT rowid, CAST(key AS BLOB), CAST(body AS BLOB) FROM records WHERE kind = ? ORDER BY rowid", (kind,)
+        )
+        return [Row(rowid, key.decode("utf-8", "surrogateescape"), body) for rowid, key, body in found.fetchall()]
 
     def all(self, kind: str) -> list[dict[str, Any]]:
         """All records of a kind that are JSON objects. Others are named on stderr and left as they are."""
@@ -88,9 +83,24 @@ class Records:
         """Deletes a record; a missing one is fine. Raises DiskError."""
         self._write(kind, key, None)
 
-    def delete_row(self, row: Row) -> None:
-        """Deletes a record that may have no readable key. Raises DiskError."""
-        self._change("DELETE FROM records WHERE rowid = ?", row.rowid)
+    def bury(self, kind: str, key: str, rowid: int = 0) -> None:
+        """Replaces a record (of that row, if its key can't be trusted) by a note that it was removed, which outlives a power
+        cut that brings its files back. Raises DiskError.
+        """
+        where, values = ("rowid = ?", (rowid,)) if rowid else ("kind = ? AND key = ?", (kind, key))
+        if not self._change(
+            f"UPDATE OR REPLACE records SET kind = ?, body = '{{}}' WHERE {where}", _BURIED + kind, *values
+        ):
+            self._change("INSERT OR REPLACE INTO records VALUES (?, ?, '{}')", _BURIED + kind, key)
+        self._owed.pop((kind, key), None)
+
+    def buried(self, kind: str) -> list[Row]:
+        """What was removed, until it is forgotten."""
+        return self.rows(_BURIED + kind)
+
+    def forget(self, rows: list[Row]) -> None:
+        """Forgets removals of which nothing is left on the disk. Raises DiskError."""
+        self._change(f"DELETE FROM records WHERE rowid IN ({','.join(str(row.rowid) for row in rows)})")
 
     def owe(self, kind: str, key: str, body: dict[str, Any] | None) -> None:
         """As put, or delete without a body, for what has happened and must be told whatever the disk says: what can't be

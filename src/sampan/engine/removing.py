@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 
-from sampan.engine import killing, waiting
+from sampan.engine import broken, killing, waiting
 from sampan.engine.container import Container
 from sampan.engine.creation import announce
 from sampan.engine.engine import Engine
@@ -24,15 +25,22 @@ async def remove(engine: Engine, container: Container, force: bool = False, volu
             raise Conflict(
                 f'cannot remove container "/{container.name}": container is running: stop the container before removing or force remove'
             )
+        if container.broken and not force:
+            container.check_whole()
         container.stopped_by_user = True
         for task in list(container.tasks):
             task.cancel()
         if container.running:
             await killing.end(engine, container)
-        engine.store.delete("container", container.id)
+        if container.broken:
+            await broken.end(container)
+            engine.networking.release(container)
+        engine.bury(container)
         container.removed = True
         engine.containers.pop(container.id, None)
         engine.discard_directory(container)
+        if container.broken and not container.rowid:  # no record to say that it was removed
+            await asyncio.to_thread(engine.directories.sync)
         if volumes:
             _remove_volumes(engine, container)
     announce(engine, container, "destroy")

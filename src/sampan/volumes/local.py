@@ -1,17 +1,32 @@
-"""Named and anonymous volumes as directories below the data root."""
+"""Named and anonymous volumes as directories below the data root.
+
+A volume is made beside and renamed into place, on disk before anybody is told of it; it is renamed out of the way before
+it is deleted. What a volume says of itself may be damaged or missing: its data is kept and served all the same, and only a
+person removes it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import math
 import os
 import re
 import secrets
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
-from sampan.linux import filetree
+from sampan.linux import durable, filetree
 
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}")
+NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}")
+SCHEMA = 1
+_NEW, _REMOVED = ".new-", ".removed-"  # no volume has such a name
+_FILLING = "filling"  # a file beside the data while the image's files are copied there
+_KEYS = {"schema", "created", "labels", "options", "anonymous"}
 
 
 class VolumeError(Exception):
@@ -23,7 +38,7 @@ class VolumeNotFound(VolumeError):
 
 
 class VolumeConflict(VolumeError):
-    """The volume exists with other options."""
+    """The volume exists with other options, or is none that can be used."""
 
 
 @dataclass(slots=True)
@@ -36,6 +51,7 @@ class Volume:
     labels: dict[str, str] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict)
     anonymous: bool = False
+    broken: str = ""  # why what it says of itself can't be read
 
 
 class LocalVolumes:
@@ -43,51 +59,144 @@ class LocalVolumes:
 
     def __init__(self, root: str) -> None:
         self._root = root
-        os.makedirs(root, 0o700, exist_ok=True)
+        self._lock = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
+        try:
+            os.makedirs(root, 0o700, exist_ok=True)
+            left = [name for name in os.listdir(root) if name.startswith((_NEW, _REMOVED))]
+        except OSError as error:
+            if error.errno != errno.EROFS:
+                raise
+            left = []
+        self._left = left
+
+    def clear(self) -> None:
+        """Deletes what a crash has left of volumes that were being made or removed when this engine started. Blocks."""
+        for name in self._left:
+            filetree.remove(f"{self._root}/{name}", ignore_errors=True)
+        self._left = []
 
     def create(self, name: str, labels: dict[str, str], options: dict[str, str], anonymous: bool = False) -> Volume:
-        """Makes a volume, or returns the one of that name. Raises VolumeError, VolumeConflict."""
+        """Makes a volume, or returns the one of that name; it is on disk then. Blocks. Raises VolumeError, OSError."""
         if not name:
             name, anonymous = secrets.token_hex(32), True
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise VolumeError(
                 f"{name!r} includes invalid characters for a local volume name, only "
                 '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path'
             )
         if options:
             raise VolumeError(f"the local driver takes no options here: {', '.join(sorted(options))}")
+        with self._lock:
+            try:
+                return self.usable(name)
+            except VolumeNotFound:
+                return self._make(Volume(name, f"{self._root}/{name}/_data", time.time(), labels, options, anonymous))
+
+    def _make(self, volume: Volume) -> Volume:
+        work = f"{self._root}/{_NEW}{secrets.token_hex(8)}"
+        body = {"schema": SCHEMA, "created": volume.created, "labels": volume.labels, "options": volume.options,
+                "anonymous": volume.anonymous}  # fmt: skip
         try:
-            return self.get(name)
-        except VolumeNotFound:
-            pass
-        directory = f"{self._root}/{name}"
-        os.makedirs(f"{directory}/_data", 0o755, exist_ok=True)
-        volume = Volume(name, f"{directory}/_data", time.time(), labels, options, anonymous)
-        body = {"created": volume.created, "labels": labels, "options": options, "anonymous": anonymous}
-        with open(f"{directory}/volume.tmp", "w", encoding="utf-8") as file:
-            json.dump(body, file)
-        os.rename(f"{directory}/volume.tmp", f"{directory}/volume.json")
+            os.mkdir(work, 0o755)
+            os.mkdir(f"{work}/_data", 0o755)
+            durable.write(f"{work}/volume.json", json.dumps(body), 0o644)
+            durable.rename(work, f"{self._root}/{volume.name}")
+        except BaseException:
+            filetree.remove(work, ignore_errors=True)
+            raise
         return volume
 
     def get(self, name: str) -> Volume:
-        """A volume by name. Raises VolumeNotFound."""
+        """A volume by name, broken ones included. Raises VolumeNotFound."""
         directory = f"{self._root}/{name}"
-        if not _NAME.fullmatch(name) or not os.path.isdir(f"{directory}/_data"):
+        if not NAME.fullmatch(name) or not os.path.isdir(directory):
             raise VolumeNotFound(f"get {name}: no such volume")
         try:
-            with open(f"{directory}/volume.json", encoding="utf-8") as file:
-                body = json.load(file)
-        except (OSError, ValueError):
-            body = {"created": os.stat(directory).st_mtime, "labels": {}, "options": {}, "anonymous": False}
-        return Volume(name, f"{directory}/_data", body["created"], body["labels"], body["options"], body["anonymous"])
+            with open(f"{directory}/volume.json", "rb") as file:
+                body = _read(file.read(16 << 20))
+            broken = ""
+        except (OSError, ValueError, RecursionError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            broken = f"its volume.json can't be read: {reason}"
+            body = {"created": os.lstat(directory).st_mtime, "labels": {}, "options": {}, "anonymous": False}
+        if not os.path.isdir(f"{directory}/_data"):
+            broken = "its data directory is missing"
+        return Volume(
+            name, f"{directory}/_data", body["created"], body["labels"], body["options"], body["anonymous"], broken
+        )
+
+    def usable(self, name: str) -> Volume:
+        """A volume whose data is there. Raises VolumeNotFound, VolumeConflict."""
+        volume = self.get(name)
+        if not os.path.isdir(volume.path):
+            raise VolumeConflict(f"volume {name} is broken: {volume.broken}; remove it with volume rm {name}")
+        return volume
 
     def all(self) -> list[Volume]:
         """All volumes by name."""
-        return [
-            self.get(name) for name in sorted(os.listdir(self._root)) if os.path.isdir(f"{self._root}/{name}/_data")
-        ]
+        found = []
+        for name in sorted(os.listdir(self._root)):
+            with contextlib.suppress(VolumeNotFound):
+                found.append(self.get(name))
+        return found
 
     def remove(self, name: str) -> None:
-        """Deletes a volume and its data. Raises VolumeNotFound."""
-        volume = self.get(name)
-        filetree.remove(os.path.dirname(volume.path))
+        """Deletes a volume and its data, as a person asked; when it returns, no power cut brings it back. Blocks.
+
+        Raises VolumeNotFound, OSError.
+        """
+        aside = f"{self._root}/{_REMOVED}{secrets.token_hex(8)}"
+        with self._lock:
+            self.get(name)
+            try:
+                durable.rename(f"{self._root}/{name}", aside)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                aside = f"{self._root}/{name}"  # no space for another entry
+            self._locks.pop(name, None)
+        filetree.remove(aside)
+
+    @contextlib.contextmanager
+    def filling(self, name: str) -> Iterator[str | None]:
+        """The directory of a volume's data, for one who fills it; None when something is in it. Others wait meanwhile.
+
+        A crash in the middle is known by a file beside it: then it is filled again. Blocks. Raises VolumeError, OSError.
+        """
+        with self._lock:
+            lock = self._locks.setdefault(name, threading.Lock())
+        with lock:
+            path = self.usable(name).path
+            mark = f"{os.path.dirname(path)}/{_FILLING}"
+            if os.listdir(path) and not os.path.exists(mark):
+                yield None
+                return
+            durable.write(mark, b"")
+            yield path
+            durable.sync_tree(path)
+            os.unlink(mark)
+
+
+def _read(data: bytes) -> dict[str, Any]:
+    """What volume.json says. Raises ValueError."""
+    body = json.loads(data)
+    if not isinstance(body, dict) or not {"created", "labels", "options", "anonymous"} <= set(body):
+        raise ValueError("it is no description of a volume")
+    schema = body.get("schema", 0)
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise ValueError(f"a newer Sampan wrote it (schema {schema}, this one knows {SCHEMA})")
+    unknown = sorted(set(body) - _KEYS)
+    if unknown:
+        raise ValueError(f"it has an unknown field {unknown[0]!r}")
+    created = body["created"]
+    if isinstance(created, bool) or not isinstance(created, int | float) or not math.isfinite(created):
+        raise ValueError(f"created: {created!r}")
+    if not 0 <= created < 253370764800:
+        raise ValueError(f"created: {created!r} is no time")
+    for key in ("labels", "options"):
+        if not isinstance(body[key], dict) or not all(isinstance(value, str) for value in body[key].values()):
+            raise ValueError(f"{key}: {body[key]!r}")
+    if not isinstance(body["anonymous"], bool):
+        raise ValueError(f"anonymous: {body['anonymous']!r}")
+    return body
