@@ -46,11 +46,14 @@ def to_file(path: str, parts: Iterator[bytes]) -> int:
         for part in parts:
             write_all(1, part)
         return 0
-    temporary = f"{path}.part"
-    with open(temporary, "wb") as file:
-        for part in parts:
-            file.write(part)
-    os.rename(temporary, path)
+    from sampan.cli.results import result
+
+    try:
+        with result(path) as file:
+            for part in parts:
+                file.write(part)
+    except OSError as error:
+        return fail(Exception(f"{path}: {error.strerror or error}"), 1)
     return 0
 
 

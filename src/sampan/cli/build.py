@@ -11,6 +11,7 @@ from sampan.cli.arguments import chunks, filters
 from sampan.cli.flags import BOOL, LIST, STR, Flag, UsageError, parse
 from sampan.cli.options import pairs
 from sampan.cli.output import human
+from sampan.cli.results import result
 from sampan.client.connection import engine
 from sampan.client.http import query
 from sampan.linux import filetree
@@ -274,7 +275,7 @@ def _as_tar(body: dict[str, Any], dest: str, v: dict[str, Any]) -> int:
         body["output"] = {"type": "local", "dest": top}
         transfers.show(engine().send("POST", "/sampan/build", body).lines(), True)
         with (
-            open(sys.stdout.fileno() if dest == "-" else dest, "wb", closefd=dest != "-") as out,
+            open(sys.stdout.fileno(), "wb", closefd=False) if dest == "-" else result(dest) as out,
             tarfile.open(fileobj=out, mode="w|") as tar,
         ):
             for name in sorted(os.listdir(top)):

@@ -48,8 +48,10 @@ def compare(args: list[str]) -> int:
 
     text = report.render(result, form)
     if values["output"]:
-        with open(values["output"], "w", encoding="utf-8") as file:
-            file.write(text)
+        from sampan.cli import results
+
+        with results.result(values["output"]) as file:
+            file.write(text.encode())
         print(values["output"])
     else:
         sys.stdout.write(text)

@@ -9,6 +9,7 @@ from sampan import sizes
 from sampan.cli import output, ports, transfers
 from sampan.cli import run as streams
 from sampan.cli.flags import BOOL, INT, LIST, STR, Flag, UsageError, parse
+from sampan.cli.results import is_seekable, result
 from sampan.client.connection import engine
 from sampan.client.http import APIError, Http, query
 
@@ -115,10 +116,12 @@ def _export(args: list[str]) -> int:
     response = engine().send(
         "GET", "/sampan/vm/export" + query(source=rest[0], format=form, size=_size(v["disk-size"]) or None)
     )
-    with open(target, "wb") as file:
+    with result(target) as file:
+        sparse = is_seekable(file)
         for data in response.chunks():
-            _write_sparse(file, data)
-        file.truncate(file.tell())
+            _write_sparse(file, data) if sparse else file.write(data)
+        if sparse:
+            file.truncate(file.tell())
     print(target)
     return 0
 

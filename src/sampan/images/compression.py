@@ -16,10 +16,13 @@ import zstandard
 from sampan.images.errors import ImageError, StoreFull
 
 _gzip: Any
+_gzip_error: type[Exception]
 try:
     _gzip = importlib.import_module("isal.igzip")
+    _gzip_error = importlib.import_module("isal.igzip_lib").IsalError
 except ImportError:  # pragma: no cover - other architectures
     _gzip = importlib.import_module("gzip")
+    _gzip_error = zlib.error
 
 # A window above 128 MiB only serves to exhaust memory (S020); zstd's own limit without --long.
 _MAX_WINDOW = 128 << 20
@@ -175,4 +178,4 @@ def _peek(stream: IO[bytes]) -> bytes:
     return head
 
 
-ERRORS = (EOFError, zlib.error, zstandard.ZstdError, lzma.LZMAError, MemoryError, OSError, ImageError)
+ERRORS = (EOFError, zlib.error, _gzip_error, zstandard.ZstdError, lzma.LZMAError, MemoryError, OSError, ImageError)

@@ -35,7 +35,9 @@ def replace(path: str, data: bytes | str, mode: int = 0o600) -> None:
 @contextlib.contextmanager
 def writing(path: str, mode: int = 0o600, sync: bool = True) -> Iterator[IO[bytes]]:
     """A file that becomes `path` at the end of the block, durably; nothing is left of it when the block raises."""
-    temporary = f"{path}.{os.urandom(6).hex()}{_SUFFIX}"  # its own: two who write at once do not share it
+    # Its own: two who write at once do not share it. A name may have 255 bytes.
+    name = f"{os.path.basename(path)[:50]}.{os.urandom(6).hex()}{_SUFFIX}"
+    temporary = os.path.join(os.path.dirname(path), name)
     fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with open(fd, "wb") as file:
