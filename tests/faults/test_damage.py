@@ -6,16 +6,19 @@ import io
 import json
 import os
 import sqlite3
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from sampan.client.http import APIError
 from sampan.images import archive
 from sampan.images.errors import BlobDamaged, ImageError, ImageInUse, ImageNotFound
 from sampan.images.image import Image
 from sampan.images.store import ImageStore
 from sampan.linux import durable
+from tests.conftest import Daemon
 from tests.faults.images import files_of, load, saved, two_layers
 
 
@@ -329,3 +332,107 @@ def test_an_image_in_use_stays(store: ImageStore) -> None:
     with pytest.raises(ImageInUse), store.using(image.id):
         store.remove(image.id, True)
     assert store.find("shop:1").id == image.id
+
+
+# over the API
+
+
+def blobs_of(daemon: Daemon) -> Path:
+    return daemon.root / "data/images/blobs/sha256"
+
+
+def test_a_broken_image_breaks_no_command(daemon: Daemon, tmp_path: Path) -> None:
+    """images, df, info, prune, ps and the rest go on; it is listed as broken, inspected, removed by a person (T08)."""
+    archive_file = tmp_path / "x.tar"
+    archive_file.write_bytes(saved(two_layers("broken"), ["broken:1"]))
+    daemon.ok("load", "-i", str(archive_file))
+    daemon.ok("create", "--name", "other", "--network", "none", "busybox", "true")
+    identifier = daemon.http.call("GET", "/images/broken:1/json")["Id"]
+    config = blobs_of(daemon) / identifier[7:]
+    daemon.stop()
+    config.write_bytes(b"{}")
+    daemon.start()
+    for path in (
+        "/images/json",
+        "/system/df",
+        "/info",
+        "/containers/json?all=1&size=1",
+        "/metrics",
+    ):
+        assert daemon.http.send("GET", path).read(), path
+    row = next(row for row in daemon.http.call("GET", "/images/json") if row["Id"] == identifier)
+    assert "damaged" in row["Broken"]
+    assert "damaged" in daemon.http.call("GET", "/images/broken:1/json")["Broken"]
+    assert b"is broken" in daemon.sampan("images").stderr
+    for command in (["run", "broken:1", "true"], ["save", "broken:1"], ["history", "broken:1"]):
+        done = daemon.sampan(*command)
+        assert done.returncode, command
+        assert b"broken:1" in done.stderr, command
+        assert b"load or pull" in done.stderr, command
+    daemon.http.call("POST", "/images/prune?filters=%7B%22dangling%22%3A%5B%22false%22%5D%7D")
+    assert daemon.http.call("GET", "/images/broken:1/json")["Broken"]
+    daemon.ok("load", "-i", str(archive_file))
+    assert "Broken" not in daemon.http.call("GET", "/images/broken:1/json")
+    daemon.ok("rmi", "broken:1")
+
+
+def test_a_container_starts_although_its_layer_is_gone(own_daemon: Daemon) -> None:
+    """The layer's directory is made again from its blob; what it said before is found (T08)."""
+    daemon = own_daemon
+    daemon.ok("create", "--name", "late", "--network", "none", "busybox", "cat", "/etc/passwd")
+    daemon.stop()
+    for layer in (daemon.root / "data/images/layers").iterdir():
+        layer.rename(daemon.root / layer.name)
+    daemon.start()
+    assert "root:x:0:0" in daemon.ok("start", "-a", "late")
+
+
+def test_removals_at_once_over_the_api(daemon: Daemon, tmp_path: Path) -> None:
+    """Neither answers 500 (T94)."""
+    archive_file = tmp_path / "x.tar"
+    statuses: list[int] = []
+
+    def remove(barrier: threading.Barrier) -> None:
+        barrier.wait(30)
+        try:
+            daemon.http.call("DELETE", "/images/twice:1?force=1")
+            statuses.append(200)
+        except APIError as error:
+            statuses.append(error.status)
+
+    for number in range(3):
+        archive_file.write_bytes(saved(two_layers(f"twice{number}"), ["twice:1"]))
+        daemon.ok("load", "-i", str(archive_file))
+        barrier = threading.Barrier(4)
+        threads = [threading.Thread(target=remove, args=(barrier,)) for _ in range(4)]
+        [thread.start() for thread in threads]
+        [thread.join(60) for thread in threads]
+    assert sorted(statuses) == [200] * 3 + [404] * 9
+
+
+def test_an_image_is_not_removed_while_a_container_is_made(daemon: Daemon, tmp_path: Path) -> None:
+    archive_file = tmp_path / "x.tar"
+    archive_file.write_bytes(saved(two_layers("race"), ["race:1"]))
+    for _ in range(6):
+        daemon.ok("load", "-i", str(archive_file))
+        made: list[str] = []
+        statuses: list[int] = []
+
+        def create(made: list[str] = made, statuses: list[int] = statuses) -> None:
+            try:
+                made.append(daemon.http.call("POST", "/containers/create", {"Image": "race:1", "Cmd": ["/x"]})["Id"])
+            except APIError as error:
+                statuses.append(error.status)
+
+        thread = threading.Thread(target=create)
+        thread.start()
+        try:
+            daemon.http.call("DELETE", "/images/race:1")
+        except APIError as error:
+            statuses.append(error.status)
+        thread.join(30)
+        assert statuses in ([404], [409])
+        for identifier in made:
+            image = daemon.http.call("GET", f"/containers/{identifier}/json")["Image"]
+            assert daemon.http.call("GET", f"/images/{image}/json")["Id"] == image
+            daemon.http.call("DELETE", f"/containers/{identifier}?force=1")

@@ -116,6 +116,8 @@ class Blobs:
 
     def damaged(self, digest: str, how: str) -> BlobDamaged:
         """The error for a blob that is "missing" or "damaged"; a damaged one is out of the way already."""
+        if os.path.exists(f"{self._aside}/{_name(digest)}"):
+            how = "damaged"
         owner = self._owner_of(digest)
         way_out = f"load or pull {owner} again, which repairs it" if owner else "load or pull its image again"
         return BlobDamaged(f"{f'image {owner}: ' if owner else ''}blob {digest} is {how}: {way_out}")
