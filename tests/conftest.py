@@ -96,17 +96,19 @@ class Daemon:
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode()
 
-    def keeper_pid(self) -> int:
+    def keeper_pid(self, name: str = "sampan-keeper") -> int:
+        """The process that keeps the containers; with "sampan-standby" the one that stands by for it."""
         for entry in os.listdir("/proc"):
             if entry.isdecimal():
                 try:
                     line = Path(f"/proc/{entry}/cmdline").read_bytes()
-                    name = Path(f"/proc/{entry}/comm").read_text().strip()
+                    found = Path(f"/proc/{entry}/comm").read_text().strip()
+                    alive = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
                 except OSError:
                     continue
-                if name == "sampan-keeper" and f"{self.root}/run/keeper.sock".encode() in line:
+                if alive and found == name and f"{self.root}/run/keeper.sock".encode() in line:
                     return int(entry)
-        raise AssertionError("no keeper")
+        raise AssertionError(f"no {name}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -70,7 +70,7 @@ def test_a_container_that_ends_while_sampand_is_dead(own_daemon: Daemon) -> None
 
 
 def test_an_earlier_runs_exit_is_not_taken_for_this_ones(own_daemon: Daemon) -> None:
-    """Keeper and sampand end together: nobody saw how the second run ended, and the first one's code must not stand."""
+    """Keeper, standby and sampand end together: nobody saw how the second run ended, and the first one's code must not stand."""
     own_daemon.ok(
         "create", *NONE, "--name", "box", "busybox", "sh", "-c", "[ -e /was ] && sleep 600; touch /was; exit 21"
     )
@@ -78,9 +78,10 @@ def test_an_earlier_runs_exit_is_not_taken_for_this_ones(own_daemon: Daemon) -> 
     assert own_daemon.ok("wait", "box").strip() == "21"
     own_daemon.ok("start", "box")
     pid = json.loads(own_daemon.ok("inspect", "box"))[0]["State"]["Pid"]
-    keeper = own_daemon.keeper_pid()
+    keepers = [own_daemon.keeper_pid("sampan-standby"), own_daemon.keeper_pid()]
     own_daemon.kill()
-    os.kill(keeper, signal.SIGKILL)
+    for keeper in keepers:
+        os.kill(keeper, signal.SIGKILL)
     os.kill(pid, signal.SIGKILL)
     own_daemon.start()
     state = json.loads(own_daemon.ok("inspect", "box"))[0]["State"]

@@ -9,6 +9,7 @@ from aiohttp import web
 from sampan.engine import errors
 from sampan.images.errors import ImageError, ImageInUse, ImageNotFound, StoreFull
 from sampan.images.registry.errors import RegistryError, RegistryNotFound, Unauthorized
+from sampan.keeper.client import KeeperGone
 from sampan.network.errors import NetworkConflict, NetworkError, NetworkForbidden, NetworkNotFound
 from sampan.oci.reference import BadReference
 from sampan.runtime.errors import NOT_EXECUTABLE, NOT_FOUND, RuntimeFailure
@@ -31,6 +32,7 @@ _STATUS: list[tuple[type[Exception], int]] = [
     (StoreFull, 507),
     (ImageError, 400),
     (BadReference, 400),
+    (KeeperGone, 500),
     (VmError, 500),
     (VolumeNotFound, 404),
     (VolumeConflict, 409),

@@ -67,7 +67,7 @@ class Engine:
         self.unstarted = Unstarted()
         self.watcher = Watcher()
         self.networking = Networking(self, obey_host_firewall, host_ports)
-        self.keeper = keeperlink.KeeperLink(f"{run_root}/keeper.sock", self._on_exit, self._agree)
+        self.keeper = keeperlink.KeeperLink(f"{run_root}/keeper.sock", self._on_exit, self._agree, self.store.flush)
         self.roots = Roots(self)
         self.registries = Registries(self, hosts or Hosts())
         self.builds = Builds(self)
@@ -175,6 +175,8 @@ class Engine:
             return
         container = self.containers.get(record["id"])
         if container is not None:
+            if not container.starting and container.start_time != record["start_time"]:
+                return  # the end of an earlier run, which we know
             lifecycle.on_exit(self, container, record["status"], record["time"])
             for identifier in self.unstarted.ended(container.id):
                 self.execs.pop(identifier, None)
@@ -184,7 +186,7 @@ class Engine:
     async def open(self) -> None:
         """Loads the records and brings them in line with what the kernel runs."""
         leftovers.load(self)
-        await self.keeper.open()
+        await self.keeper.begin()
         await self.networking.open()
         from sampan.engine import reconcile
 

@@ -10,8 +10,13 @@ from typing import Any, Protocol
 
 from sampan.engine import spec
 from sampan.engine.container import Container
+from sampan.engine.errors import BadRequest, EngineError
 from sampan.keeper import main as keeper_main
-from sampan.keeper.client import KeeperClient, KeeperGone, Reply
+from sampan.keeper import wire
+from sampan.keeper.client import PATIENCE, KeeperClient, KeeperGone, KeeperSilent, Reply
+from sampan.runtime.errors import RuntimeFailure
+
+_TOGETHER = 0.05  # seconds in which ends are acknowledged together
 
 
 class Call(Protocol):
@@ -28,36 +33,87 @@ class KeeperLink:
         socket_path: str,
         on_exit: Callable[[dict[str, Any]], None],
         agree: Callable[[Call], Awaitable[None]],
+        recorded: Callable[[], Awaitable[None]],
     ) -> None:
         self._path = socket_path
         self._on_exit = on_exit
+        self._recorded = recorded
+        self._unacknowledged: list[str] = []
+        self._acknowledging: asyncio.Task[None] | None = None
         self._agree = agree
         self._client: KeeperClient | None = None
         self._ready = asyncio.Lock()
         self._closing = False
         self._revival: asyncio.Task[None] | None = None
 
+    async def begin(self) -> None:
+        """open() for a daemon that starts: one whose keeper does not answer serves what it can until that does."""
+        try:
+            await self.open()
+        except KeeperSilent as error:
+            print(f"sampand: {error}", file=sys.stderr)
+            self._lost()
+
     async def open(self) -> None:
-        """Connects, starting a keeper when none listens, and hands over what an old one left."""
+        """Connects, starting a keeper when none listens, and hands over what an old one left. Raises KeeperGone."""
         async with self._ready:
             if self._client is not None or self._closing:
                 return
-            client = KeeperClient(self._on_exit, self._lost)
+            client = KeeperClient(self._ended, self._lost)
             try:
                 client.connect(self._path)
+            except BlockingIOError:
+                raise KeeperSilent("the keeper takes no connections") from None
             except OSError:
                 await asyncio.to_thread(keeper_main.launch, self._path)
                 client.connect(self._path)
+            try:
+                await client.call("ping")
+            except KeeperGone:
+                client.close()
+                raise
             self._client = client
         await client.call("prepare", request=spec.ordinary(), sandbox="")
+        reply, _ = await client.call("list")
+        for record in reply["ended"]:
+            self._ended(record)
         await self._agree(client.call)
+
+    def _ended(self, record: dict[str, Any]) -> None:
+        """A process has ended; when that is on disk here, the keeper may forget it."""
+        self._on_exit(record)
+        self._unacknowledged.append(f"{record['id']}:{record['start_time']}")
+        if self._acknowledging is None or self._acknowledging.done():
+            self._acknowledging = asyncio.get_running_loop().create_task(self._acknowledge())
+
+    async def _acknowledge(self) -> None:
+        while self._unacknowledged and self._client is not None:
+            await asyncio.sleep(_TOGETHER)
+            keys, self._unacknowledged = self._unacknowledged, []
+            try:
+                await self._recorded()
+                if self._client is not None:
+                    await self._client.call("acknowledge", keys=keys)
+            except EngineError:  # a disk that is full: it keeps them for us
+                self._unacknowledged += keys
+                await asyncio.sleep(1)
+            except (KeeperGone, RuntimeFailure):
+                return  # the next one says it again
 
     async def call(self, op: str, fds: list[int] | None = None, **arguments: Any) -> Reply:
         """A request to the keeper; one that breaks because the keeper died is not repeated."""
-        await self.open()
+        if self._client is None:
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await self.open()
+            except TimeoutError:
+                raise KeeperSilent(f"the keeper has not answered in {PATIENCE:g} s") from None
         if self._client is None:
             raise KeeperGone("the engine is shutting down")
-        return await self._client.call(op, fds, **arguments)
+        try:
+            return await self._client.call(op, fds, **arguments)
+        except wire.TooLong as error:
+            raise BadRequest(f"what was asked is more than the keeper takes in one request: {error}") from None
 
     async def pid(self) -> int:
         """The keeper's process."""
@@ -83,6 +139,8 @@ class KeeperLink:
     async def close(self) -> None:
         """Lets go of the keeper; one that has nothing to keep ends too."""
         self._closing = True
+        if self._acknowledging is not None:
+            self._acknowledging.cancel()
         client, self._client = self._client, None
         if client is not None:
             try:

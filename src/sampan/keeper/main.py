@@ -11,6 +11,10 @@ import time
 
 from sampan.linux import interpreter, prctl
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.keeper.standby import Estate
+
 _ENTRY = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -54,24 +58,65 @@ def launch(socket_path: str) -> int:
 
 
 def main(socket_path: str) -> None:
-    """The keeper's entry: listens, sets itself up as subreaper, serves."""
+    """The entry: listens, sets itself up as subreaper, serves."""
     os.closerange(3, 64)
     os.umask(0o077)
-    prctl.set_name("sampan-keeper")
     prctl.set_child_subreaper()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    from sampan.keeper.supervisor import Supervisor
+    from sampan.keeper.standby import Estate
 
     temporary = f"{socket_path}.{os.getpid()}"
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(temporary)
     listener.listen(16)
     os.rename(temporary, socket_path)
+    _guard(listener, socket_path, Estate())
+
+
+def _guard(listener: socket.socket, socket_path: str, estate: Estate) -> None:
+    """Two processes at any time, a keeper and above it its standby; whichever dies, the other makes it anew and both are
+    here again. Returns in a keeper that has nothing to keep, and then in its standby."""
+    from sampan.keeper import standby
+    from sampan.keeper.supervisor import Supervisor
+
     gc.freeze()  # children share what is loaded now
-    Supervisor(listener).run()
+    keeper: Supervisor | None = None
+    while True:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            child = os.fork()
+        except OSError as error:
+            print(f"no process for the keeper: {error}", file=sys.stderr, flush=True)
+            ours.close()
+            theirs.close()
+            time.sleep(0.5)
+            continue
+        if child:
+            theirs.close()
+            prctl.set_name("sampan-standby")
+            if keeper is not None:  # the standby has died: the copy goes on, and this is its standby
+                estate, keeper = keeper.leave(), None
+            if standby.watch(ours, child, estate):
+                return
+            time.sleep(0.01)  # a keeper that can't live must not cost a whole processor
+            continue
+        ours.close()
+        prctl.set_name("sampan-keeper")
+        prctl.set_child_subreaper()
+        if keeper is None:
+            keeper = Supervisor(listener, estate)
+        else:
+            keeper.renew()
+        keeper.join(standby.Link(theirs))
+        if keeper.run():
+            _unlink(socket_path)
+            return
+
+
+def _unlink(path: str) -> None:
     try:
-        os.unlink(socket_path)
+        os.unlink(path)
     except FileNotFoundError:
         pass

@@ -1,21 +1,22 @@
-"""The keeper's loop: requests in, processes cloned, output logged, exits recorded and announced."""
+"""The keeper: requests in, processes cloned, output logged, ends recorded and announced."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-import select
 import signal
 import socket
 import struct
 import termios
 import time
-from collections.abc import Callable
 
-from sampan import quickjson
-from sampan.keeper import logs, roots, spares, wire
+from sampan.keeper import exits, logs, roots, spares
+from sampan.keeper.connection import Connection
+from sampan.keeper.loop import Loop
+from sampan.keeper.standby import Estate, Link, tasks_of
+from sampan.keeper.tasks import UNKNOWN_STATUS, Pipes, Task, close
 from sampan.linux import pidfd, polling, tty
-from sampan.record import field, record
+from sampan.record import record
 from sampan.runtime import channel, spawn
 from sampan.runtime.errors import RuntimeFailure
 
@@ -24,145 +25,149 @@ if TYPE_CHECKING:
     from typing import Any
 
 _IDLE_SECONDS = 10.0
-_PIPE_SIZE = 1 << 20
-_UNKNOWN_STATUS = 255 << 8
+_STATUS_PATIENCE, _STATUS_POLL = 1.0, 0.02
+_LAST_READS = 256  # of what a process has written before it ended: a pipe's worth, whatever comes after
 
 
 @record
-class Task:
-    """A process the keeper looks after: a container's init, or an exec (which has no `directory`)."""
+class Making:
+    """A process that is being set up, and who wants it."""
 
-    id: str
-    pid: int
-    pidfd: int
-    start_time: int
-    directory: str = ""
-    tty: bool = False
-    stdin: int = -1
-    outputs: dict[int, int] = field(default_factory=dict)  # descriptor → stream
-    writer: logs.Writer | None = None
-    log: dict[str, Any] = field(default_factory=dict)
-    is_child: bool = True
-    held: list[int] = field(default_factory=list)  # closed when its end has been announced
-
-    def record(self) -> dict[str, Any]:
-        """What sampand needs to hand this task over to another keeper."""
-        return {
-            "id": self.id,
-            "pid": self.pid,
-            "start_time": self.start_time,
-            "directory": self.directory,
-            "tty": self.tty,
-            "log": self.log,
-            "streams": list(self.outputs.values()),
-            "has_stdin": self.stdin >= 0,
-        }
+    child: spawn.Child
+    task: Task
+    client: Connection
 
 
 class Supervisor:
     """Holds all tasks and connections of one keeper process."""
 
-    def __init__(self, listener: socket.socket) -> None:
+    def __init__(self, listener: socket.socket, estate: Estate) -> None:
         self._listener = listener
-        self._poll = select.epoll()
-        self._handlers: dict[int, Callable[[int], None]] = {}
+        self._loop = Loop()
         self._tasks: dict[str, Task] = {}
-        self._starting: dict[str, tuple[socket.socket, Task]] = {}  # by id, with whoever has asked for it
-        self._connections: dict[int, tuple[socket.socket, wire.Reader]] = {}
-        self._stopping = False
+        self._making: dict[str, Making] = {}
+        self._ended: dict[str, tuple[Task, float]] = {}  # whose status is not known yet, since when
+        self._connections: list[Connection] = []
+        self._stopping = self._alone = False
         self._ahead = roots.Ahead()
         self._spares = spares.Spares(os.path.dirname(listener.getsockname()))
-        self._watch(listener.fileno(), lambda _: self._accept())
+        self._exits = exits.Exits()
+        self._link: Link | None = None
+        listener.setblocking(False)
+        self._loop.watch(listener.fileno(), lambda _: self._accept())
+        for found, directory in estate.ends.values():
+            self._exits.add(found, directory)
+        for task in tasks_of(estate):
+            task.open_log()
+            self._keep(task)
 
-    def run(self) -> None:
-        """Serves until told to stop, or until there has been nothing to keep for a while."""
+    def join(self, link: Link) -> None:
+        """Tells this standby everything from now on; what has been so far it has from its own estate."""
+        self._link, self._alone = link, False
+        self._loop.watch(link.fileno(), lambda _: self._lost_standby())
+
+    def _lost_standby(self) -> None:
+        assert self._link is not None
+        self._loop.forget(self._link.fileno())
+        self._link.close()
+        self._link, self._alone = None, True
+
+    def renew(self) -> None:
+        """In a copy of a keeper, made by fork(2): it goes on here."""
+        self._loop.renew()
+
+    def leave(self) -> Estate:
+        """In a keeper whose copy goes on: lets go of everything but what a standby has."""
+        estate = Estate()
+        for task in self._tasks.values():
+            estate.tasks[task.id] = (task.record(), task.descriptors())
+            if task.writer:
+                task.writer.close()
+        for making in self._making.values():
+            estate.begun[making.child.pid] = making.task.id
+            making.child.channel.close()
+            _close_all(making.task)
+        for found in self._exits.all():
+            estate.ends[exits.Exits.key(found)] = (found, "")
+        self._loop.close()
+        for connection in list(self._connections):
+            connection.leave()
+        self._ahead.close()
+        return estate
+
+    def run(self) -> bool:
+        """Serves until told to stop, or until there has been nothing to keep for a while: True. False: the standby has gone."""
         idle_since = time.monotonic()
-        while not self._stopping:
-            ready = self._poll.poll(self._spares.patience)
-            for fd, events in ready:
-                handler = self._handlers.get(fd)
-                if handler:
-                    handler(events)
+        while not self._stopping and not self._alone:
+            patience = self._spares.patience
+            if self._ended:
+                patience = min(patience, _STATUS_POLL)
+            if self._link is not None:
+                patience = min(patience, self._link.flush())
+            ready = self._loop.turn(patience)
+            if self._ended:
+                self._look_again()
+            self._exits.tick()
             if not ready:
                 self._spares.refill()
                 self._ahead.expire()
-            if self._tasks or self._starting or self._connections:
+            if self._tasks or self._making or self._connections or self._exits.must_stay:
                 idle_since = time.monotonic()
             elif time.monotonic() - idle_since > _IDLE_SECONDS:
                 break
         self._spares.close()
-        self._ahead.close()
+        if not self._alone:
+            self._ahead.close()
+        return not self._alone
 
-    def _watch(self, fd: int, handler: Callable[[int], None]) -> None:
-        self._handlers[fd] = handler
-        self._poll.register(fd, select.EPOLLIN)
-
-    def _unwatch(self, fd: int) -> None:
-        if self._handlers.pop(fd, None):
-            self._poll.unregister(fd)
+    def _tell(self, kind: str, value: Any, fds: list[int] | None = None, **more: str) -> None:
+        if self._link is not None:
+            self._link.tell(kind, value, fds, **more)
 
     # connections
 
     def _accept(self) -> None:
-        sock, _ = self._listener.accept()
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-        sock.settimeout(10)
-        self._connections[sock.fileno()] = (sock, wire.Reader())
-        self._watch(sock.fileno(), lambda _: self._readable(sock))
-
-    def _readable(self, sock: socket.socket) -> None:
-        _, reader = self._connections[sock.fileno()]
-        messages = reader.receive(sock)
-        if messages is None:
-            self._drop(sock)
-            return
-        for message, fds in messages:
-            self._handle(sock, message, fds)
-
-    def _drop(self, sock: socket.socket) -> None:
-        """Forgets a connection. What was being started for it is ended: nobody else knows of it."""
-        for asker, task in list(self._starting.values()):
-            if asker is sock:
-                _kill(task)
-        entry = self._connections.pop(sock.fileno(), None)
-        if entry:
-            self._unwatch(sock.fileno())
-            entry[1].close()
-            sock.close()
-
-    def _send(self, sock: socket.socket, message: dict[str, Any], fds: list[int] | None = None) -> bool:
-        """Whether it could be sent; a connection that takes nothing is dropped."""
-        if fds:
-            message["fds"] = len(fds)
         try:
-            wire.send(sock, message, fds)
-        except OSError:
-            self._drop(sock)
-            return False
-        return True
+            sock, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        self._connections.append(Connection(self._loop, sock, self._handle, self._gone))
+
+    def _gone(self, client: Connection) -> None:
+        """Nobody waits any more for what this one wanted made."""
+        self._connections.remove(client)
+        for making in self._making.values():
+            if making.client is client:
+                _kill(making.child.pidfd)
 
     def _announce(self, message: dict[str, Any]) -> None:
-        for sock, _ in list(self._connections.values()):
-            self._send(sock, message)
+        for connection in list(self._connections):
+            connection.send(dict(message))
 
     # requests
 
-    def _handle(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
-        operation = getattr(self, f"_op_{message['op']}", None)
+    def _handle(self, client: Connection, message: dict[str, Any], fds: list[int]) -> None:
+        sequence = message.get("seq")
+        operation = getattr(self, f"_op_{message.get('op')}", None)
         try:
-            if operation is None:
-                raise RuntimeFailure(f"unknown keeper operation {message['op']}")
-            operation(sock, message, fds)
+            if type(sequence) is not int or operation is None:
+                raise RuntimeFailure(f"no keeper operation: {str(message.get('op'))[:80]}")
+            if len(fds) < message.get("fds", 0):
+                raise RuntimeFailure("the keeper has no room for more descriptors")
+            operation(client, message, fds)
         except Exception as error:
-            for fd in fds:
-                _close(fd)
             kind = error.kind if isinstance(error, RuntimeFailure) else "other"
-            self._send(sock, {"seq": message["seq"], "error": str(error) or repr(error), "failure": kind})
+            text = f"the request lacks {error}" if isinstance(error, KeyError) else str(error) or repr(error)
+            client.send({"seq": sequence, "error": text, "failure": kind})
+            if type(sequence) is not int:
+                client.close()
+        for fd in fds:
+            close(fd)
 
-    def _op_ping(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
-        self._send(sock, {"seq": message["seq"], "pid": os.getpid()})
+    def _op_ping(self, client: Connection, message: dict[str, Any], fds: list[int]) -> None:
+        client.send({"seq": message["seq"], "pid": os.getpid()})
 
-    def _op_prepare(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+    def _op_prepare(self, client: Connection, message: dict[str, Any], fds: list[int]) -> None:
         """Has a spare ready, in the network namespace that comes along if a sandbox is named.
 
         With `request`: for containers like that one; without, for containers like the last.
@@ -170,54 +175,63 @@ class Supervisor:
         if message.get("request"):
             self._spares.expect(message["request"])
         self._spares.want(message["sandbox"], fds.pop() if message["sandbox"] else -1)
-        self._send(sock, {"seq": message["seq"]})
+        client.send({"seq": message["seq"]})
 
-    def _op_mount(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+    def _op_mount(self, client: Connection, message: dict[str, Any], fds: list[int]) -> None:
         """Mounts a container's root ahead of its start."""
         self._ahead.mount(message["id"], message["overlay"])
-        self._send(sock, {"seq": message["seq"]})
+        client.send({"seq": message["seq"]})
 
-    def _op_unmount(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+    def _op_unmount(self, client: Connection, message: dict[str, Any], fds: list[int]) -> None:
         """Lets go of a root that was mounted ahead: somebody else is to write into it."""
         self._ahead.drop(message["id"])
-        self._send(sock, {"seq": message["seq"]})
+        client.send({"seq": message["seq"]})
 
-    def _op_stop(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
-        self._stopping = not (self._tasks or self._starting)
-        self._send(sock, {"seq": message["seq"], "stopping": self._stopping})
+    def _op_stop(self, client: Connection, message: dict[str, Any], fds: list[int]) -> None:
+        self._stopping = not self._tasks and not self._making and not self._exits.must_stay
+        client.send({"seq": message["seq"], "stopping": self._stopping})
 
-    def _op_list(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
-        records = [task.record() for task in self._tasks.values() if task.directory]
-        self._send(sock, {"seq": message["seq"], "tasks": records})
+    def _op_list(self, client: Connection, message: dict[str, Any], fds: list[int]) -> None:
+        """What runs: containers with a directory, "others" without; and the ends that nobody has acknowledged."""
+        found = [task.record() for task in self._tasks.values()]
+        client.send({
+            "seq": message["seq"],
+            "tasks": [task for task in found if task["directory"]],
+            "others": [task for task in found if not task["directory"]],
+            "ended": self._exits.all(),
+        })  # fmt: skip
 
-    def _op_hold(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+    def _op_acknowledge(self, client: Connection, message: dict[str, Any], fds: list[int]) -> None:
+        """Ends that somebody has recorded, so that the keeper can forget them."""
+        for key in message["keys"]:
+            self._exits.acknowledge(key)
+            self._tell("acknowledged", key)
+        client.send({"seq": message["seq"]})
+
+    def _op_abandon(self, client: Connection, message: dict[str, Any], fds: list[int]) -> None:
+        """Ends what is being set up and nobody waits for any more."""
+        making = self._making.get(message["id"])
+        if making is not None:
+            _kill(making.child.pidfd)
+        client.send({"seq": message["seq"]})
+
+    def _op_hold(self, client: Connection, message: dict[str, Any], fds: list[int]) -> None:
         """Copies a task's descriptors to the caller: pidfd, outputs, stdin."""
         task = self._task(message)
-        self._send(sock, {"seq": message["seq"], **task.record()}, self._held(task))
+        client.send({"seq": message["seq"], **task.record()}, task.descriptors())
 
-    def _held(self, task: Task) -> list[int]:
-        stdin = [task.stdin] if task.stdin >= 0 and not task.tty else []
-        return [task.pidfd, *task.outputs, *stdin]
-
-    def _op_adopt(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
-        """Takes over a container from a keeper that died: the descriptors sampand kept, in hold's order."""
+    def _op_adopt(self, client: Connection, message: dict[str, Any], fds: list[int]) -> None:
+        """Takes over a task whose keeper died with its standby: the descriptors that sampand kept, in hold's order."""
         if message["id"] in self._tasks:
             raise RuntimeFailure(f"task {message['id']} is here already")
-        streams = message["streams"]
-        outputs = dict(zip(fds[1 : 1 + len(streams)], streams, strict=True))
-        task = Task(message["id"], message["pid"], fds[0], message["start_time"], message["directory"],
-                    message["tty"], -1, outputs, log=message["log"], is_child=False)  # fmt: skip
-        if task.tty:
-            task.stdin = next(iter(outputs), -1)
-        elif message["has_stdin"]:
-            task.stdin = fds[1 + len(streams)]
-        task.writer = logs.Writer(f"{task.directory}/log", **task.log)
+        task = Task.adopted(message, list(fds))
+        fds.clear()
+        task.open_log()
         self._keep(task)
-        self._send(sock, {"seq": message["seq"]})
+        client.send({"seq": message["seq"]})
 
-    def _op_start(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
-        if message["id"] in self._tasks or message["id"] in self._starting:
-            raise RuntimeFailure(f"container {message['id']} is already running")
+    def _op_start(self, client: Connection, message: dict[str, Any], fds: list[int]) -> None:
+        self._check_new(message["id"])
         request = message["request"]
         request["mounted"] = self._ahead.take(message["id"], request.get("overlay"))
         if "root_fd" in request:
@@ -226,7 +240,7 @@ class Supervisor:
             if entry.get("path", "").startswith("@"):
                 entry["path"] = f"/proc/self/fd/{fds[int(entry['path'][1:])]}"
         terminal = bool(request["spec"]["process"].get("terminal"))
-        pipes = _Pipes.make(message["stdin"]) if not terminal else None
+        pipes = Pipes.make(message["stdin"]) if not terminal else None
         try:
             theirs = pipes.theirs if pipes else None
             child = (
@@ -237,46 +251,48 @@ class Supervisor:
                 pipes.close()
             raise
         finally:
-            _close(request.pop("mounted", -1))
-        for fd in fds:
-            os.close(fd)
-        fds.clear()
+            close(request.pop("mounted", -1))
         task = Task(message["id"], child.pid, child.pidfd, 0, message["directory"], terminal, held=child.held)
         task.log = message["log"]
         if pipes:
             pipes.close_theirs()
             task.stdin, task.outputs = pipes.stdin, {pipes.stdout: logs.STDOUT, pipes.stderr: logs.STDERR}
-        self._await_child(sock, message["seq"], child, task, request.get("warnings") or [])
+        self._await_child(client, message["seq"], child, task, request.get("warnings") or [])
 
-    def _op_exec(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+    def _op_exec(self, client: Connection, message: dict[str, Any], fds: list[int]) -> None:
+        self._check_new(message["id"])
         request = message["request"]
         terminal = bool(request["process"].get("terminal"))
         stdio = None if terminal else (fds[0], fds[1], fds[2])
         child = spawn.start_entry(request, stdio, fds[3:]) if "entry" in request else spawn.join(request, stdio)
-        for fd in fds:
-            os.close(fd)
-        fds.clear()
         task = Task(message["id"], child.pid, child.pidfd, 0, tty=terminal)
-        self._await_child(sock, message["seq"], child, task, [])
+        self._await_child(client, message["seq"], child, task, [])
 
-    def _op_stdin(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+    def _check_new(self, identifier: str) -> None:
+        if identifier in self._tasks:
+            raise RuntimeFailure(f"container {identifier} is already running")
+        if identifier in self._making:
+            raise RuntimeFailure(f"container {identifier} is being started")
+
+    def _op_stdin(self, client: Connection, message: dict[str, Any], fds: list[int]) -> None:
         task = self._task(message)
         if task.stdin < 0:
             raise RuntimeFailure(f"stdin of {task.id} is closed")
-        self._send(sock, {"seq": message["seq"]}, [task.stdin])
+        client.send({"seq": message["seq"]}, [task.stdin])
 
-    def _op_close_stdin(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+    def _op_close_stdin(self, client: Connection, message: dict[str, Any], fds: list[int]) -> None:
         task = self._task(message)
         if not task.tty and task.stdin >= 0:
             os.close(task.stdin)
             task.stdin = -1
-        self._send(sock, {"seq": message["seq"]})
+            self._tell("stdin closed", task.id)
+        client.send({"seq": message["seq"]})
 
-    def _op_resize(self, sock: socket.socket, message: dict[str, Any], fds: list[int]) -> None:
+    def _op_resize(self, client: Connection, message: dict[str, Any], fds: list[int]) -> None:
         task = self._task(message)
         if task.tty and task.stdin >= 0:
             tty.set_size(task.stdin, message["rows"], message["columns"])
-        self._send(sock, {"seq": message["seq"]})
+        client.send({"seq": message["seq"]})
 
     def _task(self, message: dict[str, Any]) -> Task:
         task = self._tasks.get(message["id"])
@@ -286,13 +302,14 @@ class Supervisor:
 
     # processes
 
-    def _await_child(self, sock: socket.socket, seq: int, child: spawn.Child, task: Task, warnings: list[str]) -> None:
+    def _await_child(
+        self, client: Connection, sequence: int, child: spawn.Child, task: Task, warnings: list[str]
+    ) -> None:
+        self._making[task.id] = Making(child, task, client)
+        self._tell("begun", child.pid, id=task.id)
         # Now, while the child is busy, and not when it has started.
         task.start_time = pidfd.start_time(task.pid) or 0
-        if task.directory:
-            task.writer = logs.Writer(f"{task.directory}/log", **task.log)
-
-        self._starting[task.id] = (sock, task)
+        task.open_log()
 
         def report(_: int) -> None:
             message = channel.receive(child.channel)
@@ -304,142 +321,111 @@ class Supervisor:
             if message.kind == "warning":
                 warnings.append(message.text)
                 return
-            self._unwatch(child.channel.fileno())
+            self._loop.forget(child.channel.fileno())
             child.channel.close()
-            del self._starting[task.id]
             if message.kind == "error":
-                os.waitpid(task.pid, 0)
-                self._release(task)
-                self._send(sock, {"seq": seq, "error": message.text, "failure": message.failure})
+                reply = {"seq": sequence, "error": message.text, "failure": message.failure}
+                self._loop.watch(task.pidfd, lambda _: self._buried(task, client, reply))
                 return
-            held = self._held(task) if task.directory else [task.pidfd, *([task.stdin] if task.tty else [])]
-            if not self._send(sock, {"seq": seq, "warnings": warnings, **task.record()}, held):
-                _kill(task)
+            self._making.pop(task.id)
+            self._tell("kept", task.record(), task.descriptors())
+            client.send({"seq": sequence, "warnings": warnings, **task.record()}, task.descriptors())
+            if not client.open:
+                _kill(task.pidfd)  # nobody will know of it
             self._keep(task)
+            if task.directory:
+                exits.prepare(task.directory)
 
-        self._watch(child.channel.fileno(), report)
+        self._loop.watch(child.channel.fileno(), report)
+
+    def _buried(self, task: Task, client: Connection, reply: dict[str, Any]) -> None:
+        """A process that could not be set up has ended."""
+        self._making.pop(task.id)
+        self._reap(task.pid)
+        self._tell("over", task.pid)
+        self._release(task)
+        client.send(reply)
+
+    def _reap(self, pid: int) -> bool:
+        """Takes a zombie, if it is our child."""
+        try:
+            os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            return False
+        return True
 
     def _keep(self, task: Task) -> None:
         self._tasks[task.id] = task
         for fd, stream in task.outputs.items():
             os.set_blocking(fd, False)
-            self._watch(fd, lambda events, fd=fd, stream=stream: self._output(task, fd, stream))  # type: ignore[misc]
-        self._watch(task.pidfd, lambda _: self._exited(task))
+            self._loop.watch(fd, lambda events, fd=fd, stream=stream: self._output(task, fd, stream))  # type: ignore[misc]
+        self._loop.watch(task.pidfd, lambda _: self._exited(task))
 
     def _output(self, task: Task, fd: int, stream: int) -> None:
         """Logs what is ready; at the end of the stream stops watching it."""
         assert task.writer is not None
         try:
-            if task.tty:
-                data = os.read(fd, 64 << 10)
-                if data:
-                    task.writer.append(data, stream)
-                    return
-            else:
-                (available,) = struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))
-                if available:
-                    task.writer.splice(fd, available, stream)
-                    return
-                if os.read(fd, 1):  # pragma: no cover - raced with a writer: FIONREAD said nothing
-                    return
+            (available,) = (1,) if task.tty else struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))
+            if available and not task.tty:
+                task.writer.splice(fd, available, stream)
+                return
+            if data := os.read(fd, 64 << 10):
+                task.writer.append(data, stream)
+                return
         except BlockingIOError:
             return
         except OSError:  # EIO: the last to have the terminal open has closed it
             pass
-        self._unwatch(fd)
+        self._loop.forget(fd)
 
     def _exited(self, task: Task) -> None:
-        self._unwatch(task.pidfd)
+        self._loop.forget(task.pidfd)
         for fd, stream in list(task.outputs.items()):
-            for _ in range(1 << 16):
-                if fd not in self._handlers or not polling.readable(fd):
+            for _ in range(_LAST_READS):
+                if not self._loop.watches(fd) or not polling.readable(fd):
                     break
                 self._output(task, fd, stream)
-        status = _wait(task)
-        exit_record = {"id": task.id, "status": status, "time": time.time_ns()}
-        if task.directory:
-            _write_exit(task.directory, {**exit_record, "start_time": task.start_time})
+        self._ended[task.id] = (task, time.monotonic())
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """Finishes those that have ended, once their status is known or it is clear that it will not be."""
+        for task, since in list(self._ended.values()):
+            status = task.status()
+            if status is None and time.monotonic() - since > _STATUS_PATIENCE:
+                status = UNKNOWN_STATUS
+            if status is not None:
+                del self._ended[task.id]
+                self._finish(task, status)
+
+    def _finish(self, task: Task, status: int) -> None:
+        """Told in this order, so that an end is known to somebody at every moment: the standby, the disk, sampand; then
+        the zombie goes, which is the last to know."""
+        found = {"id": task.id, "status": status, "time": time.time_ns(), "start_time": task.start_time}
+        key = exits.Exits.key(found)
+        self._tell("ended", found, key=key)
+        self._exits.add(found, task.directory)
         self._tasks.pop(task.id, None)
-        self._announce({"event": "exit", **exit_record})
+        self._announce({"event": "exit", "key": key, **found})
         self._release(task)
+        if not self._reap(task.pid):
+            self._tell("over", task.pid)
 
     def _release(self, task: Task) -> None:
-        for fd in {task.pidfd, task.stdin, *task.outputs, *task.held}:
-            if fd >= 0:
-                self._unwatch(fd)
-                _close(fd)
-        if task.writer:
-            task.writer.close()
+        for fd in {task.pidfd, task.stdin, *task.outputs} - {-1}:
+            self._loop.forget(fd)
+        _close_all(task)
 
 
-@record
-class _Pipes:
-    theirs: tuple[int, int, int]
-    stdin: int
-    stdout: int
-    stderr: int
-
-    @classmethod
-    def make(cls, stdin: bool) -> _Pipes:
-        if stdin:
-            their_in, our_in = os.pipe()
-        else:
-            their_in, our_in = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), -1
-        our_out, their_out = os.pipe()
-        our_err, their_err = os.pipe()
-        for fd in (our_out, our_err):
-            try:
-                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
-            except OSError:
-                pass
-        return cls((their_in, their_out, their_err), our_in, our_out, our_err)
-
-    def close_theirs(self) -> None:
-        for fd in self.theirs:
-            os.close(fd)
-
-    def close(self) -> None:
-        self.close_theirs()
-        for fd in (self.stdin, self.stdout, self.stderr):
-            _close(fd)
+def _close_all(task: Task) -> None:
+    for fd in {task.pidfd, task.stdin, *task.outputs, *task.held}:
+        close(fd)
+    if task.writer:
+        task.writer.close()
 
 
-def _close(fd: int) -> None:
-    if fd >= 0:
-        try:
-            os.close(fd)
-        except OSError:
-            pass
-
-
-def _kill(task: Task) -> None:
+def _kill(descriptor: int) -> None:
     try:
-        signal.pidfd_send_signal(task.pidfd, signal.SIGKILL)
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
     except ProcessLookupError:
-        pass
-
-
-def _wait(task: Task) -> int:
-    """The wait status, also of a process that has another parent."""
-    try:
-        return os.waitpid(task.pid, 0)[1]
-    except ChildProcessError:
-        pass
-    for _ in range(200):
-        status = pidfd.exit_status(task.pidfd)
-        if status is None:
-            status = pidfd.zombie_status(task.pid)
-        if status is not None:
-            return status
-        time.sleep(0.005)
-    return _UNKNOWN_STATUS
-
-
-def _write_exit(directory: str, record: dict[str, Any]) -> None:
-    """The exit record, before anybody is told. Atomic; a directory removed meanwhile is fine."""
-    try:
-        with open(f"{directory}/exit.tmp", "w", encoding="ascii") as file:
-            file.write(quickjson.dumps(record))
-        os.rename(f"{directory}/exit.tmp", f"{directory}/exit.json")
-    except OSError:
         pass
