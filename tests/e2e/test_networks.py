@@ -704,10 +704,11 @@ def test_killing_sampand_leaks_nothing_and_connections_survive(site: Site) -> No
     (endpoint,) = network["Containers"].values()
     assert endpoint["Name"] == "steady"
     # What there is besides: at most the interface that waits for the next container.
-    own = f"sv{endpoint['EndpointID'][:12]}"
+    engine = d.http.call("GET", "/info")["ID"][:8]
+    own = f"sv{engine}{endpoint['EndpointID'][:5]}"
     eventually(lambda: len([name for name in site.links() if name.startswith("sv") and name != own]) <= 1)
     assert own in site.links()
-    listing = subprocess.run(["nsenter", "-t", str(site.host), "-n", "nft", "list", "chain", "inet", "sampan", "ports"],
+    listing = subprocess.run(["nsenter", "-t", str(site.host), "-n", "nft", "list", "chain", "inet", f"sampan-{engine}", "ports"],
                              capture_output=True, text=True, check=True).stdout  # fmt: skip
     assert "dport 8080" in listing
     assert "dport 809" not in listing

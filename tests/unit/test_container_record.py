@@ -150,7 +150,7 @@ def test_what_is_left_out() -> None:
 
 
 def _is_broken(data: bytes, key: str = ID) -> Container:
-    container = broken.of_row(Row(7, key, data), "why")
+    container = broken.of_row(Row(7, key, data), "why", "/sampan-00000000")
     assert container.broken == "why"
     assert container.state["Status"] == "dead"
     assert not container.running

@@ -15,9 +15,9 @@ def network(name: str, subnet: str, **options: object) -> Network:
 
 
 def test_only_our_table_is_touched() -> None:
-    text = ruleset([network("a", "10.0.0.0/24")], [Published("tcp", "", 80, "10.0.0.2", 8080)])
+    text = ruleset("inet sampan-x", [network("a", "10.0.0.0/24")], [Published("tcp", "", 80, "10.0.0.2", 8080)])
     commands = [line for line in text.splitlines() if not line.startswith(" ")]
-    assert commands == ["add table inet sampan", "delete table inet sampan", "table inet sampan {", "}"]
+    assert commands == ["add table inet sampan-x", "delete table inet sampan-x", "table inet sampan-x {", "}"]
     assert "flush ruleset" not in text
 
 
@@ -30,7 +30,7 @@ def test_the_order_does_not_depend_on_the_input() -> None:
     for _ in range(20):
         random.shuffle(networks)
         random.shuffle(published)
-        texts.add(ruleset(networks, published))
+        texts.add(ruleset("inet sampan-x", networks, published))
     assert len(texts) == 1
 
 
@@ -55,7 +55,7 @@ def test_ranges_become_one_rule() -> None:
 
 
 def test_internal_networks_get_no_masquerade() -> None:
-    text = ruleset([network("a", "10.0.0.0/24", internal=True)], [])
+    text = ruleset("inet sampan-x", [network("a", "10.0.0.0/24", internal=True)], [])
     assert 'oifname != "br-aaaaaaaaaaaa"' not in text
     assert 'iifname { "br-aaaaaaaaaaaa" } drop' in text
 

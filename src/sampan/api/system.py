@@ -76,7 +76,7 @@ async def info(request: web.Request) -> web.Response:
     rootless = [] if initial_user_namespace() else ["name=rootless"]
     return web.json_response(
         {
-            "ID": "sampan",
+            "ID": engine.identity.id,
             "Containers": len(states),
             "ContainersRunning": states.count("running"),
             "ContainersPaused": states.count("paused"),

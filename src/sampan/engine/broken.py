@@ -23,25 +23,37 @@ from sampan.linux.cgroup import Cgroup, hierarchies
 if TYPE_CHECKING:
     from sampan.engine.engine import Engine
 
-_KEPT = ("name", "created", "image", "image_name", "mounts", "networks", "restart_count", "owner", "claim", "decision")
+_KEPT = (
+    "name",
+    "created",
+    "image",
+    "image_name",
+    "mounts",
+    "networks",
+    "restart_count",
+    "owner",
+    "claim",
+    "decision",
+    "group",
+)
 _END = 10.0  # seconds that processes may take to end after SIGKILL
 
 
-def of_row(row: Row, why: str) -> Container:
+def of_row(row: Row, why: str, group: str) -> Container:
     """The container of a record that can't be read, with what is good of it."""
     found = records.salvage(row.body)
     identifier = row.key if records.ID.fullmatch(row.key) else _made_up(row.key)
-    container = _make(identifier, why, found)
+    container = _make(identifier, why, found, group)
     container.rowid = row.rowid
     return container
 
 
-def of_directory(path: str) -> Container | None:
+def of_directory(path: str, group: str) -> Container | None:
     """The container of a directory that no record speaks of; None when nothing is in it."""
     name = os.path.basename(path)
     identifier = name if records.ID.fullmatch(name) else _made_up(name)
     created = int(os.stat(path, follow_symlinks=False).st_mtime * 1e9)
-    container = _make(identifier, "it has files and no record", {"created": max(created, 0)})
+    container = _make(identifier, "it has files and no record", {"created": max(created, 0)}, group)
     container.place = path
     return container if _holds_anything(path) or processes(container) else None
 
@@ -50,8 +62,8 @@ def _made_up(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _make(identifier: str, why: str, found: dict[str, Any]) -> Container:
-    """A container with all that readers rely on, of whatever was found."""
+def _make(identifier: str, why: str, found: dict[str, Any], group: str) -> Container:
+    """A container with all that readers rely on, of whatever was found. `group`: where the engine's control groups are."""
     host = {"NetworkMode": "none", "RestartPolicy": {"Name": "no"}, "ShmSize": 0, "PortBindings": {}} | (
         found.get("host_config") or {}
     )
@@ -59,7 +71,7 @@ def _make(identifier: str, why: str, found: dict[str, Any]) -> Container:
     config = {"Hostname": "", "Env": [], "Labels": {}} | (found.get("config") or {})
     if host.get("Isolation") == "machine":
         config.setdefault("Machine", {})
-    others = {key: value for key, value in found.items() if key in _KEPT}
+    others = {"group": group} | {key: value for key, value in found.items() if key in _KEPT}
     container = Container(**{"name": f"broken-{identifier[:12]}", "created": 0, "image": "", "image_name": "", **others,
                              "id": identifier, "config": config, "host_config": host})  # fmt: skip
     container.state |= found.get("state") or {}

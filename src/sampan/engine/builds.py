@@ -209,7 +209,7 @@ class _Runner:
     async def run(self, command: Command, output: Callable[[bytes], None]) -> int:
         """Runs a step in a container that nobody else sees."""
         engine = self._engine
-        container = _container(command)
+        container = _container(command, engine.identity.group)
         container.place = command.directory
         planned, _ = engine.networking.plan(container.host_config, {}, "")
         container.networks = planned
@@ -291,7 +291,7 @@ async def _relay(
         log.close()
 
 
-def _container(command: Command) -> Container:
+def _container(command: Command, group: str) -> Container:
     identifier = secrets.token_hex(32)
     host = {
         **command.host,
@@ -307,7 +307,7 @@ def _container(command: Command) -> Container:
         "Hostname": "buildkitsandbox",
         "Tty": False,
     }
-    return Container(identifier, f"build-{identifier[:12]}", 0, "", "", config, host)
+    return Container(identifier, f"build-{identifier[:12]}", 0, "", "", config, host, group=group)
 
 
 def _request(engine: Engine, container: Container, command: Command) -> dict[str, Any]:

@@ -63,6 +63,7 @@ class Container:
     owner: str = "root"  # the user who made it
     claim: str = ""  # the tenant that user said it was for
     decision: list[str] = field(default_factory=list)  # why it has the isolation it has
+    group: str = "/sampan"  # the control group that its own is in; this one in records of engines without an id
 
     # Only while this process runs.
     broken: str = ""  # why its record is none that can be used (engine.broken)
@@ -85,7 +86,7 @@ class Container:
     followers: int = 0  # readers of its log; the files stay until they are done
 
     SAVED: ClassVar[tuple[str, ...]] = ("id", "name", "created", "image", "image_name", "config", "host_config", "state", "mounts", "networks", "ports",
-             "restart_count", "stopped_by_user", "start_time", "health", "owner", "claim", "decision")  # fmt: skip
+             "restart_count", "stopped_by_user", "start_time", "health", "owner", "claim", "decision", "group")  # fmt: skip
 
     @contextlib.asynccontextmanager
     async def exclusive(self) -> AsyncIterator[None]:
@@ -142,7 +143,7 @@ class Container:
     @property
     def cgroup(self) -> str:
         """The path of its control group below the roots."""
-        return f"/sampan/{self.id}"
+        return f"{self.group}/{self.id}"
 
     def pids(self) -> list[int]:
         """All its processes: those of its control group or, where there are none, of its pid namespace."""

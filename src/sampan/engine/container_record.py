@@ -20,6 +20,7 @@ from sampan.volumes.local import NAME as VOLUME_NAME
 SCHEMA = 1
 ID = re.compile(r"[0-9a-f]{64}")
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+GROUP = re.compile(r"/sampan(-[0-9a-f]{8})?")
 _IMAGE = re.compile(r"sha256:[0-9a-f]{64}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z")
 _PID_MAX = 1 << 22
@@ -198,7 +199,7 @@ _TYPES: dict[str, Any] = {
     "host_config": _HostConfig, "state": _State, "mounts": list[_MountRow], "networks": dict[str, _Settings],
     "ports": list[_PublishedPort], "restart_count": _Natural, "stopped_by_user": bool,
     "start_time": Annotated[int, msgspec.Meta(ge=-1, le=1 << 62)], "health": _Health | None, "owner": str, "claim": str,
-    "decision": list[str],
+    "decision": list[str], "group": str,
 }  # fmt: skip
 _NEEDED = ("id", "name", "created", "image", "image_name", "config", "host_config")
 
@@ -344,6 +345,7 @@ _MORE: dict[str, Callable[[Any], str]] = {
     "name": lambda value: "" if NAME.fullmatch(value) else f"{value!r} is none",
     "image": lambda value: "" if not value or _IMAGE.fullmatch(value) else f"{value!r} is no image",
     "created": lambda value: "" if value < 253370764800 * 10**9 else f"{value} is no time",
+    "group": lambda value: "" if GROUP.fullmatch(value) else f"{value!r} is no control group of an engine",
     "state": _state_problem,
     "mounts": _mounts_problem,
     "networks": _names_problem,

@@ -118,7 +118,8 @@ async def _create(
         _defaults(engine, identifier, config, host)
         _check_against(decision, facts, config, host)
         container = Container(identifier, name, time.time_ns(), image.id, body["Image"], config, host, networks=planned,
-                              owner=facts.user, claim=facts.claim, decision=decision.reasons)  # fmt: skip
+                              owner=facts.user, claim=facts.claim, decision=decision.reasons,
+                              group=engine.identity.group)  # fmt: skip
         await _make(engine, container, image)
     return container, warnings
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from sampan.engine import container_record, keeperlink, leftovers, premises, trouble
+from sampan.engine import container_record, identity, keeperlink, leftovers, premises, trouble
 from sampan.engine.builds import Builds
 from sampan.engine.container import Container
 from sampan.engine.directories import Directories
@@ -52,6 +52,7 @@ class Engine:
         self._premises = premises.Premises(data_root, run_root)
         premises.make(f"{data_root}/containers")
         self.data_root, self.run_root = data_root, run_root
+        self.identity = identity.load(data_root)
         self.isolation = isolation  # of containers that do not say: "", "vm" or "auto"
         self.guard = Guard(self, policy or f"{data_root}/policy.toml")
         self.store = Records(f"{data_root}/sampan.db", run_root)
@@ -67,7 +68,9 @@ class Engine:
         self.unstarted = Unstarted()
         self.watcher = Watcher()
         self.networking = Networking(self, obey_host_firewall, host_ports)
-        self.keeper = keeperlink.KeeperLink(f"{run_root}/keeper.sock", self._on_exit, self._agree, self.store.flush)
+        self.keeper = keeperlink.KeeperLink(
+            f"{run_root}/keeper.sock", self._on_exit, self._agree, self.store.flush, self.identity.group
+        )
         self.roots = Roots(self)
         self.registries = Registries(self, hosts or Hosts())
         self.builds = Builds(self)

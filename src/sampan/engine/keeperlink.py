@@ -34,6 +34,7 @@ class KeeperLink:
         on_exit: Callable[[dict[str, Any]], None],
         agree: Callable[[Call], Awaitable[None]],
         recorded: Callable[[], Awaitable[None]],
+        group: str,
     ) -> None:
         self._path = socket_path
         self._on_exit = on_exit
@@ -41,6 +42,7 @@ class KeeperLink:
         self._unacknowledged: list[str] = []
         self._acknowledging: asyncio.Task[None] | None = None
         self._agree = agree
+        self._group = group
         self._client: KeeperClient | None = None
         self._ready = asyncio.Lock()
         self._closing = False
@@ -73,7 +75,7 @@ class KeeperLink:
                 client.close()
                 raise
             self._client = client
-        await client.call("prepare", request=spec.ordinary(), sandbox="")
+        await client.call("prepare", request=spec.ordinary(self._group), sandbox="")
         reply, _ = await client.call("list")
         for record in reply["ended"]:
             self._ended(record)

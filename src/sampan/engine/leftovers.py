@@ -28,7 +28,7 @@ def load(engine: Engine) -> None:
         try:
             whole.append(container_record.read(row.key, row.body))
         except container_record.Unreadable as error:
-            doubtful.append(broken.of_row(row, f"its record can't be read: {error}"))
+            doubtful.append(broken.of_row(row, f"its record can't be read: {error}", engine.identity.group))
     known = {container.id for container in (*whole, *doubtful)}
     doubtful += _without_record(engine, known)
     names = set()
@@ -49,7 +49,7 @@ def _without_record(engine: Engine, known: set[str]) -> list[Container]:
     removed = {row.key for row in engine.store.buried("container")}
     for name in sorted(set(engine.directories.names()) - known):
         path = engine.directories.path(name)
-        container = None if name in removed else broken.of_directory(path)
+        container = None if name in removed else broken.of_directory(path, engine.identity.group)
         if container is not None:
             found.append(container)
         elif not engine.store.read_only:

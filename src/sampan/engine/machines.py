@@ -36,7 +36,7 @@ GROUP = "/sampan/container"
 
 def ordinary() -> dict[str, Any]:
     """The request of a container without any option, in its guest: what templates are prepared for."""
-    return spec.ordinary(NAMESPACES) | {"cgroup": GROUP}
+    return spec.ordinary("", NAMESPACES) | {"cgroup": GROUP}
 
 
 class Machines:

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from sampan.engine.container import Container, shares_network
-from sampan.engine.errors import BadRequest, Forbidden, NotFound
+from sampan.engine.errors import BadRequest, DiskError, EngineError, Forbidden, NotFound
 from sampan.engine.machines import Wiring, slot_of
 from sampan.engine.machines import interface as described
 from sampan.engine.names import Names
@@ -31,7 +31,8 @@ class Networking:
     def __init__(self, engine: Engine, obey_host_firewall: bool, host_ports: HostPorts | None = None) -> None:
         self._engine = engine
         self._host_ports = host_ports
-        self.networks = Networks(engine.store)
+        self._changing = asyncio.Lock()
+        self.networks = Networks(engine.store, engine.identity.owner)
         self.sandboxes = Sandboxes(engine)
         self.publishing = Publishing(engine, self.networks, obey_host_firewall, host_ports)
         self.names = Names(engine, self.networks, behind_slirp=host_ports is not None)
@@ -80,6 +81,7 @@ class Networking:
         """
         if shares_network(container.host_config):
             return None
+        await self._settle(container)
         namespace = -1
         sandbox = self.sandboxes.take(container)
         try:
@@ -105,6 +107,8 @@ class Networking:
 
         Raises NetworkError; then nothing is left.
         """
+        if not shares_network(container.host_config):
+            await self._settle(container)
         wiring = Wiring(await asyncio.to_thread(netns.new), [], [])
         try:
             places = [] if shares_network(container.host_config) else self._allocate(container, "")
@@ -126,6 +130,17 @@ class Networking:
             wiring.close()
             self.release(container)
             raise
+
+    async def _settle(self, container: Container) -> None:
+        """Before the first container: what the default network has is nobody else's. Raises NetworkError."""
+        for name in container.networks:
+            network = self.networks.find(name)
+            await self.settle(network)
+
+    async def settle(self, network: Network) -> None:
+        """Before a network is used: what the default one has is nobody else's. Raises NetworkError, DiskError."""
+        if self.networks.unsettled(network) and await asyncio.to_thread(self.networks.settle, network):
+            self.networks.save(network)
 
     def _allocate(self, container: Container, identifier: str) -> list[tuple[Network, Endpoint]]:
         for index, (name, settings) in enumerate(container.networks.items()):
@@ -154,7 +169,7 @@ class Networking:
         except BaseException:
             os.close(namespace)
             for _, endpoint in places:
-                bridge.unplug(endpoint.id)
+                bridge.unplug(endpoint.host_interface)
             raise
         return namespace
 
@@ -170,7 +185,10 @@ class Networking:
     # connect and disconnect
 
     async def connect(self, container: Container, network: Network, settings: dict[str, Any]) -> None:
-        """Puts a container on a further network, now if it runs. Raises Forbidden, NetworkError."""
+        """Puts a container on a further network, now if it runs; on disk when this returns. Raises Forbidden, NetworkError.
+
+        The container's record is written last: until it names the network, a start of ours takes all of it back.
+        """
         if shares_network(container.host_config):
             raise Forbidden(
                 f"container sharing network namespace with another container or host cannot be connected to any other network: {container.name}"
@@ -180,9 +198,17 @@ class Networking:
         if network.name in container.networks:
             raise Forbidden(f"endpoint with name {container.name} already exists in network {network.name}")
         if container.running:
+            await self.settle(network)
             await self._plug(container, network, settings)
         container.networks[network.name] = settings
-        self._engine.save(container)
+        try:
+            self._engine.save(container)
+            await self._engine.store.flush()
+        except DiskError:
+            del container.networks[network.name]
+            if network.endpoints.get(container.id):
+                await self._unplug(container, network, network.endpoints[container.id])
+            raise
         self.announce(network, container, "connect")
 
     async def _plug(self, container: Container, network: Network, settings: dict[str, Any]) -> None:
@@ -208,34 +234,52 @@ class Networking:
                 )
         except BaseException:
             self.networks.release(network, container.id)
+            if not container.own_kernel:
+                await asyncio.to_thread(bridge.unplug, endpoint.host_interface)
             raise
         finally:
             os.close(namespace)
 
     async def disconnect(self, container: Container, network: Network, force: bool = False) -> None:
-        """Takes a container off a network. Raises Forbidden when it is not on it."""
+        """Takes a container off a network; on disk when this returns. Raises Forbidden when it is not on it.
+
+        The container's record is written first: from then on a start of ours does what is left to do.
+        """
         if network.name not in container.networks and container.id not in network.endpoints:
             if force:
                 return
             raise Forbidden(f"container {container.id} is not connected to network {network.name}")
-        endpoint = self.networks.release(network, container.id)
-        container.networks.pop(network.name, None)
+        left = {name: settings for name, settings in container.networks.items() if name != network.name}
+        before, container.networks = container.networks, left
+        try:
+            self._engine.save(container)
+        except DiskError:
+            container.networks = before
+            raise
+        endpoint = network.endpoints.get(container.id)
         if endpoint is not None and container.running:
-            namespace = netns.open_of(container.state["Pid"])
-            try:
-                left = way_out(self.networks.of(container.id))
-                if container.virtual:
-                    await self._unplug_machine(container, endpoint, namespace, left)
-                else:
-                    await asyncio.to_thread(bridge.unplug, endpoint.id, namespace, endpoint.interface)
-                if left is not None and not container.virtual:
-                    await asyncio.to_thread(bridge.move_default_route, *left, namespace)
-            finally:
-                os.close(namespace)
+            await self._unplug(container, network, endpoint)
             self.names.write_files(container)
             await self.publishing.apply()
-        self._engine.save(container)
+        elif endpoint is not None:
+            self.networks.release(network, container.id)
+        await self._engine.store.flush()
         self.announce(network, container, "disconnect")
+
+    async def _unplug(self, container: Container, network: Network, endpoint: Endpoint) -> None:
+        """Takes a running container's interface and its place on a network away."""
+        namespace = netns.open_of(container.state["Pid"])
+        try:
+            left = way_out([place for place in self.networks.of(container.id) if place[0] is not network])
+            if container.virtual:
+                await self._unplug_machine(container, endpoint, namespace, left)
+            else:
+                await asyncio.to_thread(bridge.unplug, endpoint.host_interface, namespace, endpoint.interface)
+            if left is not None and not container.virtual:
+                await asyncio.to_thread(bridge.move_default_route, *left, namespace)
+        finally:
+            os.close(namespace)
+            self.networks.release(network, container.id)
 
     async def _unplug_machine(
         self, container: Container, endpoint: Endpoint, namespace: int, left: tuple[Network, Endpoint] | None
@@ -259,22 +303,49 @@ class Networking:
         """After a start of the daemon: everything as the running containers need it, and nothing else."""
         running = {c.id: c for c in self._engine.containers.values() if c.running}
         doubtful = {c.id for c in self._engine.containers.values() if c.broken}  # whose processes may live
-        for network in self.networks.all.values():
+        networks = list(self.networks.all.values())
+        for network in networks:
             for identifier in [key for key in network.endpoints if key not in running and key not in doubtful]:
                 self.networks.release(network, identifier)
-        for network in self.networks.all.values():
+        for network in networks:
             if network.driver == "bridge" and (network.endpoints or not network.predefined):
                 try:
                     bridge.ensure(network)
-                except NetworkError as error:
-                    print(f"sampand: {error}", file=sys.stderr)
+                except (NetworkError, OSError) as error:
+                    print(f"sampand: network {network.name}: {error}", file=sys.stderr)
         if self._host_ports is not None:
             hostports.route_answers()
-        bridge.sweep(list(self.networks.all.values()))
+        if not self.networks.doubtful:  # what a record that can't be read speaks of must not be taken away
+            bridge.sweep(networks, self.networks.owner)
+        lost = bridge.missing(networks)
         for container in running.values():
             if self.networks.of(container.id):
+                await self._bring_in_line(container, lost)
                 await self._take_up(container)
-        await self.publishing.apply()
+        await self.publishing.begin()
+
+    async def _bring_in_line(self, container: Container, lost: set[str]) -> None:
+        """What was cut short by our end: a connect that nobody was told of, a disconnect, an interface that is gone."""
+        for network, endpoint in self.networks.of(container.id):
+            try:
+                if network.name not in container.networks:
+                    await self._unplug(container, network, endpoint)
+                elif endpoint.host_interface in lost and not container.own_kernel:
+                    print(
+                        f"sampand: container {container.name}: its interface on {network.name} is gone: made again",
+                        file=sys.stderr,
+                    )
+                    await self._plug_again(container, network, endpoint)
+            except (NetworkError, EngineError, OSError) as error:
+                print(f"sampand: network {network.name} of container {container.name}: {error}", file=sys.stderr)
+
+    async def _plug_again(self, container: Container, network: Network, endpoint: Endpoint) -> None:
+        namespace = netns.open_of(container.state["Pid"])
+        try:
+            default = way_out(self.networks.of(container.id)) == (network, endpoint)
+            await asyncio.to_thread(bridge.plug, network, endpoint, namespace, default)
+        finally:
+            os.close(namespace)
 
     async def _take_up(self, container: Container) -> None:
         """Ports and names of a container that went on running without us."""
@@ -289,20 +360,36 @@ class Networking:
             print(f"sampand: network of container {container.name}: {error}", file=sys.stderr)
 
     async def create(self, name: str, **options: Any) -> Network:
-        """Makes a network. Raises NetworkError."""
-        network = await asyncio.to_thread(lambda: self.networks.create(name, **options))
-        await self.publishing.apply()
+        """Makes a network; it is on disk when this returns. Raises NetworkError."""
+        async with self._changing:  # names, bridges and subnets are looked at before they are taken
+            network = await asyncio.to_thread(lambda: self.networks.make(name, **options))
+            try:
+                self.networks.add(network)
+                await self.publishing.apply()
+                await self._engine.store.flush()
+            except BaseException:
+                self.networks.forget(network)
+                await asyncio.to_thread(bridge.remove, network, self.networks.owner)
+                raise
         self.announce(network, None, "create")
         return network
 
     async def remove(self, network: Network) -> None:
-        """Deletes a network that no container is on. Raises NetworkForbidden."""
+        """Deletes a network that no container is on; it is gone from the disk when this returns. Raises NetworkForbidden."""
         await self.sandboxes.drop(network.name)
-        await asyncio.to_thread(self.networks.remove, network)
+        async with self._changing:
+            self.networks.check_removable(network)
+            self.networks.forget(network)
+            await asyncio.to_thread(bridge.remove, network, self.networks.owner)
         await self.publishing.apply()
+        await self._engine.store.flush()
         self.announce(network, None, "destroy")
 
     def close(self) -> None:
-        """Ends our part; what is in the kernel stays."""
+        """Ends our part; what is in the kernel stays, unless nothing runs that needs it."""
         self.sandboxes.close()
-        self.publishing.close()
+        keep = any(container.running for container in self._engine.containers.values())
+        self.publishing.close(keep)
+        default = self.networks.named("bridge")
+        if default is not None and not keep:
+            bridge.remove(default, self.networks.owner)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import sys
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,7 @@ class Publishing:
         self._networks = networks
         self._obey = obey_host_firewall
         self._host_ports = host_ports
-        self._firewall = Firewall()
+        self._firewall = Firewall(networks.owner.table)
         self._mappings: dict[str, list[ports.Mapping]] = {}
         self._proxies: dict[str, list[TcpProxy | UdpProxy]] = {}
         self._lock = asyncio.Lock()
@@ -124,6 +125,16 @@ class Publishing:
                                            address, mapping.container_port))  # fmt: skip
         return found
 
+    async def begin(self) -> None:
+        """After a start of the daemon: apply(), or away with a table that an earlier one has left and nobody needs."""
+        try:
+            await self.apply()
+        except NetworkError as error:
+            print(f"sampand: {error}", file=sys.stderr)
+        if not self._firewall.applied:
+            with contextlib.suppress(nftables.NftablesError):
+                await asyncio.to_thread(self._firewall.remove)
+
     async def apply(self) -> None:
         """Brings the kernel's table in line with networks and ports. Raises NetworkError."""
         async with self._lock:
@@ -156,12 +167,18 @@ class Publishing:
         async with self._lock:
             try:
                 if await asyncio.to_thread(self._firewall.restore):
-                    print("sampand: somebody changed the nftables table inet sampan: restored", file=sys.stderr)
+                    print(
+                        f"sampand: somebody changed the nftables table {self._firewall.table}: restored",
+                        file=sys.stderr,
+                    )
             except nftables.NftablesError as error:
                 print(f"sampand: can't restore the firewall: {error}", file=sys.stderr)
 
-    def close(self) -> None:
-        """Ends our part; what is in the kernel stays."""
+    def close(self, keep: bool) -> None:
+        """Ends our part; with `keep` what is in the kernel stays."""
+        if not keep and self._firewall.applied:
+            with contextlib.suppress(nftables.NftablesError):
+                self._firewall.remove()
         if self._news is not None:
             asyncio.get_running_loop().remove_reader(self._news.fileno())
             self._news.close()

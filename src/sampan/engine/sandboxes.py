@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,6 +30,7 @@ class Sandbox:
     id: str
     network: str
     namespace: int
+    link: str  # the host's end of its interface
     sockets: dns.Sockets | None = None  # of its name server, on a network with names
 
     def close(self) -> None:
@@ -79,7 +79,10 @@ class Sandboxes:
             if not usable or network is None:
                 await self._engine.keeper.call("prepare", sandbox="")
                 return
-            made = await asyncio.to_thread(_make, network)
+            networks = self._engine.networking.networks
+            await self._engine.networking.settle(network)
+            identifier = networks.endpoint_id()
+            made = await asyncio.to_thread(_make, network, identifier, networks.owner.veth(identifier))
             self._ready = made
             await self._engine.keeper.call("prepare", [made.namespace], sandbox=made.id)
 
@@ -89,7 +92,7 @@ class Sandboxes:
             return
         dropped, self._ready = self._ready, None
         dropped.close()
-        await asyncio.to_thread(bridge.unplug, dropped.id)
+        await asyncio.to_thread(bridge.unplug, dropped.link)
 
     def close(self) -> None:
         """Ends our part."""
@@ -100,10 +103,10 @@ class Sandboxes:
             self._ready = None
 
 
-def _make(network: Network) -> Sandbox:
-    sandbox = Sandbox(secrets.token_hex(32), network.name, netns.new())
+def _make(network: Network, identifier: str, link: str) -> Sandbox:
+    sandbox = Sandbox(identifier, network.name, netns.new(), link)
     try:
-        bridge.plug_ahead(network, sandbox.id, sandbox.namespace)
+        bridge.plug_ahead(network, link, sandbox.namespace)
         if network.has_names:
             sandbox.sockets = dns.open_sockets(sandbox.namespace)
     except BaseException:

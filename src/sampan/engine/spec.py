@@ -155,9 +155,9 @@ def rlimits(host: dict[str, Any]) -> list[dict[str, Any]]:
     return wanted
 
 
-def ordinary(namespaces: tuple[str, ...] = ("network", "pid", "ipc", "uts", "cgroup")) -> dict[str, Any]:
-    """The request of a container without any option: what the keeper should be prepared for."""
-    container = Container("ordinary", "", 0, "", "", {"Cmd": ["true"]}, {})
+def ordinary(group: str, namespaces: tuple[str, ...] = ("network", "pid", "ipc", "uts", "cgroup")) -> dict[str, Any]:
+    """The request of a container without any option, below the control group `group`: what the keeper should be prepared for."""
+    container = Container("ordinary", "", 0, "", "", {"Cmd": ["true"]}, {}, group=group)
     entries = [*standard(False), shared_memory(DEFAULT_SHM)]
     return build(container, entries, dict.fromkeys(namespaces, "")) | {"seccomp": None}
 

@@ -99,7 +99,17 @@ class SystemMachines:
             "Env": [],
             "Labels": {},
         }
-        container = Container(identifier, name, time.time_ns(), "", str(wanted[source]), config, host, networks=planned)
+        container = Container(
+            identifier,
+            name,
+            time.time_ns(),
+            "",
+            str(wanted[source]),
+            config,
+            host,
+            networks=planned,
+            group=self._engine.identity.group,
+        )
         directory = self._engine.directory(container)
         os.makedirs(f"{directory}/log", 0o700)
         try:

@@ -6,6 +6,7 @@ import errno
 import os
 
 from sampan.linux import memory
+from sampan.linux.cgroup import Cgroup
 from sampan.runtime import borrowing, spare, spawn
 from sampan.runtime.channel import Stdio
 from sampan.runtime.errors import RuntimeFailure
@@ -92,6 +93,12 @@ class Spares:
                     raise
         ready.discard()
         return spawn.start(request, stdio)
+
+    def end(self) -> None:
+        """Ends the spare for good, and takes away the group that all of them were in, if it is empty."""
+        self.close()
+        if self._expected is not None and self._expected["cgroup_parent"]:
+            Cgroup(self._expected["cgroup_parent"]).discard()
 
     def close(self) -> None:
         """Ends the spare."""

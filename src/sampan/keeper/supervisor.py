@@ -115,7 +115,7 @@ class Supervisor:
                 idle_since = time.monotonic()
             elif time.monotonic() - idle_since > _IDLE_SECONDS:
                 break
-        self._spares.close()
+        self._spares.end()
         if not self._alone:
             self._ahead.close()
         return not self._alone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import functools
 import os
 import signal
@@ -201,6 +202,24 @@ class Cgroup:
         """The v1 controllers that these limits need beyond those that every group is made on."""
         return cgroup_limits.extra_controllers(resources)
 
+    def hold(self) -> int:
+        """A descriptor with a lock on the group, for as long as it is open; -1 when another has it, or there is no group.
+
+        By flock(2) on a directory of the group: it holds across pid and mount namespaces that share the tree.
+        """
+        for directory in self._all_directories():
+            try:
+                fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except OSError:
+                continue
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(fd)
+                return -1
+            return fd
+        return -1
+
     def exists(self) -> bool:
         """Whether the group exists on any hierarchy."""
         return any(os.path.isdir(directory) for directory in self._all_directories())
@@ -267,6 +286,14 @@ class Cgroup:
             if key == "oom_kill":
                 return int(value)
         return 0
+
+    def discard(self) -> None:
+        """Deletes the group where nothing is in it."""
+        for directory in self._all_directories():
+            try:
+                os.rmdir(directory)
+            except OSError:
+                continue
 
     def remove(self) -> None:
         """Deletes the group and its subgroups; processes must be gone or going. Missing is fine."""

@@ -23,7 +23,7 @@ _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE, _NEWRULE = 24, 25, 26, 32
 _FRA_PRIORITY, _FRA_FWMARK, _FRA_TABLE = 6, 10, 15
 _ADDRESS, _IFNAME, _MTU, _MASTER, _LINKINFO, _NET_NS_FD, _LINK = 1, 3, 4, 10, 18, 28, 5
-_PROTINFO = 12
+_PROTINFO, _IFALIAS = 12, 20
 _AF_BRIDGE, _BRPORT_MODE, _BRPORT_ISOLATED = 7, 4, 33
 _INFO_KIND, _INFO_DATA = 1, 2
 _VETH_PEER = 1
@@ -46,6 +46,7 @@ class Link:
     master: int
     address: str
     up: bool
+    alias: str = ""
 
 
 def _ifinfo(index: int = 0, flags: int = 0, change: int = 0, family: int = 0) -> bytes:
@@ -101,6 +102,7 @@ def _link(payload: bytes) -> Link:
         number(_MASTER),
         found.get(_ADDRESS, b"").hex(":"),
         bool(flags & _IFF_UP),
+        found.get(_IFALIAS, b"").rstrip(b"\0").decode(errors="replace"),
     )
 
 
@@ -154,6 +156,11 @@ def delete_link(netlink: Netlink, index: int) -> None:
     except OSError as error:
         if error.errno != 19:  # ENODEV
             raise
+
+
+def set_alias(netlink: Netlink, index: int, text: str) -> None:
+    """Writes a line on an interface, for people and for whoever made it (ip-link(8), alias)."""
+    netlink.request(_SETLINK, 0, _ifinfo(index) + attribute(_IFALIAS, text), f"set alias of interface {index}")
 
 
 def _family(address: Address | Network | IP) -> int:

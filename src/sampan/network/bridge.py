@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from sampan.linux import netns, tap
 from sampan.linux import rtnetlink as rt
 from sampan.linux.netlink import Netlink, attribute
-from sampan.network import interface
+from sampan.network import interface, ownership
 from sampan.network.errors import NetworkConflict, NetworkError
 from sampan.network.ipam import mac_of
-from sampan.network.model import Endpoint, Network, host_interface
+from sampan.network.model import Endpoint, Network
+from sampan.network.ownership import Owner
 
-_VETH_PREFIX = "sv"
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
 
@@ -27,7 +27,8 @@ _ensured: set[tuple[str, int]] = set()  # networks, and their bridges' indexes, 
 def ensure(network: Network) -> None:
     """Makes the network's bridge with its gateways if it is not there, and lets the host forward.
 
-    Raises NetworkConflict when an interface of that name is something else, NetworkError.
+    One that is there is used as it is: a user may have named one of the host's. Raises NetworkConflict when an
+    interface of that name is something else, NetworkError.
     """
     if network.driver != "bridge":
         return
@@ -41,10 +42,13 @@ def ensure(network: Network) -> None:
                 raise NetworkError(f"network {network.name}: {error.strerror}") from error
             found = rt.link(netlink, network.bridge)
             assert found is not None
+            rt.set_alias(netlink, found.index, network.alias)
         elif found.kind != "bridge":
             raise NetworkConflict(f"network {network.name}: interface {network.bridge} exists and is no bridge")
         elif not found.address.startswith("02:42:"):  # an older engine's, or somebody else's that we were given
             rt.set_link(netlink, found.index, address=_address(network))
+        if not found.alias and ownership.bridge_of(network.id) == network.bridge:
+            rt.set_alias(netlink, found.index, network.alias)  # made by us before we had an id
         netns.write_sysctl(f"ipv6/conf/{network.bridge}/accept_ra", "0")  # S043
         # Nobody else is on it: its link-local address can be used at once, not after a second of asking around.
         netns.write_sysctl(f"ipv6/conf/{network.bridge}/accept_dad", "0")
@@ -76,13 +80,38 @@ def uplink_mtu(netlink: Netlink) -> int:
     return next((link.mtu for link in rt.links(netlink) if link.index == index), 1500)
 
 
-def remove(network: Network) -> None:
-    """Deletes the network's interfaces on the host."""
+def remove(network: Network, owner: Owner) -> None:
+    """Deletes the network's interfaces on the host; a bridge that was there before the network stays."""
     with Netlink() as netlink:
-        for name in (network.bridge, _dummy(network)):
+        for name in (network.bridge, ownership.dummy_of(network.id)):
             found = rt.link(netlink, name)
-            if found is not None and found.kind in ("bridge", "dummy"):
+            own = found is not None and (owner.has(found) or name.endswith(f"-{network.id[:12]}"))
+            if found is not None and own and found.kind in ("bridge", "dummy"):
                 rt.delete_link(netlink, found.index)
+
+
+def is_free(network: Network, owner: Owner) -> bool:
+    """Whether the network's bridge is ours, or can be, with its subnets used by nobody else."""
+    with Netlink() as netlink:
+        found = rt.link(netlink, network.bridge)
+        if found is not None:
+            gateways = {f"{row['Gateway']}" for row in network.ipam}
+            known = {str(address.ip) for index, address in rt.addresses(netlink) if index == found.index}
+            # One without an alias that has our gateway was ours before we had an id.
+            if not owner.has(found) and (found.alias or not gateways & known):
+                return False
+            if not found.alias:
+                rt.set_alias(netlink, found.index, owner.alias)
+        index = found.index if found is not None else 0
+        subnets = [ipaddress.ip_network(row["Subnet"]) for row in network.ipam]
+        others = [subnet for subnet, other in rt.routes(netlink) if other != index and subnet.prefixlen]
+        return not any(one.version == other.version and one.overlaps(other) for one in subnets for other in others)
+
+
+def exists(name: str) -> bool:
+    """Whether there is an interface of that name."""
+    with Netlink() as netlink:
+        return rt.link(netlink, name) is not None
 
 
 def taken_subnets() -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
@@ -100,13 +129,9 @@ def has_ipv6() -> bool:
         return False
 
 
-def _dummy(network: Network) -> str:
-    return f"dm-{network.id[:12]}"
-
-
 def plug(network: Network, endpoint: Endpoint, namespace: int, default_route: bool) -> None:
     """Gives the network namespace its interface on the network, configured and up. Raises NetworkError."""
-    with _undone(network, endpoint.id):
+    with _undone(network, endpoint.host_interface):
         with Netlink() as netlink:
             if network.driver == "bridge":
                 _make_veth(netlink, network, endpoint.host_interface, endpoint.interface, endpoint.mac, namespace)
@@ -176,25 +201,25 @@ def _join_bridge(netlink: Netlink, network: Network, name: str) -> None:
     _set_port(netlink, network, name)
 
 
-def plug_ahead(network: Network, endpoint_id: str, namespace: int) -> None:
-    """Makes the interface eth0 for an endpoint that has no address yet. Raises NetworkError."""
-    with _undone(network, endpoint_id), Netlink() as netlink:
-        _make_veth(netlink, network, host_interface(endpoint_id), "eth0", "", namespace)
+def plug_ahead(network: Network, link: str, namespace: int) -> None:
+    """Makes the interface eth0 for an endpoint that has no address yet; `link` is the host's end. Raises NetworkError."""
+    with _undone(network, link), Netlink() as netlink:
+        _make_veth(netlink, network, link, "eth0", "", namespace)
 
 
 def complete(network: Network, endpoint: Endpoint, namespace: int) -> None:
     """Configures what plug_ahead() has made. Raises NetworkError."""
-    with _undone(network, endpoint.id):
+    with _undone(network, endpoint.host_interface):
         netns.inside(namespace, _configure, network, endpoint, True, endpoint.mac)
 
 
 @contextlib.contextmanager
-def _undone(network: Network, endpoint_id: str) -> Iterator[None]:
+def _undone(network: Network, link: str) -> Iterator[None]:
     """When the kernel refuses something: leaves no interface and names the network."""
     try:
         yield
     except OSError as error:
-        unplug(endpoint_id)
+        unplug(link)
         raise NetworkError(f"network {network.name}: {error.strerror}") from error
 
 
@@ -246,7 +271,7 @@ def _make_slave(netlink: Netlink, network: Network, endpoint: Endpoint, namespac
 
 def _parent(netlink: Netlink, network: Network) -> int:
     """The interface a macvlan or ipvlan network hangs on; without `parent` a dummy of its own."""
-    name = network.options.get("parent") or _dummy(network)
+    name = network.options.get("parent") or ownership.dummy_of(network.id)
     found = rt.link(netlink, name)
     if found is None and not network.options.get("parent"):
         rt.add_link(netlink, name, "dummy", up=True)
@@ -285,8 +310,8 @@ def move_default_route(network: Network, endpoint: Endpoint, namespace: int) -> 
     netns.inside(namespace, change)
 
 
-def unplug(endpoint_id: str, namespace: int = -1, interface: str = "") -> None:
-    """Deletes an endpoint's interface, from the host's side or inside `namespace`; gone is fine."""
+def unplug(link: str, namespace: int = -1, interface: str = "") -> None:
+    """Deletes an endpoint's interface, by the host's end or inside `namespace`; gone is fine."""
 
     def delete(name: str) -> None:
         with Netlink() as netlink:
@@ -294,16 +319,34 @@ def unplug(endpoint_id: str, namespace: int = -1, interface: str = "") -> None:
             if found is not None:
                 rt.delete_link(netlink, found.index)
 
-    delete(host_interface(endpoint_id))
+    delete(link)
     if namespace >= 0:
         netns.inside(namespace, delete, interface)
 
 
-def sweep(networks: list[Network]) -> None:
-    """Deletes what a daemon that was killed has left: veth pairs of ours without an endpoint."""
+def sweep(networks: list[Network], owner: Owner) -> None:
+    """Deletes what we have left when we were killed: interfaces of ours that no network and no endpoint has.
+
+    Only what carries our id, or hangs on a bridge of ours with a name of the time before it.
+    """
     endpoints = {endpoint.host_interface for network in networks for endpoint in network.endpoints.values()}
+    used = {name for network in networks for name in (network.bridge, ownership.dummy_of(network.id))}
     with Netlink() as netlink:
-        for link in rt.links(netlink):
-            ours = link.kind == "veth" and link.name.startswith(_VETH_PREFIX) and len(link.name) == 14
-            if ours and link.name not in endpoints:
+        found = rt.links(netlink)
+        bridges = {link.index for link in found if link.kind == "bridge" and owner.has(link)}
+        for link in found:
+            if link.kind == "veth":
+                old = ownership.is_old_veth(link.name) and link.master in bridges
+                left = (owner.has_veth(link.name) or old) and link.name not in endpoints
+            else:
+                left = link.kind in ("bridge", "dummy") and owner.has(link) and link.name not in used
+            if left:
                 rt.delete_link(netlink, link.index)
+
+
+def missing(networks: list[Network]) -> set[str]:
+    """The hosts' ends of endpoints that are not there."""
+    with Netlink() as netlink:
+        found = {link.name for link in rt.links(netlink)}
+    endpoints = [e for n in networks if n.driver == "bridge" for e in n.endpoints.values()]
+    return {endpoint.host_interface for endpoint in endpoints} - found

@@ -15,7 +15,7 @@ from sampan.linux.namespaces import initial_user_namespace
 from sampan.network.hostports import ANSWER_MARK
 from sampan.network.model import Network
 
-TABLE = "inet sampan"
+OLD_TABLE = "inet sampan"  # of engines without an id
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +64,14 @@ def merge(published: Iterable[Published]) -> list[Published]:
     return merged
 
 
-def ruleset(networks: Iterable[Network], published: Iterable[Published]) -> str:
+def ruleset(table: str, networks: Iterable[Network], published: Iterable[Published]) -> str:
     """The commands that replace our table, in one transaction."""
     bridges = sorted((n for n in networks if n.driver == "bridge"), key=lambda n: n.bridge)
     return "\n".join(
         [
-            f"add table {TABLE}",
-            f"delete table {TABLE}",
-            f"table {TABLE} {{",
+            f"add table {table}",
+            f"delete table {table}",
+            f"table {table} {{",
             *_raw(),
             *_answers(),
             *_nat(bridges, list(published)),
@@ -165,40 +165,57 @@ def _forward(bridges: list[Network]) -> list[str]:
 
 
 class Firewall:
-    """Our table in the kernel, as it should be."""
+    """Our table in the kernel, as it should be. `table`: its family and name, which nobody else has."""
 
-    def __init__(self) -> None:
+    def __init__(self, table: str) -> None:
+        self.table = table
         self._nftables = nftables.Nftables()
         self._listing = ""
         self._text = ""
+        self._succeeded = False
 
     def apply(self, networks: Iterable[Network], published: Iterable[Published]) -> None:
         """Replaces the table. Raises NftablesError; then the old one stays."""
-        text = ruleset(networks, published)
+        networks = list(networks)
+        text = ruleset(self.table, networks, published)
         if text == self._text:
             return
-        self._nftables.run(text)
-        self._text, self._listing = text, self._list()
+        self._nftables.run("\n".join([*self._succeed(networks), text]))
+        self._text, self._listing = text, self._list(self.table)
+        self._succeeded = True
+
+    def _succeed(self, networks: list[Network]) -> list[str]:
+        """Takes the table of an engine without an id along, if it is the one that we were: it speaks of our bridges."""
+        if self._succeeded:
+            return []
+        listing = self._list(OLD_TABLE)
+        ours = any(f'"{network.bridge}"' in listing for network in networks if network.bridge)
+        return [f"delete table {OLD_TABLE}"] if ours else []
 
     @property
     def applied(self) -> bool:
         """Whether there is a table."""
         return bool(self._text)
 
-    def _list(self) -> str:
+    def _list(self, table: str) -> str:
         try:
-            return self._nftables.run(f"list table {TABLE}")
+            return self._nftables.run(f"list table {table}")
         except nftables.NftablesError:
             return ""
 
     def intact(self) -> bool:
         """Whether the kernel has what we put there."""
-        return bool(self._listing) and self._list() == self._listing
+        return bool(self._listing) and self._list(self.table) == self._listing
 
     def restore(self) -> bool:
         """Puts the table back if somebody has changed or flushed it. Whether it was needed."""
         if not self._text or self.intact():
             return False
         self._nftables.run(self._text)
-        self._listing = self._list()
+        self._listing = self._list(self.table)
         return True
+
+    def remove(self) -> None:
+        """Takes the table away, whoever of us has made it. Raises NftablesError."""
+        self._text = self._listing = ""
+        self._nftables.run(f"add table {self.table}\ndelete table {self.table}")

@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-
-def host_interface(endpoint_id: str) -> str:
-    """The name of an endpoint's end on the host."""
-    return f"sv{endpoint_id[:12]}"
+from sampan.network import ownership
 
 
 @dataclass(slots=True)
@@ -23,11 +20,12 @@ class Endpoint:
     ipv4: str = ""
     ipv6: str = ""
     aliases: list[str] = field(default_factory=list)
+    link: str = ""  # the host's end of it; not in records of engines without an id
 
     @property
     def host_interface(self) -> str:
-        """The end of the veth pair on the host; its prefix tells our interfaces from others'."""
-        return host_interface(self.id)
+        """The end of the veth pair on the host; its name tells our interfaces from others'."""
+        return self.link or ownership.old_veth(self.id)
 
     @property
     def addresses(self) -> list[str]:
@@ -56,11 +54,12 @@ class Network:
     options: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     endpoints: dict[str, Endpoint] = field(default_factory=dict)  # by container id
+    alias: str = ""  # what its bridge says of whose it is: not saved
 
     @property
     def bridge(self) -> str:
         """The name of its bridge on the host."""
-        return self.options.get("com.docker.network.bridge.name") or f"br-{self.id[:12]}"
+        return self.options.get("com.docker.network.bridge.name") or ownership.bridge_of(self.id)
 
     @property
     def mtu(self) -> int:
@@ -84,4 +83,4 @@ class Network:
 
     def record(self) -> dict[str, Any]:
         """The part that is saved; endpoints have records of their own, so that one more costs the same as the first."""
-        return {key: value for key, value in asdict(self).items() if key != "endpoints"}
+        return {key: value for key, value in asdict(self).items() if key not in ("endpoints", "alias")}

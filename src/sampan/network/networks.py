@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import secrets
 import sys
@@ -13,9 +14,9 @@ from typing import Any, Protocol
 from sampan.network import bridge, ipam
 from sampan.network.errors import NetworkConflict, NetworkError, NetworkForbidden, NetworkNotFound
 from sampan.network.model import Endpoint, Network
+from sampan.network.ownership import DEFAULT_BRIDGE, Owner, choosing
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
-DEFAULT_BRIDGE = "sampan0"
 DRIVERS = ("bridge", "macvlan", "ipvlan")
 _KIND, _ENDPOINT = "network", "endpoint"
 
@@ -32,18 +33,25 @@ class Records(Protocol):
 class Networks:
     """The networks by id."""
 
-    def __init__(self, records: Records) -> None:
-        self._records = records
+    def __init__(self, records: Records, owner: Owner) -> None:
+        self._records, self.owner = records, owner
         self.all: dict[str, Network] = {}
+        self.doubtful = False  # whether there is a record that can't be read: then what it may speak of is left alone
+        self._settled: set[str] = set()  # networks whose bridge and subnets are known to be ours
         for record in records.all(_KIND):
             try:
                 network = Network(**record)
             except TypeError:
                 print(f"sampand: the record of network {record.get('name')} is damaged and skipped", file=sys.stderr)
+                self.doubtful = True
                 continue
-            self.all[network.id] = network
+            self._add(network)
         self._load_endpoints()
         self._add_predefined()
+
+    def _add(self, network: Network) -> None:
+        network.alias = self.owner.alias
+        self.all[network.id] = network
 
     def _load_endpoints(self) -> None:
         for record in self._records.all(_ENDPOINT):
@@ -51,17 +59,16 @@ class Networks:
             try:
                 endpoint = Endpoint(**record)
             except TypeError:
+                self.doubtful = True
                 continue  # its container is wired again when it starts
-            if network is None:
-                self._records.delete(_ENDPOINT, endpoint.id)
-            else:
+            if network is not None:
                 network.endpoints[endpoint.container] = endpoint
 
     def _add_predefined(self) -> None:
         names = {network.name for network in self.all.values()}
         for name, driver in (("bridge", "bridge"), ("host", "host"), ("none", "null")):
             if name not in names:
-                network = Network(secrets.token_hex(32), name, driver, time.time_ns())
+                network = Network(self.owner.network_id(), name, driver, time.time_ns())
                 if driver == "bridge":
                     network.options = {"com.docker.network.bridge.default_bridge": "true",
                                        "com.docker.network.bridge.name": DEFAULT_BRIDGE,
@@ -69,12 +76,34 @@ class Networks:
                                        "com.docker.network.bridge.enable_ip_masquerade": "true",
                                        "com.docker.network.bridge.host_binding_ipv4": "0.0.0.0"}  # fmt: skip
                     network.ipam = ipam.plan([], self._taken(), ipv6=False)
-                self.all[network.id] = network
-                self.save(network)
+                self._add(network)
+                self._records.owe(_KIND, network.id, network.record())
+
+    def unsettled(self, network: Network) -> bool:
+        """Whether settle() is to be called before the network is used."""
+        return network.name == "bridge" and network.id not in self._settled
+
+    def settle(self, network: Network) -> bool:
+        """Before the default network is used for the first time: its bridge and subnet must be nobody else's. Blocks.
+
+        They were chosen when there was no engine beside us, and are made only when they are used. True: it has changed,
+        and is to be saved. Raises NetworkError.
+        """
+        with choosing():
+            changed = not network.endpoints and not bridge.is_free(network, self.owner)
+            if changed:
+                self._choose_again(network)
+            bridge.ensure(network)
+        self._settled.add(network.id)
+        return changed
+
+    def _choose_again(self, network: Network) -> None:
+        others = [ipaddress.ip_network(row["Subnet"]) for n in self.all.values() if n is not network for row in n.ipam]
+        network.ipam = ipam.plan([], [*others, *bridge.taken_subnets()], ipv6=False)
+        name = DEFAULT_BRIDGE if not bridge.exists(DEFAULT_BRIDGE) else self.owner.default_bridge
+        network.options["com.docker.network.bridge.name"] = name
 
     def _taken(self) -> Iterable[Any]:
-        import ipaddress
-
         for network in self.all.values():
             for row in network.ipam:
                 yield ipaddress.ip_network(row["Subnet"])
@@ -102,8 +131,8 @@ class Networks:
             raise NetworkNotFound(f"network {text} not found")
         return matches[0]
 
-    def create(self, name: str, **options: Any) -> Network:
-        """Makes a network and its bridge; keywords are fields of Network. Raises NetworkConflict, NetworkError."""
+    def make(self, name: str, **options: Any) -> Network:
+        """A network with its bridge, to be added; keywords are fields of Network. Blocks. Raises NetworkConflict, NetworkError."""
         if not _NAME.fullmatch(name):
             raise NetworkError(f"invalid network name: {name!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-]* are allowed")
         if name in ("bridge", "host", "none", "default", "container"):
@@ -115,19 +144,39 @@ class Networks:
             raise NetworkNotFound(
                 f"could not find plugin {driver} in v1 plugin registry: there are {', '.join(DRIVERS)}"
             )
-        network = Network(secrets.token_hex(32), name, created=time.time_ns(), **options)
+        network = Network(self._network_id(), name, created=time.time_ns(), **options)
+        network.alias = self.owner.alias
         _check_options(network)
-        network.ipam = ipam.plan(network.ipam, self._taken(), network.ipv6)
-        network.ipv6 = network.ipv6 or network.row(6) is not None
         if any(other.bridge == network.bridge and other.driver == driver == "bridge" for other in self.all.values()):
             raise NetworkConflict(f"bridge name {network.bridge} is used by another network")
-        bridge.ensure(network)
-        self.all[network.id] = network
-        self.save(network)
+        with choosing():
+            network.ipam = ipam.plan(network.ipam, self._taken(), network.ipv6)
+            network.ipv6 = network.ipv6 or network.row(6) is not None
+            bridge.ensure(network)
         return network
 
-    def remove(self, network: Network) -> None:
-        """Deletes a network that nobody is on. Raises NetworkForbidden."""
+    def add(self, network: Network) -> None:
+        """Records what make() has made."""
+        self.save(network)
+        self.all[network.id] = network
+
+    def _network_id(self) -> str:
+        """A new id; no two networks have the same first digits, which name the bridge."""
+        while True:
+            identifier = self.owner.network_id()
+            if not any(other[:4] == identifier[:4] for other in self.all):
+                return identifier
+
+    def endpoint_id(self) -> str:
+        """A new endpoint's id; no two have the same first digits, which name the interface."""
+        used = {endpoint.host_interface for network in self.all.values() for endpoint in network.endpoints.values()}
+        while True:
+            identifier = secrets.token_hex(32)
+            if self.owner.veth(identifier) not in used:
+                return identifier
+
+    def check_removable(self, network: Network) -> None:
+        """Raises NetworkForbidden for a network that somebody is on, or that is always there."""
         if network.predefined:
             raise NetworkForbidden(f"{network.name} is a pre-defined network and cannot be removed")
         if network.endpoints:
@@ -135,9 +184,11 @@ class Networks:
             raise NetworkForbidden(
                 f"error while removing network: network {network.name} has active endpoints ({names})"
             )
-        bridge.remove(network)
+
+    def forget(self, network: Network) -> None:
+        """Deletes the record of a network whose bridge is gone."""
         self.all.pop(network.id, None)
-        self._records.delete(_KIND, network.id)
+        self._records.owe(_KIND, network.id, None)
 
     def allocate(
         self,
@@ -160,7 +211,8 @@ class Networks:
         kept = list(reserved)
         used = [e.address(4) for e in network.endpoints.values()] + [text for text in kept if ":" not in text]
         used6 = [e.address(6) for e in network.endpoints.values()] + [text for text in kept if ":" in text]
-        endpoint = Endpoint(identifier or secrets.token_hex(32), container, name, interface, "")
+        endpoint = Endpoint(identifier or self.endpoint_id(), container, name, interface, "")
+        endpoint.link = self.owner.veth(endpoint.id)
         row, row6 = network.row(4), network.row(6)
         if row is not None:
             endpoint.ipv4 = ipam.allocate(row, used, wanted.get("IPv4Address") or "")
@@ -170,8 +222,8 @@ class Networks:
             raise NetworkError(f"network {network.name} has no IPv6 subnet")
         endpoint.mac = settings.get("MacAddress") or ipam.mac_of(endpoint.ipv4)
         endpoint.aliases = list(dict.fromkeys(settings.get("Aliases") or []))
-        network.endpoints[container] = endpoint
         self._records.put(_ENDPOINT, endpoint.id, {**asdict(endpoint), "network": network.id})
+        network.endpoints[container] = endpoint
         return endpoint
 
     def release(self, network: Network, container: str) -> Endpoint | None:

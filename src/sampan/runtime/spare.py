@@ -50,11 +50,20 @@ def expectation(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def clean(parent: str) -> None:
-    """Removes the cgroups that spares of a dead keeper have left below `parent`."""
+    """Removes the cgroups that spares of a dead keeper have left below `parent`.
+
+    Dead is who no longer holds the lock on it: a process of another pid namespace is not in our /proc.
+    """
     for name in Cgroup(parent).children():
-        owner = name.removeprefix(_PREFIX).partition("-")[0]
-        if name.startswith(_PREFIX) and not os.path.exists(f"/proc/{owner}"):
-            Cgroup(f"{parent}/{name}").remove()
+        group = Cgroup(f"{parent}/{name}")
+        held = group.hold() if name.startswith(_PREFIX) else -1
+        if held >= 0:
+            try:
+                group.remove()
+            except OSError:
+                pass  # its processes are still ending: the next keeper does it
+            finally:
+                os.close(held)
 
 
 class Spare:
@@ -75,9 +84,11 @@ class Spare:
         if group:
             self._group = Cgroup(group)
         elif expected["cgroup_parent"] and _can_rename():
-            self._group = Cgroup(f"{expected['cgroup_parent']}/{_PREFIX}{os.getpid()}-{next(_numbers)}")
+            self._group = Cgroup(f"{expected['cgroup_parent']}/{_PREFIX}{os.urandom(4).hex()}-{next(_numbers)}")
+        self._held = -1  # while it is open, nobody takes the group for a dead keeper's
         if self._group is not None:
             self._group.create({"devices": expected["devices"]})
+            self._held = self._group.hold()
         made = self._group
         flags = _FLAGS if sandbox else _FLAGS | ns.CLONE_NEWNET
         fds = [namespace] if namespace >= 0 else []
@@ -125,6 +136,7 @@ class Spare:
         if self._group.path != request["cgroup"]:
             self._group.rename(request["cgroup"])
         group, self._group = self._group, None
+        self._let_go()
         ours = not group.extra_controllers(resources)
         if ours:
             group.apply(resources, devices=(resources.get("devices") or []) != self._expected["devices"])
@@ -140,6 +152,12 @@ class Spare:
             self.lender.end()
         if self._group is not None:
             self._group.remove()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._held >= 0:
+            os.close(self._held)
+            self._held = -1
 
 
 def _can_rename() -> bool:
