@@ -123,6 +123,15 @@ class Site:
     def address(self, name: str, network: str = "bridge", key: str = "IPAddress") -> str:
         return str(json.loads(self.daemon.ok("inspect", name))[0]["NetworkSettings"]["Networks"][network][key])
 
+    @property
+    def engine(self) -> str:
+        """What of the engine's id is in the names of what it makes."""
+        return str(self.daemon.http.call("GET", "/info")["ID"])[:8]
+
+    @property
+    def table(self) -> str:
+        return f"sampan-{self.engine}"
+
     def links(self) -> list[str]:
         rows = json.loads(self.ip(self.host, "-json link show"))
         return sorted(row["ifname"] for row in rows)
@@ -519,7 +528,7 @@ def test_p059_a_thousand_ports(site: Site) -> None:
     assert time.monotonic() - began < 5
     with site.server(pid, 20777):
         assert site.reach(site.outside, "udp", HOST, 20777) == OUTSIDE
-    nft = ["nsenter", "-t", str(site.host), "-n", "nft", "list", "chain", "inet", "sampan", "ports"]
+    nft = ["nsenter", "-t", str(site.host), "-n", "nft", "list", "chain", "inet", site.table, "ports"]
     assert subprocess.run(nft, capture_output=True, text=True, check=True).stdout.count("dnat") == 1
     d.ok("rm", "-f", "many")
     eventually(lambda: "dnat" not in subprocess.run(nft, capture_output=True, text=True, check=True).stdout)
@@ -616,9 +625,9 @@ def test_a_flushed_firewall_is_restored_and_others_are_left_alone(site: Site) ->
     subprocess.run([*nft, "add table inet others; add chain inet others keep"], check=True)
     with site.server(pid, 80):
         assert site.reach(site.outside, "tcp", HOST, 8080) == OUTSIDE
-        subprocess.run([*nft, "flush", "table", "inet", "sampan"], check=True)
+        subprocess.run([*nft, "flush", "table", "inet", site.table], check=True)
         eventually(lambda: site.reach(site.outside, "tcp", HOST, 8080, 0.5) == OUTSIDE)
-        subprocess.run([*nft, "delete", "table", "inet", "sampan"], check=True)
+        subprocess.run([*nft, "delete", "table", "inet", site.table], check=True)
         eventually(lambda: site.reach(site.outside, "tcp", HOST, 8080, 0.5) == OUTSIDE)
     listing = subprocess.run([*nft, "list", "ruleset"], capture_output=True, text=True, check=True).stdout
     assert "table inet others" in listing
@@ -704,11 +713,10 @@ def test_killing_sampand_leaks_nothing_and_connections_survive(site: Site) -> No
     (endpoint,) = network["Containers"].values()
     assert endpoint["Name"] == "steady"
     # What there is besides: at most the interface that waits for the next container.
-    engine = d.http.call("GET", "/info")["ID"][:8]
-    own = f"sv{engine}{endpoint['EndpointID'][:5]}"
+    own = f"sv{site.engine}{endpoint['EndpointID'][:5]}"
     eventually(lambda: len([name for name in site.links() if name.startswith("sv") and name != own]) <= 1)
     assert own in site.links()
-    listing = subprocess.run(["nsenter", "-t", str(site.host), "-n", "nft", "list", "chain", "inet", f"sampan-{engine}", "ports"],
+    listing = subprocess.run(["nsenter", "-t", str(site.host), "-n", "nft", "list", "chain", "inet", site.table, "ports"],
                              capture_output=True, text=True, check=True).stdout  # fmt: skip
     assert "dport 8080" in listing
     assert "dport 809" not in listing

@@ -21,6 +21,7 @@ class Endpoint:
     ipv6: str = ""
     aliases: list[str] = field(default_factory=list)
     link: str = ""  # the host's end of it; not in records of engines without an id
+    network: str = ""  # the network's id
 
     @property
     def host_interface(self) -> str:

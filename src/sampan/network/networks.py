@@ -7,9 +7,11 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Iterable
-from dataclasses import asdict
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, fields
+from typing import Any, Protocol, TypeVar
+
+import msgspec
 
 from sampan.network import bridge, ipam
 from sampan.network.errors import NetworkConflict, NetworkError, NetworkForbidden, NetworkNotFound
@@ -19,6 +21,7 @@ from sampan.network.ownership import DEFAULT_BRIDGE, Owner, choosing
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 DRIVERS = ("bridge", "macvlan", "ipvlan")
 _KIND, _ENDPOINT = "network", "endpoint"
+T = TypeVar("T")
 
 
 class Records(Protocol):
@@ -28,6 +31,7 @@ class Records(Protocol):
     def delete(self, kind: str, key: str) -> None: ...
     def owe(self, kind: str, key: str, body: dict[str, Any] | None) -> None: ...
     def all(self, kind: str) -> list[dict[str, Any]]: ...
+    def rows(self, kind: str) -> Sequence[object]: ...
 
 
 class Networks:
@@ -38,31 +42,40 @@ class Networks:
         self.all: dict[str, Network] = {}
         self.doubtful = False  # whether there is a record that can't be read: then what it may speak of is left alone
         self._settled: set[str] = set()  # networks whose bridge and subnets are known to be ours
-        for record in records.all(_KIND):
-            try:
-                network = Network(**record)
-            except TypeError:
-                print(f"sampand: the record of network {record.get('name')} is damaged and skipped", file=sys.stderr)
-                self.doubtful = True
-                continue
+        for network in self._read(_KIND, Network):
             self._add(network)
         self._load_endpoints()
         self._add_predefined()
+
+    def _read(self, kind: str, form: type[T]) -> list[T]:
+        """The records of a kind. One that can't be read stays where it is, and makes all of us doubtful."""
+        records, found = self._records.all(kind), []
+        self.doubtful |= len(records) < len(self._records.rows(kind))
+        for record in records:
+            try:
+                found.append(_parse(record, form))
+            except (TypeError, ValueError, KeyError) as error:
+                print(
+                    f"sampand: the record of {kind} {record.get('name')} is damaged ({error}) and skipped",
+                    file=sys.stderr,
+                )
+                self.doubtful = True
+        return found
 
     def _add(self, network: Network) -> None:
         network.alias = self.owner.alias
         self.all[network.id] = network
 
     def _load_endpoints(self) -> None:
-        for record in self._records.all(_ENDPOINT):
-            network = self.all.get(record.pop("network", ""))
-            try:
-                endpoint = Endpoint(**record)
-            except TypeError:
-                self.doubtful = True
-                continue  # its container is wired again when it starts
-            if network is not None:
+        lost = []
+        for endpoint in self._read(_ENDPOINT, Endpoint):
+            network = self.all.get(endpoint.network)
+            if network is None:
+                lost.append(endpoint)
+            else:
                 network.endpoints[endpoint.container] = endpoint
+        for endpoint in () if self.doubtful else lost:  # their network was removed
+            self._records.owe(_ENDPOINT, endpoint.id, None)
 
     def _add_predefined(self) -> None:
         names = {network.name for network in self.all.values()}
@@ -212,7 +225,7 @@ class Networks:
         used = [e.address(4) for e in network.endpoints.values()] + [text for text in kept if ":" not in text]
         used6 = [e.address(6) for e in network.endpoints.values()] + [text for text in kept if ":" in text]
         endpoint = Endpoint(identifier or self.endpoint_id(), container, name, interface, "")
-        endpoint.link = self.owner.veth(endpoint.id)
+        endpoint.link, endpoint.network = self.owner.veth(endpoint.id), network.id
         row, row6 = network.row(4), network.row(6)
         if row is not None:
             endpoint.ipv4 = ipam.allocate(row, used, wanted.get("IPv4Address") or "")
@@ -222,7 +235,7 @@ class Networks:
             raise NetworkError(f"network {network.name} has no IPv6 subnet")
         endpoint.mac = settings.get("MacAddress") or ipam.mac_of(endpoint.ipv4)
         endpoint.aliases = list(dict.fromkeys(settings.get("Aliases") or []))
-        self._records.put(_ENDPOINT, endpoint.id, {**asdict(endpoint), "network": network.id})
+        self._records.put(_ENDPOINT, endpoint.id, asdict(endpoint))
         network.endpoints[container] = endpoint
         return endpoint
 
@@ -237,6 +250,18 @@ class Networks:
         """The networks a container is on, with its places, in the order of its interfaces."""
         found = [(n, n.endpoints[container]) for n in self.all.values() if container in n.endpoints]
         return sorted(found, key=lambda pair: (len(pair[1].interface), pair[1].interface))
+
+
+def _parse(record: dict[str, Any], form: type[T]) -> T:
+    """A record as what it stands for. Raises TypeError or ValueError that says what is wrong with it."""
+    unknown = record.keys() - {field.name for field in fields(form)}  # type: ignore[arg-type]
+    if unknown:
+        raise ValueError(f"unknown field {min(unknown)}")
+    made = msgspec.convert(record, form)
+    for row in made.ipam if isinstance(made, Network) else ():
+        ipaddress.ip_network(row["Subnet"])
+        ipaddress.ip_address(row["Gateway"])
+    return made
 
 
 def _check_options(network: Network) -> None:
