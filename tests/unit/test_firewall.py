@@ -36,7 +36,7 @@ def test_the_order_does_not_depend_on_the_input() -> None:
 
 def test_a_port_of_one_address_comes_before_that_of_all() -> None:
     lines = ruleset(
-        [], [Published("tcp", "", 80, "10.0.0.2", 1), Published("tcp", "127.0.0.1", 80, "10.0.0.3", 1)]
+        "inet sampan-x", [], [Published("tcp", "", 80, "10.0.0.2", 1), Published("tcp", "127.0.0.1", 80, "10.0.0.3", 1)]
     ).splitlines()
     rules = [line for line in lines if "dnat" in line]
     assert "127.0.0.1" in rules[0]
