@@ -6,20 +6,21 @@ import io
 import json
 import os
 import sqlite3
+import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from sampan.client.http import APIError
 from sampan.images import archive
-from sampan.images.errors import BlobDamaged, ImageError, ImageInUse, ImageNotFound
+from sampan.images.errors import BlobDamaged, ImageError, ImageInUse, ImageNotFound, StoreFull
 from sampan.images.image import Image
 from sampan.images.store import ImageStore
 from sampan.linux import durable
 from tests.conftest import Daemon
-from tests.faults.images import files_of, load, saved, two_layers
+from tests.faults.images import files_of, load, saved, tar_of, two_layers
 
 
 @pytest.fixture
@@ -436,3 +437,61 @@ def test_an_image_is_not_removed_while_a_container_is_made(daemon: Daemon, tmp_p
             image = daemon.http.call("GET", f"/containers/{identifier}/json")["Image"]
             assert daemon.http.call("GET", f"/images/{image}/json")["Id"] == image
             daemon.http.call("DELETE", f"/containers/{identifier}?force=1")
+
+
+# a disk that is full, or takes nothing: on file systems of their own
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "disk"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "sampan-test", str(place)], check=True)
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(place: Path) -> None:
+    with open(place / "filler", "wb", buffering=0) as file:
+        try:
+            while file.write(bytes(4096)):
+                pass
+        except OSError:
+            pass
+
+
+def test_a_full_disk_names_itself_and_removal_works(small_disk: Path) -> None:
+    store = ImageStore(str(small_disk / "store"))
+    images = [load(store, saved(two_layers(str(n)), [f"i{n}:1"])) for n in range(4)]
+    fill(small_disk)
+    data = saved([*two_layers("new"), tar_of({"big": os.urandom(300_000)})], ["new:1"])
+    with pytest.raises((StoreFull, OSError), match=r"[Nn]o space left on device"):
+        load(store, data)
+    assert [image.id for image in store.all()] == [image.id for image in reversed(images)]
+    for number, image in enumerate(images):
+        assert files_of(store, image)
+        assert store.remove(f"i{number}:1", force=False)[-1] == {"Deleted": image.id}
+    assert store.all() == []
+    assert store.blobs.all() == []
+    os.unlink(small_disk / "filler")
+    assert files_of(store, load(store, data))
+    store.close()
+
+
+def test_a_read_only_disk_serves_reads(small_disk: Path) -> None:
+    store = ImageStore(str(small_disk / "store"))
+    image = load(store, saved(two_layers(), ["shop:1"]))
+    before = files_of(store, image)
+    store._ledger.close()  # killed, so to say: its log is not in the database
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    again = ImageStore(str(small_disk / "store"))
+    assert again.find("shop:1").id == image.id
+    assert files_of(again, image) == before
+    archive.save(again, [(image, [])], io.BytesIO())
+    for change in (lambda: again.tag(image, "shop:2"), lambda: again.remove("shop:1", force=True)):
+        with pytest.raises(ImageError, match="read-only"):
+            change()
+    with pytest.raises(OSError, match="Read-only"):
+        load(again, saved(two_layers("b"), ["b:1"]))
+    again.close()
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)

@@ -160,9 +160,7 @@ class Builds:
             return None
         archive: Any = request.archive
         if request.remote:
-            import io
-
-            archive = io.BytesIO((await fetching.download(request.remote, "")).data)
+            archive = (await fetching.download(request.remote, "", path)).file
         if archive is None:
             return None
         if await asyncio.to_thread(unpack_stream, archive, rootfd, "/", None):

@@ -14,8 +14,8 @@ from typing import IO, Any
 from sampan.engine.container import Container, timestamp
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Forbidden, NotFound
-from sampan.images import archive, pack, rooted
-from sampan.images.errors import ImageError
+from sampan.images import archive, compression, pack, rooted
+from sampan.images.errors import ImageError, StoreFull
 from sampan.images.store import Image
 from sampan.linux import mount
 
@@ -178,7 +178,13 @@ def put_archive(engine: Engine, container: Container, path: str, stream: IO[byte
     except OSError as error:
         if error.errno == errno.ENOTDIR:
             raise BadRequest("extraction point is not a directory") from None
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreFull(f"no space left on device: not all of it was copied to {path}") from None
+        if error.errno is None:
+            raise BadRequest(f"damaged archive: {error}") from None
         raise NotFound(f"Could not find the file {path} in container {container.name}") from None
+    except compression.ERRORS as error:
+        raise BadRequest(f"damaged archive: {error}") from error
 
 
 def export(engine: Engine, container: Container, out: IO[bytes]) -> None:

@@ -26,6 +26,12 @@ def found(engine: Engine) -> list[str]:
         for container in engine.containers.values()
         if container.broken
     ]
+    lines += engine.images.trouble
+    lines += [
+        f"image {image.name} is broken: {image.broken}; or remove it: sampan rmi -f {image.id[7:19]}"
+        for image in engine.images.all()
+        if image.broken
+    ]
     lines += [
         f"volume {volume.name} is broken: {volume.broken}; its data is in {volume.path}"
         for volume in engine.volumes.all()

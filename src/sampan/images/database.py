@@ -61,7 +61,7 @@ class Database:
     def _open_copy(self) -> None:
         """On a file system that is read-only: a copy in memory is enough to say what is there."""
         self.read_only = True
-        with tempfile.TemporaryDirectory(dir="/dev/shm") as place:
+        with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as place:
             for suffix in ("", "-wal"):
                 with contextlib.suppress(FileNotFoundError):
                     shutil.copyfile(f"{self._path}{suffix}", f"{place}/copy{suffix}")

@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import os
-import sys
 import threading
 import time
 from collections import Counter
@@ -53,8 +52,6 @@ class ImageStore(LayerStore):
                 f"the database of images was damaged and is kept as {self._ledger.aside}; {found} images were found again"
                 + (f", {lost} without their names (sampan images -a)" if lost else "")
             )
-        for line in self.trouble:
-            print(f"sampand: {line}", file=sys.stderr)
 
     def close(self) -> None:
         """See LayerStore.close."""

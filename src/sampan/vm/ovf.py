@@ -9,6 +9,9 @@ import tarfile
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 
+from sampan.images import compression
+from sampan.images.errors import ImageError
+from sampan.images.tarstream import TarStream
 from sampan.vm.errors import VmError
 
 _OVF = "http://schemas.dmtf.org/ovf/envelope/1"
@@ -145,29 +148,41 @@ def unpack(source: str, target: str) -> Appliance:
     appliance: Appliance | None = None
     found = ""
     try:
-        with tarfile.open(source, "r:") as tar:
-            for member in tar:
-                file = tar.extractfile(member) if member.isreg() else None
-                if file is None:
+        with open(source, "rb") as file:
+            members = TarStream(file.read, lambda count: file.seek(count, os.SEEK_CUR))
+            for member in members:
+                if not member.is_file:
                     continue
                 if member.name.endswith(".ovf"):
-                    appliance = parse(file.read(_MOST_XML + 1))
+                    appliance = parse(_start(members, _MOST_XML + 1))
                 elif member.name.endswith(".mf"):
-                    digests = _digests(file.read(_MOST_XML).decode(errors="replace"))
+                    digests = _digests(_start(members, _MOST_XML).decode(errors="replace"))
                 elif appliance is not None and member.name == appliance.disk:
                     digest = hashlib.sha256()
                     with open(target, "wb") as out:
-                        while block := file.read(1 << 20):
-                            digest.update(block)
-                            out.write(block)
+                        if member.size > compression.room(out.fileno()):
+                            raise VmError(f"no space left on device: {member.name} has {member.size} bytes")
+                        for piece in members.content():
+                            digest.update(piece)
+                            out.write(piece)
                     found = digest.hexdigest()
-    except (tarfile.TarError, OSError) as error:
+    except (ImageError, OSError) as error:
         raise VmError(f"{os.path.basename(source)} is no OVA: {error}") from None
     if appliance is None or not found:
         raise VmError(f"{os.path.basename(source)} has no OVF description, or not the disk that it names")
     if digests.get(appliance.disk, found) != found:
         raise VmError(f"{appliance.disk} is not what the manifest says: the file is damaged")
     return appliance
+
+
+def _start(members: TarStream, limit: int) -> bytes:
+    """The content of a member, or as much of it as is more than what is wanted."""
+    data = b""
+    for piece in members.content():
+        data += bytes(piece[:limit])
+        if len(data) >= limit:
+            break
+    return data[:limit]
 
 
 def _digests(text: str) -> dict[str, str]:

@@ -244,7 +244,7 @@ class Build:
             plan.sources += files.heredoc_sources(instruction, state)
             if instruction.name == "ADD":
                 for source in plan.sources:
-                    source.unpack = source.data is None and instruction.on("unpack", True)
+                    source.unpack = source.is_path and instruction.on("unpack", True)
             for url in fetched:
                 await self._fetch(url, instruction, plan, stack)
             digest = await asyncio.to_thread(plan.digest)
@@ -261,9 +261,10 @@ class Build:
         """A source of an ADD that is elsewhere: a URL becomes a file (0600), a repository a directory."""
         checksum = instruction.flag("checksum")
         if fetching.is_url(url):
-            got = await fetching.download(url, checksum)
+            got = await fetching.download(url, checksum, self._store.temporary)
+            stack.callback(got.file.close)
             plan.sources.append(
-                files.Source(data=got.data, name=got.name, mode=0o600, mtime=got.mtime, unpack=instruction.on("unpack"))
+                files.Source(file=got.file, name=got.name, mode=0o600, mtime=got.mtime, unpack=instruction.on("unpack"))
             )
             return
         source = fetching.parse_git(url)

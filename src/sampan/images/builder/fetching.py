@@ -10,12 +10,13 @@ import posixpath
 import re
 import tempfile
 from dataclasses import dataclass
+from typing import IO
 from urllib.parse import unquote, urlsplit
 
+from sampan.images import compression
 from sampan.images.builder.errors import BuildError
 from sampan.linux import filetree
 
-_MAX = 8 << 30
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _SSH_FORM = re.compile(r"(?:ssh://)?[A-Za-z0-9_.-]+@[A-Za-z0-9_.-]+[:/].+")
 # Nothing of the machine's or the user's configuration, no hooks, no other transports (P025, S024).
@@ -28,10 +29,10 @@ _GIT = [
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A file from a URL."""
+    """A file from a URL, which lasts as long as it is open."""
 
     name: str
-    data: bytes
+    file: IO[bytes]
     mtime: int  # nanoseconds; 0 when the server does not say
 
 
@@ -69,11 +70,13 @@ def parse_git(text: str) -> GitSource:
     return GitSource(url, ref, cleaned)
 
 
-async def download(url: str, checksum: str) -> Download:
-    """A URL's content, checked against "sha256:...". Raises BuildError."""
+async def download(url: str, checksum: str, directory: str) -> Download:
+    """A URL's content, in a file on the file system of `directory`, checked against "sha256:...". Raises BuildError."""
     import aiohttp
 
     shown = _without_credentials(url)
+    file = tempfile.TemporaryFile(dir=directory)
+    left = compression.room(file.fileno())
     try:
         async with (
             aiohttp.ClientSession(trust_env=True, headers={"User-Agent": "sampan"}) as session,
@@ -81,28 +84,33 @@ async def download(url: str, checksum: str) -> Download:
         ):
             if answer.status >= 400:
                 raise BuildError(f"failed to fetch {shown}: {answer.status} {answer.reason}")
-            data = bytearray()
-            async for block in answer.content.iter_any():
-                data += block
-                if len(data) > _MAX:
-                    raise BuildError(f"failed to fetch {shown}: more than {_MAX} bytes")
+            async for block in answer.content.iter_chunked(1 << 20):
+                left -= len(block)
+                if left < 0:
+                    raise BuildError(f"failed to fetch {shown}: no space left on device")
+                await asyncio.to_thread(file.write, block)
+            file.seek(0)
             disposition = answer.content_disposition.filename if answer.content_disposition else None
             modified = answer.headers.get("Last-Modified", "")
     except (TimeoutError, aiohttp.ClientError, ValueError) as error:
         raise BuildError(f"failed to fetch {shown}: {error}") from None
     if checksum:
-        check_digest(bytes(data), checksum, shown)
+        await asyncio.to_thread(check_digest, file, checksum, shown)
     name = posixpath.basename(disposition or "") or posixpath.basename(unquote(urlsplit(url).path)) or "download"
     parsed = email.utils.parsedate_to_datetime(modified) if modified else None
-    return Download(name, bytes(data), int(parsed.timestamp()) * 10**9 if parsed else 0)
+    return Download(name, file, int(parsed.timestamp()) * 10**9 if parsed else 0)
 
 
-def check_digest(data: bytes, checksum: str, what: str) -> None:
-    """Raises BuildError when the content has another digest than "sha256:...", or the digest is none."""
+def check_digest(file: IO[bytes], checksum: str, what: str) -> None:
+    """Raises BuildError when a file's content has another digest than "sha256:...", or the digest is none."""
     algorithm, _, expected = checksum.partition(":")
     if algorithm not in ("sha256", "sha384", "sha512") or not re.fullmatch(r"[0-9a-f]+", expected):
         raise BuildError(f"invalid checksum {checksum!r}: expected sha256:...")
-    found = hashlib.new(algorithm, data).hexdigest()
+    total = hashlib.new(algorithm)
+    for block in iter(lambda: file.read(1 << 20), b""):
+        total.update(block)
+    found = total.hexdigest()
+    file.seek(0)
     if found != expected:
         raise BuildError(f"digest mismatch {algorithm}:{found}: {checksum} of {what}")
 

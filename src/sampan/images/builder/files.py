@@ -7,9 +7,11 @@ import hashlib
 import io
 import os
 import posixpath
+import shutil
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import IO
 
 from sampan.images import compression
 from sampan.images.builder import copying
@@ -37,11 +39,24 @@ class Source:
     path: str = ""
     info: os.stat_result | None = None
     data: bytes | None = None
+    file: IO[bytes] | None = None
     name: str = ""
     mode: int = 0o644
     mtime: int = 0
     pivot: str = ""  # with --parents: what of the path is not repeated
     unpack: bool = False
+
+    @property
+    def is_path(self) -> bool:
+        """Whether it is in the tree; else it is a content."""
+        return self.data is None and self.file is None
+
+    def open(self) -> IO[bytes]:
+        """The content, from its begin."""
+        if self.file is None:
+            return io.BytesIO(self.data or b"")
+        self.file.seek(0)
+        return self.file
 
 
 @dataclass(slots=True)
@@ -60,8 +75,11 @@ class Copy:
         """A digest of everything that is copied, and where and how."""
         total = hashlib.sha256(f"{self.target}\0{self.chown}\0{self.manner.mode}\0{self.parents}\0".encode())
         for source in self.sources:
-            if source.data is not None:
-                total.update(f"{source.name}\0{source.mode}\0{source.unpack}\0".encode() + source.data)
+            if not source.is_path:
+                total.update(f"{source.name}\0{source.mode}\0{source.unpack}\0".encode())
+                content = source.open()
+                while block := content.read(1 << 20):
+                    total.update(block)
             else:
                 assert source.info is not None
                 shown = source.path if self.parents else posixpath.basename(source.path)
@@ -142,7 +160,7 @@ def perform(copy: Copy, state: State, rootfd: int) -> None:
         )
     into = into or copying.is_directory(rootfd, target) or copy.parents
     for source in copy.sources:
-        if source.data is not None:
+        if not source.is_path:
             _write(source, copy, rootfd, target, into)
         else:
             _copy_path(source, copy, rootfd, target, into)
@@ -172,9 +190,7 @@ def _unpack(copy: Copy, path: str, rootfd: int, target: str) -> bool:
         return unpack_stream(file, rootfd, target, copy.manner.owner if copy.chown else None)
 
 
-def unpack_stream(
-    file: io.BufferedReader | io.BytesIO, rootfd: int, target: str, owner: tuple[int, int] | None
-) -> bool:
+def unpack_stream(file: IO[bytes], rootfd: int, target: str, owner: tuple[int, int] | None) -> bool:
     """Unpacks a stream below a directory if it is a tar, plain or compressed. Raises BuildError for a damaged one."""
     try:
         head = compression.decompress(file).read(512)
@@ -195,10 +211,7 @@ def unpack_stream(
 
 
 def _write(source: Source, copy: Copy, rootfd: int, target: str, into: bool) -> None:
-    assert source.data is not None
-    if source.unpack and unpack_stream(
-        io.BytesIO(source.data), rootfd, target, copy.manner.owner if copy.chown else None
-    ):
+    if source.unpack and unpack_stream(source.open(), rootfd, target, copy.manner.owner if copy.chown else None):
         return
     path = posixpath.normpath(posixpath.join(target, source.name) if into else target)
     parent = copying.make_parents(rootfd, posixpath.dirname(path))
@@ -208,7 +221,7 @@ def _write(source: Source, copy: Copy, rootfd: int, target: str, into: bool) -> 
             os.unlink(name, dir_fd=parent)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with open(os.open(name, flags, 0o600, dir_fd=parent), "wb") as file:
-            file.write(source.data)
+            shutil.copyfileobj(source.open(), file, 1 << 20)
             file.flush()
             os.fchown(file.fileno(), *(copy.manner.owner or (0, 0)))
             os.fchmod(file.fileno(), copying.changed_mode(source.mode, copy.manner.mode, False))
