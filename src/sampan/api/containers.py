@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
@@ -25,7 +26,7 @@ from sampan.engine import (
 )
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
-from sampan.engine.errors import BadRequest, NotModified
+from sampan.engine.errors import BadRequest, DiskError, NotModified
 from sampan.engine.filters import containers as wanted
 
 _LONGEST_NAME = 255  # as of any file
@@ -116,13 +117,19 @@ async def unpause(request: web.Request) -> web.Response:
 
 
 async def wait(request: web.Request) -> web.StreamResponse:
-    """POST /containers/{id}/wait: the headers go out at once, so the client knows we are waiting."""
-    _, container = _container(request)
+    """POST /containers/{id}/wait: the headers go out at once, so the client knows we are waiting.
+
+    A code that was told stands, whatever happens to the power; but nobody waits longer because the disk takes nothing.
+    """
+    engine, container = _container(request)
     future = waiting.wait(container, request.query.get("condition", ""))
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
     try:
         code = await future
+        if not container.host_config.get("AutoRemove"):
+            with contextlib.suppress(DiskError):
+                await engine.store.flush()
         await response.write(json.dumps({"StatusCode": code}).encode() + b"\n")
     finally:
         for waiters in (container.exit_waiters, container.remove_waiters):

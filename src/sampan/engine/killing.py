@@ -94,12 +94,12 @@ async def stop(engine: Engine, container: Container, timeout: int | None, text: 
         if container.state["Status"] == "restarting":
             container.stopped_by_user = True
             container.set_status("exited")
-            engine.owe(container)
+            engine.save(container)
             return
         if not container.running:
             raise NotModified("already stopped")
         container.stopped_by_user = True
-        engine.owe(container)
+        engine.save(container)
         waiter = waiting.exit_of(container)
         await freezing.thaw(engine, container)
         _signal(container, number)

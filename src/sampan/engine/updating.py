@@ -45,13 +45,8 @@ async def update(engine: Engine, container: Container, changes: dict[str, Any]) 
                 warnings = await _apply(engine, container, host, limits)
             except OSError as error:
                 raise EngineError(f"Cannot update container {container.id}: {error}") from error
-        before = dict(container.host_config)
         container.host_config.update(wanted)
-        try:
-            engine.save(container)
-        except BaseException:
-            container.host_config = before
-            raise
+        engine.save(container)
     announce(engine, container, "update")
     return warnings
 
