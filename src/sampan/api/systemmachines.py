@@ -40,6 +40,7 @@ async def create(request: web.Request) -> web.StreamResponse:
 
     async def make(say: Callable[[str], None]) -> None:
         container = await engine.carry(engine.system.create(wanted, say))
+        await engine.store.flush()
         say(f"\0{container.id}")
 
     return await json_stream(request, _told(make))
