@@ -70,9 +70,7 @@ class Container:
     rowid: int = 0  # of the record of a broken one
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # see exclusive()
     restarts: int = 0  # restarts under way: what ends meanwhile is not the end of it
-    ended_early: tuple[int, int] | None = (
-        None  # status and time of an end that was told before the start's answer was read
-    )
+    ended_early: dict[str, Any] | None = None  # the record of an end that was told before the start's answer was read
     exit_waiters: list[asyncio.Future[int]] = field(default_factory=list)
     remove_waiters: list[asyncio.Future[int]] = field(default_factory=list)
     held: list[int] = field(default_factory=list)  # descriptors kept for a keeper's successor

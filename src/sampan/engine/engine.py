@@ -180,7 +180,7 @@ class Engine:
         if container is not None:
             if not container.starting and container.start_time != record["start_time"]:
                 return  # the end of an earlier run, which we know
-            lifecycle.on_exit(self, container, record["status"], record["time"])
+            lifecycle.on_exit(self, container, record)
             for identifier in self.unstarted.ended(container.id):
                 self.execs.pop(identifier, None)
         else:

@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 import time
+from typing import Any
 
 from sampan.engine import health, keeperlink, killing, launching, removing, waiting
 from sampan.engine.container import BEGUN, ZERO_TIME, Container, timestamp
@@ -83,7 +84,7 @@ async def _start(engine: Engine, container: Container) -> list[str]:
     for text in warnings:
         print(f"sampand: container {container.id[:12]}: {text}", file=sys.stderr)
     if container.ended_early is not None:
-        exited(engine, container, *container.ended_early)
+        on_exit(engine, container, container.ended_early)
     try:
         await asyncio.shield(recorded)
     except EngineError as error:  # it runs, but a power cut now might undo that it was started
@@ -117,12 +118,13 @@ def _start_failed(engine: Engine, container: Container, error: Exception) -> Non
         engine.tasks.begin(removing.remove(engine, container, force=True, volumes=True))
 
 
-def on_exit(engine: Engine, container: Container, status: int, moment: int) -> None:
-    """The keeper says that a container's process has ended, perhaps before its start has read that it began."""
+def on_exit(engine: Engine, container: Container, record: dict[str, Any]) -> None:
+    """The keeper says that a process has ended: of this run, of one whose start has not read yet that it began, or of an earlier one,
+    whose end is told until somebody has acknowledged it."""
     if container.starting:
-        container.ended_early = (status, moment)
-    else:
-        exited(engine, container, status, moment)
+        container.ended_early = record
+    elif record["start_time"] == container.start_time:
+        exited(engine, container, record["status"], record["time"])
 
 
 def exited(engine: Engine, container: Container, status: int, moment: int) -> None:

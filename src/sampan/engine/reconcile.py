@@ -140,7 +140,7 @@ async def _end_stranger(engine: Engine, call: Call, task: dict[str, Any]) -> Non
         reply, _ = await call("list")
         if all(other["id"] != identifier for other in reply["tasks"]):
             if container is not None and container.starting:
-                container.ended_early = (_KILLED, time.time_ns())
+                container.ended_early = {"status": _KILLED, "time": time.time_ns(), "start_time": task["start_time"]}
             return
         await asyncio.sleep(0.01)
     print(f"sampand: process {task['pid']} of {name} does not end", file=sys.stderr)
@@ -160,14 +160,14 @@ async def _put_right(engine: Engine, container: Container, group: Cgroup | None)
 
 def _start_was_cut(engine: Engine, container: Container) -> None:
     """Nobody knows whether its client was told that it runs, so it has run: its policy says what follows."""
-    status, moment = container.ended_early or (UNKNOWN, 0)
+    record = container.ended_early or {"status": UNKNOWN, "time": 0}
     if container.state["StartedAt"] == ZERO_TIME or container.state["Status"] != "created":
         container.state["StartedAt"] = timestamp(time.time_ns())
     container.state["Error"] = "the engine stopped while the container was being started"
     container.start_time = 0
     container.set_status("running")
     announce(engine, container, "start")
-    lifecycle.exited(engine, container, status, moment)
+    lifecycle.exited(engine, container, record["status"], record["time"])
 
 
 def settle(engine: Engine) -> None:

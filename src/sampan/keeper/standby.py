@@ -8,6 +8,7 @@ what is between them is one socket (`Link`), on which the keeper writes and neve
 
 from __future__ import annotations
 
+import array
 import os
 import select
 import signal
@@ -133,8 +134,9 @@ def _drain(link: socket.socket, estate: Estate) -> bool:
     """Takes in all messages that are there; False at their end."""
     while True:
         try:
-            data, fds, _, _ = socket.recv_fds(
-                link, _MAX_MESSAGE, _MAX_FDS, socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
+            # Not socket.recv_fds(): that of Python 3.11 takes flags and ignores them.
+            data, ancillary, _, _ = link.recvmsg(
+                _MAX_MESSAGE, socket.CMSG_SPACE(_MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
             )
         except (BlockingIOError, InterruptedError):
             return True
@@ -142,7 +144,11 @@ def _drain(link: socket.socket, estate: Estate) -> bool:
             return False
         if not data:
             return False
-        estate.note(quickjson.loads(data), fds)
+        fds = array.array("i")
+        for level, kind, content in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+        estate.note(quickjson.loads(data), list(fds))
 
 
 class Link:
