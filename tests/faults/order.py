@@ -79,15 +79,16 @@ def gone(daemon: Daemon, identifier: str) -> bool:
     return False
 
 
-def groups() -> dict[str, set[int]]:
-    """The processes of each control group, by its name."""
+def groups(daemon: Daemon) -> dict[str, set[int]]:
+    """The processes of each control group of this engine, by the container's id."""
+    parent = f"/sampan-{(daemon.root / 'data/engine-id').read_text()[:8]}/"
     found: dict[str, set[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdecimal():
             with contextlib.suppress(OSError):
                 for line in Path(f"/proc/{entry}/cgroup").read_text().splitlines():
                     name = line.rpartition("/")[2]
-                    if len(name) == 64:
+                    if len(name) == 64 and parent in line:
                         found.setdefault(name, set()).add(int(entry))
     return found
 
@@ -96,7 +97,7 @@ def disagreements(daemon: Daemon, mine: set[str]) -> list[str]:
     """Where records, kernel and networks do not say the same of the containers `mine`, removed ones included."""
     rows = {row["Id"]: row for row in daemon.http.call("GET", "/containers/json?all=1")}
     wrong = []
-    running = groups()
+    running = groups(daemon)
     for identifier in mine | set(rows):
         pids = running.get(identifier, set())
         runs = identifier in rows and rows[identifier]["State"] in ALIVE

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import random
+import socket
+import tarfile
 import time
 
 from sampan.client.http import APIError
@@ -86,47 +89,34 @@ def test_a_client_that_leaves_during_a_start_has_started_it(daemon: Daemon) -> N
         time.sleep(0.05)
         sock.close()
         time.sleep(0.05)
-        assert not groups().get(identifier)
+        assert not groups(daemon).get(identifier)
     eventually(lambda: state(daemon, identifier)["Running"])
     all_agree(daemon, {identifier})
 
 
 def test_a_step_of_a_build_whose_client_leaves_ends(daemon: Daemon) -> None:
-    before = set(groups())
     with held(daemon):
         dockerfile = b"FROM busybox\nRUN sleep 600\n"
         sock = _build(daemon, dockerfile)
         time.sleep(0.3)
         sock.close()
         time.sleep(0.1)
-    eventually(lambda: not (set(groups()) - before))
+    eventually(lambda: not groups(daemon))
     sock = _build(daemon, dockerfile)
-    eventually(lambda: bool(_steps(daemon)))
+    eventually(lambda: b"sleep\0600\0" in {_command(pid) for pids in groups(daemon).values() for pid in pids})
     sock.close()
-    eventually(lambda: not _steps(daemon))
+    eventually(lambda: not groups(daemon))
 
 
-def _steps(daemon: Daemon) -> list[int]:
-    """The processes of build steps."""
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdecimal():
-            with contextlib.suppress(OSError), open(f"/proc/{entry}/mountinfo") as file:
-                if f"{daemon.root}/data/builds" in file.read() and _command(entry) == b"sleep\x00600\x00":
-                    found.append(int(entry))
-    return found
+def _command(pid: int) -> bytes:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
 
 
-def _command(pid: str) -> bytes:
-    with open(f"/proc/{pid}/cmdline", "rb") as file:
-        return file.read()
-
-
-def _build(daemon: Daemon, dockerfile: bytes) -> object:
-    import io
-    import socket
-    import tarfile
-
+def _build(daemon: Daemon, dockerfile: bytes) -> socket.socket:
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
         entry = tarfile.TarInfo("Dockerfile")

@@ -59,7 +59,7 @@ def test_a_daemon_that_is_killed_within_a_start(victim: Daemon) -> None:
         daemon.start()
         all_agree(daemon, mine)
         daemon.http.call("DELETE", f"/containers/{identifier}?force=1")
-        assert not groups().get(identifier)
+        assert not groups(daemon).get(identifier)
     all_agree(daemon, mine)
 
 
@@ -111,7 +111,7 @@ def test_what_runs_and_is_recorded_as_created_is_ended_and_named(victim: Daemon)
     daemon.kill()
     _alter(daemon, identifier, "'$.state.Status', 'created', '$.state.Running', json('false'), '$.state.Pid', 0")
     daemon.start()
-    assert not groups().get(identifier)
+    assert not groups(daemon).get(identifier)
     assert "stranger runs although no record says so" in log(daemon)
     events = daemon.sampan("events", "--since", "0", "--until", str(int(time.time()) + 1), "--format", "json").stdout
     dies = [json.loads(line) for line in events.splitlines() if b'"die"' in line]
@@ -131,7 +131,7 @@ def test_what_runs_after_both_died_is_recorded_as_created_and_is_ended(victim: D
     _alter(daemon, identifier, "'$.state.Status', 'created', '$.state.Running', json('false'), '$.state.Pid', 0")
     daemon.start()
     all_agree(daemon, {identifier})
-    assert not groups().get(identifier)
+    assert not groups(daemon).get(identifier)
 
 
 def test_containers_go_on_being_supervised_after_both_died(victim: Daemon) -> None:

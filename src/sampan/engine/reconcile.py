@@ -25,6 +25,7 @@ from sampan.linux.cgroup import Cgroup
 from sampan.runtime.errors import RuntimeFailure
 
 _KILLED = int(signal.SIGKILL)  # a wait status
+_ID = 64  # letters of an id
 _END = 10.0  # seconds that a process may take to end after SIGKILL
 
 
@@ -45,13 +46,16 @@ async def agree(engine: Engine, call: Call) -> None:
             or engine.builds.runs(task["id"])
         ):
             await _end_stranger(engine, call, task)
-    groups: dict[str, set[str]] = {}
+    groups = {engine.identity.group: set(Cgroup(engine.identity.group).children())}
     for container in list(engine.containers.values()):
         parent, name = os.path.split(container.cgroup)
         if parent not in groups:
             groups[parent] = set(Cgroup(parent).children())
         if not container.running and not container.broken and not container.lock.locked():
             await _put_right(engine, container, Cgroup(container.cgroup) if name in groups[parent] else None)
+    for name in groups[engine.identity.group]:
+        if len(name) == _ID and name not in engine.containers and not engine.builds.runs(name):
+            await asyncio.to_thread(_end_group, Cgroup(f"{engine.identity.group}/{name}"))
 
 
 def _under_way(container: Container) -> bool:
@@ -156,6 +160,17 @@ async def _put_right(engine: Engine, container: Container, group: Cgroup | None)
         lifecycle.clear_up(engine, container)
     if container.starting:
         _start_was_cut(engine, container)
+
+
+def _end_group(group: Cgroup) -> None:
+    """A control group of ours that belongs to nothing we know: of a build's step, or of a container that was being removed."""
+    if pids := group.pids():
+        print(f"sampand: {group.path} has processes {pids} that no record knows: they are ended", file=sys.stderr)
+        group.end()
+    try:
+        group.remove()
+    except OSError as error:
+        print(f"sampand: {error}", file=sys.stderr)
 
 
 def _start_was_cut(engine: Engine, container: Container) -> None:
