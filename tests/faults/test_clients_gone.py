@@ -103,7 +103,7 @@ def test_a_step_of_a_build_whose_client_leaves_ends(daemon: Daemon) -> None:
         time.sleep(0.1)
     eventually(lambda: not groups(daemon))
     sock = _build(daemon, dockerfile)
-    eventually(lambda: b"sleep\0600\0" in {_command(pid) for pids in groups(daemon).values() for pid in pids})
+    eventually(lambda: b"sleep\x00600\x00" in {_command(pid) for pids in groups(daemon).values() for pid in pids})
     sock.close()
     eventually(lambda: not groups(daemon))
 
