@@ -46,7 +46,7 @@ def loads(data: bytes) -> Any:
         return json.loads(text)
     try:
         value, end = _scan(text, 0)
-    except StopIteration as error:
+    except (StopIteration, SystemError) as error:  # SystemError: its own exception is in a module that is not loaded
         raise ValueError(f"not JSON: {text[:80]!r}") from error
     if end != len(text):
         raise ValueError(f"more than one JSON value: {text[:80]!r}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 
+from sampan.keeper import exits
 from sampan.linux import durable, filetree
 
 _SPARE = "spare"
@@ -86,3 +87,4 @@ def _fill(path: str) -> None:
     os.chmod(path, 0o700)
     for name in _FILES:
         os.close(os.open(f"{path}/{name}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+    exits.prepare(path)

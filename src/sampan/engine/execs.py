@@ -10,16 +10,18 @@ import signal
 from dataclasses import dataclass, field
 from typing import Any
 
-from sampan.engine import ends, spec
+from sampan.engine import ends, shims, spec
 from sampan.engine.container import Container
 from sampan.engine.creation import announce
 from sampan.engine.engine import Engine
-from sampan.engine.errors import BadRequest, Conflict, NotFound
+from sampan.engine.errors import BadRequest, Conflict, EngineError, NotFound
+from sampan.keeper.client import LONGEST, KeeperGone, NotDone
 from sampan.linux import pidfd
 from sampan.linux.pidfd import exit_code
 from sampan.runtime.errors import RuntimeFailure
 
 _NOT_STARTED = 137  # the exit code of one that the keeper did not get to start
+_GUEST_BEGINS = 20.0  # seconds that a guest may take to begin an exec
 
 
 @dataclass(slots=True)
@@ -145,12 +147,15 @@ async def _start(engine: Engine, session: Exec) -> Streams:
     if not tty:
         theirs, streams = _pipes(config)
     try:
-        reply, fds = await engine.keeper.call("exec", theirs, id=session.id, request=request)
+        longest = _GUEST_BEGINS if container.own_kernel else LONGEST
+        reply, fds = await engine.keeper.call("exec", theirs, longest, id=session.id, request=request)
     except BaseException as error:
         code = error.exit_code if isinstance(error, RuntimeFailure) else _NOT_STARTED
         session.running, session.code = False, code
         session.done.set()
         _close(streams)
+        if isinstance(error, NotDone) and container.own_kernel:
+            raise shims.silent(container.name, _GUEST_BEGINS) from None
         raise
     finally:
         for fd in theirs:
@@ -248,7 +253,7 @@ async def run_probe(engine: Engine, container: Container, args: list[str], timeo
     try:
         session = create(engine, container, config)
         streams = await start(engine, session)
-    except (RuntimeFailure, Conflict) as error:
+    except (RuntimeFailure, EngineError, KeeperGone) as error:
         return 1, str(error).encode()
     output = bytearray()
     loop = asyncio.get_running_loop()

@@ -13,7 +13,7 @@ from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest, EngineError
 from sampan.keeper import main as keeper_main
 from sampan.keeper import wire
-from sampan.keeper.client import PATIENCE, KeeperClient, KeeperGone, KeeperSilent, Reply
+from sampan.keeper.client import LONGEST, PATIENCE, KeeperClient, KeeperGone, KeeperSilent, Reply
 from sampan.runtime.errors import RuntimeFailure
 
 _TOGETHER = 0.05  # seconds in which ends are acknowledged together
@@ -102,7 +102,7 @@ class KeeperLink:
             except (KeeperGone, RuntimeFailure):
                 return  # the next one says it again
 
-    async def call(self, op: str, fds: list[int] | None = None, **arguments: Any) -> Reply:
+    async def call(self, op: str, fds: list[int] | None = None, longest: float = LONGEST, **arguments: Any) -> Reply:
         """A request to the keeper; one that breaks because the keeper died is not repeated."""
         if self._client is None:
             try:
@@ -113,7 +113,7 @@ class KeeperLink:
         if self._client is None:
             raise KeeperGone("the engine is shutting down")
         try:
-            return await self._client.call(op, fds, **arguments)
+            return await self._client.call(op, fds, longest, **arguments)
         except wire.TooLong as error:
             raise BadRequest(f"what was asked is more than the keeper takes in one request: {error}") from None
 

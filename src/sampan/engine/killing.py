@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 
@@ -11,9 +12,10 @@ from sampan.engine.container import Container
 from sampan.engine.creation import announce
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, EngineError, NotModified
-from sampan.linux import signals
+from sampan.linux import polling, signals
 
 _GUEST_END = 10.0  # seconds that a guest may take to end its container and write everything
+_TOLD = 10.0  # seconds that the keeper may take to tell of an end
 _END = 30.0  # seconds that a process may take to end after SIGKILL
 _ENDING = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
@@ -72,12 +74,28 @@ async def begin_end(engine: Engine, container: Container, keep: bool = True) -> 
 
 
 async def _ended(container: Container, waiter: asyncio.Future[int]) -> None:
-    try:
-        await asyncio.wait_for(waiter, _END)
-    except TimeoutError:
+    if not await _told(container, waiter, _END):
         raise EngineError(
             f"cannot kill container: {container.id}: its process did not end within {_END:g} s of SIGKILL"
         ) from None
+
+
+async def _told(container: Container, waiter: asyncio.Future[int], seconds: float) -> bool:
+    """Waits until the keeper has told of the end, for so long. Raises EngineError when there was one and it is not told."""
+    loop = asyncio.get_running_loop()
+    deadline, ended = loop.time() + seconds, 0.0
+    while not waiter.done():
+        now = loop.time()
+        if now >= deadline:
+            return False
+        if ended and now - ended >= _TOLD:
+            raise EngineError(
+                f"container {container.id}: its process has ended, and the keeper has not answered for {_TOLD:g} s"
+            )
+        await asyncio.wait({waiter}, timeout=min(1.0, deadline - now))
+        if not ended and container.held and polling.readable(container.held[0]):
+            ended = loop.time()
+    return True
 
 
 async def stop(engine: Engine, container: Container, timeout: int | None, text: str = "") -> None:
@@ -104,9 +122,7 @@ async def stop(engine: Engine, container: Container, timeout: int | None, text: 
         await freezing.thaw(engine, container)
         _signal(container, number)
         announce(engine, container, "kill", signal=str(number))
-    try:
-        await asyncio.wait_for(asyncio.shield(waiter), None if timeout < 0 else timeout)
-    except TimeoutError:
+    if not await _told(container, waiter, math.inf if timeout < 0 else timeout):
         async with container.lock:
             if not waiter.done():  # it is this run still
                 await begin_end(engine, container)

@@ -8,14 +8,12 @@ import contextlib
 import json
 import os
 import secrets
-import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from sampan.engine import machine_shape, mounts, spec
+from sampan.engine import machine_shape, mounts, shims, spec
 from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest, Conflict, EngineError
-from sampan.keeper import wire
 from sampan.linux import netns
 from sampan.linux.cgroup import Cgroup
 from sampan.linux.files import read_or_empty
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
 
 # The guest's own network is the container's, and there is one container in it.
 NAMESPACES = ("pid", "ipc", "uts", "cgroup")
+_LONG = {"savevm": 600.0, "loadvm": 600.0, "delvm": 120.0}  # seconds for what QEMU itself does with all of a machine
 GROUP = "/sampan/container"
 
 
@@ -161,8 +160,9 @@ class Machines:
 
     async def ask(self, container: Container, operation: str, **arguments: Any) -> Any:
         """The result of a request to a running machine. Raises EngineError."""
-        async with self._connected(self.control(container.id)) as call:
-            return (await call({"op": operation, **arguments}, [])).get("result")
+        async with shims.connected(self.control(container.id), container.name) as shim:
+            limit = _LONG.get(operation, shims.PATIENCE)
+            return (await shim.ask({"op": operation, **arguments}, limit=limit)).get("result")
 
     async def limit(self, container: Container, host: dict[str, Any], limits: dict[str, Any]) -> list[str]:
         """Changes the limits of a running machine; returns warnings. Raises EngineError.
@@ -192,12 +192,15 @@ class Machines:
         reader = reader if reader >= 0 else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         writer = writer if writer >= 0 else os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
         try:
-            async with self._reachable(container) as path, self._connected(path) as call:
-                await call({"op": "job", "name": name, "args": args}, [reader, writer])
+            async with self._reachable(container) as path, shims.connected(path, container.name) as shim:
+                await shim.ask({"op": "job", "name": name, "args": args}, [reader, writer])
                 os.close(reader)
                 os.close(writer)
                 reader = writer = -1
-                event = await call(None, [])
+                while (event := await shim.next(shims.PATIENCE)) is None:
+                    await shims.check_alive(
+                        path, container.name
+                    )  # it may take as long as it likes, while the guest lives
         finally:
             for fd in (reader, writer):
                 if fd >= 0:
@@ -245,47 +248,6 @@ class Machines:
         finally:
             for fd in [*null, wiring.namespace, *fds[2:]]:
                 os.close(fd)
-
-    @contextlib.asynccontextmanager
-    async def _connected(self, path: str) -> AsyncIterator[Callable[..., Any]]:
-        """A function that sends a request with descriptors and returns the next message, or its error as EngineError."""
-        loop = asyncio.get_running_loop()
-        sock = socket.socket(socket.AF_UNIX)
-        reader = wire.Reader()
-        try:
-            sock.connect(path)
-        except OSError as error:
-            sock.close()
-            raise EngineError(f"the virtual machine does not answer: {error}") from None
-        messages: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
-
-        def readable() -> None:
-            found = reader.receive(sock)
-            if found is None:
-                loop.remove_reader(sock.fileno())
-                messages.put_nowait(None)
-            for message, _ in found or ():
-                messages.put_nowait(message)
-
-        async def call(message: dict[str, Any] | None, fds: list[int]) -> dict[str, Any]:
-            try:
-                if message is not None:
-                    wire.send(sock, {**message, "seq": 1, "fds": len(fds)}, fds)
-            except OSError:
-                raise EngineError("the virtual machine has ended") from None
-            answer = await messages.get()
-            if answer is None:
-                raise EngineError("the virtual machine has ended")
-            if "error" in answer:
-                raise EngineError(answer["error"])
-            return answer
-
-        loop.add_reader(sock.fileno(), readable)
-        try:
-            yield call
-        finally:
-            loop.remove_reader(sock.fileno())
-            sock.close()
 
     def later(self, work: Coroutine[Any, Any, Any]) -> concurrent.futures.Future[Any]:
         """Begins a coroutine of ours; for threads."""

@@ -29,6 +29,10 @@ class KeeperSilent(KeeperGone):
     """The keeper is there, and does not answer."""
 
 
+class NotDone(KeeperSilent):
+    """The keeper is there, and what it has begun does not come to an end."""
+
+
 class KeeperClient:
     """One connection to a keeper. `on_exit(record)` and `on_lost()` are called from the event loop."""
 
@@ -56,7 +60,7 @@ class KeeperClient:
         self._sock, self._outbox = sock, wire.Outbox(sock)
         asyncio.get_running_loop().add_reader(sock.fileno(), self._readable)
 
-    async def call(self, op: str, fds: list[int] | None = None, **arguments: Any) -> Reply:
+    async def call(self, op: str, fds: list[int] | None = None, longest: float = LONGEST, **arguments: Any) -> Reply:
         """Makes a request. Raises RuntimeFailure with the keeper's error, KeeperGone, KeeperSilent, wire.TooLong."""
         identifier = str(arguments.get("id") or "")
         if (late := self._late.get(identifier)) is not None:
@@ -69,7 +73,7 @@ class KeeperClient:
         sequence = self._send(op, fds, arguments)
         future = self._pending[sequence]
         try:
-            reply, received = await self._answer(future, op)
+            reply, received = await self._answer(future, op, longest)
         except BaseException:
             if self._pending.pop(sequence, None) is not None and op in _MAKING and self._sock is not None:
                 self._unwant(sequence, identifier)
@@ -93,18 +97,19 @@ class KeeperClient:
         self._pending[self._sequence] = asyncio.get_running_loop().create_future()
         return self._sequence
 
-    async def _answer(self, future: asyncio.Future[Reply], op: str) -> Reply:
+    async def _answer(self, future: asyncio.Future[Reply], op: str, longest: float) -> Reply:
         """Waits while the keeper works on it, which it does as long as it answers to its name."""
-        began = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + (PING if op == "ping" else longest)
         while True:
-            await asyncio.wait({future}, timeout=PING if op == "ping" else PATIENCE)
+            await asyncio.wait({future}, timeout=min(PATIENCE, deadline - loop.time()))
             if future.done():
                 return future.result()
             if op == "ping":
                 raise KeeperSilent(f"the keeper has not answered in {PING:g} s")
             await self.call("ping")
-            if asyncio.get_running_loop().time() - began > LONGEST:
-                raise KeeperSilent(f"the keeper has not done {op} in {LONGEST:g} s")
+            if loop.time() >= deadline:
+                raise NotDone(f"the keeper has not done {op} in {longest:g} s")
 
     def _unwant(self, sequence: int, identifier: str) -> None:
         """What is being made ends, now or when it is there: whoever wanted it has been told that it failed."""

@@ -7,6 +7,7 @@ means that execve succeeded, since the child's end is close-on-exec.
 from __future__ import annotations
 
 import os
+import select
 import socket
 
 from sampan import quickjson
@@ -43,6 +44,13 @@ def send(sock: socket.socket, fds: list[int] | None = None, **message: str) -> N
         socket.send_fds(sock, [quickjson.dumps(message).encode()], fds or [])
     except OSError:
         pass
+
+
+def deserted(sock: socket.socket) -> bool:
+    """Whether the parent has ended."""
+    poll = select.poll()
+    poll.register(sock.fileno(), 0)
+    return any(events & select.POLLHUP for _, events in poll.poll(0))
 
 
 def send_failure(sock: socket.socket, error: BaseException) -> None:

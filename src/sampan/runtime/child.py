@@ -182,6 +182,8 @@ def _finish(
     prepared = process.prepare(wanted, rootfd, create_cwd)
     if "gate" in request:
         parent = _wait_at_gate(request, prepared, parent)
+    elif channel.deserted(parent):
+        os._exit(1)  # nobody would know of the container
     try:
         process.execute(
             prepared,

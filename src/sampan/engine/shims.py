@@ -1,0 +1,126 @@
+"""Asking the process that stands for a virtual machine, and through it the guest: nobody waits for either without end.
+
+A guest that does not answer may be busy, or its QEMU may be stopped: from outside that is the same. Whoever asks gets an
+error that names it after a while; what has begun in the guest goes on or ends there as the guest sees fit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+from sampan.engine.errors import EngineError
+from sampan.keeper import wire
+
+PATIENCE = 15.0  # seconds
+
+
+class Shim:
+    """One connection to a machine's socket."""
+
+    def __init__(self, sock: socket.socket, name: str) -> None:
+        self._sock, self._name = sock, name
+        self._reader, self._outbox = wire.Reader(), wire.Outbox(sock)
+        self._messages: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        asyncio.get_running_loop().add_reader(sock.fileno(), self._readable)
+
+    def _readable(self) -> None:
+        found = self._reader.receive(self._sock)
+        if found is None:
+            asyncio.get_running_loop().remove_reader(self._sock.fileno())
+            self._messages.put_nowait(None)
+        for message, _ in found or ():
+            self._messages.put_nowait(message)
+
+    async def ask(
+        self, message: dict[str, Any], fds: list[int] | None = None, limit: float = PATIENCE
+    ) -> dict[str, Any]:
+        """The reply to a request. Raises EngineError: the machine's own, or that it has ended or does not answer."""
+        try:
+            async with asyncio.timeout(limit):
+                await self._send({**message, "seq": 1, "fds": len(fds or [])}, fds or [])
+                return self._checked(await self._messages.get())
+        except TimeoutError:
+            raise silent(self._name, limit) from None
+
+    async def next(self, limit: float) -> dict[str, Any] | None:
+        """The next message, or None when there is none in time. Raises EngineError."""
+        try:
+            async with asyncio.timeout(limit):
+                return self._checked(await self._messages.get())
+        except TimeoutError:
+            return None
+
+    def _checked(self, message: dict[str, Any] | None) -> dict[str, Any]:
+        if message is None:
+            raise EngineError(f"the virtual machine of {self._name} has ended")
+        if "error" in message:
+            raise EngineError(message["error"])
+        return message
+
+    async def _send(self, message: dict[str, Any], fds: list[int]) -> None:
+        try:
+            done = self._outbox.put(message, fds)
+            while not done:
+                await self._writable()
+                done = self._outbox.flush()
+        except OSError:
+            raise EngineError(f"the virtual machine of {self._name} has ended") from None
+        except wire.TooLong as error:
+            raise EngineError(f"what the virtual machine of {self._name} is asked is too long: {error}") from None
+
+    async def _writable(self) -> None:
+        loop, ready = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_writer(self._sock.fileno(), ready.set)
+        try:
+            await ready.wait()
+        finally:
+            loop.remove_writer(self._sock.fileno())
+
+    def close(self) -> None:
+        """Ends the connection."""
+        asyncio.get_running_loop().remove_reader(self._sock.fileno())
+        self._outbox.close()
+        self._reader.close()
+        self._sock.close()
+
+
+@contextlib.asynccontextmanager
+async def connected(path: str, name: str) -> AsyncIterator[Shim]:
+    """A connection to the machine of the container `name`. Raises EngineError."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.setblocking(False)
+    try:
+        sock.connect(path)
+    except OSError as error:  # BlockingIOError: it accepts nobody
+        sock.close()
+        raise EngineError(f"the virtual machine of {name} does not answer: {error}") from None
+    shim = Shim(sock, name)
+    try:
+        yield shim
+    finally:
+        shim.close()
+
+
+async def check_alive(path: str, name: str) -> None:
+    """Raises EngineError when the guest does not answer, whatever it would say."""
+    try:
+        async with connected(path, name) as shim:
+            await shim.ask({"op": "alive"})
+    except EngineError as error:
+        if isinstance(error, GuestSilent):
+            raise
+
+
+class GuestSilent(EngineError):
+    """A guest that is there and does not answer."""
+
+
+def silent(name: str, seconds: float) -> GuestSilent:
+    """The error for a guest that has kept somebody waiting."""
+    return GuestSilent(
+        f"the guest of {name} has not answered in {seconds:g} s: it is busy, or its virtual machine is stopped"
+    )
