@@ -63,3 +63,10 @@ def response(status: int, message: str) -> web.Response:
     # Exactly this type: the docker CLI shows the message only when no charset follows.
     data = json.dumps({"message": message}).encode()
     return web.Response(body=data, status=status, headers={"Content-Type": "application/json"})
+
+
+def headed(status: int, message: str) -> web.Response:
+    """The answer to HEAD, which has no body: what it would say is in a header, for our own clients."""
+    answer = response(status, message)
+    answer.headers["X-Sampan-Error"] = "".join(char if " " <= char <= "~" else "?" for char in message)[:1000]
+    return answer

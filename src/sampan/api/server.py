@@ -208,7 +208,7 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             traceback.print_exc(file=sys.stderr)
         if begun(request):
             _break_off(request, error)
-        return errors.response(status, str(error))
+        return (errors.headed if request.method == "HEAD" else errors.response)(status, str(error))
     response.headers.setdefault("Server", "Sampan")
     return response
 

@@ -86,7 +86,7 @@ class Head:
         try:
             message = quickjson.loads(body)["message"]
         except (ValueError, KeyError, TypeError):
-            message = body.decode(errors="replace")
+            message = body.decode(errors="replace") or self.headers.get("x-sampan-error") or f"status {self.status}"
         return APIError(self.status, message)
 
 
