@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import sqlite3
 
 from aiohttp import web
 
@@ -16,6 +18,12 @@ from sampan.runtime.errors import NOT_EXECUTABLE, NOT_FOUND, RuntimeFailure
 from sampan.vm.errors import VmError
 from sampan.volumes.local import VolumeConflict, VolumeError, VolumeNotFound
 
+_DISK = {
+    errno.ENOSPC: "no space is left on the disk: free some, or remove containers, images or volumes",
+    errno.EDQUOT: "the disk quota is used up: free some space, or remove containers, images or volumes",
+    errno.EROFS: "the file system is read-only: nothing can be changed, what is there can be read",
+    errno.EIO: "the disk fails (input/output error)",
+}
 _STATUS: list[tuple[type[Exception], int]] = [
     (errors.NotModified, 304),
     (errors.BadRequest, 400),
@@ -53,7 +61,20 @@ def status_of(error: Exception) -> int:
 
 def is_expected(error: Exception) -> bool:
     """Whether it is one of ours, with a message for the user, and no fault of the program."""
+    if (isinstance(error, OSError) and error.errno in _DISK) or isinstance(error, sqlite3.OperationalError):
+        return True
     return isinstance(error, (RuntimeFailure, errors.EngineError, *(kind for kind, _ in _STATUS)))
+
+
+def message_of(error: Exception) -> str:
+    """What the client is told: for a disk that takes nothing, what is wrong and what helps."""
+    if isinstance(error, sqlite3.OperationalError):
+        return f"a database can't be written: the disk is full, read-only or failing ({error})"
+    sentence = _DISK.get(error.errno or 0) if isinstance(error, OSError) else None
+    if sentence is None:
+        return str(error)
+    filename = getattr(error, "filename", None)
+    return f"{sentence} ({filename})" if filename else sentence
 
 
 def response(status: int, message: str) -> web.Response:

@@ -30,6 +30,7 @@ from sampan.api import (
 )
 from sampan.api.requests import ENGINE, begin, begun, engine_of, peer
 from sampan.engine.engine import Engine
+from sampan.engine.errors import DiskError
 from sampan.engine.policy import caller
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -146,6 +147,15 @@ _STREAMS = (
 
 
 # Their records are written to the disk while they work.
+# What they do is true whatever the disk says: the records follow when it can.
+_HAS_HAPPENED = (
+    containers.stop,
+    containers.kill,
+    containers.pause,
+    containers.unpause,
+    systemmachines.stop,
+    systemmachines.act,
+)
 _DURABLE = (containers.start, systemmachines.start)
 
 
@@ -158,7 +168,12 @@ def _carried(handler: Handler) -> Handler:
     async def whole(request: web.Request) -> web.StreamResponse:
         response = await handler(request)
         if handler not in _DURABLE:
-            await engine_of(request).store.flush()
+            try:
+                await engine_of(request).store.flush()
+            except DiskError as error:
+                if handler not in _HAS_HAPPENED:
+                    raise
+                print(f"sampand: {request.path}: {error}", file=sys.stderr)
         return response
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -208,7 +223,7 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             traceback.print_exc(file=sys.stderr)
         if begun(request):
             _break_off(request, error)
-        return (errors.headed if request.method == "HEAD" else errors.response)(status, str(error))
+        return (errors.headed if request.method == "HEAD" else errors.response)(status, errors.message_of(error))
     response.headers.setdefault("Server", "Sampan")
     return response
 

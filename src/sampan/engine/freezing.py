@@ -21,7 +21,7 @@ async def pause(engine: Engine, container: Container) -> None:
         if container.state["Paused"]:
             raise Conflict(f"Container {container.id} is already paused")
         await _pause(engine, container)
-        engine.save(container)
+        engine.owe(container)
 
 
 async def unpause(engine: Engine, container: Container) -> None:
@@ -30,7 +30,7 @@ async def unpause(engine: Engine, container: Container) -> None:
         if not container.state["Paused"]:
             raise Conflict(f"Container {container.id} is not paused")
         await thaw(engine, container)
-        engine.save(container)
+        engine.owe(container)
 
 
 async def thaw(engine: Engine, container: Container) -> None:

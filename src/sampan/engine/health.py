@@ -91,6 +91,6 @@ async def _probe(
         health["FailingStreak"] += 1
         if health["FailingStreak"] >= (check.get("Retries") or 3):
             health["Status"] = "unhealthy"
-    engine.save(container)
+    engine.owe(container)
     if health["Status"] != before:
         announce(engine, container, f"health_status: {health['Status']}")

@@ -112,12 +112,12 @@ async def stop(engine: Engine, container: Container, timeout: int | None, text: 
         if container.state["Status"] == "restarting":
             container.stopped_by_user = True
             container.set_status("exited")
-            engine.save(container)
+            engine.owe(container)
             return
         if not container.running:
             raise NotModified("already stopped")
         container.stopped_by_user = True
-        engine.save(container)
+        engine.owe(container)
         waiter = waiting.exit_of(container)
         await freezing.thaw(engine, container)
         _signal(container, number)

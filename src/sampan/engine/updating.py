@@ -45,8 +45,13 @@ async def update(engine: Engine, container: Container, changes: dict[str, Any]) 
                 warnings = await _apply(engine, container, host, limits)
             except OSError as error:
                 raise EngineError(f"Cannot update container {container.id}: {error}") from error
+        before = dict(container.host_config)
         container.host_config.update(wanted)
-        engine.save(container)
+        try:
+            engine.save(container)
+        except BaseException:
+            container.host_config = before
+            raise
     announce(engine, container, "update")
     return warnings
 
