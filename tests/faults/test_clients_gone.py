@@ -15,7 +15,7 @@ from tests.conftest import Daemon, eventually
 from tests.faults.order import Body, all_agree, ask, create, groups, held, state
 
 SOAK = bool(os.environ.get("SAMPAN_SOAK"))
-ROUNDS = 500 if SOAK else 40
+ROUNDS = 504 if SOAK else 40
 LONGEST = 0.04  # seconds that a client stays
 
 
