@@ -96,13 +96,13 @@ def _is_sleeping(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def neighbours(kind: str) -> Iterator[list[Neighbour]]:
+def neighbours(kind: str, count: int = 2) -> Iterator[list[Neighbour]]:
     """Two engines in one network namespace; with "pids" each in a pid namespace of its own."""
     with contextlib.ExitStack() as stack:
         net = stack.enter_context(holder("--net"))
         subprocess.run(["nsenter", "-t", str(net), "-n", "ip", "link", "set", "lo", "up"], check=True)
         daemons: list[Neighbour] = []
-        for _ in range(2):
+        for _ in range(count):
             daemon = Neighbour(net, stack.enter_context(holder("--pid", "--mount-proc")) if kind == "pids" else 0)
             daemon.start()
             stack.callback(end_daemon, daemon)

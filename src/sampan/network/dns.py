@@ -12,16 +12,22 @@ import ipaddress
 import random
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import cast
 
 from sampan.linux import netns, nftables
+from sampan.network.connections import Connections, Total, budget
 
 ADDRESS = "127.0.0.11"
 _A, _PTR, _AAAA, _ANY = 1, 12, 28, 255
 _TTL = 600
 _TIMEOUT = 4.0
+# What one container, and all together, may have open: TCP connections to us, questions that are asked elsewhere.
+_IDLE, _BACKLOG = 10.0, 128  # as many are accepted in one turn
+_CONNECTIONS, _QUESTIONS, _WAITING = 32, 64, 1000
+_ALL_CONNECTIONS, _ALL_QUESTIONS = Total(budget(16)), asyncio.Semaphore(budget(16))
+_SO_RCVBUFFORCE, _RECEIVE_BUFFER = 33, 4 << 20
 _SERVFAIL, _NOERROR = 2, 0
 
 
@@ -91,6 +97,7 @@ def reverse_address(name: str) -> str:
 Sockets = tuple[socket.socket, socket.socket]
 # Name → addresses (None: not ours to answer), and address → name.
 Lookup = Callable[[str], list[str] | None]
+Ask = Callable[[str, bytes], Awaitable[bytes | None]]
 Reverse = Callable[[str], str | None]
 
 
@@ -121,6 +128,10 @@ class NameServer(asyncio.DatagramProtocol):
         self._transport: asyncio.DatagramTransport | None = None
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._questions = asyncio.Semaphore(_QUESTIONS)
+        self._connections: Connections[asyncio.Transport] = Connections(
+            _CONNECTIONS, _ALL_CONNECTIONS, lambda transport: transport.abort()
+        )
 
     async def start(self, namespace: int, sockets: Sockets | None = None) -> None:
         """Serves on sockets in the container's namespace; without any it opens them by open_sockets()."""
@@ -129,7 +140,7 @@ class NameServer(asyncio.DatagramProtocol):
         udp, tcp = sockets
         loop = asyncio.get_running_loop()
         await loop.create_datagram_endpoint(lambda: self, sock=udp)
-        self._server = await asyncio.start_server(self._serve_tcp, sock=tcp)
+        self._server = await asyncio.start_server(self._serve_tcp, sock=tcp, backlog=_BACKLOG)
 
     def close(self) -> None:
         """Closes its sockets."""
@@ -137,6 +148,9 @@ class NameServer(asyncio.DatagramProtocol):
             self._transport.close()
         if self._server is not None:
             self._server.close()
+        self._connections.end_all()
+        for task in self._tasks:
+            task.cancel()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Part of asyncio.DatagramProtocol."""
@@ -148,40 +162,47 @@ class NameServer(asyncio.DatagramProtocol):
         if reply is not None and self._transport is not None:
             self._transport.sendto(reply, addr)
             return
+        if len(self._tasks) >= _WAITING:
+            return  # who asks more than can be asked elsewhere asks again
         task = asyncio.get_running_loop().create_task(self._forward_udp(data, addr))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _forward_udp(self, query: bytes, addr: tuple[str, int]) -> None:
-        reply = None
-        for server in self._servers:
-            reply = await _ask_udp(server, query)
-            if reply is not None:
-                break
-        if reply is None:
-            reply = _failure(query)
+        reply = await self._ask(_ask_udp, query) or _failure(query)
         if reply is not None and self._transport is not None and not self._transport.is_closing():
             self._transport.sendto(reply, addr)
 
+    async def _ask(self, ask: Ask, query: bytes) -> bytes | None:
+        """What the first server that answers says."""
+        async with self._questions, _ALL_QUESTIONS:
+            for server in self._servers:
+                reply = await ask(server, query)
+                if reply is not None:
+                    return reply
+        return None
+
     async def _serve_tcp(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        transport = cast(asyncio.Transport, writer.transport)
+        self._connections.add(transport)
         try:
             while True:
-                (length,) = struct.unpack("!H", await asyncio.wait_for(reader.readexactly(2), 30))
-                query = await asyncio.wait_for(reader.readexactly(length), 30)
+                async with asyncio.timeout(_IDLE):
+                    (length,) = struct.unpack("!H", await reader.readexactly(2))
+                    query = await reader.readexactly(length)
+                self._connections.touch(transport)
                 reply = local_answer(query, self._lookup, self._reverse)
-                for server in [] if reply is not None else self._servers:
-                    reply = await _ask_tcp(server, query)
-                    if reply is not None:
-                        break
-                reply = reply or _failure(query)
+                reply = reply or await self._ask(_ask_tcp, query) or _failure(query)
                 if reply is None:
                     break
                 writer.write(struct.pack("!H", len(reply)) + reply)
-                await writer.drain()
+                async with asyncio.timeout(_IDLE):
+                    await writer.drain()
         except (asyncio.IncompleteReadError, OSError, TimeoutError):
             pass
         finally:
-            writer.close()
+            self._connections.remove(transport)
+            transport.abort() if transport.get_write_buffer_size() else writer.close()
 
 
 def _failure(query: bytes) -> bytes | None:
@@ -215,8 +236,10 @@ def _open_here() -> Sockets:
             udp.close()
     else:
         raise OSError(98, "no free port for the name server")
-    tcp.listen(16)
+    tcp.listen(_BACKLOG)
     nftables.redirect_output("sampan_dns", ADDRESS, 53, port)
+    with contextlib.suppress(OSError):  # a burst of questions; without the right to it the usual is what there is
+        udp.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
     for sock in (udp, tcp):
         sock.setblocking(False)
     return udp, tcp

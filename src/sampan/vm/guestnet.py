@@ -63,6 +63,7 @@ class Names:
     def __init__(self, mux: Mux) -> None:
         self._mux, self._number = mux, 0
         self._asked: dict[int, Callable[[bytes], object]] = {}  # how each answer gets to who asked
+        self._connections: dict[int, socket.socket] = {}  # in the order in which they came
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
         self._socket.bind(_ADDRESS)
         self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
@@ -84,6 +85,9 @@ class Names:
             sock, _ = self._listener.accept()
         except OSError:
             return
+        self._connections[sock.fileno()] = sock
+        if len(self._connections) > _AT_ONCE:  # the oldest goes: one client can't have all our descriptors
+            self._drop(next(iter(self._connections.values())))
         received = bytearray()
         sock.setblocking(False)
 
@@ -95,14 +99,18 @@ class Names:
             except OSError:
                 data = b""
             if not data:
-                self._mux.loop.forget(sock.fileno())
-                sock.close()
+                self._drop(sock)
                 return
             received.extend(data)
             for question in framed(received):
                 self._ask(question, True, lambda answer: sock.send(len(answer).to_bytes(2, "big") + answer))
 
         self._mux.loop.watch(sock.fileno(), read)
+
+    def _drop(self, sock: socket.socket) -> None:
+        del self._connections[sock.fileno()]
+        self._mux.loop.forget(sock.fileno())
+        sock.close()
 
     def _ask(self, question: bytes, tcp: bool, answer: Callable[[bytes], object]) -> None:
         self._number += 1
