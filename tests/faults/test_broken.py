@@ -6,16 +6,18 @@ import io
 import json
 import os
 import sqlite3
+import subprocess
 import tarfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sampan.client.http import APIError
-from tests.conftest import Daemon, end_daemon, eventually, new_daemon
+from tests.conftest import BIN, Daemon, end_daemon, eventually, new_daemon
 from tests.e2e.test_cli import NONE
 
 DAMAGE = {
@@ -229,3 +231,75 @@ def test_a_volume_that_says_nothing_of_itself(engine: Daemon) -> None:
         assert f"volume {name} is broken" in warnings
         engine.ok("volume", "rm", name)
     assert os.listdir(volumes) == []
+
+
+def test_a_database_that_is_none(engine: Daemon) -> None:
+    """It is set aside; what its containers have, and what runs, is found by their directories and control groups."""
+    kept = make(engine, "kept", "sh", "-c", "echo kept >/kept; echo told")
+    engine.ok("wait", kept)
+    running = make(engine, "running", "sleep", "600")
+    pid = inspect(engine, running)["State"]["Pid"]
+    engine.kill()
+    database = engine.root / "data/sampan.db"
+    database.write_bytes(b"nothing of SQLite's" * 1000)
+    engine.start()
+    check_broken(engine, kept)
+    assert listed(engine)[running]["State"] == "dead"
+    assert Path(f"/proc/{pid}").exists()
+    aside = next(name for name in os.listdir(engine.root / "data") if name.startswith("sampan.db.damaged-"))
+    for text in (
+        " ".join(engine.http.call("GET", "/info")["Warnings"]),
+        engine.sampan("doctor").stdout.decode(),
+        engine.ok("events", "--since", "0", "--until", f"{time.time():.6f}", "--filter", "event=damaged"),
+        (engine.root / "log").read_text(),
+    ):
+        assert aside in text
+    assert engine.ok("run", "--rm", *NONE, "busybox", "echo", "goes on") == "goes on\n"
+    engine.ok("rm", "-f", running)
+    assert not Path(f"/proc/{pid}").exists()
+    for name in os.listdir(engine.root / "data"):
+        if "damaged" in name:
+            (engine.root / "data" / name).unlink()
+
+
+def test_a_newer_engine_s_records_are_refused(engine: Daemon) -> None:
+    identifier = make(engine, "box", "true")
+    engine.ok("wait", identifier)
+    engine.stop()
+    database = sqlite3.connect(engine.root / "data/sampan.db")
+    database.execute("PRAGMA user_version=99")
+    database.close()
+    command = [
+        BIN / "sampand",
+        "-H",
+        f"unix://{engine.socket}",
+        "--data-root",
+        engine.root / "data",
+        "--exec-root",
+        engine.root / "run",
+    ]
+    done = subprocess.run(command, env=engine.env, capture_output=True, timeout=30, check=False)
+    assert done.returncode == 1
+    assert b"schema 99 of a newer Sampan" in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert identifier in os.listdir(engine.root / "data/containers")
+    database = sqlite3.connect(engine.root / "data/sampan.db")
+    database.execute("PRAGMA user_version=1")
+    database.close()
+    engine.start()
+    assert inspect(engine, identifier)["State"]["Status"] == "exited"
+
+
+def test_three_containers_with_one_new_volume(engine: Daemon) -> None:
+    """One fills it, the others wait: none fails, none sees a part of the files (T23)."""
+    dockerfile = "FROM busybox\nRUN mkdir /d && for i in $(seq 400); do echo $i >/d/$i; done\n"
+    engine.ok("build", "-t", "filled", "-", input=dockerfile.encode())
+
+    def run(number: int) -> tuple[int, bytes]:
+        done = engine.sampan("run", "--rm", *NONE, "-v", f"new{number // 3}:/d", "filled", "sh", "-c", "ls /d | wc -l")
+        return done.returncode, done.stdout + done.stderr
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(run, range(6))) == [(0, b"400\n")] * 6
+    engine.ok("volume", "rm", "new0", "new1")
+    engine.ok("rmi", "-f", "filled")

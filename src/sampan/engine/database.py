@@ -169,7 +169,7 @@ def _check_version(path: str) -> None:
 def _open(path: str) -> Database:
     """Raises sqlite3.DatabaseError, OSError."""
     _provide_log(path)
-    main = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    main = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
     found = Database(connection, main)
     try:
@@ -252,6 +252,7 @@ def _salvage(aside: str, scratch: str, target: sqlite3.Connection) -> int:
         for order in ("ASC", "DESC"):  # from both ends to the damaged page
             with contextlib.suppress(sqlite3.DatabaseError), contextlib.closing(sqlite3.connect(copy)) as source:
                 source.text_factory = bytes
+                source.execute("PRAGMA writable_schema=ON")  # also of a file that is shorter than it says
                 for row in source.execute(
                     f"SELECT rowid, CAST(kind AS TEXT), CAST(key AS TEXT), body FROM records ORDER BY rowid {order}"
                 ):
