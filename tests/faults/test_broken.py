@@ -242,6 +242,7 @@ def test_a_database_that_is_none(engine: Daemon) -> None:
     engine.kill()
     database = engine.root / "data/sampan.db"
     database.write_bytes(b"nothing of SQLite's" * 1000)
+    Path(f"{database}-wal").unlink()
     engine.start()
     check_broken(engine, kept)
     assert listed(engine)[running]["State"] == "dead"
