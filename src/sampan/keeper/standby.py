@@ -8,7 +8,6 @@ what is between them is one socket (`Link`), on which the keeper writes and neve
 
 from __future__ import annotations
 
-import array
 import os
 import select
 import signal
@@ -17,6 +16,7 @@ from collections import deque
 
 from sampan import quickjson
 from sampan.keeper.tasks import Task, close
+from sampan.linux import descriptors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -134,21 +134,14 @@ def _drain(link: socket.socket, estate: Estate) -> bool:
     """Takes in all messages that are there; False at their end."""
     while True:
         try:
-            # Not socket.recv_fds(): that of Python 3.11 takes flags and ignores them.
-            data, ancillary, _, _ = link.recvmsg(
-                _MAX_MESSAGE, socket.CMSG_SPACE(_MAX_FDS * 4), socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
-            )
+            data, fds = descriptors.receive(link, _MAX_MESSAGE, _MAX_FDS, socket.MSG_DONTWAIT)
         except (BlockingIOError, InterruptedError):
             return True
         except OSError:
             return False
         if not data:
             return False
-        fds = array.array("i")
-        for level, kind, content in ancillary:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
-        estate.note(quickjson.loads(data), list(fds))
+        estate.note(quickjson.loads(data), fds)
 
 
 class Link:

@@ -12,6 +12,7 @@ import struct
 from collections import deque
 
 from sampan import quickjson
+from sampan.linux import descriptors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class Reader:
         full gets fewer than that.
         """
         try:
-            data, fds, _, _ = socket.recv_fds(sock, 256 << 10, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+            data, fds = descriptors.receive(sock, 256 << 10, MAX_FDS)
         except (BlockingIOError, InterruptedError):
             return []
         except OSError:

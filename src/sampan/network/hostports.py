@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 
-from sampan.linux import prctl
+from sampan.linux import descriptors, prctl
 from sampan.linux import rtnetlink as rt
 from sampan.linux.netlink import Netlink
 from sampan.network import ports
@@ -41,7 +41,7 @@ class HostPorts:
     def bind(self, protocol: str, address: str, port: int) -> socket.socket:
         """As ports.bind(), on the host. Raises OSError."""
         self._sock.sendall(json.dumps([protocol, address, port]).encode())
-        data, fds, _, _ = socket.recv_fds(self._sock, 64, 1, socket.MSG_CMSG_CLOEXEC)
+        data, fds = descriptors.receive(self._sock, 64, 1)
         if not fds:
             number = int(data or b"5")
             raise OSError(number, os.strerror(number))

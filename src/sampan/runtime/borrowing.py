@@ -97,7 +97,7 @@ def _borrow(theirs: socket.socket, body: _Body) -> None:
     own = os.pidfd_open(os.getpid())
     channel.send(theirs, [own], kind="moved")
     os.close(own)
-    data, fds, _, _ = socket.recv_fds(theirs, 1, 8, socket.MSG_CMSG_CLOEXEC)
+    data, fds = descriptors.receive(theirs, 1, 8)
     if not data:
         os._exit(0)
     theirs.close()

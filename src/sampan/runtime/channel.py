@@ -11,6 +11,7 @@ import select
 import socket
 
 from sampan import quickjson
+from sampan.linux import descriptors
 from sampan.record import field, record
 from sampan.runtime.errors import OTHER, RuntimeFailure
 
@@ -61,11 +62,11 @@ def send_failure(sock: socket.socket, error: BaseException) -> None:
 
 def receive(sock: socket.socket) -> Report:
     """The child's next message; blocks. After "started", "created" or "error" the channel can be closed."""
-    data, fds, _, _ = socket.recv_fds(sock, _MAX_MESSAGE, 1, socket.MSG_CMSG_CLOEXEC)
+    data, fds = descriptors.receive(sock, _MAX_MESSAGE, 1)
     if not data:
         return Report("started")
     message = quickjson.loads(data)
-    return Report(message["kind"], message.get("text", ""), message.get("failure", OTHER), list(fds))
+    return Report(message["kind"], message.get("text", ""), message.get("failure", OTHER), fds)
 
 
 def send_request(sock: socket.socket, request: dict[str, Any], stdio: Stdio | None) -> None:
@@ -77,7 +78,7 @@ def send_request(sock: socket.socket, request: dict[str, Any], stdio: Stdio | No
 
 def receive_request(sock: socket.socket) -> tuple[dict[str, Any], Stdio | None]:
     """What send_request() sent; blocks. Exits when the parent is gone."""
-    data, fds, _, _ = socket.recv_fds(sock, MAX_REQUEST, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+    data, fds = descriptors.receive(sock, MAX_REQUEST, _MAX_FDS)
     if not data:
         os._exit(0)
     request = quickjson.loads(data)
