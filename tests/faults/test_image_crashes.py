@@ -50,7 +50,7 @@ class Disk:
             look(store)
             store.close()
         finally:
-            subprocess.run(["umount", f"{self.copies.parent}/after"], check=True)
+            subprocess.run(["umount", "-l", f"{self.copies.parent}/after"], check=True)
             os.unlink(copy)
 
     def end(self) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from sampan.cli.results import is_seekable, result
+from sampan.linux import filetree
 from tests.conftest import Daemon
 
 
@@ -145,3 +146,23 @@ def test_saves_of_one_image_at_once(daemon: Daemon) -> None:
     [thread.join(60) for thread in threads]
     assert len(found) == 24
     assert len(set(found)) == 1
+
+
+def test_cp_replaces_no_device_and_takes_any_depth(daemon: Daemon, tmp_path: Path) -> None:
+    script = "cd /root; i=0; while [ $i -lt 1200 ]; do mkdir d; cd d; i=$((i+1)); done; echo end > end; echo data > /root/file"
+    daemon.ok("run", "--name", "deep", "--network", "none", "busybox", "sh", "-c", script)
+    node(tmp_path / "null")
+    daemon.ok("cp", "deep:/root/file", f"{tmp_path}/null")
+    assert stat.S_ISCHR(os.lstat(tmp_path / "null").st_mode)
+    (tmp_path / "real").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("real")
+    daemon.ok("cp", "deep:/root/file", f"{tmp_path}/link")
+    assert (tmp_path / "real").read_bytes() == b"data\n"
+    assert os.readlink(tmp_path / "link") == "real"
+    for _ in range(2):  # the second time over the first
+        daemon.ok("cp", "deep:/root", f"{tmp_path}/")
+    try:
+        assert (tmp_path / "root" / "/".join(["d"] * 1200) / "end").read_bytes() == b"end\n"
+        assert sorted(os.listdir(tmp_path)) == ["link", "null", "real", "root"]
+    finally:
+        filetree.remove(str(tmp_path / "root"))

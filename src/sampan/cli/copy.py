@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import stat
 import sys
 import tarfile
 import tempfile
 
 from sampan.cli.flags import UsageError
+from sampan.cli.results import result
 from sampan.cli.session import write_all
 from sampan.client.http import APIError, Http, query
+from sampan.linux import filetree
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -50,7 +55,6 @@ def _unpack(spool: object, path: str, target: str) -> None:
     from importlib import import_module
 
     extract = import_module("sampan.images.extract")
-    base = os.path.basename(path.rstrip("/"))
     contents_only = path.endswith("/.")
     if os.path.isdir(target):
         directory, rename = target, "" if not contents_only else "."
@@ -60,28 +64,50 @@ def _unpack(spool: object, path: str, target: str) -> None:
         directory, rename = os.path.dirname(os.path.abspath(target)), os.path.basename(target)
     if not os.path.isdir(directory):
         raise UsageError(f"destination directory does not exist: {directory}")
-    with tempfile.TemporaryDirectory(dir=directory, prefix=".sampan-cp-") as staging:
+    staging = tempfile.mkdtemp(dir=directory, prefix=".sampan-cp-")
+    try:
         fd = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             extract.Extractor(fd, owner=(os.getuid(), os.getgid())).extract(spool)
         finally:
             os.close(fd)
-        _move(staging, directory, base, rename, contents_only)
+        for name in os.listdir(staging):
+            inside = contents_only and rename == "."
+            _move(f"{staging}/{name}", directory if inside else f"{directory}/{rename or name}")
+    finally:
+        filetree.remove(staging)
 
 
-def _move(staging: str, directory: str, base: str, rename: str, contents_only: bool) -> None:
-    import shutil
-
-    for name in os.listdir(staging):
-        source = f"{staging}/{name}"
-        if contents_only and rename == ".":
-            shutil.copytree(source, directory, symlinks=True, dirs_exist_ok=True)
-            continue
-        target = f"{directory}/{rename or name}"
-        if os.path.isdir(source) and not os.path.islink(source):
-            shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
+def _move(source: str, target: str) -> None:
+    """Puts what is at `source` at `target`, on the same file system: into directories that are there, over files."""
+    waiting = [(source, target)]
+    while waiting:
+        source, target = waiting.pop()
+        above = os.path.isdir(target)
+        if not os.path.isdir(source) or os.path.islink(source):
+            if above:
+                raise UsageError(f"cannot overwrite directory {target} with a file")
+            _move_file(source, target)
+        elif above:
+            with contextlib.suppress(PermissionError):  # it is somebody else's
+                shutil.copystat(source, target)
+            waiting += [(f"{source}/{name}", f"{target}/{name}") for name in os.listdir(source)]
         else:
-            os.replace(source, target)
+            _move_file(source, target)
+
+
+def _move_file(source: str, target: str) -> None:
+    """A rename, but a device or a pipe is written to, and what a link leads to is replaced."""
+    kind = stat.S_IFMT(os.lstat(source).st_mode)
+    if not os.path.lexists(target) or (os.path.isfile(target) and not os.path.islink(target)):
+        os.replace(source, target)
+    elif kind == stat.S_IFREG:
+        with open(source, "rb") as file, result(target) as out:
+            shutil.copyfileobj(file, out, 1 << 20)
+    elif os.path.islink(target):
+        os.replace(source, target)
+    else:
+        raise UsageError(f"{target} is no regular file: it is not replaced")
 
 
 def _to_container(http: Http, source: str, name: str, target: str, follow: bool) -> int:

@@ -86,7 +86,12 @@ class Database:
 
     def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
         """What a SELECT finds, as of the last change."""
-        return self._reader.execute(sql, values).fetchall()
+        try:
+            return self._reader.execute(sql, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            if not _is_damage(error):
+                raise
+            raise ImageError(f"{self._path}: {error}: start the engine again, which repairs it") from error
 
     def change(self, *statements: Statement, removing: bool = False) -> None:
         """Makes all the changes or none; they are on disk when this returns. Raises StoreFull, ImageError.

@@ -40,6 +40,9 @@ class ImageStore(LayerStore):
         self.kept_layers: Callable[[], set[int]] = set  # layer directories that something else needs: the build cache
         self._lower: dict[str, list[str]] = {}  # lower directories by image id, until garbage is collected
         os.makedirs(f"{root}/index", 0o700, exist_ok=True)
+        with contextlib.suppress(OSError):  # read-only
+            for place in (root, f"{root}/index"):
+                durable.remove_leftovers(place)
         self._ledger = open_ledger(f"{root}/images.db", f"{root}/damaged")
         self._changing = threading.RLock()  # from a check of what names an image to what follows from it
         self._using: Counter[str] = Counter()
