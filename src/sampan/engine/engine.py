@@ -149,8 +149,10 @@ class Engine:
         }
 
     async def image_ready(self, container: Container) -> None:
-        """Its image's layers are there and whole; what has to be unpacked again for that, a thread does. Raises ImageError."""
-        if not self.images.prepared(container.image):
+        """Its image's layers are there and whole; what has to be unpacked again for that, a thread does. A system VM has
+        a disk and no image. Raises ImageError.
+        """
+        if not container.system and not self.images.prepared(container.image):
             await asyncio.to_thread(self.images.lower_directories, self.images.get(container.image))
 
     def image_user(self, image_id: str) -> str:
