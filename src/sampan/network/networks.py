@@ -199,9 +199,9 @@ class Networks:
             )
 
     def forget(self, network: Network) -> None:
-        """Deletes the record of a network whose bridge is gone."""
+        """Deletes a network's record, before anything else of it goes. Raises what the records raise: then it stays."""
+        self._records.delete(_KIND, network.id)
         self.all.pop(network.id, None)
-        self._records.owe(_KIND, network.id, None)
 
     def allocate(
         self,
