@@ -368,7 +368,7 @@ class Networking:
                 await self.publishing.apply()
                 await self._engine.store.flush()
             except BaseException:
-                self.networks.forget(network)
+                self.networks.drop(network)
                 await asyncio.to_thread(bridge.remove, network, self.networks.owner)
                 raise
         self.announce(network, None, "create")

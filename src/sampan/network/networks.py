@@ -198,6 +198,11 @@ class Networks:
                 f"error while removing network: network {network.name} has active endpoints ({names})"
             )
 
+    def drop(self, network: Network) -> None:
+        """Takes back what `add` has begun, whatever the records say."""
+        self.all.pop(network.id, None)
+        self._records.owe(_KIND, network.id, None)
+
     def forget(self, network: Network) -> None:
         """Deletes a network's record, before anything else of it goes. Raises what the records raise: then it stays."""
         self._records.delete(_KIND, network.id)
