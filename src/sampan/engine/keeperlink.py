@@ -16,7 +16,7 @@ from sampan.keeper import wire
 from sampan.keeper.client import LONGEST, PATIENCE, KeeperClient, KeeperGone, KeeperSilent, Reply
 from sampan.runtime.errors import RuntimeFailure
 
-_TOGETHER = 0.05  # seconds in which ends are acknowledged together
+_TOGETHER = 0.2  # seconds in which ends are acknowledged together
 
 
 class Call(Protocol):

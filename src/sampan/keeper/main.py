@@ -82,6 +82,7 @@ def _guard(listener: socket.socket, socket_path: str, estate: Estate) -> None:
     from sampan.keeper.supervisor import Supervisor
 
     gc.freeze()  # children share what is loaded now
+    bell = os.eventfd(0)
     keeper: Supervisor | None = None
     while True:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -98,7 +99,7 @@ def _guard(listener: socket.socket, socket_path: str, estate: Estate) -> None:
             prctl.set_name("sampan-standby")
             if keeper is not None:  # the standby has died: the copy goes on, and this is its standby
                 estate, keeper = keeper.leave(), None
-            if standby.watch(ours, child, estate):
+            if standby.watch(ours, bell, child, estate):
                 return
             time.sleep(0.01)  # a keeper that can't live must not cost a whole processor
             continue
@@ -109,7 +110,7 @@ def _guard(listener: socket.socket, socket_path: str, estate: Estate) -> None:
             keeper = Supervisor(listener, estate)
         else:
             keeper.renew()
-        keeper.join(standby.Link(theirs))
+        keeper.join(standby.Link(theirs, bell))
         if keeper.run():
             _unlink(socket_path)
             return

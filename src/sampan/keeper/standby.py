@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 _MAX_MESSAGE = 64 << 10
 _MAX_FDS = 16
-_PAUSE_MS = 5  # after a message: what comes next is taken together, when the start it belongs to is over
+_PAUSE_MS = (
+    20  # before messages are read: a start, and the end that soon follows, then cost one look and none of their time
+)
 
 
 class Estate:
@@ -104,23 +106,28 @@ def _children() -> list[int]:
         return []
 
 
-def watch(link: socket.socket, keeper: int, estate: Estate) -> bool:
-    """The standby's life: notes what the keeper tells until that has ended. Whether it ended of itself, with nothing left."""
+def watch(link: socket.socket, bell: int, keeper: int, estate: Estate) -> bool:
+    """The standby's life: notes what the keeper tells until that has ended. Whether it ended of itself, with nothing left.
+
+    `bell`: an eventfd that the keeper writes to when something can't wait.
+    """
     descriptor = os.pidfd_open(keeper)
     poll, ended = select.poll(), select.poll()
     poll.register(link.fileno(), select.POLLIN)
     poll.register(descriptor, select.POLLIN)
     ended.register(descriptor, select.POLLIN)
+    ended.register(bell, select.POLLIN)
     listening = True
     while True:
         ready = {fd for fd, _ in poll.poll(1000 if estate.dying else None)}
+        if descriptor not in ready and any(fd == bell for fd, _ in ended.poll(_PAUSE_MS)):
+            os.eventfd_read(bell)
         if listening and not _drain(link, estate):
             poll.unregister(link.fileno())
             listening = False
         estate.reap()
         if descriptor in ready:
             break
-        ended.poll(_PAUSE_MS)
     if listening:
         _drain(link, estate)
     status = os.waitpid(keeper, 0)[1]
@@ -147,9 +154,9 @@ def _drain(link: socket.socket, estate: Estate) -> bool:
 class Link:
     """The keeper's end: tells the standby, now or a little later, and knows when there is none any more."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, bell: int) -> None:
         sock.setblocking(False)
-        self._sock = sock
+        self._sock, self._bell = sock, bell
         self._queue: deque[tuple[bytes, list[int]]] = deque()
 
     def fileno(self) -> int:
@@ -161,6 +168,10 @@ class Link:
         data = quickjson.dumps({"is": kind, "value": value, **more}).encode()
         if self._queue or not self._send(data, fds or []):
             self._queue.append((data, [os.dup(fd) for fd in fds or []]))
+
+    def ring(self) -> None:
+        """What was told last can't wait."""
+        os.eventfd_write(self._bell, 1)
 
     def _send(self, data: bytes, fds: list[int]) -> bool:
         try:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import signal
 import socket
-import struct
-import termios
 import time
 
 from sampan.keeper import exits, logs, roots, spares
 from sampan.keeper.connection import Connection
 from sampan.keeper.loop import Loop
 from sampan.keeper.standby import Estate, Link, tasks_of
-from sampan.keeper.tasks import UNKNOWN_STATUS, Pipes, Task, close
+from sampan.keeper.tasks import UNKNOWN_STATUS, Pipes, Task, close, kill
 from sampan.linux import pidfd, polling, tty
 from sampan.record import record
 from sampan.runtime import channel, spawn
@@ -86,7 +82,7 @@ class Supervisor:
         for making in self._making.values():
             estate.begun[making.child.pid] = making.task.id
             making.child.channel.close()
-            _close_all(making.task)
+            making.task.close()
         for found in self._exits.all():
             estate.ends[exits.Exits.key(found)] = (found, "")
         self._loop.close()
@@ -138,7 +134,7 @@ class Supervisor:
         self._connections.remove(client)
         for making in self._making.values():
             if making.client is client:
-                _kill(making.child.pidfd)
+                kill(making.child.pidfd)
 
     def _announce(self, message: dict[str, Any]) -> None:
         for connection in list(self._connections):
@@ -212,7 +208,7 @@ class Supervisor:
         """Ends what is being set up and nobody waits for any more."""
         making = self._making.get(message["id"])
         if making is not None:
-            _kill(making.child.pidfd)
+            kill(making.child.pidfd)
         client.send({"seq": message["seq"]})
 
     def _op_hold(self, client: Connection, message: dict[str, Any], fds: list[int]) -> None:
@@ -286,6 +282,8 @@ class Supervisor:
             os.close(task.stdin)
             task.stdin = -1
             self._tell("stdin closed", task.id)
+            if self._link is not None:
+                self._link.ring()  # or whoever reads waits for the copy to be closed as well
         client.send({"seq": message["seq"]})
 
     def _op_resize(self, client: Connection, message: dict[str, Any], fds: list[int]) -> None:
@@ -331,7 +329,7 @@ class Supervisor:
             self._tell("kept", task.record(), task.descriptors())
             client.send({"seq": sequence, "warnings": warnings, **task.record()}, task.descriptors())
             if not client.open:
-                _kill(task.pidfd)  # nobody will know of it
+                kill(task.pidfd)  # nobody will know of it
             self._keep(task)
             if task.directory:
                 exits.prepare(task.directory)
@@ -362,21 +360,8 @@ class Supervisor:
         self._loop.watch(task.pidfd, lambda _: self._exited(task))
 
     def _output(self, task: Task, fd: int, stream: int) -> None:
-        """Logs what is ready; at the end of the stream stops watching it."""
-        assert task.writer is not None
-        try:
-            (available,) = (1,) if task.tty else struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))
-            if available and not task.tty:
-                task.writer.splice(fd, available, stream)
-                return
-            if data := os.read(fd, 64 << 10):
-                task.writer.append(data, stream)
-                return
-        except BlockingIOError:
-            return
-        except OSError:  # EIO: the last to have the terminal open has closed it
-            pass
-        self._loop.forget(fd)
+        if not task.take(fd, stream):
+            self._loop.forget(fd)
 
     def _exited(self, task: Task) -> None:
         self._loop.forget(task.pidfd)
@@ -414,18 +399,4 @@ class Supervisor:
     def _release(self, task: Task) -> None:
         for fd in {task.pidfd, task.stdin, *task.outputs} - {-1}:
             self._loop.forget(fd)
-        _close_all(task)
-
-
-def _close_all(task: Task) -> None:
-    for fd in {task.pidfd, task.stdin, *task.outputs, *task.held}:
-        close(fd)
-    if task.writer:
-        task.writer.close()
-
-
-def _kill(descriptor: int) -> None:
-    try:
-        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+        task.close()

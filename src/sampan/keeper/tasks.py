@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
+import struct
+import termios
 
 from sampan.keeper import logs
 from sampan.linux import pidfd
@@ -75,6 +78,30 @@ class Task:
         if self.directory:
             self.writer = logs.Writer(f"{self.directory}/log", **self.log)
 
+    def take(self, fd: int, stream: int) -> bool:
+        """Logs what an output has ready; False at its end."""
+        assert self.writer is not None
+        try:
+            available = 1 if self.tty else struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))[0]
+            if available and not self.tty:
+                self.writer.splice(fd, available, stream)
+                return True
+            if data := os.read(fd, 64 << 10):
+                self.writer.append(data, stream)
+                return True
+        except BlockingIOError:
+            return True
+        except OSError:  # EIO: the last to have the terminal open has closed it
+            pass
+        return False
+
+    def close(self) -> None:
+        """Closes all it has."""
+        for fd in {self.pidfd, self.stdin, *self.outputs, *self.held}:
+            close(fd)
+        if self.writer:
+            self.writer.close()
+
     def status(self) -> int | None:
         """The wait status of a process that has ended, whoever its parent is; None: not known (yet). It stays a zombie."""
         try:
@@ -137,3 +164,11 @@ def close(fd: int) -> None:
             os.close(fd)
         except OSError:
             pass
+
+
+def kill(descriptor: int) -> None:
+    """Kills a process by its pidfd; one that has ended is fine."""
+    try:
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
