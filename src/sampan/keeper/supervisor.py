@@ -120,8 +120,6 @@ class Supervisor:
         if self._link is not None:
             self._link.tell(kind, value, fds, **more)
 
-    # connections
-
     def _accept(self) -> None:
         try:
             sock, _ = self._listener.accept()
@@ -139,8 +137,6 @@ class Supervisor:
     def _announce(self, message: dict[str, Any]) -> None:
         for connection in list(self._connections):
             connection.send(dict(message))
-
-    # requests
 
     def _handle(self, client: Connection, message: dict[str, Any], fds: list[int]) -> None:
         sequence = message.get("seq")
@@ -297,8 +293,6 @@ class Supervisor:
         if task is None:
             raise RuntimeFailure(f"no running task {message['id']}")
         return task
-
-    # processes
 
     def _await_child(
         self, client: Connection, sequence: int, child: spawn.Child, task: Task, warnings: list[str]
