@@ -172,7 +172,7 @@ def test_a_full_disk(own_daemon: Daemon) -> None:
         saved = own_daemon.sampan("save", "busybox").stdout
         done = own_daemon.sampan("load", input=saved)
         assert done.returncode == 1
-        assert b"No space left on device" in done.stderr
+        assert b"no space" in done.stderr.lower()
         assert os.listdir(mountpoint) == []
     finally:
         subprocess.run(["umount", str(mountpoint)], check=True)
