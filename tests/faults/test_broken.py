@@ -291,6 +291,29 @@ def test_a_newer_engine_s_records_are_refused(engine: Daemon) -> None:
     assert inspect(engine, identifier)["State"]["Status"] == "exited"
 
 
+def test_a_network_whose_record_is_damaged(engine: Daemon) -> None:
+    for name in ("cut", "typed", "good"):
+        engine.ok("network", "create", name)
+    cut, typed = (engine.http.call("GET", f"/networks/{name}")["Id"] for name in ("cut", "typed"))
+    engine.kill()
+    change(engine, cut, DAMAGE["cut"])
+    change(engine, typed, "json_set(body, '$.ipam', 5)")
+    engine.start()
+    warnings = " ".join(engine.http.call("GET", "/info")["Warnings"])
+    for identifier in (cut, typed):
+        assert f"sampan network rm {identifier[:12]}" in warnings
+        with pytest.raises(APIError, match="is broken") as caught:
+            engine.http.call("GET", f"/networks/{identifier}")
+        assert caught.value.status == 409
+    assert engine.http.call("POST", "/networks/prune")["NetworksDeleted"] == ["good"]
+    engine.kill()
+    engine.start()
+    engine.ok("network", "rm", cut, "typed")
+    engine.kill()
+    engine.start()
+    assert "is broken" not in " ".join(engine.http.call("GET", "/info")["Warnings"] or [])
+
+
 def test_three_containers_with_one_new_volume(engine: Daemon) -> None:
     """One fills it, the others wait: none fails, none sees a part of the files (T23)."""
     dockerfile = "FROM busybox\nRUN mkdir /d && for i in $(seq 400); do echo $i >/d/$i; done\n"

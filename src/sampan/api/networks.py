@@ -96,6 +96,11 @@ async def create(request: web.Request) -> web.Response:
 
 async def remove(request: web.Request) -> web.Response:
     """DELETE /networks/{id}"""
+    networks = engine_of(request).networking.networks
+    broken = networks.find_broken(request.match_info["id"])
+    if broken is not None:
+        networks.remove_broken(broken)
+        return web.Response(status=204)
     engine, network = _network(request)
     await engine.networking.remove(network)
     return web.Response(status=204)

@@ -102,6 +102,10 @@ class Records:
         """Forgets removals of which nothing is left on the disk. Raises DiskError."""
         self._change(f"DELETE FROM records WHERE rowid IN ({','.join(str(row.rowid) for row in rows)})")
 
+    def delete_row(self, row: Row) -> None:
+        """Deletes a record as it was read, whatever it is. Raises DiskError."""
+        self._change("DELETE FROM records WHERE rowid = ?", row.rowid)
+
     def owe(self, kind: str, key: str, body: dict[str, Any] | None) -> None:
         """As put, or delete without a body, for what has happened and must be told whatever the disk says: what can't be
         written is tried again until it is.

@@ -26,6 +26,11 @@ def found(engine: Engine) -> list[str]:
         for container in engine.containers.values()
         if container.broken
     ]
+    lines += [
+        f"{one.kind} {one.name} is broken: {one.why}; it is kept"
+        + (f" until sampan network rm {one.row.key[:12]}" if one.kind == "network" else "")
+        for one in engine.networking.networks.broken
+    ]
     lines += engine.images.trouble
     lines += [
         f"image {image.name} is broken: {image.broken}; or remove it: sampan rmi -f {image.id[7:19]}"

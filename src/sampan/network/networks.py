@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 import secrets
-import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -24,6 +24,15 @@ _KIND, _ENDPOINT = "network", "endpoint"
 T = TypeVar("T")
 
 
+class Row(Protocol):
+    """A record as it stands in the database."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def body(self) -> bytes: ...
+
+
 class Records(Protocol):
     """Where records are kept."""
 
@@ -31,7 +40,18 @@ class Records(Protocol):
     def delete(self, kind: str, key: str) -> None: ...
     def owe(self, kind: str, key: str, body: dict[str, Any] | None) -> None: ...
     def all(self, kind: str) -> list[dict[str, Any]]: ...
-    def rows(self, kind: str) -> Sequence[object]: ...
+    def rows(self, kind: str) -> Sequence[Row]: ...
+    def delete_row(self, row: Any) -> None: ...
+
+
+@dataclass(slots=True)
+class Broken:
+    """A record that can't be read: kept as it is until a person removes it."""
+
+    kind: str
+    name: str
+    why: str
+    row: Row
 
 
 class Networks:
@@ -40,6 +60,7 @@ class Networks:
     def __init__(self, records: Records, owner: Owner) -> None:
         self._records, self.owner = records, owner
         self.all: dict[str, Network] = {}
+        self.broken: list[Broken] = []
         self.doubtful = False  # whether there is a record that can't be read: then what it may speak of is left alone
         self._settled: set[str] = set()  # networks whose bridge and subnets are known to be ours
         for network in self._read(_KIND, Network):
@@ -49,18 +70,34 @@ class Networks:
 
     def _read(self, kind: str, form: type[T]) -> list[T]:
         """The records of a kind. One that can't be read stays where it is, and makes all of us doubtful."""
-        records, found = self._records.all(kind), []
-        self.doubtful |= len(records) < len(self._records.rows(kind))
-        for record in records:
+        found = []
+        for row in self._records.rows(kind):
+            name = row.key
             try:
+                record = json.loads(row.body)
+                if not isinstance(record, dict):
+                    raise ValueError("no object")
+                name = str(record.get("name") or name)
+                if record.get("id") != row.key:
+                    raise ValueError(f"it is of {record.get('id')!r}")
                 found.append(_parse(record, form))
-            except (TypeError, ValueError, KeyError) as error:
-                print(
-                    f"sampand: the record of {kind} {record.get('name')} is damaged ({error}) and skipped",
-                    file=sys.stderr,
-                )
+            except (TypeError, ValueError, KeyError, RecursionError) as error:
+                self.broken.append(Broken(kind, name, f"its record can't be read: {error}", row))
                 self.doubtful = True
         return found
+
+    def find_broken(self, text: str) -> Broken | None:
+        """The network whose record can't be read by name, id or prefix of an id."""
+        if text in self.all or self.named(text) is not None:
+            return None
+        networks = [one for one in self.broken if one.kind == _KIND and text]
+        named = [one for one in networks if text in (one.name, one.row.key)]
+        return next(iter(named or [one for one in networks if one.row.key.startswith(text)]), None)
+
+    def remove_broken(self, broken: Broken) -> None:
+        """Deletes a record that can't be read, as a person asked."""
+        self._records.delete_row(broken.row)
+        self.broken.remove(broken)
 
     def _add(self, network: Network) -> None:
         network.alias = self.owner.alias
@@ -141,6 +178,11 @@ class Networks:
         if len(matches) > 1:
             raise NetworkError(f"network {text} is ambiguous ({len(matches)} matches found on ID prefix)")
         if not matches:
+            broken = self.find_broken(text)
+            if broken is not None:
+                raise NetworkConflict(
+                    f"network {broken.name} is broken: {broken.why}; remove it with sampan network rm {broken.row.key[:12]}"
+                )
             raise NetworkNotFound(f"network {text} not found")
         return matches[0]
 
