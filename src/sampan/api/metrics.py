@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 import sampan
 from sampan.api.requests import ENGINE, engine_of
-from sampan.engine import sampling
+from sampan.engine import pools, sampling
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
+from sampan.runtime.usage import Reading
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -24,9 +24,9 @@ _ID = ["id", "name", "image", "isolation"]
 async def metrics(request: web.Request) -> web.Response:
     """GET /metrics"""
     engine = engine_of(request)
-    samples = await sampling.sample_all(engine)
+    samples = await sampling.readings(engine)
     processes = await sampling.own_processes(engine)
-    text = await asyncio.to_thread(_render, engine, samples, processes)
+    text = await pools.run("look", _render, engine, samples, processes)
     return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
 
@@ -38,7 +38,7 @@ def application(engine: Engine) -> web.Application:
     return app
 
 
-def _render(engine: Engine, samples: dict[str, dict[str, Any]], processes: dict[str, dict[str, float]]) -> bytes:
+def _render(engine: Engine, samples: dict[str, Reading], processes: dict[str, dict[str, float]]) -> bytes:
     from prometheus_client import CollectorRegistry, generate_latest
     from prometheus_client.registry import Collector
 
@@ -108,7 +108,7 @@ def _starts(engine: Engine) -> Iterator[Metric]:
     yield failures
 
 
-def _containers(containers: list[Container], samples: dict[str, dict[str, Any]]) -> Iterator[Metric]:
+def _containers(containers: list[Container], samples: dict[str, Reading]) -> Iterator[Metric]:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
     restarts = CounterMetricFamily("sampan_container_restarts", "Restarts by the restart policy.", labels=_ID)
@@ -131,13 +131,13 @@ def _containers(containers: list[Container], samples: dict[str, dict[str, Any]])
         if container.health:
             healthy.add_metric(who, float(container.health["Status"] == "healthy"))
         found = samples.get(container.id)
-        if not found or not found["memory_stats"]:
+        if found is None:
             continue
-        cpu.add_metric(who, found["cpu_stats"]["cpu_usage"]["total_usage"] / 1e9)
-        memory.add_metric(who, found["memory_stats"]["usage"])
-        limit.add_metric(who, found["memory_stats"]["limit"])
-        pids.add_metric(who, found["pids_stats"]["current"])
-        for interface, row in (found["networks"] or {}).items():
-            received.add_metric([*who, interface], row["rx_bytes"])
-            sent.add_metric([*who, interface], row["tx_bytes"])
+        cpu.add_metric(who, found.cpu / 1e9)
+        memory.add_metric(who, found.memory)
+        limit.add_metric(who, found.limit)
+        pids.add_metric(who, found.processes)
+        for interface, (got, given) in found.networks.items():
+            received.add_metric([*who, interface], got)
+            sent.add_metric([*who, interface], given)
     yield from (restarts, killed, cpu, memory, limit, pids, healthy, received, sent)

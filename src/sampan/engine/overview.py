@@ -7,14 +7,17 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from sampan.engine import sampling
+from sampan.engine import pools, sampling
 from sampan.engine.container import Container
 from sampan.linux import meminfo
+from sampan.runtime.usage import Reading
 
 if TYPE_CHECKING:
     from sampan.engine.engine import Engine
 
-_KEPT = 5.0  # seconds that a footprint is good for: it reads each process's memory map and each file's size
+_KEPT = 5.0  # seconds that a footprint is good for, at least: it reads each process's memory map and each file's size
+_REST = 10  # times as long as measuring all took, they are good for
+_PATIENCE = 0.2  # seconds to wait for them
 
 
 class Overview:
@@ -23,35 +26,46 @@ class Overview:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._feet: dict[str, tuple[float, dict[str, Any]]] = {}
+        self._kept = _KEPT
+        self._measuring: asyncio.Task[None] | None = None
 
     async def now(self) -> dict[str, Any]:
         """Host, engine, containers and system machines. CPU times are totals in seconds: two of these give a share."""
         engine = self._engine
-        samples = await sampling.sample_all(engine)
-        await asyncio.to_thread(self._measure)
+        readings = await sampling.readings(engine)
+        await self._refresh()
         return {
             "time": time.time(),
             "host": await asyncio.to_thread(_host),
             "engine": await sampling.own_processes(engine),
             "accelerator": (engine.machines.templates.known_accelerator() or ("", ""))[0],
-            "containers": [self._row(container, samples.get(container.id)) for container in engine.containers.values()],
+            "containers": [
+                self._row(container, readings.get(container.id)) for container in engine.containers.values()
+            ],
         }
 
+    async def _refresh(self) -> None:
+        """Has footprints measured that are old; those of a thousand containers go on being measured while the old ones are shown."""
+        if self._measuring is None or self._measuring.done():
+            self._measuring = self._engine.background(pools.run("look", self._measure))
+        await asyncio.wait((self._measuring,), timeout=_PATIENCE)
+
     def _measure(self) -> None:
-        now = time.monotonic()
+        began = time.monotonic()
         for container in list(self._engine.containers.values()):
+            now = time.monotonic()
             at, _ = self._feet.get(container.id, (0.0, {}))
-            if now - at > _KEPT:
+            if now - at > self._kept:
                 try:
                     self._feet[container.id] = (now, sampling.held(self._engine, container))
                 except Exception as error:  # it, or its image, is going away just now
                     self._feet[container.id] = (now, {"error": str(error)})
         for identifier in set(self._feet) - set(self._engine.containers):
             del self._feet[identifier]
+        self._kept = max(_KEPT, _REST * (time.monotonic() - began))
 
-    def _row(self, container: Container, sample: dict[str, Any] | None) -> dict[str, Any]:
-        memory = (sample or {}).get("memory_stats") or {}
-        networks = ((sample or {}).get("networks") or {}).values()
+    def _row(self, container: Container, reading: Reading | None) -> dict[str, Any]:
+        networks = reading.networks.values() if reading else ()
         _, foot = self._feet.get(container.id, (0.0, {}))
         return {
             "id": container.id,
@@ -64,12 +78,12 @@ class Overview:
             "exit": container.state["ExitCode"],
             "started": container.state["StartedAt"],
             "ports": [f"{row['host_port']}:{row['container_port']}/{row['protocol']}" for row in container.ports],
-            "cpu": ((sample or {}).get("cpu_stats") or {}).get("cpu_usage", {}).get("total_usage", 0) / 1e9,
-            "memory": memory.get("usage", 0),
-            "limit": memory.get("limit", 0),
-            "processes": ((sample or {}).get("pids_stats") or {}).get("current", 0),
-            "received": sum(row["rx_bytes"] for row in networks),
-            "sent": sum(row["tx_bytes"] for row in networks),
+            "cpu": reading.cpu / 1e9 if reading else 0.0,
+            "memory": reading.memory if reading else 0,
+            "limit": reading.limit if reading else 0,
+            "processes": reading.processes if reading else 0,
+            "received": sum(received for received, _ in networks),
+            "sent": sum(sent for _, sent in networks),
             "pss": foot.get("pss", 0),
             "guest": foot.get("guest", 0),
             "disk": foot.get("own", 0),

@@ -6,10 +6,13 @@ import asyncio
 import os
 from typing import TYPE_CHECKING, Any
 
-from sampan.engine import machine_shape, stats
+from sampan.engine import machine_shape, pools, stats
 from sampan.engine.container import Container
 from sampan.engine.errors import EngineError
 from sampan.linux import filetree, smaps
+from sampan.linux.cgroup import Cgroup
+from sampan.runtime import usage
+from sampan.runtime.usage import Reading
 
 if TYPE_CHECKING:
     from sampan.engine.engine import Engine
@@ -29,19 +32,41 @@ async def sample(engine: Engine, container: Container, previous: dict[str, Any] 
     return stats.sample(container, previous, found)
 
 
-async def sample_all(engine: Engine) -> dict[str, dict[str, Any]]:
-    """Samples of all containers that run, by id; those that do not answer in time are left out."""
+async def readings(engine: Engine) -> dict[str, Reading]:
+    """What all containers that run use, by id; those that do not answer in time are left out."""
 
-    async def one(container: Container) -> dict[str, Any] | None:
+    async def asked(container: Container) -> Reading | None:
         try:
             async with asyncio.timeout(_PATIENCE):
-                return await sample(engine, container, None)
+                return _of_guest(await engine.machines.ask(container, "usage"))
         except (EngineError, OSError, TimeoutError):
             return None
 
     running = [container for container in engine.containers.values() if container.running]
-    found = await asyncio.gather(*(one(container) for container in running))
-    return {container.id: each for container, each in zip(running, found, strict=True) if each is not None}
+    guests = [container for container in running if container.virtual]
+    others = [container for container in running if not container.virtual]
+    answers = asyncio.gather(*(asked(container) for container in guests))
+    found = await pools.run("look", _read_all, others)
+    return found | {c.id: each for c, each in zip(guests, await answers, strict=True) if each is not None}
+
+
+def _read_all(containers: list[Container]) -> dict[str, Reading]:
+    found = {}
+    for container in containers:
+        host = container.host_config.get("NetworkMode") == "host"
+        found[container.id] = usage.reading(Cgroup(container.cgroup), 0 if host else container.state["Pid"])
+    return found
+
+
+def _of_guest(found: dict[str, Any]) -> Reading:
+    memory = found.get("memory_stats") or {}
+    return Reading(
+        cpu=found["cpu_stats"]["cpu_usage"]["total_usage"],
+        memory=memory.get("usage", 0),
+        limit=memory.get("limit", 0),
+        processes=found["pids_stats"].get("current", 0),
+        networks={name: (row["rx_bytes"], row["tx_bytes"]) for name, row in (found.get("networks") or {}).items()},
+    )
 
 
 def footprint(engine: Engine, container: Container) -> dict[str, Any]:

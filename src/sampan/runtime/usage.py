@@ -6,6 +6,7 @@ import os
 import time
 
 from sampan.linux.cgroup import Cgroup
+from sampan.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,6 +75,67 @@ def sample(group: Cgroup, pid: int) -> dict[str, Any]:
         },
         "networks": _networks(pid),
     }
+
+
+@record
+class Reading:
+    """What a container uses at a moment: CPU time in nanoseconds, memory and its limit in bytes, (received, sent) by interface."""
+
+    cpu: int
+    memory: int
+    limit: int
+    processes: int
+    networks: dict[str, tuple[int, int]]
+
+
+def reading(group: Cgroup, pid: int) -> Reading:
+    """The few numbers of sample() that a list of containers shows, in a few small files: a thousand of them are read at a time."""
+    v1, top, total = group.directories(), group.v2_directory or "", _memory_total()
+    memory, pids = v1.get("memory"), v1.get("pids", top)
+    if "cpuacct" in v1:
+        cpu = _quick_number(f"{v1['cpuacct']}/cpuacct.usage")
+    else:
+        words = _quick(f"{top}/cpu.stat").split(None, 2)
+        cpu = int(words[1]) * 1000 if words[:1] == [b"usage_usec"] else 0
+    used, most = ("memory.usage_in_bytes", "memory.limit_in_bytes") if memory else ("memory.current", "memory.max")
+    limit = _quick_number(f"{memory or top}/{most}") or total
+    return Reading(
+        cpu=cpu,
+        memory=_quick_number(f"{memory or top}/{used}"),
+        limit=min(limit, total),
+        processes=_quick_number(f"{pids}/pids.current"),
+        networks=_traffic(pid),
+    )
+
+
+def _quick(path: str) -> bytes:
+    """The beginning of a small file, without the layers of open(); nothing when it is gone."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(fd, 4096)
+    except OSError:
+        return b""
+    finally:
+        os.close(fd)
+
+
+def _quick_number(path: str) -> int:
+    text = _quick(path).strip()
+    return int(text) if text.isdigit() else 0
+
+
+def _traffic(pid: int) -> dict[str, tuple[int, int]]:
+    """(bytes received, bytes sent) by interface, but for the loopback."""
+    found = {}
+    for line in _quick(f"/proc/{pid}/net/dev").splitlines()[2:]:
+        name, _, rest = line.partition(b":")
+        values = rest.split()
+        if len(values) > 8 and name.strip() != b"lo":
+            found[name.strip().decode(errors="replace")] = (int(values[0]), int(values[8]))
+    return found
 
 
 def _memory(v1: str | None, top: str) -> dict[str, Any]:
