@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
-import json
 import os
 import shlex
 from collections.abc import AsyncIterator, Callable
@@ -13,6 +11,9 @@ from typing import Any
 
 from aiohttp import web
 
+from sampan.api import conform, schema
+from sampan.api.conform import Reader
+from sampan.api.json import decode
 from sampan.api.requests import body, engine_of, filters, flag, json_stream, number, peer, spool
 from sampan.engine.builds import Request
 from sampan.engine.engine import Engine
@@ -29,20 +30,22 @@ _HOST = {"memory": "Memory", "memswap": "MemorySwap", "cpushares": "CpuShares", 
          "shmsize": "ShmSize"}  # fmt: skip
 
 
-def _json(request: web.Request, name: str, default: Any) -> Any:
+def _json(request: web.Request, name: str, shape: Reader) -> Any:
+    """A query parameter that is JSON. Raises BadRequest."""
     text = request.query.get(name)
-    if not text:
-        return default
+    return schema.check(decode(text, f"invalid {name}") if text else None, shape, name)
+
+
+def _decoded(text: str, name: str) -> bytes:
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"invalid {name}: {error}") from None
-    return default if found is None else found
+        return base64.b64decode(text)
+    except ValueError as error:
+        raise BadRequest(f"invalid JSON: {name} is no base64: {error}") from None
 
 
 def _epoch(args: dict[str, str]) -> int | None:
-    text = args.get("SOURCE_DATE_EPOCH", "")
-    if text and not text.isdecimal():
+    text = args.get("SOURCE_DATE_EPOCH") or ""
+    if text and not (text.isascii() and text.isdecimal() and len(text) < 12):
         raise BadRequest(f"invalid SOURCE_DATE_EPOCH: {text}")
     return int(text) if text else None
 
@@ -55,17 +58,17 @@ def _tags(tags: list[str]) -> list[str]:
 
 
 def _options(request: web.Request) -> Options:
-    args = {key: value for key, value in _json(request, "buildargs", {}).items() if value is not None}
+    args = {key: value for key, value in _json(request, "buildargs", schema.BuildArgs).items() if value is not None}
     host: dict[str, Any] = {key: number(request, name) for name, key in _HOST.items() if request.query.get(name)}
     host["ExtraHosts"] = [item for text in request.query.getall("extrahosts", []) for item in text.split(",") if item]
-    host["Ulimits"] = _json(request, "ulimits", [])
+    host["Ulimits"] = _json(request, "ulimits", schema.Ulimits)
     if request.query.get("cpusetcpus"):
         host["CpusetCpus"] = request.query["cpusetcpus"]
     return Options(
         platform=platform_of(request.query.get("platform", "")),
         target=request.query.get("target", ""),
         build_args=args,
-        labels=_json(request, "labels", {}),
+        labels=_json(request, "labels", conform.texts),
         tags=_tags([tag for tag in request.query.getall("t", []) if tag]),
         no_cache=flag(request, "nocache"),
         pull=flag(request, "pull"),
@@ -73,7 +76,7 @@ def _options(request: web.Request) -> Options:
         host=host,
         epoch=_epoch(args),
         squash=flag(request, "squash"),
-        cache_from=[str(name) for name in _json(request, "cachefrom", [])],
+        cache_from=_json(request, "cachefrom", conform.strings),
         inline_cache=args.get("BUILDKIT_INLINE_CACHE") == "1",
     )
 
@@ -84,9 +87,10 @@ def _credentials(request: web.Request) -> dict[str, Credentials]:
     if not text:
         return {}
     try:
-        found = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-        return {server_name(server): from_fields(fields or {}) for server, fields in (found or {}).items()}
-    except (binascii.Error, ValueError, AttributeError, RecursionError) as error:
+        found = decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), "invalid X-Registry-Config header")
+        servers = schema.check(found, schema.AuthConfigs, "X-Registry-Config")
+        return {server_name(server): from_fields(fields) for server, fields in servers.items()}
+    except ValueError as error:
         raise BadRequest(f"invalid X-Registry-Config header: {error}") from None
 
 
@@ -190,7 +194,7 @@ def _open(request: web.Request, path: str) -> int:
 
 async def build_here(request: web.Request) -> web.StreamResponse:
     """POST /sampan/build: as /build, the options and the context's path in the body; also with secrets, ssh and other outputs."""
-    engine, asked = engine_of(request), await body(request)
+    engine, asked = engine_of(request), schema.check(await body(request), schema.Build)
     for path in (asked.get("ssh") or {}).values():
         engine.guard.check_path(path)
     args = dict(asked.get("buildargs") or {})
@@ -204,7 +208,7 @@ async def build_here(request: web.Request) -> web.StreamResponse:
         no_cache_filter=list(asked.get("nocachefilter") or []),
         pull=bool(asked.get("pull")),
         network=asked.get("network") or "",
-        secrets={name: base64.b64decode(data) for name, data in (asked.get("secrets") or {}).items()},
+        secrets={name: _decoded(data, f"secrets.{name}") for name, data in (asked.get("secrets") or {}).items()},
         ssh={name: f"/proc/{_peer_pid(request)}/root{path}" for name, path in (asked.get("ssh") or {}).items()},
         contexts=dict(asked.get("contexts") or {}),
         entitlements=set(asked.get("entitlements") or []),
@@ -214,7 +218,7 @@ async def build_here(request: web.Request) -> web.StreamResponse:
         cache_from=list(asked.get("cachefrom") or []),
         inline_cache=bool(asked.get("inlinecache")) or args.get("BUILDKIT_INLINE_CACHE") == "1",
     )
-    encoded = {key: base64.b64decode(asked[key]) for key in ("text", "ignore") if asked.get(key) is not None}
+    encoded = {key: _decoded(asked[key], key) for key in ("text", "ignore") if asked.get(key) is not None}
     wanted = Request(options, asked.get("dockerfile") or "Dockerfile", encoded.get("text"), encoded.get("ignore"),
                      remote=asked.get("remote") or "",
                      credentials={server_name(s): from_fields(f) for s, f in (asked.get("auths") or {}).items()})  # fmt: skip

@@ -239,7 +239,7 @@ async def exec_start(request: web.Request) -> web.StreamResponse:
     """POST /exec/{id}/start"""
     engine = engine_of(request)
     session = execs.find(engine, request.match_info["id"])
-    options = await body(request, optional=True)
+    options = schema.check(await body(request, optional=True), schema.ExecStart)
     if options.get("ConsoleSize"):
         session.config["ConsoleSize"] = options["ConsoleSize"]
     if options.get("Detach"):

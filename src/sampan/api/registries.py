@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator
 from typing import Any
 
 from aiohttp import web
 
+from sampan.api import schema
+from sampan.api.json import decode
 from sampan.api.requests import body, engine_of, filters, json_stream, number
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest
 from sampan.engine.filters import rules
 from sampan.engine.registries import complete
-from sampan.images.registry.auth import Credentials, from_fields, from_header
+from sampan.images.registry.auth import Credentials, from_fields
 from sampan.oci import manifest as oci
 from sampan.oci import reference
 from sampan.oci.reference import Reference
 
 
 def _credentials(request: web.Request) -> Credentials:
+    text = request.headers.get("X-Registry-Auth")
+    if not text:
+        return Credentials()
     try:
-        return from_header(request.headers.get("X-Registry-Auth"))
+        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        fields = schema.check(decode(data or b"{}", "invalid X-Registry-Auth header"), schema.Auth, "X-Registry-Auth")
+        return from_fields(fields)
     except ValueError as error:
-        raise BadRequest(str(error)) from None
+        raise BadRequest(f"invalid X-Registry-Auth header: {error}") from None
 
 
 async def pull(request: web.Request) -> web.StreamResponse:
@@ -68,7 +76,7 @@ async def _push_all(engine: Engine, ref: Reference, credentials: Credentials) ->
 
 async def auth(request: web.Request) -> web.Response:
     """POST /auth"""
-    fields = await body(request)
+    fields = schema.check(await body(request), schema.Auth)
     await engine_of(request).registries.login(fields.get("serveraddress") or "", from_fields(fields))
     return web.json_response({"Status": "Login Succeeded", "IdentityToken": ""})
 

@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 
 import sampan
-from sampan.api import listing
+from sampan.api import listing, schema
 from sampan.api.builds import cache_rows
 from sampan.api.images import summary
 from sampan.api.requests import body, engine_of, filters, flag
@@ -242,7 +242,7 @@ def _volume(volume: Volume) -> dict[str, Any]:
 async def volume_create(request: web.Request) -> web.Response:
     """POST /volumes/create"""
     engine = engine_of(request)
-    wanted = await body(request, optional=True)
+    wanted = schema.check(await body(request, optional=True), schema.VolumeCreate)
     if wanted.get("Driver") not in (None, "", "local"):
         raise BadRequest(f"error looking up volume plugin {wanted['Driver']}: plugin {wanted['Driver']!r} not found")
     volume = await asyncio.to_thread(

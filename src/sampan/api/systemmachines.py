@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
+from sampan.api import schema
 from sampan.api.requests import body, engine_of, flag, json_stream, number
 from sampan.engine import freezing, killing, lifecycle
 from sampan.engine.container import Container, timestamp
@@ -35,7 +36,7 @@ def _summary(engine: Engine, container: Container) -> dict[str, Any]:
 
 async def create(request: web.Request) -> web.StreamResponse:
     """POST /sampan/vm/create"""
-    wanted = await body(request)
+    wanted = schema.check(await body(request), schema.Machine)
     engine = engine_of(request)
 
     async def make(say: Callable[[str], None]) -> None:

@@ -9,7 +9,7 @@ from typing import IO
 
 from aiohttp import web
 
-from sampan.api import piped
+from sampan.api import piped, schema
 from sampan.api.requests import body, engine_of, flag, spool
 from sampan.engine import files, freezing, pools
 from sampan.engine.container import Container
@@ -117,7 +117,10 @@ async def commit(request: web.Request) -> web.Response:
     """POST /commit"""
     engine = engine_of(request)
     container = engine.find(request.query.get("container", ""))
-    config = {**await body(request, optional=True), **parse_changes(request.query.getall("changes", []))}
+    config = {
+        **schema.check(await body(request, optional=True), schema.Config),
+        **parse_changes(request.query.getall("changes", [])),
+    }
     name = request.query.get("repo", "")
     if name and request.query.get("tag"):
         name += f":{request.query['tag']}"

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 from aiohttp import web
 
+from sampan.api import conform, schema
 from sampan.api.buildkit import frontend
 from sampan.api.buildkit.jobs import Job
 from sampan.api.buildkit.sessions import Sessions
+from sampan.api.json import decode
 from sampan.engine.engine import Engine
-from sampan.engine.errors import BadRequest, EngineError
+from sampan.engine.errors import EngineError
 from sampan.images.builder import exporting
 from sampan.images.builder.errors import BuildError
 from sampan.images.errors import ImageError
@@ -26,10 +27,8 @@ _PLAIN = {"target": "target", "platform": "platform", "networkmode": "force-netw
 def _attributes(request: web.Request) -> dict[str, str]:
     """The query as the attributes of a dockerfile.v0 solve."""
     query = request.query
-    try:
-        args, labels = (json.loads(query.get(key) or "{}") or {} for key in ("buildargs", "labels"))
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"invalid buildargs or labels: {error}") from None
+    args = schema.check(decode(query.get("buildargs") or "null", "invalid buildargs"), schema.BuildArgs, "buildargs")
+    labels = schema.check(decode(query.get("labels") or "null", "invalid labels"), conform.texts, "labels")
     found = {f"build-arg:{key}": value for key, value in args.items() if value is not None}
     found |= {f"label:{key}": value for key, value in labels.items()}
     found |= {name: query[key] for key, name in _PLAIN.items() if query.get(key) and query[key] != "default"}

@@ -6,7 +6,6 @@ Sources: RFC 7235, and the token and scope pages of the distribution project's d
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 from dataclasses import dataclass
@@ -35,17 +34,6 @@ class Credentials:
     def basic(self) -> str:
         """The header value of basic authentication (RFC 7617)."""
         return f"Basic {base64.b64encode(f'{self.username}:{self.password}'.encode()).decode()}"
-
-
-def from_header(text: str | None) -> Credentials:
-    """Reads the API's X-Registry-Auth: JSON in base64url. Raises ValueError."""
-    if not text:
-        return Credentials()
-    try:
-        fields = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)) or b"{}")
-        return from_fields(fields or {})
-    except (binascii.Error, ValueError, AttributeError, RecursionError) as error:
-        raise ValueError(f"invalid X-Registry-Auth header: {error}") from None
 
 
 def from_fields(fields: dict[str, str]) -> Credentials:
