@@ -173,6 +173,7 @@ def _refused(operation: Any, response: requests.Response, name: str) -> list[str
         operation.validate_response(response)
     except schemathesis.errors.SchemathesisError:
         return []
-    except Exception as error:
-        return [f"{name}: {response.status_code}: {type(error).__name__}: {str(error)[:800]}"]
+    except (Exception, BaseExceptionGroup) as error:
+        each = error.exceptions if isinstance(error, BaseExceptionGroup) else [error]
+        return [f"{name}: {response.status_code}: {' '.join(str(one).split())[:600]}" for one in each]
     return []
