@@ -42,4 +42,29 @@ def description() -> dict[str, Any]:
     """The description without Swarm and plugins, which this engine has none of."""
     spec: dict[str, Any] = yaml.safe_load(fetch().read_text())
     spec["paths"] = {path: row for path, row in spec["paths"].items() if not path.startswith(OURS_NOT)}
+    _as_docker_answers(spec)
     return spec
+
+
+def _as_docker_answers(node: Any) -> None:
+    """What the description says otherwise than Docker's daemon does: Go's empty maps and lists are null, whatever `x-nullable` says;
+    a policy may be "no"; isolation is "" on Linux, and here it has values of our own; a list of lists of containers is one of containers."""
+    if isinstance(node, list):
+        for item in node:
+            _as_docker_answers(item)
+        return
+    if not isinstance(node, dict):
+        return
+    properties = node.get("properties")
+    if isinstance(properties, dict):
+        for name, row in properties.items():
+            if isinstance(row, dict) and "type" in row:
+                row["x-nullable"] = True
+                if name == "Isolation" or (name == "Name" and "always" in row.get("enum", ())):
+                    row.pop("enum", None)
+        if "LayersSize" in properties and "Containers" in properties:
+            properties["Containers"] = {"type": "array", "items": {"type": "object"}}
+    for row in node.values():
+        _as_docker_answers(row)
+    if node.get("schema", {}) and isinstance(node["schema"], dict) and node["schema"].get("type") == "array":
+        node["schema"]["x-nullable"] = True

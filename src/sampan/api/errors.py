@@ -10,7 +10,7 @@ from aiohttp import web
 
 from sampan.engine import errors
 from sampan.images.errors import ImageError, ImageInUse, ImageNotFound, StoreFull
-from sampan.images.registry.errors import RegistryError, RegistryNotFound, Unauthorized
+from sampan.images.registry.errors import Incomplete, RegistryError, RegistryNotFound, Unauthorized
 from sampan.keeper.client import KeeperGone
 from sampan.network.errors import NetworkConflict, NetworkError, NetworkForbidden, NetworkNotFound
 from sampan.oci.reference import BadReference
@@ -35,6 +35,7 @@ _STATUS: list[tuple[type[Exception], int]] = [
     (ImageNotFound, 404),
     (RegistryNotFound, 404),
     (Unauthorized, 401),
+    (Incomplete, 502),
     (RegistryError, 500),
     (ImageInUse, 409),
     (StoreFull, 507),

@@ -42,6 +42,7 @@ def summary(engine: Engine, image: Image, patterns: list[str] | None = None) -> 
         "Created": _created(image),
         "Size": image.size,
         "SharedSize": -1,
+        "VirtualSize": image.size,  # of API versions before 1.44
         "Labels": (image.config.get("config") or {}).get("Labels"),
         "Containers": sum(1 for c in engine.containers.values() if c.image == image.id),
         **({"Broken": image.broken} if image.broken else {}),
@@ -70,6 +71,8 @@ async def inspect(request: web.Request) -> web.Response:
             "Comment": "",
             "Created": image.config.get("created"),
             "DockerVersion": "",
+            "Container": "",
+            "VirtualSize": image.size,
             "Author": image.config.get("author", ""),
             "Config": image.config.get("config") or {},
             "Architecture": image.config.get("architecture"),
