@@ -44,3 +44,12 @@ def test_any_text_parses_or_is_refused(text: str) -> None:
     except reference.BadReference:
         return
     assert reference.parse(str(parsed)) == parsed
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("a", True), ("a.b:5000", True), ("localhost:0", True), ("[::1]:5000", True), ("[::1]", True), ("[::::]:1", False), ("[:]", False),
+     ("a:65536", False), ("a:" + "1" * 200, False), ("", False), ("a b", False), ("h" * 256, False), ("-a", False)],
+)  # fmt: skip
+def test_hosts(text: str, expected: bool) -> None:
+    assert reference.names_host(text) is expected

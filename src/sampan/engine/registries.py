@@ -121,7 +121,10 @@ class Registries:
 
     async def login(self, server: str, credentials: Credentials) -> None:
         """Tries credentials on a registry. Raises Unauthorized, RegistryError."""
-        async with self._registry(server_name(server), credentials, push=True) as registry:
+        name = server_name(server)
+        if not reference.names_host(name):
+            raise BadRequest(f"invalid server address {server[:255]!r}: HOST[:PORT] is wanted")
+        async with self._registry(name, credentials, push=True) as registry:
             await registry.small("GET", "v2/", ())
 
     async def inspect(self, ref: Reference, credentials: Credentials) -> Found:
@@ -132,7 +135,7 @@ class Registries:
     async def search(self, term: str, limit: int, credentials: Credentials) -> list[Message]:
         """Images whose name contains the term: by Docker Hub's search, or in a registry's catalogue (HOST/TERM)."""
         host, slash, rest = term.partition("/")
-        if slash and ("." in host or ":" in host or host == "localhost"):
+        if slash and ("." in host or ":" in host or host == "localhost") and reference.names_host(host):
             async with self._registry(host, credentials) as registry:
                 names = await _listed(registry, f"v2/_catalog?n={_PAGE}", ("registry:catalog:*",), "repositories")
             found = [name for name in names if rest.lower() in name.lower()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 
@@ -67,6 +68,19 @@ def split(name: str) -> tuple[str, str]:
     return (head, tag) if colon and "/" not in tag else (rest, "")
 
 
+def names_host(text: str) -> bool:
+    """Whether it is a registry's name: a host, and perhaps a port."""
+    if len(text) > 255 or not _DOMAIN.fullmatch(text):
+        return False
+    host, colon, port = text.rpartition(":") if not text.endswith("]") else (text, "", "")
+    try:
+        if (host or text).startswith("["):
+            ipaddress.IPv6Address((host or text)[1:-1])
+    except ValueError:
+        return False
+    return not colon or (len(port) < 6 and int(port) < 1 << 16)
+
+
 def parse(text: str) -> Reference:
     """Parses a reference. Raises BadReference with Docker's wording.
 
@@ -90,6 +104,6 @@ def parse(text: str) -> Reference:
         path = f"library/{path}"
     if path != path.lower():
         raise BadReference(f"invalid reference format: repository name ({path}) must be lowercase")
-    if not _PATH.fullmatch(path) or not _DOMAIN.fullmatch(registry) or len(path) > 255:
+    if not _PATH.fullmatch(path) or not names_host(registry) or len(path) > 255:
         raise BadReference(f"invalid reference format: {text!r}")
     return Reference(registry, path, tag, digest)
