@@ -149,7 +149,7 @@ def test_saves_of_one_image_at_once(daemon: Daemon) -> None:
 
 
 def test_cp_replaces_no_device_and_takes_any_depth(daemon: Daemon, tmp_path: Path) -> None:
-    script = "cd /root; i=0; while [ $i -lt 1200 ]; do mkdir d; cd d; i=$((i+1)); done; echo end > end; echo data > /root/file"
+    script = "cd /root; i=0; while [ $i -lt 1100 ]; do mkdir d; cd d; i=$((i+1)); done; echo end > end; echo data > /root/file"
     daemon.ok("run", "--name", "deep", "--network", "none", "busybox", "sh", "-c", script)
     node(tmp_path / "null")
     daemon.ok("cp", "deep:/root/file", f"{tmp_path}/null")
@@ -162,7 +162,7 @@ def test_cp_replaces_no_device_and_takes_any_depth(daemon: Daemon, tmp_path: Pat
     for _ in range(2):  # the second time over the first
         daemon.ok("cp", "deep:/root", f"{tmp_path}/")
     try:
-        assert (tmp_path / "root" / "/".join(["d"] * 1200) / "end").read_bytes() == b"end\n"
+        assert (tmp_path / "root" / "/".join(["d"] * 1100) / "end").read_bytes() == b"end\n"
         assert sorted(os.listdir(tmp_path)) == ["link", "null", "real", "root"]
     finally:
         filetree.remove(str(tmp_path / "root"))

@@ -100,7 +100,10 @@ class Extractor:
             if self._parent_fd >= 0:
                 os.close(self._parent_fd)
                 self._parent_fd = -1
-            self._parent_fd = openat2.mkdir_in_root(self.rootfd, parent)
+            try:
+                self._parent_fd = openat2.open_in_root(self.rootfd, parent or ".", os.O_PATH | os.O_DIRECTORY)
+            except FileNotFoundError:
+                self._parent_fd = openat2.mkdir_in_root(self.rootfd, parent)
             self._parent_path = parent
         return self._parent_fd
 
