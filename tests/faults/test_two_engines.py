@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -202,11 +203,33 @@ def test_engines_do_not_sweep_each_other() -> None:
         first.start()
         assert [name for name in links(first) if second.short in name] == before
         eventually(lambda: own not in links(first))  # ours, and in no record
+        in_net(first, "ip", "link", "add", "gone0", "type", "bridge")
+        in_net(first, "ip", "link", "set", "gone0", "alias", "sampan 0123abcd /nowhere")
+        doctor = subprocess.run([*first.inside, "sampan", "doctor"], env=first.env, capture_output=True, text=True)
+        assert "interface gone0: its engine 0123abcd is gone" in doctor.stdout
+        assert orphan not in doctor.stdout
         check(first)
         second.kill()
         second.start()
         assert not [name for name in links(second) if name in (orphan, f"sv{second.short}abcde")]
         check(first)
+
+
+def test_a_copy_of_a_data_root_leaves_the_original_alone() -> None:
+    """It is another engine: what runs, and what is on the host, is not its own."""
+    with neighbours("namespace") as (first, second):
+        furnish(first, 8081)
+        second.stop()
+        shutil.rmtree(second.root / "data", ignore_errors=True)
+        shutil.copytree(first.root / "data", second.root / "data", symlinks=True, ignore=shutil.ignore_patterns("vm"))
+        with talking(first, 8081):
+            second.start()
+            assert second.short != first.short
+            assert second.ok("ps", "-q") == ""
+            second.ok("rm", "-f", "web", "db", "app")
+            second.ok("network", "rm", "front")
+            assert second.ok("run", "--rm", "busybox", "echo", "mine") == "mine\n"
+            check(first)
 
 
 @pytest.mark.parametrize("damage", ['{"cut', '{"id": 7, "more": 1}'])

@@ -43,6 +43,25 @@ def _checks() -> list[tuple[str, bool, str]]:
             bool(shutil.which(f"qemu-system-{os.uname().machine}")),
             "apt-get install qemu-system-x86",
         ),
+        *_left(),
+    ]
+
+
+def _left() -> list[tuple[str, bool, str]]:
+    """What engines have left on the host whose data is gone, so that no daemon will ever take it away."""
+    from importlib import import_module
+
+    try:
+        found = import_module("sampan.network.bridge").abandoned()
+    except OSError:
+        return []
+    return [
+        (
+            f"interface {name}: its engine {short} is gone",
+            False,
+            f"ip link delete {name}; nft delete table inet sampan-{short}",
+        )
+        for name, short in found
     ]
 
 

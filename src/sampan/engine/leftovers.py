@@ -38,6 +38,8 @@ def load(engine: Engine) -> None:
         names.add(container.name)
         engine.containers[container.id] = container
     for container in whole:
+        if engine.identity.copied:
+            container.group = engine.identity.group  # the recorded one is the original's, and not to be cleared
         _restore(engine, container)
     for container in doubtful:
         engine.events.publish("container", "broken", container.id, {"name": container.name, "error": container.broken})

@@ -301,7 +301,9 @@ class Networking:
 
     async def open(self) -> None:
         """After a start of the daemon: everything as the running containers need it, and nothing else."""
-        running = {c.id: c for c in self._engine.containers.values() if c.running}
+        # In a copy of another engine's data root what runs is that engine's.
+        ours = [] if self._engine.identity.copied else self._engine.containers.values()
+        running = {c.id: c for c in ours if c.running}
         doubtful = {c.id for c in self._engine.containers.values() if c.broken}  # whose processes may live
         networks = list(self.networks.all.values())
         for network in networks:

@@ -75,7 +75,8 @@ async def _take_up(engine: Engine, call: Call, container: Container, task: dict[
         lifecycle.exited(engine, container, record["status"], record["time"])
         return False
     if not container.held:
-        process = _process(container)
+        # In a copy of another engine's data root the process is that engine's.
+        process = None if engine.identity.copied else _process(container)
         if process is None:
             container.state["Error"] = "the host or the keeper stopped while the container ran: exit code unknown"
             lifecycle.exited(engine, container, UNKNOWN, 0)

@@ -85,7 +85,8 @@ def remove(network: Network, owner: Owner) -> None:
     with Netlink() as netlink:
         for name in (network.bridge, ownership.dummy_of(network.id)):
             found = rt.link(netlink, name)
-            own = found is not None and (owner.has(found) or name.endswith(f"-{network.id[:12]}"))
+            old = found is not None and not found.alias and name.endswith(f"-{network.id[:12]}")
+            own = found is not None and (owner.has(found) or old)
             if found is not None and own and found.kind in ("bridge", "dummy"):
                 rt.delete_link(netlink, found.index)
 
@@ -342,6 +343,19 @@ def sweep(networks: list[Network], owner: Owner) -> None:
                 left = link.kind in ("bridge", "dummy") and owner.has(link) and link.name not in used
             if left:
                 rt.delete_link(netlink, link.index)
+
+
+def abandoned() -> list[tuple[str, str]]:
+    """(interface, the engine's short id) of bridges of engines whose data root is no longer there."""
+    with Netlink() as netlink:
+        found = [
+            (link.name, link.alias.split(" ", 2)) for link in rt.links(netlink) if link.kind in ("bridge", "dummy")
+        ]
+    return [
+        (name, words[1])
+        for name, words in found
+        if words[0] == "sampan" and len(words) == 3 and not os.path.isdir(words[2])
+    ]
 
 
 def missing(networks: list[Network]) -> set[str]:
