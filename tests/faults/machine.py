@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +39,7 @@ for top; do
     umount "$top"
     if [ "$options" ]; then mount -t cgroup -o "$options" none "$top"; else mount -t cgroup2 none "$top"; fi
 done
+mount --bind "$boot" /proc/sys/kernel/random/boot_id
 ip link set lo up
 exec sleep infinity"""
 
@@ -114,8 +116,12 @@ class Machine(Daemon):
         """Makes the namespaces. Disks that the engine uses have to be mounted before."""
         self.group = f"sampan-machine-{os.getpid()}-{os.urandom(3).hex()}"
         make_groups(self.group)
+        boot = self.root / "boot_id"  # of its own: to an engine, another machine's data root is from before a reboot
+        boot.write_text(f"{uuid.uuid4()}\n")
         command = [*_BOX, _JOIN, "sh", self.group, *hierarchies()]
-        self.box = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "inside": _INSIDE})
+        self.box = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, env={**os.environ, "inside": _INSIDE, "boot": str(boot)}
+        )
         deadline = time.monotonic() + 20
         while not any(name_of(pid) == "sleep" for pid in descendants(self.box.pid)):
             assert self.box.poll() is None, "no namespaces"

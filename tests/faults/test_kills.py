@@ -19,8 +19,8 @@ from tests.faults.machine import Machine, directory, machine
 
 SOAK = bool(os.environ.get("SAMPAN_SOAK"))
 SEED = int(os.environ.get("SAMPAN_SEED") or random.randrange(1 << 30))
-KILLS = int(os.environ.get("SAMPAN_KILLS") or (300 if SOAK else 6))
-ENDS = int(os.environ.get("SAMPAN_ENDS") or (300 if SOAK else 24))
+KILLS = int(os.environ.get("SAMPAN_KILLS") or (300 if SOAK else 3))
+ENDS = int(os.environ.get("SAMPAN_ENDS") or (300 if SOAK else 12))
 WRITERS = 20 if SOAK else 6
 CLIENTS = 3
 WRITE = (

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 
 from sampan.engine.errors import EngineError
 from sampan.linux import durable
+from sampan.linux.files import is_strange, regular
 from sampan.linux.syscall import check, libc
 
 SCHEMA = 1
@@ -121,12 +122,12 @@ def open_database(path: str, scratch: str) -> Database:
 
     Raises EngineError when it is of a newer version or the disk fails; then nothing has been changed.
     """
+    notes = _clear_place(path)
     _check_version(path)
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
         return _read_copy(path, scratch, error)
-    notes: list[str] = []
     try:
         found = _open(path)
     except sqlite3.DatabaseError as error:
@@ -138,6 +139,18 @@ def open_database(path: str, scratch: str) -> Database:
         notes.append(f"{path} was damaged ({error}) and is kept as {aside}; {kept} records of it could be read")
     found.notes += notes
     return found
+
+
+def _clear_place(path: str) -> list[str]:
+    """Sets aside what is no file where the database and its log should be; a fifo there would keep us waiting."""
+    notes = []
+    for name in (path, f"{path}-wal", f"{path}-reserve"):
+        if is_strange(name):
+            aside = f"{name}.damaged-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{os.getpid()}"
+            with contextlib.suppress(OSError):
+                os.rename(name, aside)
+                notes.append(f"{name} is no regular file; it is kept as {aside}")
+    return notes
 
 
 def damaged_files(path: str) -> list[str]:
@@ -153,7 +166,7 @@ def damaged_files(path: str) -> list[str]:
 def _check_version(path: str) -> None:
     """Reads it from the file itself, which opening it with SQLite would already change. Raises EngineError."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=regular) as file:
             head = file.read(100)
     except OSError:
         return

@@ -10,6 +10,7 @@ import os
 
 from sampan.keeper import exits
 from sampan.linux import durable, filetree
+from sampan.linux.files import is_strange
 
 _SPARE = "spare"
 _QUIET = 0.02  # seconds without a create before the next spare is made
@@ -86,5 +87,6 @@ def _fill(path: str) -> None:
         os.makedirs(f"{path}/{part}", 0o755 if part == "upper" else 0o700, exist_ok=True)
     os.chmod(path, 0o700)
     for name in _FILES:
-        os.close(os.open(f"{path}/{name}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+        if not is_strange(f"{path}/{name}"):  # opening a fifo would keep us waiting; who writes it sets it aside
+            os.close(os.open(f"{path}/{name}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
     exits.prepare(path)

@@ -13,6 +13,7 @@ import uuid
 from dataclasses import dataclass
 
 from sampan.linux import durable
+from sampan.linux.files import regular
 from sampan.network.ownership import Owner
 
 _FILE = "engine-id"
@@ -59,7 +60,7 @@ def load(data_root: str) -> Identity:
 def _read(path: str) -> tuple[uuid.UUID | None, list[str]]:
     """The id, and the directory and boot it was used in last."""
     try:
-        with open(path, encoding="ascii") as file:
+        with open(path, encoding="ascii", opener=regular) as file:
             first, *more = file.read(256).split() or [""]
         return uuid.UUID(first), more or [""]
     except FileNotFoundError:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from sampan.engine import broken, container_record
 from sampan.engine.container import ZERO_TIME, Container
+from sampan.engine.database import damaged_files
 from sampan.engine.errors import DiskError
 from sampan.linux import filetree
 
@@ -49,12 +50,14 @@ def load(engine: Engine) -> None:
 def _without_record(engine: Engine, known: set[str]) -> list[Container]:
     found = []
     removed = {row.key for row in engine.store.buried("container")}
+    # A database that was damaged may have had a record of what seems to have none.
+    doubt = engine.store.notes or damaged_files(f"{engine.data_root}/sampan.db")
     for name in sorted(set(engine.directories.names()) - known):
         path = engine.directories.path(name)
         container = None if name in removed else broken.of_directory(path, engine.identity.group)
         if container is not None:
             found.append(container)
-        elif not engine.store.read_only:
+        elif not engine.store.read_only and (name in removed or not doubt):
             engine.trash(path)
     if removed and not engine.store.read_only:
         forget_removed(engine)

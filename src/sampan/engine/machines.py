@@ -16,7 +16,7 @@ from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest, Conflict, EngineError
 from sampan.linux import netns
 from sampan.linux.cgroup import Cgroup
-from sampan.linux.files import read_or_empty
+from sampan.linux.files import read_or_empty, regular
 from sampan.network.model import Endpoint, Network
 from sampan.runtime import init_program
 from sampan.vm.disks import Disks
@@ -147,7 +147,7 @@ class Machines:
         """Called when a machine has ended: what it said of its end; what it left is removed."""
         path = f"{self._engine.directory(container)}/report"
         try:
-            with open(path, encoding="ascii") as file:
+            with open(path, encoding="ascii", opener=regular) as file:
                 found: dict[str, Any] = json.load(file)
             os.unlink(path)
         except (OSError, ValueError):

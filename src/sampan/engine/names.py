@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING
 
 from sampan.engine.container import Container, shares_network
-from sampan.linux.files import read_or_empty
+from sampan.linux.files import is_strange, read_or_empty
 from sampan.network import dns, slirp
 from sampan.network.errors import NetworkError
 from sampan.network.networks import Networks
@@ -146,8 +146,10 @@ class Names:
 
 
 def write_text(path: str, text: str) -> None:
-    """Writes a small file that everybody may read, keeping its inode."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    """Writes a small file that everybody may read, keeping its inode; what stands there and is no file makes way."""
+    if is_strange(path):
+        os.rename(path, f"{path}.damaged")
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
     try:
         os.write(fd, text.encode())
     finally:

@@ -22,6 +22,7 @@ from sampan.engine.engine import Engine
 from sampan.engine.keeperlink import Call
 from sampan.linux import pidfd
 from sampan.linux.cgroup import Cgroup
+from sampan.linux.files import regular
 from sampan.runtime.errors import RuntimeFailure
 
 _KILLED = int(signal.SIGKILL)  # a wait status
@@ -105,7 +106,7 @@ def _without_streams(engine: Engine, container: Container) -> dict[str, Any]:
 def _exit_record(engine: Engine, container: Container) -> dict[str, Any] | None:
     """How this run ended, if a keeper has seen that."""
     try:
-        with open(f"{engine.directory(container)}/exit.json", encoding="ascii") as file:
+        with open(f"{engine.directory(container)}/exit.json", encoding="ascii", opener=regular) as file:
             record: dict[str, Any] = json.load(file)
         same = record.get("start_time") == container.start_time
         return record if same and isinstance(record["status"], int) and isinstance(record["time"], int) else None

@@ -12,6 +12,7 @@ from typing import IO
 
 from sampan.images.errors import BlobDamaged, ImageError
 from sampan.linux import durable
+from sampan.linux.files import is_strange, regular
 from sampan.oci import reference
 
 _BLOCK = 1 << 20
@@ -47,14 +48,15 @@ class Blobs:
         pull or load brings it anew. A file is read once, and again when stat(2) says that it is another.
         """
         try:
-            with open(self.path(digest), "rb", buffering=0) as file:
+            with open(self.path(digest), "rb", buffering=0, opener=regular) as file:
                 identity = _identity(file.fileno())
                 if self._checked.get(digest) == identity:
                     return True
                 if f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}" == digest:
                     self._checked[digest] = identity
                     return True
-        except OSError:  # not there, or the disk can't read it
+        except OSError:  # not there, no file, or the disk can't read it
+            self._set_strange_aside(digest)
             return False
         self._set_aside(digest, identity)
         return False
@@ -89,7 +91,7 @@ class Blobs:
         """Makes a file whose digest has been computed a blob, durably; it takes the place of what was there."""
         os.chmod(path, 0o600)
         durable.publish(path, self.path(digest))
-        with open(self.path(digest), "rb") as file:
+        with open(self.path(digest), "rb", opener=regular) as file:
             self._checked[digest] = _identity(file.fileno())
         with contextlib.suppress(OSError):
             os.unlink(f"{self._aside}/{_name(digest)}")
@@ -97,10 +99,10 @@ class Blobs:
     def read(self, digest: str, limit: int = 16 << 20) -> bytes:
         """A small blob's bytes, checked against its digest again (S050). Raises BlobDamaged."""
         try:
-            with open(self.path(digest), "rb") as file:
+            with open(self.path(digest), "rb", opener=regular) as file:
                 data = file.read(limit + 1)
-        except FileNotFoundError:
-            raise self.damaged(digest, "missing") from None
+        except OSError as error:
+            raise self._unreadable(digest, error) from None
         if len(data) > limit or f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
             self.check(digest)
             raise ImageError(f"blob {digest} is larger than {limit} bytes")
@@ -109,9 +111,9 @@ class Blobs:
     def open(self, digest: str) -> io.BufferedReader:
         """A blob to read from its begin to its end, hashed on the way: the end raises BlobDamaged for a wrong content."""
         try:
-            file = open(self.path(digest), "rb", buffering=0)
-        except FileNotFoundError:
-            raise self.damaged(digest, "missing") from None
+            file = open(self.path(digest), "rb", buffering=0, opener=regular)
+        except OSError as error:
+            raise self._unreadable(digest, error) from None
         return io.BufferedReader(_Checked(file, digest, self), _BLOCK)
 
     def damaged(self, digest: str, how: str) -> BlobDamaged:
@@ -122,10 +124,24 @@ class Blobs:
         way_out = f"load or pull {owner} again, which repairs it" if owner else "load or pull its image again"
         return BlobDamaged(f"{f'image {owner}: ' if owner else ''}blob {digest} is {how}: {way_out}")
 
+    def _unreadable(self, digest: str, error: OSError) -> Exception:
+        """What to raise for a blob that can't be opened: our own error where a load mends it."""
+        if isinstance(error, FileNotFoundError):
+            return self.damaged(digest, "missing")
+        return self.damaged(digest, "damaged") if self._set_strange_aside(digest) else error
+
+    def _set_strange_aside(self, digest: str) -> bool:
+        """Sets aside what stands in a blob's place and is no file. Whether there was such a thing."""
+        strange = is_strange(self.path(digest))
+        if strange:
+            with contextlib.suppress(OSError):
+                os.rename(self.path(digest), f"{self._aside}/{_name(digest)}")
+        return strange
+
     def _set_aside(self, digest: str, found: _Identity) -> None:
         self._checked.pop(digest, None)
         with contextlib.suppress(OSError):
-            with open(self.path(digest), "rb") as file:
+            with open(self.path(digest), "rb", opener=regular) as file:
                 if _identity(file.fileno()) != found:
                     return  # a good one has come meanwhile
             os.rename(self.path(digest), f"{self._aside}/{_name(digest)}")

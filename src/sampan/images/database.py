@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 from sampan.images.errors import ImageError, StoreFull
+from sampan.linux.files import is_strange
 
 _RESERVE = 1 << 20  # bytes, for the removal of images when there are no others
 
@@ -30,6 +31,8 @@ class Database:
         self._turn = threading.RLock()  # a connection has one transaction at a time, whichever thread began it
         self.aside, self.read_only = "", False
         try:
+            if is_strange(path):
+                raise sqlite3.DatabaseError("malformed: it is no regular file")
             self._open(path)
         except sqlite3.DatabaseError as error:
             if _is_read_only(error):
@@ -79,6 +82,8 @@ class Database:
             with contextlib.suppress(FileNotFoundError):
                 os.rename(f"{path}{suffix}", f"{self.aside}{suffix}")
         self._open(path)
+        if is_strange(self.aside):
+            return
         for table, rows in _salvage(self.aside, place, self._tables).items():
             for row in rows:
                 with contextlib.suppress(sqlite3.Error):

@@ -13,6 +13,7 @@ import os
 import stat
 
 from sampan.linux import durable, filetree
+from sampan.linux.files import regular
 
 _FORMAT = 1
 
@@ -32,7 +33,7 @@ def exists(directory: str) -> bool:
 def matches(directory: str) -> bool:
     """Whether a layer has a record and all that it says."""
     try:
-        with open(f"{directory}/record.json", "rb") as file:
+        with open(f"{directory}/record.json", "rb", opener=regular) as file:
             body = json.loads(file.read(4096))
         entries, digest = _fingerprint(f"{directory}/fs")
         return bool(body["entries"] == entries and body["digest"] == digest)

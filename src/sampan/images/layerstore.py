@@ -28,6 +28,7 @@ from sampan.images.layer import NeedsLower
 from sampan.images.layer import settle as settle_implied
 from sampan.images.staging import Staged
 from sampan.linux import durable, filetree, mount
+from sampan.linux.files import regular
 
 MAX_LAYERS = 128
 
@@ -90,7 +91,7 @@ class LayerStore(abc.ABC):
     def _was_cut_short(self) -> bool:
         """Whether the host stopped while the store was open, or before all that this made doubtful had been checked."""
         try:
-            with open(f"{self._root}/opened", "rb") as file:
+            with open(f"{self._root}/opened", "rb", opener=regular) as file:
                 found = json.loads(file.read(4096))
             with open(self._session or os.devnull, encoding="ascii") as file:
                 token = file.read(100)

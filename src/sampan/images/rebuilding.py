@@ -12,6 +12,7 @@ from sampan.images.blobs import Blobs
 from sampan.images.database import Database, Statement
 from sampan.images.errors import ImageError
 from sampan.images.image import checked_config, read_layers
+from sampan.linux.files import regular
 from sampan.oci import manifest as oci
 
 _SMALL = oci.MAX_SIZE
@@ -46,7 +47,10 @@ def rebuild(ledger: Database, blobs: Blobs, index: str) -> tuple[int, int]:
 def _from_index(index: str) -> list[tuple[str, str, float]]:
     found = []
     for name in os.listdir(index):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError), open(f"{index}/{name}", "rb") as file:
+        with (
+            contextlib.suppress(OSError, ValueError, KeyError, TypeError),
+            open(f"{index}/{name}", "rb", opener=regular) as file,
+        ):
             body: dict[str, Any] = json.loads(file.read(1 << 20))
             if len(name) == 69 and read_layers(body["layers"]) is not None:
                 found.append((f"sha256:{name[:64]}", str(body["layers"]), float(body["loaded"])))
@@ -58,7 +62,7 @@ def _manifests(blobs: Blobs) -> list[tuple[str, oci.Manifest]]:
     for digest in blobs.all():
         with contextlib.suppress(OSError, ImageError, oci.BadManifest):
             if os.stat(blobs.path(digest)).st_size <= _SMALL:
-                with open(blobs.path(digest), "rb") as file:
+                with open(blobs.path(digest), "rb", opener=regular) as file:
                     if file.read(1) != b"{":
                         continue
                 document = oci.parse(blobs.read(digest, _SMALL))

@@ -18,6 +18,7 @@ from sampan.images import compression
 from sampan.images.errors import ImageError
 from sampan.images.layer import LayerExtractor, NeedsLower
 from sampan.images.tarstream import TarStream
+from sampan.linux.files import regular
 
 _MEMORY = 1 << 30  # of a worker: what unpacks with more is hostile
 _CODE = "import sys; sys.path[:0] = sys.argv[1:]; from sampan.images.staging import worker; worker()"
@@ -37,7 +38,7 @@ def stage(blob: str, directory: str) -> Staged:
     digest = hashlib.sha256()
     rootfd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with open(blob, "rb") as file:
+        with open(blob, "rb", opener=regular) as file:
             try:
                 plain = compression.decompress(file)
 

@@ -118,7 +118,7 @@ class Exits:
             for directory in directories:
                 for path in (f"{directory}/exit.json", directory):
                     try:
-                        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
                         os.fsync(fd)
                         os.close(fd)
                     except OSError:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 
 from sampan.keeper import frames
 from sampan.keeper.frames import Frame
+from sampan.linux.files import regular
 from sampan.record import record
 
 TYPE_CHECKING = False
@@ -95,8 +97,10 @@ class Reader:
             if each < number:
                 continue
             try:
-                self._fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directory)
-            except FileNotFoundError:
+                self._fd = regular(name, dir_fd=self._directory)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.EINVAL):
+                    raise
                 continue
             if each > number:
                 self._offset = 0
@@ -126,8 +130,10 @@ class Reader:
     def _boundary(self, name: str, at: int, end: int) -> int | None:
         """Where a frame begins: the first from `at` on, or one before it."""
         try:
-            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directory)
-        except FileNotFoundError:
+            fd = regular(name, dir_fd=self._directory)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EINVAL):
+                raise
             return None
         try:
             form = frames.dialect(fd, name)

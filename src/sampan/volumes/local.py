@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sampan.linux import durable, filetree
+from sampan.linux.files import regular
 
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}")
 SCHEMA = 1
@@ -113,7 +114,7 @@ class LocalVolumes:
         if not NAME.fullmatch(name) or not os.path.isdir(directory):
             raise VolumeNotFound(f"get {name}: no such volume")
         try:
-            with open(f"{directory}/volume.json", "rb") as file:
+            with open(f"{directory}/volume.json", "rb", opener=regular) as file:
                 body = _read(file.read(16 << 20))
             broken = ""
         except (OSError, ValueError, RecursionError) as error:
