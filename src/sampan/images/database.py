@@ -54,6 +54,11 @@ class Database:
             if row[0] != "ok":
                 raise sqlite3.DatabaseError(f"malformed: {row[0]}")
         self._make_tables(self._writer)
+        for name in self._tables:
+            if self._writer.execute(
+                f"SELECT 1 FROM {name} WHERE NOT ({_sound(self._writer, name)}) LIMIT 1"
+            ).fetchone():
+                raise sqlite3.DatabaseError(f"malformed: a row of {name} has a value of the wrong kind")
         self._reader = _connect(path)
         self._reader.execute("SELECT count(*) FROM sqlite_master").fetchall()
 
@@ -159,6 +164,18 @@ def _connect(path: str) -> sqlite3.Connection:
     return sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
 
 
+_KINDS = {"TEXT": "'text'", "INTEGER": "'integer'", "REAL": "'real', 'integer'"}
+
+
+def _sound(db: sqlite3.Connection, table: str) -> str:
+    """The condition under which a row's values are of the kinds that its table declares: SQLite keeps any in any column."""
+    parts = []
+    for _, name, kind, required, _, key in db.execute(f"PRAGMA table_info({table})").fetchall():
+        if kind in _KINDS:
+            parts.append(f"typeof({name}) IN ({_KINDS[kind]}{'' if required or key else ', ' + repr('null')})")
+    return " AND ".join(parts) or "1"
+
+
 def _salvage(path: str, place: str, tables: dict[str, str]) -> dict[str, list[tuple[Any, ...]]]:
     """The rows of a damaged database that can still be read: of each table up to the damage, from both its ends."""
     found: dict[str, list[tuple[Any, ...]]] = {}
@@ -170,7 +187,7 @@ def _salvage(path: str, place: str, tables: dict[str, str]) -> dict[str, list[tu
             rows: dict[tuple[Any, ...], None] = {}
             for order in ("ASC", "DESC"):
                 with contextlib.suppress(sqlite3.Error), contextlib.closing(_connect(f"{copies}/copy")) as db:
-                    for row in db.execute(f"SELECT * FROM {name} ORDER BY rowid {order}"):
+                    for row in db.execute(f"SELECT * FROM {name} WHERE {_sound(db, name)} ORDER BY rowid {order}"):
                         rows[row] = None
             found[name] = list(rows)
     return found
