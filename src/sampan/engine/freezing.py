@@ -6,11 +6,15 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+from sampan.engine import waiting
 from sampan.engine.container import Container
 from sampan.engine.creation import announce
 from sampan.engine.engine import Engine
 from sampan.engine.errors import Conflict, EngineError
+from sampan.linux import polling
 from sampan.linux.cgroup import Cgroup, hierarchies
+
+_TOLD = 1.0  # seconds for the news of an end that is why nobody answered
 
 
 async def pause(engine: Engine, container: Container) -> None:
@@ -20,7 +24,8 @@ async def pause(engine: Engine, container: Container) -> None:
             raise Conflict(f"Container {container.id} is not running")
         if container.state["Paused"]:
             raise Conflict(f"Container {container.id} is already paused")
-        await _pause(engine, container)
+        if not await _pause(engine, container):
+            raise Conflict(f"Container {container.id} is not running")
         engine.owe(container)
 
 
@@ -36,10 +41,14 @@ async def unpause(engine: Engine, container: Container) -> None:
 async def thaw(engine: Engine, container: Container) -> None:
     """Lets it go on if it is paused: signals reach nobody who is frozen. The lock is the caller's."""
     if container.state["Paused"]:
-        await _freeze(engine, container, False)
+        try:
+            await _freeze(engine, container, False)
+        except (OSError, EngineError):
+            if not await _ended(container):
+                raise
         if container.running:  # it may have ended as soon as it could
             container.set_status("running")
-        announce(engine, container, "unpause")
+            announce(engine, container, "unpause")
 
 
 @contextlib.asynccontextmanager
@@ -50,8 +59,7 @@ async def still(engine: Engine, container: Container) -> AsyncIterator[None]:
     """
     async with container.exclusive():
         ours = container.running and not container.state["Paused"]
-        if ours:
-            await _pause(engine, container)
+        ours = ours and await _pause(engine, container)
         run = container.start_time
     try:
         yield
@@ -61,17 +69,31 @@ async def still(engine: Engine, container: Container) -> AsyncIterator[None]:
                 await thaw(engine, container)
 
 
-async def _pause(engine: Engine, container: Container) -> None:
+async def _pause(engine: Engine, container: Container) -> bool:
+    """Freezes what runs; returns False when it has ended meanwhile, of which nothing is left to be stopped. Raises EngineError."""
+    failure: OSError | EngineError | None = None
     try:
         await _freeze(engine, container, True)
     except (OSError, EngineError) as error:
-        with contextlib.suppress(OSError, EngineError):  # half frozen is neither
-            await _freeze(engine, container, False)
-        raise (
-            error if isinstance(error, EngineError) else EngineError(f"cannot pause {container.id}: {error}")
-        ) from None
-    container.set_status("paused")
-    announce(engine, container, "pause")
+        failure = error
+    if failure is None and container.running:
+        container.set_status("paused")
+        announce(engine, container, "pause")
+        return True
+    with contextlib.suppress(OSError, EngineError):  # half frozen is neither
+        await _freeze(engine, container, False)
+    if failure is None or await _ended(container):
+        return False
+    raise (
+        failure if isinstance(failure, EngineError) else EngineError(f"cannot pause {container.id}: {failure}")
+    ) from None
+
+
+async def _ended(container: Container) -> bool:
+    """Whether it has ended, as far as the news of that has come or is about to."""
+    if container.running and (container.own_kernel or (container.held and polling.readable(container.held[0]))):
+        await asyncio.wait({waiting.exit_of(container)}, timeout=_TOLD)
+    return not container.running
 
 
 async def _freeze(engine: Engine, container: Container, frozen: bool) -> None:

@@ -1,0 +1,65 @@
+"""A container that ends while it is being stopped where it is: its control group goes away under whoever freezes it."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sampan.engine import freezing
+from sampan.engine.container import Container, new_state
+from sampan.engine.errors import Conflict, EngineError
+
+
+class Kernel:
+    """Stands for engine and control group: at the call of that number the container ends, with an error or without."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, ends_at: int, fails: bool, told: bool = True) -> None:
+        self.container = Container("ab" * 32, "box", 1, "sha256:0", "busybox", {}, {}, state=new_state(), start_time=99)
+        self.container.set_status("running")
+        self.ends_at, self.fails, self.told, self.calls = ends_at, fails, told, 0
+        self.actions: list[str] = []
+        events = SimpleNamespace(publish=lambda _kind, action, *_: self.actions.append(action))
+        self.engine: Any = SimpleNamespace(owe=lambda _container: None, events=events)
+        monkeypatch.setattr(freezing, "_freeze", self.freeze)
+
+    async def freeze(self, _engine: Any, _container: Container, _frozen: bool) -> None:
+        await asyncio.sleep(0)
+        if self.calls >= self.ends_at:
+            if self.told:
+                self.container.set_status("exited")
+            if self.fails:
+                raise FileNotFoundError(2, "No such file or directory", "freezer.state")
+        self.calls += 1
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_container_that_ends_while_it_is_paused_is_not_paused(monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+    kernel = Kernel(monkeypatch, 0, fails)
+    with pytest.raises(Conflict, match="is not running"):
+        asyncio.run(freezing.pause(kernel.engine, kernel.container))
+    assert kernel.container.state["Status"] == "exited"
+    assert not kernel.container.state["Paused"]
+    assert not kernel.actions
+
+
+@pytest.mark.parametrize("fails", [True, False])
+@pytest.mark.parametrize("ends_at", [0, 1])
+def test_a_commit_goes_on_when_its_container_ends(monkeypatch: pytest.MonkeyPatch, ends_at: int, fails: bool) -> None:
+    async def commit() -> str:
+        async with freezing.still(kernel.engine, kernel.container):
+            return "done"
+
+    kernel = Kernel(monkeypatch, ends_at, fails)
+    assert asyncio.run(commit()) == "done"
+    assert kernel.container.state["Status"] == "exited"
+    assert kernel.actions == ["pause"] * ends_at
+
+
+def test_one_that_lives_and_cannot_be_paused_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = Kernel(monkeypatch, 0, True, told=False)
+    with pytest.raises(EngineError, match="cannot pause"):
+        asyncio.run(freezing.pause(kernel.engine, kernel.container))
+    assert kernel.container.state["Status"] == "running"
