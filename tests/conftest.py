@@ -35,6 +35,11 @@ class Daemon:
         return f"{self.root}/sampan.sock"
 
     @property
+    def group(self) -> str:
+        """The name of the control group that its containers' are in."""
+        return f"sampan-{(self.root / 'data/engine-id').read_text()[:8]}"
+
+    @property
     def env(self) -> dict[str, str]:
         path = f"{BIN}:{os.environ['PATH']}"
         return {

@@ -81,7 +81,7 @@ def gone(daemon: Daemon, identifier: str) -> bool:
 
 def groups(daemon: Daemon) -> dict[str, set[int]]:
     """The processes of each control group of this engine, by the container's id."""
-    parent = f"/sampan-{(daemon.root / 'data/engine-id').read_text()[:8]}/"
+    parent = f"/{daemon.group}/"
     found: dict[str, set[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdecimal():
