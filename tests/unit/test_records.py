@@ -7,10 +7,11 @@ import os
 import sqlite3
 import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
-from sampan.engine import database
+from sampan.engine import database, datasync
 from sampan.engine.errors import DiskError, EngineError
 from sampan.engine.records import Records
 
@@ -155,6 +156,7 @@ def test_flush_waits_for_the_disk_and_tells_its_errors(path: str, monkeypatch: p
     async def scenario() -> None:
         records = opened(path)
         synced: list[int] = []
+        monkeypatch.setattr(datasync, "Syncs", Mock(side_effect=OSError(38, "io_setup")))
         monkeypatch.setattr(os, "fdatasync", synced.append)
         for number in range(20):
             records.put("container", f"c{number}", body(number))

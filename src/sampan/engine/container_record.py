@@ -231,8 +231,11 @@ def read(key: str, body: bytes) -> Container:
 def check(container: Container) -> None:
     """Raises Unreadable, with the field's name, for what could be written and not be read again."""
     try:
-        read(container.id, json.dumps(write(container)).encode())
-    except (ValueError, TypeError) as error:
+        text = json.dumps(write(container), allow_nan=False)
+        _check(
+            container.id, _migrated(msgspec.json.decode(text))
+        )  # refuses half characters and endless numbers, as read() does
+    except (ValueError, TypeError, RecursionError) as error:
         raise Unreadable(str(error)) from None
 
 

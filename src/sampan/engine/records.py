@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sampan.engine import database
+from sampan.engine.datasync import DataSync
 from sampan.engine.errors import DiskError
 
 _BURIED = "removed "  # before the kind
@@ -38,6 +39,7 @@ class Records:
         self._paying: asyncio.TimerHandle | None = None
         self._next: asyncio.Task[None] | None = None  # the sync that has not begun yet
         self._turn = asyncio.Lock()
+        self._datasync = DataSync()
         self._now: asyncio.Task[None] | None = None  # the one that has
         self._written = self._covered = self._synced = 0  # changes: all, those of the last sync, those on disk
         self._suspect = False  # the last sync failed: what it was to write may never come to the disk by another
@@ -209,7 +211,7 @@ class Records:
                 if self._suspect:
                     # fsync(2): after an error a later success says nothing. All is read again and written to the other file.
                     await asyncio.to_thread(database.checkpoint, self._db.connection)
-                await asyncio.to_thread(os.fdatasync, self._db.log)
+                await self._datasync(self._db.log)
                 self._suspect, self._synced = False, self._covered
             except sqlite3.Error as error:
                 raise self._trouble(error) from error
@@ -228,4 +230,5 @@ class Records:
                 self._write(kind, key, None if body is None else json.dumps(body))
             except DiskError:
                 break
+        self._datasync.close()
         self._db.close()

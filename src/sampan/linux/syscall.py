@@ -20,6 +20,10 @@ ARCH = os.uname().machine
 # on, one table for all architectures (asm-generic/unistd.h).
 _X86_64 = {
     "pivot_root": 155,
+    "io_setup": 206,
+    "io_destroy": 207,
+    "io_getevents": 208,
+    "io_submit": 209,
     "ioprio_set": 251,
     "sched_setattr": 314,
     "keyctl": 250,
@@ -30,6 +34,10 @@ _X86_64 = {
     "openat2": 437,
 }
 _GENERIC = {
+    "io_setup": 0,
+    "io_destroy": 1,
+    "io_submit": 2,
+    "io_getevents": 4,
     "pivot_root": 41,
     "ioprio_set": 30,
     "sched_setattr": 274,
