@@ -91,7 +91,7 @@ def test_an_error_within_an_archive_ends_the_connection(daemon: Daemon, large: s
     aside = layer.with_name("aside")
     os.rename(layer, aside)
     try:
-        with raw.send(daemon, "GET", "/images/get?names=busybox&names=large-image") as sock:
+        with raw.send(daemon, "GET", "/images/get?names=busybox&names=large-image", "Connection: close\r\n") as sock:
             answer = raw.rest(sock)
     finally:
         os.rename(aside, layer)
