@@ -195,7 +195,15 @@ def test_the_build_cache_keeps_what_a_filter_excludes(daemon: Daemon) -> None:
     assert daemon.sampan("build", "-q", "-", input=b"FROM busybox\nRUN echo kept > /kept\n").returncode == 0
     rows = {row["ID"] for row in daemon.http.call("GET", "/system/df")["BuildCache"]}
     assert rows
-    for wanted in ("until=1h", "unused-for=24h", "id=none", "inuse=true", "type=source.local", "description=none-such"):
+    for wanted in (
+        "until=1h",
+        "unused-for=24h",
+        "id=none",
+        "inuse=true",
+        "type=source.local",
+        "description=none-such",
+        "label=k",
+    ):
         assert daemon.ok("builder", "prune", "-a", "-f", "--filter", wanted).startswith("Total"), wanted
     assert {row["ID"] for row in daemon.http.call("GET", "/system/df")["BuildCache"]} == rows
     assert "RUN" not in daemon.ok("builder", "prune", "-f", "--filter", "description=kept")

@@ -151,6 +151,7 @@ def test_build_cache() -> None:
         ({"until": ["2h"]}, [True, False]), ({"unused-for": ["2h"]}, [True, False]), ({"id": ["k" * 25]}, [True, False]),
         ({"description": ["make"]}, [True, False]), ({"type": ["regular"]}, [True, True]), ({"inuse": ["true"]}, [False, False]),
         ({"type": ["source.local"]}, [False, False]), ({}, [True, True]),
+        ({"label": ["a=b"]}, [False, False]), ({"label!": ["a=b"]}, [True, True]),
     ):  # fmt: skip
         assert [cache.pruned(wanted)(record) for record in (old, new)] == expected, wanted
     for selectors, unused, expected in (
