@@ -31,7 +31,8 @@ def lower_root(engine: Engine, image: Image) -> int:
 def root(engine: Engine, container: Container) -> int:
     """A descriptor of the container's root to read: the live one, or a view nobody else sees."""
     if container.running:
-        return os.open(f"/proc/{container.state['Pid']}/root", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with contextlib.suppress(FileNotFoundError):  # it has just ended, and that is not told yet
+            return os.open(f"/proc/{container.state['Pid']}/root", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     return _view(engine, container)
 
 

@@ -58,7 +58,8 @@ class Roots:
         async with container.lock:  # nobody is starting it now
             if container.running:
                 live = f"/proc/{container.state['Pid']}/root"
-                return _Root(os.open(live, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), 1)
+                with contextlib.suppress(FileNotFoundError):  # it has just ended, and that is not told yet
+                    return _Root(os.open(live, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), 1)
             root = self._open.get(container.id)
             if root is None:
                 root = self._open[container.id] = _Root(-1)

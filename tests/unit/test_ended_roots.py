@@ -1,0 +1,30 @@
+"""The files of a container that has ended a moment ago, of which nobody has told the engine yet."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sampan.engine import files
+from sampan.engine.container import Container, new_state
+from sampan.engine.roots import Roots
+
+
+def test_they_are_read_and_written_as_those_of_one_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    container = Container("ab" * 32, "box", 1, "sha256:0", "busybox", {}, {}, state=new_state() | {"Pid": gone.pid})
+    container.set_status("running")
+
+    async def mounted(_roots: Roots, _container: Container) -> int:
+        return 78
+
+    engine: Any = SimpleNamespace()
+    monkeypatch.setattr(files, "_view", lambda _engine, _container: 77)
+    monkeypatch.setattr(Roots, "_mount", mounted)
+    assert files.root(engine, container) == 77
+    assert asyncio.run(Roots(engine)._take(container)).fd == 78
