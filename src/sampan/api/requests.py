@@ -14,12 +14,11 @@ from typing import IO, Any
 
 from aiohttp import web
 
+from sampan.api.errors import is_expected, message_of
 from sampan.api.json import decode
 from sampan.engine.engine import Engine
-from sampan.engine.errors import BadRequest, EngineError, TooLarge
+from sampan.engine.errors import BadRequest, TooLarge
 from sampan.engine.filters import reading
-from sampan.images.errors import ImageError
-from sampan.vm.errors import VmError
 
 ENGINE: web.AppKey[Engine] = web.AppKey("engine", Engine)
 MAX_JSON = 4 << 20  # bytes: what is started from it, with every letter escaped, is below what the keeper takes
@@ -135,9 +134,10 @@ async def json_stream(request: web.Request, messages: AsyncIterator[dict[str, An
     except Exception as error:
         if response is None:
             raise
-        if not isinstance(error, (EngineError, ImageError, VmError)):
+        if not is_expected(error):
             traceback.print_exc(file=sys.stderr)
-        await response.write(json_line({"errorDetail": {"message": str(error)}, "error": str(error)}))
+        text = message_of(error)
+        await response.write(json_line({"errorDetail": {"message": text}, "error": text}))
     return response or await writer(request, "application/json")
 
 

@@ -10,7 +10,7 @@ import signal
 from dataclasses import dataclass, field
 from typing import Any
 
-from sampan.engine import ends, shims, spec
+from sampan.engine import ends, shims, spec, vanishing
 from sampan.engine.container import Container
 from sampan.engine.creation import announce
 from sampan.engine.engine import Engine
@@ -120,7 +120,8 @@ async def start(engine: Engine, session: Exec) -> Streams:
     session.running = True
     engine.unstarted.take(session.id)
     try:
-        return await engine.carry(_start(engine, session))
+        with vanishing.named(session.container):
+            return await engine.carry(_start(engine, session))
     except asyncio.CancelledError:
         session.deserted = True
         raise

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
 
+from sampan.engine import vanishing
 from sampan.engine.container import Container, timestamp
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Forbidden, NotFound
@@ -193,11 +194,8 @@ def export(engine: Engine, container: Container, out: IO[bytes]) -> None:
     if container.virtual:
         _from_guest(engine, container, out, "export")
         return
-    rootfd = _view(engine, container)
-    try:
+    with vanishing.named(container), _closing(_view(engine, container)) as rootfd:
         pack.pack_tree(rootfd, "/", out)
-    finally:
-        os.close(rootfd)
 
 
 # What the engine itself puts into every root as mountpoints is no change by the user.
@@ -216,7 +214,8 @@ def _changed(engine: Engine, container: Container) -> list[tuple[str, int]]:
 
 def changes(engine: Engine, container: Container) -> list[dict[str, Any]]:
     """The rows of `docker diff`."""
-    rows = _changed(engine, container)
+    with vanishing.named(container):
+        rows = _changed(engine, container)
     ours = {row["Destination"] for row in container.mounts} | set(_OURS)
     kept = [(path, kind) for path, kind in rows if not any(path == o or path.startswith(f"{o}/") for o in ours)]
     parents = {os.path.dirname(path) for path, _ in kept}
@@ -249,6 +248,7 @@ def commit(engine: Engine, container: Container, name: str, comment: str, config
         if container.virtual:
             _from_guest(engine, container, file, "layer")
         else:
-            pack.pack_layer(f"{engine.directory(container)}/upper", file)
+            with vanishing.named(container):
+                pack.pack_layer(f"{engine.directory(container)}/upper", file)
         file.seek(0)
         return archive.add_layer(engine.images, base, file, merged, comment or "sampan commit", name)

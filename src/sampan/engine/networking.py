@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from sampan.engine import vanishing
 from sampan.engine.container import Container, shares_network
 from sampan.engine.errors import BadRequest, DiskError, EngineError, Forbidden, NotFound
 from sampan.engine.machines import Wiring, slot_of
@@ -199,7 +200,8 @@ class Networking:
             raise Forbidden(f"endpoint with name {container.name} already exists in network {network.name}")
         if container.running:
             await self.settle(network)
-            await self._plug(container, network, settings)
+            with vanishing.unless_ended(container):
+                await self._plug(container, network, settings)
         container.networks[network.name] = settings
         try:
             self._engine.save(container)
@@ -257,7 +259,7 @@ class Networking:
             container.networks = before
             raise
         endpoint = network.endpoints.get(container.id)
-        if endpoint is not None and container.running:
+        if endpoint is not None and container.running and not vanishing.ended(container):
             await self._unplug(container, network, endpoint)
             self.names.write_files(container)
             await self.publishing.apply()

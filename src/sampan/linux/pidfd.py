@@ -73,6 +73,19 @@ def state(pid: int) -> str | None:
         return None
 
 
+def ending(pid: int) -> bool:
+    """Whether a process is gone, is a zombie, or has begun to exit: nothing can join its namespaces any more.
+
+    Source: PF_EXITING (include/linux/sched.h) in field 9 of /proc/PID/stat.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return fields[0] in (b"Z", b"X") or bool(int(fields[6]) & 0x4)
+
+
 def parent_and_session(pid: int) -> tuple[int, int]:
     """The parent and the session of a process (fields 4 and 6 of /proc/PID/stat); zeros when it is gone."""
     try:

@@ -24,6 +24,14 @@ _KIND, _ENDPOINT = "network", "endpoint"
 T = TypeVar("T")
 
 
+def is_address(text: object, version: int) -> bool:
+    """Whether `text` is an IP address of that version."""
+    try:
+        return isinstance(text, str) and ipaddress.ip_address(text).version == version
+    except ValueError:
+        return False
+
+
 class Row(Protocol):
     """A record as it stands in the database."""
 
@@ -268,7 +276,11 @@ class Networks:
         wanted = settings.get("IPAMConfig") or {}
         if network.name == "bridge" and (wanted.get("IPv4Address") or wanted.get("IPv6Address")):
             raise NetworkError("user specified IP address is supported on user defined networks only")
-        kept = list(reserved)
+        for key, version in (("IPv4Address", 4), ("IPv6Address", 6)):
+            if wanted.get(key) and not is_address(wanted[key], version):
+                raise NetworkError(f"invalid {key[:4]} address: {wanted[key]!r}")
+        # What somebody else's container asks for and is none must not keep this one from its place.
+        kept = [text for text in reserved if is_address(text, 4) or is_address(text, 6)]
         used = [e.address(4) for e in network.endpoints.values()] + [text for text in kept if ":" not in text]
         used6 = [e.address(6) for e in network.endpoints.values()] + [text for text in kept if ":" in text]
         endpoint = Endpoint(identifier or self.endpoint_id(), container, name, interface, "")

@@ -21,6 +21,7 @@ import sampan
 from sampan.api.buildkit import filesync, frontend, messages
 from sampan.api.buildkit.jobs import Job
 from sampan.api.buildkit.sessions import Session, Sessions
+from sampan.api.errors import is_expected, message_of
 from sampan.engine.builds import Request
 from sampan.engine.engine import Engine
 from sampan.engine.errors import EngineError
@@ -63,8 +64,9 @@ def _told(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         except StreamTerminatedError as error:
             raise GRPCError(Status.UNAVAILABLE, f"the session with the client has ended: {error}") from None
         except Exception as error:
-            traceback.print_exc(file=sys.stderr)
-            raise GRPCError(Status.INTERNAL, str(error) or repr(error)) from error
+            if not is_expected(error):
+                traceback.print_exc(file=sys.stderr)
+            raise GRPCError(Status.INTERNAL, message_of(error) or repr(error)) from error
 
     return call
 
