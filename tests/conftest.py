@@ -35,7 +35,7 @@ class Daemon:
         return f"{self.root}/sampan.sock"
 
     @property
-    def group(self) -> str:
+    def containers_group(self) -> str:
         """The name of the control group that its containers' are in."""
         return f"sampan-{(self.root / 'data/engine-id').read_text()[:8]}"
 

@@ -120,7 +120,7 @@ def _traces(daemon: Daemon) -> tuple[int, int, int, int]:
     groups = sum(
         not name.startswith("spare-")
         for path, directories, _ in os.walk("/sys/fs/cgroup")
-        if path.endswith(f"/{daemon.group}")
+        if path.endswith(f"/{daemon.containers_group}")
         for name in directories
     )
     assert daemon.process is not None

@@ -411,7 +411,7 @@ def test_the_end_of_qemu_is_the_end(daemon: Daemon) -> None:
 
 def _left(daemon: Daemon) -> dict[str, object]:
     taps = sum(os.path.exists(f"/sys/class/net/{name}/tun_flags") for name in os.listdir("/sys/class/net"))
-    group = Path("/sys/fs/cgroup/memory", daemon.group)
+    group = Path("/sys/fs/cgroup/memory", daemon.containers_group)
     groups = [name for name in os.listdir(group) if len(name) == 64] if group.is_dir() else []
     containers = [name for name in os.listdir(daemon.root / "data/containers") if len(name) == 64]
     return {"qemu": qemus(daemon), "taps": taps, "groups": groups, "sockets": os.listdir(daemon.root / "run/vm"), "containers": containers,

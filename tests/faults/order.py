@@ -81,7 +81,7 @@ def gone(daemon: Daemon, identifier: str) -> bool:
 
 def groups(daemon: Daemon) -> dict[str, set[int]]:
     """The processes of each control group of this engine, by the container's id."""
-    parent = f"/{daemon.group}/"
+    parent = f"/{daemon.containers_group}/"
     found: dict[str, set[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdecimal():
