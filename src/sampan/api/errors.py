@@ -23,6 +23,7 @@ _DISK = {
     errno.EDQUOT: "the disk quota is used up: free some space, or remove containers, images or volumes",
     errno.EROFS: "the file system is read-only: nothing can be changed, what is there can be read",
     errno.EIO: "the disk fails (input/output error)",
+    errno.EUCLEAN: "the disk fails (its file system is damaged)",
 }
 _STATUS: list[tuple[type[Exception], int]] = [
     (errors.NotModified, 304),

@@ -196,9 +196,12 @@ async def container_logs(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": kind})
     log = output.open_log(engine, container, flag(request, "follow"))
     try:
-        await response.prepare(request)
         count = int(tail) if tail.isdecimal() else None
-        async for piece in log.all(lines.written(log.reader, count, chosen, render)):
+        pieces = log.all(lines.written(log.reader, count, chosen, render))
+        first = await anext(pieces, b"")  # a disk that fails is told as an error, while there is no answer yet
+        await response.prepare(request)
+        await response.write(first)
+        async for piece in pieces:
             await response.write(piece)
         if flag(request, "follow"):
             await _follow_logs(engine, container, response, log, chosen, render)
