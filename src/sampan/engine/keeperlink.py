@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import Awaitable, Callable
@@ -91,16 +92,20 @@ class KeeperLink:
     async def _acknowledge(self) -> None:
         while self._unacknowledged and self._client is not None:
             await asyncio.sleep(_TOGETHER)
-            keys, self._unacknowledged = self._unacknowledged, []
             try:
-                await self._recorded()
-                if self._client is not None:
-                    await self._client.call("acknowledge", keys=keys)
+                await self._acknowledge_now(self._client)
             except EngineError:  # a disk that is full: it keeps them for us
-                self._unacknowledged += keys
                 await asyncio.sleep(1)
             except (KeeperGone, RuntimeFailure):
                 return  # the next one says it again
+
+    async def _acknowledge_now(self, client: KeeperClient | None) -> None:
+        """Raises EngineError when they are not on disk, KeeperGone, RuntimeFailure."""
+        keys = list(self._unacknowledged)
+        if keys and client is not None:
+            await self._recorded()
+            await client.call("acknowledge", keys=keys)
+            del self._unacknowledged[: len(keys)]
 
     async def call(self, op: str, fds: list[int] | None = None, longest: float = LONGEST, **arguments: Any) -> Reply:
         """A request to the keeper; one that breaks because the keeper died is not repeated."""
@@ -146,7 +151,10 @@ class KeeperLink:
         client, self._client = self._client, None
         if client is not None:
             try:
-                await asyncio.wait_for(client.call("stop"), 2)
+                async with asyncio.timeout(2):
+                    with contextlib.suppress(EngineError, RuntimeFailure):  # then it stays for them
+                        await self._acknowledge_now(client)
+                    await client.call("stop")
             except (KeeperGone, TimeoutError):
                 pass
             client.close()
