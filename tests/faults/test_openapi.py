@@ -24,7 +24,7 @@ from tests.conftest import Daemon, end_daemon, new_daemon
 from tests.faults import openapi
 
 SOAK = bool(os.environ.get("SAMPAN_SOAK"))
-EXAMPLES = 115 if SOAK else 8  # of each operation
+EXAMPLES = 115 if SOAK else 4  # of each operation
 BASE = "http://localhost/v1.41"
 PATIENCE = 30  # seconds for any answer
 
@@ -131,7 +131,7 @@ def test_every_operation(fuzzed: Daemon, description: Any) -> None:
         _drive(found.ok(), session, corpus, chance, told)
     print(f"{told.count} requests, the slowest took {told.slowest:.1f} s, {told.statuses}, {told.unsent}")
     assert not told.wrong, "\n".join(told.wrong)
-    assert sum(told.statuses.values()) >= (5000 if SOAK else 300)
+    assert sum(told.statuses.values()) >= (5000 if SOAK else 150)
     assert sum(count for status, count in told.statuses.items() if status < 300) > sum(told.statuses.values()) / 10
     assert fuzzed.ok("run", "--rm", "--network", "none", "busybox", "echo", "on") == "on\n"
 
