@@ -12,6 +12,7 @@ import sys
 import time
 
 from sampan import quickjson
+from sampan.linux import prctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,6 +116,8 @@ class Exits:
         if self._child:
             return
         try:
+            prctl.set_name("sampan-sync")
+            os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # a slow disk must not keep a dead keeper's connections open
             for directory in directories:
                 for path in (f"{directory}/exit.json", directory):
                     try:
