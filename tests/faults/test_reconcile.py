@@ -63,10 +63,7 @@ def test_a_daemon_that_is_killed_within_a_start(victim: Daemon) -> None:
     all_agree(daemon, mine)
 
 
-def test_a_start_that_the_keeper_comes_to_when_the_daemon_is_dead(victim: Daemon) -> None:
-    """T90, at the worst moment: the request lies in the keeper's socket."""
-    daemon = victim
-    identifier = create(daemon, name="box")
+def die_with_a_start_in_the_keepers_socket(daemon: Daemon, identifier: str) -> None:
     keeper = daemon.keeper_pid()
     os.kill(keeper, signal.SIGSTOP)
     sock = ask(daemon, "POST", f"/containers/{identifier}/start")
@@ -75,6 +72,13 @@ def test_a_start_that_the_keeper_comes_to_when_the_daemon_is_dead(victim: Daemon
     sock.close()
     os.kill(keeper, signal.SIGCONT)
     daemon.start()
+
+
+def test_a_start_that_the_keeper_comes_to_when_the_daemon_is_dead(victim: Daemon) -> None:
+    """T90, at the worst moment: the request lies in the keeper's socket."""
+    daemon = victim
+    identifier = create(daemon, name="box")
+    die_with_a_start_in_the_keepers_socket(daemon, identifier)
     all_agree(daemon, {identifier})
     assert not state(daemon, identifier)["Running"]
     assert "while the container was being started" in state(daemon, identifier)["Error"]
@@ -85,14 +89,7 @@ def test_a_start_that_the_keeper_comes_to_when_the_daemon_is_dead(victim: Daemon
 def test_a_start_that_was_begun_is_repeated_for_those_that_always_run(victim: Daemon) -> None:
     daemon = victim
     identifier = create(daemon, RestartPolicy={"Name": "always"})
-    keeper = daemon.keeper_pid()
-    os.kill(keeper, signal.SIGSTOP)
-    sock = ask(daemon, "POST", f"/containers/{identifier}/start")
-    time.sleep(0.1)
-    daemon.kill()
-    sock.close()
-    os.kill(keeper, signal.SIGCONT)
-    daemon.start()
+    die_with_a_start_in_the_keepers_socket(daemon, identifier)
     eventually(lambda: bool(state(daemon, identifier)["Running"]))
     all_agree(daemon, {identifier})
 

@@ -21,6 +21,7 @@ from sampan.api.server import application
 from sampan.engine import pools, rootless
 from sampan.engine.engine import Engine
 from sampan.engine.errors import EngineError
+from sampan.engine.premises import listens
 from sampan.images.registry.hosts import Hosts
 from sampan.linux.namespaces import initial_user_namespace
 from sampan.network import ports
@@ -44,15 +45,6 @@ def listen(path: str) -> socket.socket:
     sock.listen(512)
     os.rename(temporary, path)
     return sock
-
-
-def _already_running(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        try:
-            probe.connect(path)
-            return True
-        except OSError:
-            return False
 
 
 def _loopback(text: str) -> tuple[str, int]:
@@ -132,7 +124,7 @@ def main() -> None:
     options = parser.parse_args()
     if not options.host.startswith("unix://"):
         parser.error(f"can't listen on {options.host}: only unix:// sockets")
-    if _already_running(options.host.removeprefix("unix://")):
+    if listens(options.host.removeprefix("unix://")):
         sys.exit(f"sampand: another daemon already listens on {options.host}")
     host_ports = None
     if os.geteuid() != 0:

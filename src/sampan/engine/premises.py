@@ -38,7 +38,7 @@ class Premises:
         except OSError:
             owner = ""
         same = not owner or set(owner.split(" ", 1)) & set(own.split(" ", 1))
-        if not same and _listens(f"{run_root}/keeper.sock"):
+        if not same and listens(f"{run_root}/keeper.sock"):
             raise EngineError(
                 f"the keeper in {run_root} keeps the containers of the data root {owner.partition(' ')[2]}: "
                 "start sampand with that --data-root, or with another --exec-root"
@@ -96,7 +96,8 @@ def _holder(path: str) -> str:
     return f" (process {pid})" if pid else ""
 
 
-def _listens(path: str) -> bool:
+def listens(path: str) -> bool:
+    """Whether somebody takes connections at a Unix socket."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(path)

@@ -113,7 +113,7 @@ class Records:
         written is tried again until it is.
         """
         try:
-            self._write(kind, key, None if body is None else json.dumps(body))
+            self._settle(kind, key, body)
         except DiskError as error:
             if not self._owed:
                 print(f"sampand: {error}; it is tried again", file=sys.stderr)
@@ -131,12 +131,20 @@ class Records:
 
     def _pay(self) -> None:
         self._paying = None
+        if not self._paid():
+            self._pay_later()
+
+    def _paid(self) -> bool:
+        """Writes what is owed; whether the disk took all of it."""
         for (kind, key), body in list(self._owed.items()):
             try:
-                self._write(kind, key, None if body is None else json.dumps(body))
+                self._settle(kind, key, body)
             except DiskError:
-                self._pay_later()
-                return
+                return False
+        return True
+
+    def _settle(self, kind: str, key: str, body: dict[str, Any] | None) -> None:
+        self._write(kind, key, None if body is None else json.dumps(body))
 
     def _write(self, kind: str, key: str, text: str | None) -> None:
         if text is None:
@@ -225,10 +233,6 @@ class Records:
         """Writes what is owed if it can, and closes the database."""
         if self._paying is not None:
             self._paying.cancel()
-        for (kind, key), body in list(self._owed.items()):
-            try:
-                self._write(kind, key, None if body is None else json.dumps(body))
-            except DiskError:
-                break
+        self._paid()
         self._datasync.close()
         self._db.close()
