@@ -43,6 +43,17 @@ def _parent(pid: int) -> int:
         return 0
 
 
+def _seen(pid: int) -> str:
+    """What a process is waiting for, for how long it has been there, and whose it is."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        age = float(Path("/proc/uptime").read_text().split()[0]) - int(stat[19]) / os.sysconf("SC_CLK_TCK")
+        waits = Path(f"/proc/{pid}/wchan").read_text() or Path(f"/proc/{pid}/syscall").read_text().strip()
+        return f"{pid} of {stat[1]}, {age:.1f} s old, in {stat[0]} {waits}, {len(os.listdir(f'/proc/{pid}/fd'))} descriptors"
+    except (OSError, ValueError) as error:
+        return f"{pid}: {error}"
+
+
 def _faults(box: Machine) -> list[str]:
     home, found = _namespace(box.init), []
     alive = [pid for pid in box.everything() if not _ended(pid)]
@@ -67,7 +78,7 @@ def _faults(box: Machine) -> list[str]:
             found.append(f"nobody lists process {pid}: {command_of(pid)}")
     keepers = [pid for pid in box.named("sampan-keeper") if name_of(_parent(pid)) == "sampan-standby"]
     if len(keepers) > 1:  # others with that name are its children, which have not become what they will be
-        found.append(f"{len(keepers)} keepers")
+        found.append(f"{len(keepers)} keepers: {'; '.join(_seen(pid) for pid in keepers)}")
     return found
 
 

@@ -148,6 +148,27 @@ def test_takeovers_leave_nothing_behind(own_daemon: Daemon) -> None:
     assert said == list(range(len(said)))
 
 
+def test_orphans_of_others_are_reaped(own_daemon: Daemon) -> None:
+    """Without a pid namespace a container's orphans become children of the keeper, or of the standby when that has died."""
+
+    def children(pid: int) -> set[int]:
+        return set(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+    def orphan(seconds: float) -> int:
+        text = own_daemon.ok("exec", "host", "sh", "-c", f"sleep {seconds} >/dev/null 2>&1 & echo $!")
+        eventually(lambda: int(text) in children(own_daemon.keeper_pid()))
+        return int(text)
+
+    own_daemon.ok("run", "-d", *NONE, "--pid", "host", "--name", "host", "busybox", "sleep", "600")
+    first = orphan(1)
+    eventually(lambda: not Path(f"/proc/{first}").exists())
+    second = orphan(600)
+    kill(own_daemon, "sampan-keeper")
+    assert second in children(own_daemon.keeper_pid("sampan-standby"))
+    os.kill(second, signal.SIGKILL)
+    eventually(lambda: not Path(f"/proc/{second}").exists())
+
+
 def test_an_exec_under_way(own_daemon: Daemon) -> None:
     """It goes on when the keeper dies, and ends, one way or the other, when its standby dies too."""
     own_daemon.ok("run", "-d", *NONE, "--name", "box", "busybox", "sleep", "600")

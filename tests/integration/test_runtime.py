@@ -172,6 +172,27 @@ def test_pause_update_resume(bundle: Bundle) -> None:
         assert values == [str(128 << 20), "77", "7"]
 
 
+def test_limits_that_cannot_be(bundle: Bundle) -> None:
+    """An error, no traceback; an update that fails changes nothing."""
+    bundle.script("sleep 100")
+    bundle.create()
+    bundle.ok("start", "c")
+    for wanted in ({"pids": {"limit": "x"}}, {"memory": [1]}, [1], {"devices": [{}]}, {"blockIO": {"weight": "x"}}):
+        done = bundle.runtime("update", "--resources", "-", "c", input=json.dumps(wanted))
+        assert done.returncode == 1
+        assert "linux.resources" in done.stderr
+        assert "Traceback" not in done.stderr
+    bundle.ok("update", "--pids-limit", "50", "--cpu-share", "200", "c")
+    done = bundle.runtime("update", "--cpu-share", "300", "--pids-limit", str(1 << 40), "c")
+    assert (done.returncode, f"pids limit {1 << 40}: Invalid argument (pids.max)" in done.stderr) == (1, True)
+    if os.path.isdir("/sys/fs/cgroup/memory"):
+        assert Path("/sys/fs/cgroup/cpu/sampan-runtime/c/cpu.shares").read_text() == "200\n"
+    bundle.ok("delete", "--force", "c")
+    bundle.spec["linux"]["resources"]["cpu"] = {"period": 8454240984}
+    done = bundle.runtime("create", "c")
+    assert (done.returncode, "cpu period 8454240984" in done.stderr) == (1, True)
+
+
 def test_exec(bundle: Bundle) -> None:
     bundle.script("sleep 100")
     bundle.create()

@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from sampan.linux import devicefilter
-from sampan.linux.cgroup_limits import changes, cpu_weight
+from sampan.linux.cgroup_limits import before, changes, cpu_weight
 
 V1 = ("memory", "cpu", "cpuset", "pids", "blkio")
 V2 = ("memory", "cpu", "cpuset", "pids", "io")
@@ -85,3 +85,20 @@ def test_device_filter() -> None:
     assert evaluate(code, char, make, 8, 0) == 1
     assert evaluate(code, char, read, 136, 77) == 1
     assert evaluate(code, char, read | make, 136, 77) == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "value", "written"),
+    [
+        ("100000\n", "50000", ["100000"]),
+        ("max 100000\n", "50000 100000", ["max 100000"]),
+        ("default 100\n8:0 200\n", "default 50", ["default 100", "8:0 200"]),
+        ("8:16 1000\n", "8:0 500", ["8:0 0"]),
+        ("8:0 1000\n8:16 7\n", "8:0 500", ["8:0 1000"]),
+        ("", "8:0 rbps=5", ["8:0 rbps=max"]),
+        ("8:0 rbps=9 wbps=max riops=max wiops=max\n", "8:0 rbps=5", ["8:0 rbps=max", "8:0 rbps=9 wbps=max riops=max wiops=max"]),
+        ("", "0-1", []),
+    ],
+)  # fmt: skip
+def test_what_puts_a_file_back(content: str, value: str, written: list[str]) -> None:
+    assert before(content, value) == written

@@ -14,7 +14,7 @@ from sampan.images.registry.errors import Incomplete, RegistryError, RegistryNot
 from sampan.keeper.client import KeeperGone
 from sampan.network.errors import NetworkConflict, NetworkError, NetworkForbidden, NetworkNotFound
 from sampan.oci.reference import BadReference
-from sampan.runtime.errors import NOT_EXECUTABLE, NOT_FOUND, RuntimeFailure
+from sampan.runtime.errors import NOT_EXECUTABLE, NOT_FOUND, REFUSED, RuntimeFailure
 from sampan.vm.errors import VmError
 from sampan.volumes.local import VolumeConflict, VolumeError, VolumeNotFound
 
@@ -57,7 +57,7 @@ _STATUS: list[tuple[type[Exception], int]] = [
 def status_of(error: Exception) -> int:
     """The HTTP status for an exception; 500 for those we did not expect."""
     if isinstance(error, RuntimeFailure):
-        return 400 if error.kind in (NOT_FOUND, NOT_EXECUTABLE) else 500
+        return 400 if error.kind in (NOT_FOUND, NOT_EXECUTABLE, REFUSED) else 500
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
 
 

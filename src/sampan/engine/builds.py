@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
-from sampan.engine import ends, mounts, spec
+from sampan.engine import ends, limits, mounts, spec
 from sampan.engine import output as streams
 from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest
@@ -87,6 +87,7 @@ class Builds:
         Raises BuildError, ImageError, Forbidden.
         """
         insecure = "security.insecure" in request.options.entitlements
+        limits.check(request.options.host)
         with self._engine.guard.building(secrets.token_hex(16), insecure, request.options.host):
             async with self._state(request, out) as state:
                 yield state

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from sampan.engine import container_record, machine_shape, mounts, spec
+from sampan.engine import container_record, limits, machine_shape, mounts, spec
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, Forbidden, NotFound
@@ -114,14 +114,17 @@ async def _create(
     facts = engine.guard.facts(body, image)
     with claim_name(engine, name, identifier) as name, engine.guard.admitted(identifier, facts) as decision:
         host["Isolation"] = decision.isolation if decision.isolation == "vm" else facts.asked
-        planned, warnings = engine.networking.plan(host, endpoints(body), config.get("MacAddress") or "")
+        warnings = limits.check(host)
+        if (host.get("MemorySwap") or 0) > 0 and not host.get("Memory"):
+            raise BadRequest("You should always set the Memory limit when using Memoryswap limit, see usage")
+        planned, more = engine.networking.plan(host, endpoints(body), config.get("MacAddress") or "")
         _defaults(engine, identifier, config, host)
         _check_against(decision, facts, config, host)
         container = Container(identifier, name, time.time_ns(), image.id, body["Image"], config, host, networks=planned,
                               owner=facts.user, claim=facts.claim, decision=decision.reasons,
                               group=engine.identity.group)  # fmt: skip
         await _make(engine, container, image)
-    return container, warnings
+    return container, warnings + more
 
 
 def _check_against(decision: Decision, facts: Facts, config: dict[str, Any], host: dict[str, Any]) -> None:
@@ -265,13 +268,7 @@ def _defaults(engine: Engine, identifier: str, config: dict[str, Any], host: dic
 
 
 def _check(config: dict[str, Any], host: dict[str, Any]) -> None:
-    policy = host["RestartPolicy"].get("Name") or "no"
-    if policy not in ("no", "always", "on-failure", "unless-stopped"):
-        raise BadRequest(f"invalid restart policy: unknown policy '{policy}'")
-    if host.get("AutoRemove") and policy != "no":
-        raise BadRequest("can't create 'AutoRemove' container with restart policy")
-    if host["RestartPolicy"].get("MaximumRetryCount") and policy != "on-failure":
-        raise BadRequest("invalid restart policy: maximum retry count can only be used with 'on-failure'")
+    check_restart(host)
     if host["LogConfig"]["Type"] not in ("json-file", "local", "none"):
         raise BadRequest(f"logger: no log driver named '{host['LogConfig']['Type']}' is registered")
     if host["Isolation"] == "vm":
@@ -282,12 +279,18 @@ def _check(config: dict[str, Any], host: dict[str, Any]) -> None:
         raise BadRequest("--init needs a static init program on the host: apt-get install tini")
     if config.get("WorkingDir") and not config["WorkingDir"].startswith("/"):
         raise BadRequest(f"the working directory '{config['WorkingDir']}' is invalid, it needs to be an absolute path")
-    for limit in host.get("Ulimits") or []:
-        if limit["Soft"] > limit["Hard"] >= 0:
-            raise BadRequest(
-                f"ulimit soft limit must be less than or equal to hard limit: {limit['Soft']} > {limit['Hard']}"
-            )
     spec.security_options(host)
+
+
+def check_restart(host: dict[str, Any]) -> None:
+    """What is to happen after its end. Raises BadRequest."""
+    policy = (host.get("RestartPolicy") or {}).get("Name") or "no"
+    if policy not in ("no", "always", "on-failure", "unless-stopped"):
+        raise BadRequest(f"invalid restart policy: unknown policy '{policy}'")
+    if host.get("AutoRemove") and policy != "no":
+        raise BadRequest("can't create 'AutoRemove' container with restart policy")
+    if host["RestartPolicy"].get("MaximumRetryCount") and policy != "on-failure":
+        raise BadRequest("invalid restart policy: maximum retry count can only be used with 'on-failure'")
 
 
 def _copy_up(engine: Engine, container: Container, image: Image) -> None:

@@ -165,7 +165,7 @@ class Machines:
             return (await shim.ask({"op": operation, **arguments}, limit=limit)).get("result")
 
     async def limit(self, container: Container, host: dict[str, Any], limits: dict[str, Any]) -> list[str]:
-        """Changes the limits of a running machine; returns warnings. Raises EngineError.
+        """Changes the limits of a running machine; returns warnings. Raises EngineError, LimitRefused.
 
         More memory than the machine was made with comes with the next start.
         """
@@ -174,11 +174,15 @@ class Machines:
         if wanted > made:
             limits = {**limits, "memory": {**limits["memory"], "limit": 0, "swap": 0}}
             warnings.append(f"the virtual machine has {made} MiB: the new limit holds from its next start")
-        warnings += await self.ask(container, "limits", resources=machine_shape.inner_limits(limits))
+        group = Cgroup(container.cgroup)
+        put_back = group.update({"cpu": limits["cpu"]})
+        try:
+            warnings += await self.ask(container, "limits", resources=machine_shape.inner_limits(limits))
+        except BaseException:
+            put_back()
+            raise
         if wanted <= made:
             await self.ask(container, "balloon", bytes=wanted << 20)
-        group = Cgroup(container.cgroup)
-        group.apply({"cpu": limits["cpu"]}, devices=False)
         return warnings + group.warnings
 
     async def job(self, container: Container, name: str, reader: int = -1, writer: int = -1, **args: Any) -> Any:

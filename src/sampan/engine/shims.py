@@ -12,8 +12,9 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
-from sampan.engine.errors import EngineError
+from sampan.engine.errors import BadRequest, EngineError
 from sampan.keeper import wire
+from sampan.runtime.errors import REFUSED
 
 PATIENCE = 15.0  # seconds
 
@@ -58,7 +59,7 @@ class Shim:
         if message is None:
             raise EngineError(f"the virtual machine of {self._name} has ended")
         if "error" in message:
-            raise EngineError(message["error"])
+            raise (BadRequest if message.get("failure") == REFUSED else EngineError)(message["error"])
         return message
 
     async def _send(self, message: dict[str, Any], fds: list[int]) -> None:

@@ -248,19 +248,10 @@ def _device(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def resources(host: dict[str, Any]) -> dict[str, Any]:
-    """`linux.resources` for the limits in HostConfig. Raises BadRequest for impossible ones."""
-    cpus = host.get("NanoCpus") or 0
-    available = os.cpu_count() or 1
-    if cpus < 0 or cpus > available * 10**9:
-        raise BadRequest(f"range of CPUs is from 0.01 to {available}.00, as there are only {available} CPUs available")
-    memory = host.get("Memory") or 0
-    if memory and memory < 6 << 20:
-        raise BadRequest("Minimum memory limit allowed is 6MB")
-    swap = host.get("MemorySwap") or 0
+    """`linux.resources` for the limits in HostConfig, which `limits.check` has seen. Raises BadRequest for a device that is not there."""
+    cpus, memory, swap = host.get("NanoCpus") or 0, host.get("Memory") or 0, host.get("MemorySwap") or 0
     if memory and not swap:
         swap = memory * 2
-    if swap > 0 and memory > swap:
-        raise BadRequest("Minimum memoryswap limit should be larger than memory limit, see usage")
     rules: list[dict[str, Any]]
     if host.get("Privileged"):
         rules = [{"allow": True, "access": "rwm"}]
@@ -272,7 +263,7 @@ def resources(host: dict[str, Any]) -> dict[str, Any]:
         "shares": host.get("CpuShares"),
         "quota": host.get("CpuQuota"),
         "period": host.get("CpuPeriod"),
-        "cpus": cpuset(host.get("CpusetCpus"), available),
+        "cpus": host.get("CpusetCpus"),
         "mems": host.get("CpusetMems"),
     }
     if cpus:
@@ -285,16 +276,3 @@ def resources(host: dict[str, Any]) -> dict[str, Any]:
         "pids": {"limit": host.get("PidsLimit") or 0},
         "blockIO": {"weight": host.get("BlkioWeight")},
     }  # fmt: skip
-
-
-def cpuset(text: str | None, available: int) -> str | None:
-    """Checks a list like "0-2,4" against the machine. Raises BadRequest."""
-    if not text:
-        return None
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        if not first.isdecimal() or (last and not last.isdecimal()):
-            raise BadRequest(f"Invalid value {text} for cpuset cpus")
-        if int(last or first) >= available:
-            raise BadRequest(f"Requested CPUs are not available - requested {text}, available: 0-{available - 1}")
-    return text

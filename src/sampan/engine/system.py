@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sampan.engine import machine_shape, mounts, spec
+from sampan.engine import limits, machine_shape, mounts, spec
 from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest, Conflict, NotFound
 from sampan.engine.machines import GROUP, NAMESPACES, Wiring, interface
@@ -69,6 +69,7 @@ class SystemMachines:
         """
         from sampan.engine.creation import claim_name
 
+        limits.check_machine(wanted)
         self._engine.guard.check_path(wanted.get("Disk") or "")
         if wanted.get("Bootstrap"):
             self._engine.guard.check_trusted("bootstrap, which runs packages' scripts as root,")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sampan.engine import spec
+from sampan.engine import container_record, limits, spec
 from sampan.engine.container import Container
-from sampan.engine.creation import announce, claim_name
+from sampan.engine.creation import announce, check_restart, claim_name
 from sampan.engine.engine import Engine
-from sampan.engine.errors import BadRequest, EngineError
+from sampan.engine.errors import BadRequest, Conflict, EngineError
 from sampan.linux.cgroup import Cgroup
+from sampan.linux.cgroup_limits import LimitRefused
 
 _CHANGEABLE = ("Memory", "MemorySwap", "MemoryReservation", "CpuShares", "CpuPeriod", "CpuQuota", "CpusetCpus", "CpusetMems", "NanoCpus",
                "PidsLimit", "BlkioWeight", "RestartPolicy")  # fmt: skip
@@ -37,29 +38,58 @@ async def update(engine: Engine, container: Container, changes: dict[str, Any]) 
     if wanted.get("RestartPolicy", {}).get("Name") == "":
         del wanted["RestartPolicy"]
     async with container.exclusive():
+        _check_conflicts(container.host_config, wanted)
         host = {**container.host_config, **wanted}
-        limits = spec.resources(host)
-        warnings: list[str] = []
-        if container.running:
-            try:
-                warnings = await _apply(engine, container, host, limits)
-            except OSError as error:
-                raise EngineError(f"Cannot update container {container.id}: {error}") from error
-        before = dict(container.host_config)
-        container.host_config.update(wanted)
+        warnings = limits.check(host)
+        check_restart(host)
+        before, container.host_config = container.host_config, host
         try:
-            engine.save(container)
+            _record(engine, container)
+            if container.running:
+                warnings += await _apply(engine, container, spec.resources(host))
         except BaseException:
             container.host_config = before
+            engine.owe(container)
             raise
     announce(engine, container, "update")
     return warnings
 
 
-async def _apply(engine: Engine, container: Container, host: dict[str, Any], limits: dict[str, Any]) -> list[str]:
-    """Brings new limits to the kernels that enforce them; returns warnings. Raises OSError, EngineError."""
-    if container.virtual:
-        return await engine.machines.limit(container, host, limits)
-    group = Cgroup(container.cgroup)
-    group.apply(limits, devices=False)
-    return group.warnings
+def _check_conflicts(has: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raises Conflict for what can't be beside what the container has."""
+    for one, other, name, is_set in (
+        ("CpuPeriod", "NanoCpus", "CPU Period", "NanoCPUs"),
+        ("CpuQuota", "NanoCpus", "CPU Quota", "NanoCPUs"),
+        ("NanoCpus", "CpuPeriod", "NanoCPUs", "CPU Period"),
+        ("NanoCpus", "CpuQuota", "NanoCPUs", "CPU Quota"),
+    ):
+        if wanted.get(one) and has.get(other):
+            raise Conflict(f"Conflicting options: {name} cannot be updated as {is_set} has already been set")
+    swap = has.get("MemorySwap") or 0
+    if wanted.get("Memory", 0) > swap > 0 and "MemorySwap" not in wanted:
+        raise Conflict(
+            "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time"
+        )
+
+
+def _record(engine: Engine, container: Container) -> None:
+    """Raises BadRequest for what could not be read again."""
+    try:
+        container_record.check(container)
+    except container_record.Unreadable as error:
+        raise BadRequest(f"invalid value: {error}") from None
+    engine.save(container)
+
+
+async def _apply(engine: Engine, container: Container, wanted: dict[str, Any]) -> list[str]:
+    """Brings new limits to the kernels that enforce them, all or none; returns warnings. Raises BadRequest, EngineError."""
+    try:
+        if container.virtual:
+            return await engine.machines.limit(container, container.host_config, wanted)
+        group = Cgroup(container.cgroup)
+        group.update(wanted)
+        return group.warnings
+    except LimitRefused as error:
+        raise BadRequest(f"Cannot update container {container.id}: {error}") from error
+    except OSError as error:
+        raise EngineError(f"Cannot update container {container.id}: {error.strerror}") from error

@@ -33,6 +33,12 @@ class Spares:
         """Seconds the keeper may wait for events before it calls refill()."""
         return _REFILL_AFTER if self._wanted is not None or self._lenders else _IDLE_POLL
 
+    @property
+    def pids(self) -> list[int]:
+        """Our processes."""
+        lenders = [*self._lenders, *([self._spare.lender] if self._spare is not None and self._spare.lender else [])]
+        return [*(lender.pid for lender in lenders), *([self._spare.child.pid] if self._spare is not None else [])]
+
     def expect(self, request: dict[str, Any]) -> None:
         """Prepares for containers like this one, which need not ever be."""
         os.makedirs(self._where, 0o700, exist_ok=True)

@@ -16,7 +16,7 @@ from collections import deque
 
 from sampan import quickjson
 from sampan.keeper.tasks import Task, close
-from sampan.linux import descriptors
+from sampan.linux import descriptors, pidfd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class Estate:
             self.begun[value] = message["id"]
         elif kind == "kept":
             self.begun.pop(value["pid"], None)
+            self.dying.discard(value["pid"])
             self.drop(value["id"])
             self.tasks[value["id"]] = (value, fds)
             return
@@ -90,20 +91,11 @@ class Estate:
             except (ChildProcessError, ProcessLookupError):
                 continue
         self.begun.clear()
-        for pid in _children():
-            if pid not in self.dying and pid not in {record["pid"] for record, _ in self.tasks.values()}:
-                try:
-                    os.waitpid(pid, os.WNOHANG)  # spares and the like that have ended with it
-                except ChildProcessError:
-                    continue
 
-
-def _children() -> list[int]:
-    try:
-        with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
-            return [int(word) for word in file.read().split()]
-    except OSError:
-        return []
+    def watch_strays(self, keeper: int) -> None:
+        """Children that are nobody's task, of a keeper that has died or of a container without a pid namespace: their zombies are ours."""
+        known = {keeper, *self.begun, *(record["pid"] for record, _ in self.tasks.values())}
+        self.dying.update(pid for pid in pidfd.children() if pid not in known)
 
 
 def watch(link: socket.socket, bell: int, keeper: int, estate: Estate) -> bool:
@@ -118,6 +110,7 @@ def watch(link: socket.socket, bell: int, keeper: int, estate: Estate) -> bool:
     ended.register(descriptor, select.POLLIN)
     ended.register(bell, select.POLLIN)
     listening = True
+    estate.watch_strays(keeper)
     while True:
         ready = {fd for fd, _ in poll.poll(1000 if estate.dying else None)}
         if descriptor not in ready and any(fd == bell for fd, _ in ended.poll(_PAUSE_MS)):

@@ -14,13 +14,14 @@ from sampan.keeper.tasks import UNKNOWN_STATUS, Pipes, Task, close, kill
 from sampan.linux import pidfd, polling, tty
 from sampan.record import record
 from sampan.runtime import channel, spawn
-from sampan.runtime.errors import RuntimeFailure
+from sampan.runtime.errors import RuntimeFailure, kind_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 _IDLE_SECONDS = 10.0
+_STRAYS_SECONDS = 1.0
 _STATUS_PATIENCE, _STATUS_POLL = 1.0, 0.02
 _LAST_READS = 256  # of what a process has written before it ended: a pipe's worth, whatever comes after
 
@@ -93,7 +94,7 @@ class Supervisor:
 
     def run(self) -> bool:
         """Serves until told to stop, or until there has been nothing to keep for a while: True. False: the standby has gone."""
-        idle_since = time.monotonic()
+        idle_since = reaped = time.monotonic()
         while not self._stopping and not self._alone:
             patience = self._spares.patience
             if self._ended:
@@ -107,14 +108,23 @@ class Supervisor:
             if not ready:
                 self._spares.refill()
                 self._ahead.expire()
+            now = time.monotonic()
+            if now - reaped > _STRAYS_SECONDS:
+                pidfd.reap_strays(self._known)
+                reaped = now
             if self._tasks or self._making or self._connections or self._exits.must_stay:
-                idle_since = time.monotonic()
-            elif time.monotonic() - idle_since > _IDLE_SECONDS:
+                idle_since = now
+            elif now - idle_since > _IDLE_SECONDS:
                 break
         self._spares.end()
         if not self._alone:
             self._ahead.close()
         return not self._alone
+
+    def _known(self) -> set[int]:
+        """Our children whose ends somebody waits for."""
+        mine = [*self._tasks.values(), *(making.task for making in self._making.values())]
+        return {*self._spares.pids, *(task.pid for task in mine)}
 
     def _tell(self, kind: str, value: Any, fds: list[int] | None = None, **more: str) -> None:
         if self._link is not None:
@@ -148,9 +158,8 @@ class Supervisor:
                 raise RuntimeFailure("the keeper has no room for more descriptors")
             operation(client, message, fds)
         except Exception as error:
-            kind = error.kind if isinstance(error, RuntimeFailure) else "other"
             text = f"the request lacks {error}" if isinstance(error, KeyError) else str(error) or repr(error)
-            client.send({"seq": sequence, "error": text, "failure": kind})
+            client.send({"seq": sequence, "error": text, "failure": kind_of(error)})
             if type(sequence) is not int:
                 client.close()
         for fd in fds:

@@ -10,12 +10,14 @@ import signal
 import time
 
 from sampan.linux import cgroup_limits, devicefilter, filetree
+from sampan.linux.cgroup_limits import LimitRefused
 from sampan.linux.files import read_or_empty
 from sampan.linux.namespaces import initial_user_namespace
 from sampan.record import field, record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from typing import Any
 
 ROOT = "/sys/fs/cgroup"
@@ -94,7 +96,7 @@ class Cgroup:
         """Makes the group and applies the limits of `linux.resources`.
 
         A limit the kernel has no controller for becomes a line in `warnings`; a value the kernel
-        refuses raises OSError naming the file.
+        refuses raises LimitRefused.
         """
         extra = cgroup_limits.extra_controllers(resources)
         for name, directory in self.directories(extra).items():
@@ -110,7 +112,34 @@ class Cgroup:
         self.apply(resources)
 
     def apply(self, resources: dict[str, Any], devices: bool = True) -> None:
-        """Writes limits to an existing group (start, and `update` with devices=False)."""
+        """Writes limits to a group that is being made. Raises LimitRefused."""
+        for directory, change in self._changes(resources):
+            self._write(directory, change)
+        rules = resources.get("devices") or []
+        if devices and rules:
+            self._apply_devices(rules)
+
+    def update(self, resources: dict[str, Any]) -> Callable[[], None]:
+        """Writes the limits of a group that is in use, all of them or none; returns what takes them back. Raises LimitRefused."""
+        before: list[tuple[str, str]] = []
+
+        def put_back() -> None:
+            for path, value in reversed(before):
+                _try_write(path, value)
+
+        try:
+            for directory, change in self._changes(resources):
+                path = f"{directory}/{change.file}"
+                values = cgroup_limits.before(read_or_empty(path), change.value)
+                if self._write(directory, change):
+                    before += [(path, value) for value in values]
+        except BaseException:
+            put_back()
+            raise
+        return put_back
+
+    def _changes(self, resources: dict[str, Any]) -> Iterator[tuple[str, cgroup_limits.Change]]:
+        """The writes with their directories; what the kernel has no controller for is a warning."""
         mounts = hierarchies()
         for change in cgroup_limits.changes(resources, mounts.v1.keys(), mounts.v2_controllers):
             if change.controller in mounts.v1:
@@ -120,23 +149,22 @@ class Cgroup:
             else:
                 self.warnings.append(f"this kernel has no {change.controller} cgroup: {change.what} ignored")
                 continue
-            self._write(directory, change)
-        rules = resources.get("devices") or []
-        if devices and rules:
-            self._apply_devices(rules)
+            yield directory, change
 
-    def _write(self, directory: str, change: cgroup_limits.Change) -> None:
+    def _write(self, directory: str, change: cgroup_limits.Change) -> bool:
+        """Whether it has been written; a warning says why not. Raises LimitRefused."""
         try:
             _write(f"{directory}/{change.file}", change.value)
         except FileNotFoundError:
             self.warnings.append(f"this kernel has no {change.file}: {change.what} ignored")
         except OSError as error:
-            if change.optional:
-                self.warnings.append(f"{change.file}: {os.strerror(error.errno or 0)}: {change.what} ignored")
-                return
-            raise OSError(
-                error.errno, f"{change.what} {change.value}: {os.strerror(error.errno or 0)}", change.file
-            ) from None
+            reason = os.strerror(error.errno or 0)
+            if not change.optional:
+                raise LimitRefused(error.errno, f"{change.what} {change.value}: {reason}", change.file) from None
+            self.warnings.append(f"{change.file}: {reason}: {change.what} ignored")
+        else:
+            return True
+        return False
 
     def _apply_devices(self, rules: list[dict[str, Any]]) -> None:
         mountpoint = hierarchies().v1.get("devices")

@@ -1,4 +1,4 @@
-"""Resource limits of the runtime specification as writes to cgroup v1 and v2 files. Pure functions."""
+"""Resource limits of the runtime specification as writes to cgroup v1 and v2 files. Pure functions, and the error of a write."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ if TYPE_CHECKING:
 
 V1_CONTROLLERS = ("memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "freezer", "blkio",
                   "hugetlb", "net_cls", "net_prio", "perf_event", "rdma", "misc")  # fmt: skip
+
+
+class LimitRefused(OSError):
+    """The kernel does not take a limit: `strerror` names it with its value, `filename` its file."""
+
+    def __str__(self) -> str:
+        return f"{self.strerror} ({self.filename})"
 
 
 @record
@@ -53,6 +60,19 @@ def changes(resources: dict[str, Any], v1: Collection[str], v2: Collection[str])
     for name, value in (resources.get("unified") or {}).items():
         out.append(Change(name.split(".")[0], name, str(value), f"unified {name}"))
     return out
+
+
+def before(content: str, value: str) -> list[str]:
+    """What has to be written to a file with this content, so that it says again what it said before `value` was written."""
+    lines = content.splitlines()
+    device, _, limit = value.partition(" ")
+    if ":" not in device:
+        return lines
+    # A line for each device that has a limit: those that have none have no line.
+    own = [line for line in lines if line.partition(" ")[0] == device]
+    if "=" in limit:
+        return [f"{device} {limit.partition('=')[0]}=max", *own]
+    return own or [f"{device} 0"]
 
 
 def _memory(memory: dict[str, Any], v1: bool) -> list[Change]:

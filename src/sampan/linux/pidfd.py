@@ -6,6 +6,10 @@ import fcntl
 import os
 import struct
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
 _PIDFD_GET_INFO = 0xC0000000 | (64 << 16) | (0xFF << 8) | 11
 _INFO_EXIT = 1 << 3
 
@@ -42,6 +46,26 @@ def pid_of(pidfd: int) -> int:
             if line.startswith("Pid:"):
                 return int(line[4:])
     raise ProcessLookupError("not a pidfd")
+
+
+def children() -> list[int]:
+    """Our own children, zombies too."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
+            return [int(word) for word in file.read().split()]
+    except OSError:
+        return []
+
+
+def reap_strays(known: Callable[[], Collection[int]]) -> None:
+    """Takes the zombies among our children that are nobody's: those that we have as a subreaper."""
+    try:
+        while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if found.si_pid in known():
+                return
+            os.waitpid(found.si_pid, 0)
+    except ChildProcessError:
+        return
 
 
 def zombie_status(pid: int) -> int | None:

@@ -7,7 +7,7 @@ import json
 import os
 import resource
 
-from sampan.linux import namespaces, seccomp
+from sampan.linux import cgroup_limits, namespaces, seccomp
 from sampan.linux.cgroup import Cgroup
 from sampan.runtime.errors import RuntimeFailure
 from sampan.runtime.rootfs import DEVICE_RULES
@@ -50,6 +50,7 @@ def check(spec: dict[str, Any]) -> None:
         raise RuntimeFailure("root.path is required")
     if "process" in spec:
         check_process(spec["process"])
+    check_resources(spec["linux"].get("resources") or {})
     seen: set[str] = set()
     for entry in spec["linux"].get("namespaces") or []:
         kind = entry["type"]
@@ -78,6 +79,17 @@ def check_process(process: dict[str, Any]) -> None:
     for limit in process.get("rlimits") or []:
         if not hasattr(resource, str(limit["type"])):
             raise RuntimeFailure(f"unknown rlimit {limit['type']}")
+
+
+def check_resources(resources: Any) -> None:
+    """Refuses `linux.resources` of other types than the specification's. Raises RuntimeFailure."""
+    try:
+        cgroup_limits.changes(resources, cgroup_limits.V1_CONTROLLERS, ())
+        cgroup_limits.changes(resources, (), ())
+        for rule in resources.get("devices") or []:
+            rule["allow"], rule.get("type")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RuntimeFailure(f"linux.resources: missing or of the wrong type: {error}") from error
 
 
 def cgroup_path(spec: dict[str, Any], container_id: str, systemd: bool) -> str:

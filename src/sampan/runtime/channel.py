@@ -13,7 +13,7 @@ import socket
 from sampan import quickjson
 from sampan.linux import descriptors
 from sampan.record import field, record
-from sampan.runtime.errors import OTHER, RuntimeFailure
+from sampan.runtime.errors import OTHER, kind_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,8 +56,7 @@ def deserted(sock: socket.socket) -> bool:
 
 def send_failure(sock: socket.socket, error: BaseException) -> None:
     """Tells the parent why there will be no process."""
-    kind = error.kind if isinstance(error, RuntimeFailure) else OTHER
-    send(sock, kind="error", text=str(error) or repr(error), failure=kind)
+    send(sock, kind="error", text=str(error) or repr(error), failure=kind_of(error))
 
 
 def receive(sock: socket.socket) -> Report:

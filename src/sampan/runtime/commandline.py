@@ -241,6 +241,7 @@ def _update(arguments: argparse.Namespace, log: _Log) -> None:
     if arguments.resources:
         text = sys.stdin.read() if arguments.resources == "-" else open(arguments.resources, encoding="utf-8").read()
         resources = json.loads(text)
+        bundle.check_resources(resources)
     for name, (section, key) in options.UPDATES.items():
         value = getattr(arguments, name.replace("-", "_"))
         if value is not None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from sampan.linux.cgroup_limits import LimitRefused
+
 NOT_FOUND = "not-found"
 NOT_EXECUTABLE = "not-executable"
+REFUSED = "refused"  # a value that the kernel does not take
 OTHER = "other"
 
 
@@ -18,3 +21,10 @@ class RuntimeFailure(Exception):
     def exit_code(self) -> int:
         """The shell's convention for this failure."""
         return {NOT_FOUND: 127, NOT_EXECUTABLE: 126}.get(self.kind, 128)
+
+
+def kind_of(error: BaseException) -> str:
+    """The kind of any failure, to be told to another process."""
+    if isinstance(error, RuntimeFailure):
+        return error.kind
+    return REFUSED if isinstance(error, LimitRefused) else OTHER

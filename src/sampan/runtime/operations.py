@@ -277,8 +277,9 @@ def update(directory: StateDirectory, resources: dict[str, Any], warn: Warn) -> 
         raise RuntimeFailure(f"cannot update container {record.id}: it is stopped")
     if record.cgroup is None:
         raise RuntimeFailure(f"container {record.id} has no cgroup of its own")
+    bundles.check_resources(resources)
     group = Cgroup(record.cgroup)
-    group.apply(resources, devices=False)
+    group.update(resources)
     for text in group.warnings:
         warn(text)
 

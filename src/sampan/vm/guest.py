@@ -14,7 +14,7 @@ from sampan.linux import pidfd, tty
 from sampan.linux.cgroup import Cgroup
 from sampan.record import field, record
 from sampan.runtime import borrowing, channel, spare, spawn, usage
-from sampan.runtime.errors import RuntimeFailure
+from sampan.runtime.errors import RuntimeFailure, kind_of
 from sampan.vm import dhcp, guestnet, guestroot, jobs
 from sampan.vm.mux import Mux
 
@@ -67,8 +67,7 @@ class Guest:
                 raise RuntimeFailure(f"the guest does not know {message['op']}")
             reply = operation(message)
         except Exception as error:
-            kind = error.kind if isinstance(error, RuntimeFailure) else "other"
-            reply = {"error": str(error) or repr(error), "failure": kind}
+            reply = {"error": str(error) or repr(error), "failure": kind_of(error)}
         if reply is not None and sequence:
             self._mux.send({**reply, "seq": sequence})
 
@@ -293,7 +292,7 @@ class Guest:
     def op_limits(self, message: dict[str, Any]) -> dict[str, Any]:
         """Changes the limits of the running container."""
         group = Cgroup(self._group)
-        group.apply(message["resources"], devices=False)
+        group.update(message["resources"])
         return {"result": group.warnings}
 
     def op_freeze(self, message: dict[str, Any]) -> dict[str, Any]:
