@@ -244,17 +244,19 @@ class _Runner:
         """Starts a step; a pidfd of it, which is the caller's. Raises RuntimeFailure, NetworkError, KeeperGone."""
         engine = self._engine
         network = await engine.networking.prepare(container)
+        shared = [] if network is None else [network[0]]
         try:
             request = _request(engine, container, command)
+            shared.append(mounts.table())
+            request |= {"sandbox": network[1] if network else "", "sources": len(shared) - 1}
             self._waiting[container.id] = done
             _, fds = await engine.keeper.call(
-                "start", [] if network is None else [network[0]], id=container.id,
-                request=request | {"sandbox": network[1] if network else ""}, directory=command.directory, stdin=False,
+                "start", shared, id=container.id, request=request, directory=command.directory, stdin=False,
                 log={"max_size": 0, "max_files": 1},
             )  # fmt: skip
         finally:
-            if network is not None:
-                os.close(network[0])
+            for fd in shared:
+                os.close(fd)
         for fd in fds[1:]:
             os.close(fd)
         ends.watch(fds[0], lambda status: None if done.done() else done.set_result(status))
@@ -318,7 +320,7 @@ def _request(engine: Engine, container: Container, command: Command) -> dict[str
         "pid": "",
         "ipc": "",
     }
-    entries = mounts.specification(container, command.directory, engine.volumes, None)
+    entries = mounts.specification(container, command.directory, engine.volumes, None, [])
     try:
         request = spec.build(container, [*entries, *command.mounts], joins)
     except BadRequest as error:

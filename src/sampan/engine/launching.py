@@ -25,14 +25,23 @@ async def _prepare_namespaces(
     engine: Engine, container: Container, given: list[int]
 ) -> tuple[dict[str, Any], list[int]]:
     """The keeper's request of a container that shares the host's kernel, and what goes with it."""
+    shared: list[int] = []
+
+    def share(fd: int) -> int:
+        given.append(fd)
+        shared.append(fd)
+        return len(shared) - 1
+
     network = await engine.networking.prepare(container)
-    given += [network[0]] if network else []
-    request = _request(engine, container, engine.directory(container))
+    if network:
+        share(network[0])
+    request = _request(engine, container, engine.directory(container), given)
+    if any("source_fd" in entry for entry in request["spec"]["mounts"]):
+        request["sources"] = share(mounts.table())
     root = engine.roots.hand_over(container)
     if root >= 0:
-        request["root_fd"] = len(given)
-        given.append(root)
-    return request | {"sandbox": network[1] if network else ""}, list(given)
+        request["root_fd"] = share(root)
+    return request | {"sandbox": network[1] if network else ""}, shared
 
 
 async def _prepare_machine(engine: Engine, container: Container, given: list[int]) -> tuple[dict[str, Any], list[int]]:
@@ -44,12 +53,12 @@ async def _prepare_machine(engine: Engine, container: Container, given: list[int
         request, fds = await engine.system.request(container, wiring)
         given += fds[1:3]
     else:
-        request, fds = await engine.machines.request(container, wiring)
+        request, fds = await engine.machines.request(container, wiring, given)
         given += fds[2:5]
     return request, fds
 
 
-def _request(engine: Engine, container: Container, directory: str) -> dict[str, Any]:
+def _request(engine: Engine, container: Container, directory: str, given: list[int]) -> dict[str, Any]:
     host = container.host_config
     init = init_program.find() if host.get("Init") else None
     joins: dict[str, str] = {"cgroup": "host" if host.get("CgroupnsMode") == "host" else ""}
@@ -64,7 +73,7 @@ def _request(engine: Engine, container: Container, directory: str) -> dict[str, 
             if not other.running:
                 raise Conflict(f"cannot join the {kind} namespace of a non running container: {other.name}")
             joins[kind] = f"/proc/{other.state['Pid']}/ns/{file}"
-    entries = mounts.specification(container, directory, engine.volumes, init)
+    entries = mounts.specification(container, directory, engine.volumes, init, given)
     request = spec.build(container, entries, joins)
     if init:
         request["spec"]["process"]["args"] = ["/sbin/docker-init", "--", *request["spec"]["process"]["args"]]

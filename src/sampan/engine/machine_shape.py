@@ -16,7 +16,8 @@ FILES = ("hosts", "resolv.conf", "hostname")
 
 
 def share(entries: list[dict[str, Any]], directory: str) -> list[dict[str, Any]]:
-    """Turns the bind mounts of a specification into ones of what the guest sees; returns what it is to see."""
+    """Turns the bind mounts of a specification into ones of what the guest sees; returns what it is to see, by descriptors
+    of the engine's where it has looked at them (vm/shim)."""
     shares: list[dict[str, Any]] = []
     for entry in entries:
         if entry["type"] != "bind":
@@ -29,6 +30,8 @@ def share(entries: list[dict[str, Any]], directory: str) -> list[dict[str, Any]]
         shares.append(
             {"path": entry["source"], "name": str(len(shares)), "read_only": "ro" in entry["options"], "follow": follow}
         )
+        if "source_fd" in entry:
+            shares[-1]["source_fd"] = entry.pop("source_fd")
         entry["source"] = f"{guestroot.SHARES}/{shares[-1]['name']}"
     return shares
 

@@ -59,11 +59,14 @@ class Machines:
         """The socket of a machine's shim."""
         return f"{self._sockets}/{name[:24]}.sock"
 
-    async def request(self, container: Container, wiring: Wiring) -> tuple[dict[str, Any], list[int]]:
-        """What the keeper is asked to start, and the descriptors that go with it, the caller's. Raises VmError."""
+    async def request(self, container: Container, wiring: Wiring, given: list[int]) -> tuple[dict[str, Any], list[int]]:
+        """What the keeper is asked to start, and the descriptors that go with it, the caller's. Raises VmError.
+
+        `given` gets further descriptors that are the caller's to close, when the machine has been started.
+        """
         host, directory = container.host_config, self._engine.directory(container)
         init = init_program.find() if host.get("Init") else None
-        entries = mounts.specification(container, directory, self._engine.volumes, init)
+        entries = mounts.specification(container, directory, self._engine.volumes, init, given)
         shares = machine_shape.share(entries, directory)
         inner = spec.build(container, entries, dict.fromkeys(NAMESPACES, "")) | {"cgroup": GROUP}
         if init:
@@ -73,6 +76,9 @@ class Machines:
         request, fds = await self._machine(container, guest, shares, wiring)
         process = {key: value for key, value in inner["spec"]["process"].items() if key in ("terminal", "consoleSize")}
         limits = machine_shape.outer_limits(spec.resources(host), request["shape"]["memory"])
+        if shares:
+            given.append(mounts.table())
+            fds.append(given[-1])
         request["spec"] |= {"process": process, "linux": {**request["spec"]["linux"], "resources": limits}}
         return request | {"cgroup": container.cgroup, "inner": inner, "control": self.control(container.id)}, fds
 

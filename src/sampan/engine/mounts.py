@@ -11,7 +11,7 @@ from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest, Conflict, NotFound
 from sampan.images.extract import Extractor
 from sampan.images.pack import pack_tree
-from sampan.linux import mountinfo, openat2
+from sampan.linux import mount, mountinfo, openat2
 from sampan.volumes.local import LocalVolumes, VolumeConflict, VolumeError, VolumeNotFound
 
 _PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
@@ -141,9 +141,13 @@ def shared_memory(size: int) -> dict[str, Any]:
 
 
 def specification(
-    container: Container, directory: str, volumes: LocalVolumes, init: str | None
+    container: Container, directory: str, volumes: LocalVolumes, init: str | None, held: list[int]
 ) -> list[dict[str, Any]]:
-    """The `mounts` of the runtime specification, in the order in which they must be done."""
+    """The `mounts` of the runtime specification, in the order in which they must be done.
+
+    What is mounted from the host is opened here, once; its entry has the descriptor as "source_fd", which is added to
+    `held`: the caller's, to be closed when the mounts have been made.
+    """
     host = container.host_config
     out = standard(bool(host.get("Privileged")))
     if host.get("IpcMode") == "host":
@@ -158,65 +162,81 @@ def specification(
     if init:
         out.append({"destination": "/sbin/docker-init", "type": "bind", "source": init, "options": ["bind", "ro"]})
     for row in sorted(container.mounts, key=lambda item: item["Destination"].count("/")):
-        out.append(_entry(row, volumes))
+        out.append(_entry(row, volumes, held))
     return out
+
+
+def table() -> int:
+    """What goes along with a specification: its "source_fd"s are in it (see runtime/sources)."""
+    return os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def _fs(destination: str, kind: str, *options: str) -> dict[str, Any]:
     return {"destination": destination, "type": kind, "source": kind, "options": list(options)}
 
 
-def _entry(row: dict[str, Any], volumes: LocalVolumes) -> dict[str, Any]:
+def _entry(row: dict[str, Any], volumes: LocalVolumes, held: list[int]) -> dict[str, Any]:
     if row["Type"] == "tmpfs":
         given = [item for item in row["Mode"].split(",") if item]
         return _fs(row["Destination"], "tmpfs", "nosuid", "nodev", "noexec", *given, *([] if row["RW"] else ["ro"]))
-    source = row["Source"]
+    held.append(open_source(row, volumes))
+    options = ["bind" if row.get("NonRecursive") else "rbind", row["Propagation"] or "rprivate"]
+    if row["Type"] == "bind":
+        _check_propagation(held[-1], row["Source"], row["Propagation"])
+    if not row["RW"]:
+        options += ["ro", "rro"]
+    return {
+        "destination": row["Destination"],
+        "type": "bind",
+        "source": row["Source"],
+        "source_fd": held[-1],
+        "options": options,
+    }
+
+
+def open_source(row: dict[str, Any], volumes: LocalVolumes) -> int:
+    """What a row of `Mounts` shows of the host, as an O_PATH descriptor: its name is looked up here and nowhere else.
+
+    Raises BadRequest, NotFound, Conflict.
+    """
     if row["Type"] == "volume":
         try:
-            source = volumes.usable(row["Name"]).path
+            top = os.open(volumes.usable(row["Name"]).path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except VolumeNotFound as error:
             raise NotFound(str(error)) from error
         except VolumeConflict as error:
             raise Conflict(str(error)) from error
-        if row.get("Subpath"):
-            source = _subpath(source, row["Subpath"])
-    elif not os.path.lexists(source):
-        raise BadRequest(f'invalid mount config for type "bind": bind source path does not exist: {source}')
-    options = ["bind" if row.get("NonRecursive") else "rbind", row["Propagation"] or "rprivate"]
-    if row["Type"] == "bind":
-        _check_propagation(source, row["Propagation"])
-    if not row["RW"]:
-        options += ["ro", "rro"]
-    return {"destination": row["Destination"], "type": "bind", "source": source, "options": options}
+        return _subpath(top, row["Subpath"]) if row.get("Subpath") else top
+    try:
+        return mount.open_tree(mount.AT_FDCWD, row["Source"], clone=False)  # and not open(2): what is automounted is
+    except FileNotFoundError:
+        text = f'invalid mount config for type "bind": bind source path does not exist: {row["Source"]}'
+        raise BadRequest(text) from None
+    except OSError as error:
+        text = f'invalid mount config for type "bind": {row["Source"]}: {os.strerror(error.errno or 0)}'
+        raise BadRequest(text) from None
 
 
-def _check_propagation(source: str, wanted: str) -> None:
+def _subpath(top: int, subpath: str) -> int:
+    """What is inside a volume, whose descriptor is closed; a link in the volume can't lead out of it (T50)."""
+    try:
+        return openat2.open_beneath(top, subpath, os.O_PATH)
+    except OSError as error:
+        raise BadRequest(f"cannot access path {subpath!r} of the volume: {os.strerror(error.errno or 0)}") from error
+    finally:
+        os.close(top)
+
+
+def _check_propagation(fd: int, source: str, wanted: str) -> None:
     """A mount can only share what the host's mount shares. Raises BadRequest naming the mount."""
     kind = wanted.removeprefix("r")
     if kind not in ("shared", "slave"):
         return
-    mount = mountinfo.mount_of(source)
-    if "shared" in mount.propagation or (kind == "slave" and "slave" in mount.propagation):
+    found = mountinfo.mount_of(fd)
+    if "shared" in found.propagation or (kind == "slave" and "slave" in found.propagation):
         return
     what = "a shared mount" if kind == "shared" else "a shared or slave mount"
-    raise BadRequest(f"path {source} is mounted on {mount.target} but it is not {what}")
-
-
-def _subpath(volume: str, subpath: str) -> str:
-    """The directory inside a volume; a link in the volume can't lead out of it."""
-    root = os.open(volume, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fd = openat2.openat2(
-            root, subpath.strip("/"), os.O_PATH, resolve=openat2.RESOLVE_BENEATH | openat2.RESOLVE_NO_SYMLINKS
-        )
-    except OSError as error:
-        raise BadRequest(f"cannot access path {subpath!r} of the volume: {os.strerror(error.errno or 0)}") from error
-    finally:
-        os.close(root)
-    try:
-        return os.readlink(f"/proc/self/fd/{fd}")
-    finally:
-        os.close(fd)
+    raise BadRequest(f"path {source} is mounted on {found.target} but it is not {what}")
 
 
 def copy_up(container: Container, rootfd: int, volumes: LocalVolumes) -> None:

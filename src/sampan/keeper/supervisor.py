@@ -240,6 +240,8 @@ class Supervisor:
         for entry in request["spec"]["linux"]["namespaces"]:
             if entry.get("path", "").startswith("@"):
                 entry["path"] = f"/proc/self/fd/{fds[int(entry['path'][1:])]}"
+        if "sources" in request:
+            request["sources"] = fds[request["sources"]]
         terminal = bool(request["spec"]["process"].get("terminal"))
         pipes = Pipes.make(message["stdin"]) if not terminal else None
         try:

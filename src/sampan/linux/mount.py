@@ -21,6 +21,9 @@ MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 0x1,
 MOUNT_ATTR__ATIME, MOUNT_ATTR_NOATIME, MOUNT_ATTR_STRICTATIME = 0x70, 0x10, 0x20
 MOUNT_ATTR_NODIRATIME, MOUNT_ATTR_IDMAP, MOUNT_ATTR_NOSYMFOLLOW = 0x80, 0x100000, 0x200000
 
+# statfs(2): what kind of file system something is on.
+PROC_MAGIC, DEVPTS_MAGIC = 0x9FA0, 0x1CD1
+
 AT_EMPTY_PATH, AT_RECURSIVE, AT_FDCWD = 0x1000, 0x8000, -100
 OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
 _MOVE_MOUNT_F_EMPTY_PATH, _MOVE_MOUNT_T_EMPTY_PATH = 0x4, 0x40
@@ -94,6 +97,13 @@ def mount_setattr(
         ctypes.byref(attr),
         ctypes.c_size_t(ctypes.sizeof(attr)),
     )
+
+
+def filesystem_type(fd: int) -> int:
+    """The magic number of the file system that `fd` is on (statfs(2)). Raises OSError."""
+    found = (ctypes.c_long * 32)()  # struct statfs begins with f_type, and is shorter than this
+    check(libc.fstatfs(ctypes.c_int(fd), ctypes.byref(found)), "statfs")
+    return found[0]
 
 
 def new_filesystem(fstype: str, options: list[tuple[str, str | None]], attributes: int = 0) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from sampan.record import record
 
 
@@ -21,18 +19,15 @@ def _unescape(text: str) -> str:
     return text
 
 
-def mount_of(path: str) -> Mount:
-    """The mount that `path`, with its links resolved, lies on."""
-    resolved = os.path.realpath(path)
-    best = Mount("", set())
+def mount_of(fd: int) -> Mount:
+    """The mount that an open file or directory is on. Raises FileNotFoundError when this namespace has none such."""
+    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
+        number = next(line.split()[1] for line in file if line.startswith("mnt_id:"))
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
             fields = line.split()
-            target = _unescape(fields[4])
-            inside = resolved == target or resolved.startswith(target.rstrip("/") + "/")
-            if inside and len(target) >= len(best.target):
+            if fields[0] == number:
                 kinds = {tag.partition(":")[0] for tag in fields[6 : fields.index("-")]}
-                best = Mount(
-                    target, {name for tag, name in (("shared", "shared"), ("master", "slave")) if tag in kinds}
-                )
-    return best
+                found = {name for tag, name in (("shared", "shared"), ("master", "slave")) if tag in kinds}
+                return Mount(_unescape(fields[4]), found)
+    raise FileNotFoundError(f"no mount {number} here")

@@ -72,6 +72,31 @@ def mkdir_in_root(rootfd: int, path: str, mode: int = 0o755, uid: int = 0, gid: 
     return current
 
 
+def mkdir_beneath(rootfd: int, path: str, mode: int = 0o755) -> int:
+    """mkdir -p below a directory, in whose path no link is allowed. Returns a directory's descriptor.
+
+    Raises OSError: ELOOP and ENOTDIR for a link.
+    """
+    current = os.dup(rootfd)
+    try:
+        for part in [p for p in path.split("/") if p not in ("", ".")]:
+            try:
+                os.mkdir(part, mode, dir_fd=current)
+            except FileExistsError:
+                pass
+            above, current = current, open_beneath(current, part, os.O_PATH | os.O_DIRECTORY)
+            os.close(above)
+    except BaseException:
+        os.close(current)
+        raise
+    return current
+
+
+def open_beneath(dirfd: int, path: str, flags: int) -> int:
+    """Opens `path` below a directory; a link anywhere in it is refused (ELOOP)."""
+    return openat2(dirfd, path.strip("/") or ".", flags, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+
+
 def _open_or_make(rootfd: int, parent: int, walked: str, part: str, mode: int, uid: int, gid: int) -> int:
     flags = os.O_PATH | os.O_DIRECTORY
     try:

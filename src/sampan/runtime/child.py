@@ -6,7 +6,6 @@ import binascii
 import fcntl
 import os
 import socket
-import stat
 import termios
 
 from sampan.linux import mount as lm
@@ -62,10 +61,11 @@ def become_container(
     rootfd = rootfs.mount_root(spec, request.get("overlay"), request["where"], root)
     if "cgroup" in new and not hierarchies().v1:
         ns.unshare(ns.CLONE_NEWCGROUP)  # a cgroup2 mount shows what its namespace shows
+    kernels: dict[str, int] = {}
     if base.skeleton is not None:
         base.skeleton.move(rootfd, spec, trees)
     else:
-        rootfs.populate(rootfd, spec, userns, trees)
+        kernels = rootfs.populate(rootfd, spec, userns, trees)
     if request.get("hooks"):
         # The parent runs the hooks that belong before pivot_root and outside of the container.
         channel.send(parent, kind="prepared")
@@ -77,7 +77,7 @@ def become_container(
     if slave >= 0:
         _console(rootfd, slave)
     if base.skeleton is None:
-        rootfs.protect(rootfd, spec, base.null)
+        rootfs.protect(rootfd, spec, base.null, kernels)
     rootfs.pivot(rootfd, spec, bool(request.get("no_pivot")))
     proc = rootfs.private_proc() if spec["linux"].get("sysctl") else -1
     if proc >= 0:
@@ -139,9 +139,8 @@ def _terminal_or_stdio(wanted: dict[str, Any], stdio: Stdio | None, parent: sock
         for target, fd in enumerate(stdio):
             os.dup2(fd, target, inheritable=True)
         return -1
-    ptmx = openat2.open_in_root(rootfd, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
-    os.set_blocking(ptmx, True)
-    master, slave = ptmx, tty.open_peer(ptmx)
+    master = _open_ptmx(rootfd)
+    slave = tty.open_peer(master)
     size = wanted.get("consoleSize") or {}
     if size.get("height") and size.get("width"):
         tty.set_size(master, size["height"], size["width"])
@@ -153,6 +152,20 @@ def _terminal_or_stdio(wanted: dict[str, Any], stdio: Stdio | None, parent: sock
     return slave
 
 
+def _open_ptmx(rootfd: int) -> int:
+    """A new terminal's master. Only the kernel's own /dev/pts is opened at all (S011: others may write where it should be)."""
+    path = "/dev/pts/ptmx"
+    for flags in (os.O_PATH, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK):
+        fd = openat2.open_in_root(rootfd, path, flags)
+        if lm.filesystem_type(fd) != lm.DEVPTS_MAGIC:
+            os.close(fd)
+            raise RuntimeFailure(f"{path} is not the kernel's: there can be no terminal")
+        if flags == os.O_PATH:
+            os.close(fd)
+    os.set_blocking(fd, True)
+    return fd
+
+
 def _console(rootfd: int, slave: int) -> None:
     """Shows the terminal as /dev/console too, as the runtime specification asks."""
     path = "/dev/console"
@@ -162,8 +175,9 @@ def _console(rootfd: int, slave: int) -> None:
     except OSError as error:
         raise RuntimeFailure(f"{path}: {error.strerror}") from error
     try:
-        if not stat.S_ISLNK(os.fstat(target).st_mode):
-            lm.move_mount(tree, target, subject=path)
+        if lm.filesystem_type(target) == lm.PROC_MAGIC:
+            raise RuntimeFailure(f"{path} leads into /proc: it is not mounted there")
+        lm.move_mount(tree, target, subject=path)
     finally:
         os.close(tree)
         os.close(target)

@@ -122,17 +122,19 @@ def known_options() -> list[str]:
     return sorted(names)
 
 
-def attach(rootfd: int, entry: dict[str, Any], userns: bool, trees: list[int]) -> None:
-    """Performs one entry of `mounts` inside the root. Raises RuntimeFailure naming the destination."""
+def attach(rootfd: int, entry: dict[str, Any], userns: bool, trees: list[int]) -> int:
+    """Performs one entry of `mounts` inside the root; the mount's descriptor, or -1 when there is none to be made.
+
+    Raises RuntimeFailure naming the destination.
+    """
     options = parse_options(entry.get("options") or [])
     destination = entry["destination"]
     try:
         if options.bind or entry.get("type") == "bind":
-            _bind(rootfd, entry, options, trees)
-        elif entry.get("type") == "cgroup":
-            _cgroup(rootfd, destination, options)
-        else:
-            _filesystem(rootfd, entry, options, userns)
+            return _bind(rootfd, entry, options, trees)
+        if entry.get("type") == "cgroup":
+            return _cgroup(rootfd, destination, options)
+        return _filesystem(rootfd, entry, options, userns)
     except OSError as error:
         raise RuntimeFailure(f"mount {entry.get('source', '')} on {destination}: {error}") from error
 
@@ -152,34 +154,60 @@ def _filesystem_data(entry: dict[str, Any], options: Options, userns: bool) -> t
     return fstype, data
 
 
-def _filesystem(rootfd: int, entry: dict[str, Any], options: Options, userns: bool) -> None:
+def _filesystem(rootfd: int, entry: dict[str, Any], options: Options, userns: bool) -> int:
     destination = entry["destination"]
     fstype, data = _filesystem_data(entry, options, userns)
-    data += _tmpfs_mode(rootfd, destination) if fstype == "tmpfs" and not any(key == "mode" for key, _ in data) else []
-    target = destination_fd(rootfd, destination, directory=True, strict=fstype in ("proc", "sysfs"))
+    strict = fstype in ("proc", "sysfs")
+    there = -1 if strict else _existing(rootfd, destination)
+    target = there if there >= 0 else destination_fd(rootfd, destination, directory=True, strict=strict)
     try:
+        if fstype == "tmpfs" and there >= 0 and not any(key == "mode" for key, _ in data):
+            # Over a directory of the image: its mode; any other has the kernel's default, 1777 (T43).
+            data.append(("mode", f"{stat.S_IMODE(os.fstat(there).st_mode):o}"))
         mounted = _new_filesystem(fstype, data, options)
         try:
             if options.copy_up and fstype == "tmpfs":
                 filetree.copy(target, mounted)
+            if not strict:
+                _keep_out_of_proc(target, destination)
             lm.move_mount(mounted, target, subject=destination)
-        finally:
+            for kind, recursive in options.propagation:
+                lm.mount_setattr(mounted, propagation=kind, recursive=recursive)
+        except BaseException:
             os.close(mounted)
+            raise
     finally:
         os.close(target)
-    _propagate(rootfd, destination, options)
+    return mounted
 
 
-def _tmpfs_mode(rootfd: int, destination: str) -> list[tuple[str, str | None]]:
-    """A tmpfs over a directory of the image has that directory's mode; any other the kernel's default, 1777 (T43)."""
+def _existing(rootfd: int, destination: str) -> int:
+    """The directory that is there, or -1."""
     try:
-        fd = openat2.open_in_root(rootfd, destination, os.O_PATH | os.O_DIRECTORY)
+        return openat2.open_in_root(rootfd, destination, os.O_PATH | os.O_DIRECTORY)
     except OSError:
-        return []
-    try:
-        return [("mode", f"{stat.S_IMODE(os.fstat(fd).st_mode):o}")]
-    finally:
-        os.close(fd)
+        return -1
+
+
+# What lxcfs and its like show a container of its own, and runc lets them (rootfs_linux.go).
+_EMULATED = (
+    "cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "sys/kernel/ns_last_pid",
+    "sys/crypto/fips_enabled", "net/dev",
+)  # fmt: skip
+_PROC_ROOT_INODE = 1
+
+
+def _keep_out_of_proc(target: int, destination: str, source: int = -1) -> None:
+    """Refuses to cover /proc or a part of it, by whatever name it is reached: what is written there later, and what is
+    masked, must be the kernel's (S004, S013, CVE-2019-19921, CVE-2023-27561). Raises RuntimeFailure.
+    """
+    if lm.filesystem_type(target) != lm.PROC_MAGIC:
+        return
+    if source >= 0 and os.path.normpath(destination).removeprefix("/proc/") in _EMULATED:
+        return
+    if source >= 0 and lm.filesystem_type(source) == lm.PROC_MAGIC and _is_proc_root(source) and _is_proc_root(target):
+        return
+    raise RuntimeFailure(f"mount on {destination}: it is in /proc, where nothing but another /proc can be mounted")
 
 
 def _new_filesystem(fstype: str, data: list[tuple[str, str | None]], options: Options) -> int:
@@ -194,12 +222,18 @@ def _new_filesystem(fstype: str, data: list[tuple[str, str | None]], options: Op
     return mounted
 
 
-def _bind(rootfd: int, entry: dict[str, Any], options: Options, trees: list[int]) -> None:
-    source, destination = entry["source"], entry["destination"]
+def _is_proc_root(fd: int) -> bool:
+    return os.fstat(fd).st_ino == _PROC_ROOT_INODE
+
+
+def _bind(rootfd: int, entry: dict[str, Any], options: Options, trees: list[int]) -> int:
+    destination = entry["destination"]
     if "tree" in entry:
-        tree = trees[entry["tree"]]
+        tree: int = trees[entry["tree"]]
+    elif "source_fd" in entry:
+        raise RuntimeFailure(f"mount on {destination}: its source was not opened")
     else:
-        tree = lm.open_tree(lm.AT_FDCWD, source, recursive=options.recursive)
+        tree = lm.open_tree(lm.AT_FDCWD, entry["source"], recursive=options.recursive)
     try:
         is_directory = stat.S_ISDIR(os.fstat(tree).st_mode)
         if options.set_ or options.clear:
@@ -208,24 +242,16 @@ def _bind(rootfd: int, entry: dict[str, Any], options: Options, trees: list[int]
             lm.mount_setattr(tree, options.recursive_set, options.recursive_clear, recursive=True)
         target = destination_fd(rootfd, destination, directory=is_directory)
         try:
+            _keep_out_of_proc(target, destination, tree)
             lm.move_mount(tree, target, subject=destination)
         finally:
             os.close(target)
         for kind, recursive in options.propagation or [(lm.MS_PRIVATE, True)]:
             lm.mount_setattr(tree, propagation=kind, recursive=recursive)
-    finally:
+    except BaseException:
         os.close(tree)
-
-
-def _propagate(rootfd: int, destination: str, options: Options) -> None:
-    if not options.propagation:
-        return
-    fd = openat2.open_in_root(rootfd, destination)
-    try:
-        for kind, recursive in options.propagation:
-            lm.mount_setattr(fd, propagation=kind, recursive=recursive)
-    finally:
-        os.close(fd)
+        raise
+    return tree
 
 
 def destination_fd(rootfd: int, destination: str, directory: bool, strict: bool = False) -> int:
@@ -235,31 +261,23 @@ def destination_fd(rootfd: int, destination: str, directory: bool, strict: bool 
             return openat2.mkdir_in_root(rootfd, destination)
         return openat2.create_file_in_root(rootfd, destination)
     try:
-        return openat2.openat2(
-            rootfd,
-            destination.strip("/"),
-            os.O_PATH | os.O_DIRECTORY,
-            resolve=openat2.RESOLVE_BENEATH | openat2.RESOLVE_NO_SYMLINKS,
-        )
-    except FileNotFoundError:
-        return openat2.mkdir_in_root(rootfd, destination)
+        return openat2.mkdir_beneath(rootfd, destination)
     except OSError as error:
         raise RuntimeFailure(f"the image's {destination} is not a plain directory: {error}") from error
 
 
-def _cgroup(rootfd: int, destination: str, options: Options) -> None:
+def _cgroup(rootfd: int, destination: str, options: Options) -> int:
     """Shows the container its own cgroups: v2 as one mount, v1 as a tmpfs of bind mounts."""
     from sampan.linux import cgroup
 
     found = cgroup.hierarchies()
     if not found.v1 and not found.v2:
-        return  # an ordinary user's: there are none that would be the container's own
+        return -1  # an ordinary user's: there are none that would be the container's own
     attributes = lm.MOUNT_ATTR_NOSUID | lm.MOUNT_ATTR_NODEV | lm.MOUNT_ATTR_NOEXEC
     if not found.v1:
         entry = {"type": "cgroup2", "destination": destination, "source": "cgroup", "options": []}
         parsed = Options(set_=options.set_ | attributes)
-        _filesystem(rootfd, entry, parsed, userns=False)
-        return
+        return _filesystem(rootfd, entry, parsed, userns=False)
     top = lm.new_filesystem("tmpfs", [("mode", "755"), ("source", "tmpfs")], attributes)
     target = destination_fd(rootfd, destination, directory=True)
     lm.move_mount(top, target, subject=destination)
@@ -281,7 +299,7 @@ def _cgroup(rootfd: int, destination: str, options: Options) -> None:
                 os.symlink(name, alias, dir_fd=top)
     if options.read_only:
         lm.mount_setattr(top, lm.MOUNT_ATTR_RDONLY)
-    os.close(top)
+    return top
 
 
 def _own_groups() -> dict[str, str]:

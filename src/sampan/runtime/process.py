@@ -137,9 +137,7 @@ def _account(process: dict[str, Any], rootfd: int) -> accounts.Account:
     user = process.get("user") or {}
     if "username" in user:
         return accounts.resolve(rootfd, user["username"], tuple(user.get("additionalGroups") or ()))
-    uid, gid = user.get("uid", 0), user.get("gid", 0)
-    groups = dict.fromkeys((gid, *(user.get("additionalGids") or [])))
-    return accounts.Account(uid, gid, tuple(groups), accounts.resolve(rootfd, str(uid)).home)
+    return accounts.of_numbers(rootfd, user.get("uid", 0), user.get("gid", 0), user.get("additionalGids") or [])
 
 
 def _environment(process: dict[str, Any], account: accounts.Account) -> dict[str, str]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
 from sampan.linux import mount as lm
-from sampan.linux import openat2
+from sampan.linux import nodes, openat2
 from sampan.linux.namespaces import initial_user_namespace
 from sampan.runtime import mounts
 from sampan.runtime.errors import RuntimeFailure
@@ -93,11 +94,25 @@ def _make_parent_private(where: str) -> None:
         path = os.path.dirname(path)
 
 
-def populate(rootfd: int, spec: dict[str, Any], userns: bool, trees: list[int]) -> None:
-    """Mounts everything in `mounts`, in the order given, and fills /dev."""
+def populate(rootfd: int, spec: dict[str, Any], userns: bool, trees: list[int]) -> dict[str, int]:
+    """Mounts everything in `mounts`, in the order given, and fills /dev.
+
+    Returns the kernel's file systems by where they are, for protect(): their names can be another thing's by then, where
+    others write into the root or a volume that is on the way.
+    """
+    kernels: dict[str, int] = {}
     for entry in spec.get("mounts") or []:
-        mounts.attach(rootfd, entry, userns, trees)
+        mounted = mounts.attach(rootfd, entry, userns, trees)
+        where = os.path.normpath(entry["destination"])
+        if mounted >= 0 and entry.get("type") in _KERNELS and where not in kernels:
+            kernels[where] = mounted
+        elif mounted >= 0:
+            os.close(mounted)
     _make_devices(rootfd, spec, userns or not initial_user_namespace())
+    return kernels
+
+
+_KERNELS = ("proc", "sysfs")
 
 
 def _make_devices(rootfd: int, spec: dict[str, Any], userns: bool) -> None:
@@ -139,40 +154,63 @@ def _make_device(rootfd: int, device: dict[str, Any], userns: bool) -> None:
     parent = openat2.mkdir_in_root(rootfd, os.path.dirname(path) or "/")
     name = os.path.basename(path)
     try:
+        kind, number = _KINDS[device["type"]], os.makedev(device.get("major", 0), device.get("minor", 0))
         if userns:
-            _bind_device(parent, name, path)
+            _bind_device(parent, name, path, kind, number)
             return
-        number = os.makedev(device.get("major", 0), device.get("minor", 0))
         mode = device.get("fileMode")
-        mode = 0o666 if mode is None else stat.S_IMODE(mode)
-        try:
-            os.mknod(name, _KINDS[device["type"]] | mode, number, dir_fd=parent)
-        except FileExistsError:
-            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
-            if stat.S_IFMT(found.st_mode) == _KINDS[device["type"]] and found.st_rdev == number:
-                return
-            os.unlink(name, dir_fd=parent)
-            os.mknod(name, _KINDS[device["type"]] | mode, number, dir_fd=parent)
-        os.chmod(name, mode, dir_fd=parent)
-        os.chown(name, device.get("uid") or 0, device.get("gid") or 0, dir_fd=parent, follow_symlinks=False)
+        made = _make_node(parent, name, kind | (0o666 if mode is None else stat.S_IMODE(mode)), number)
+        if made >= 0:
+            uid, gid = device.get("uid") or 0, device.get("gid") or 0
+            if uid or gid:
+                nodes.chown(made, uid, gid)
+            os.close(made)
     except OSError as error:
         raise RuntimeFailure(f"device {path}: {error.strerror}") from error
     finally:
         os.close(parent)
 
 
-def _bind_device(parent: int, name: str, path: str) -> None:
-    """In a user namespace mknod is not allowed: bind the host's node of the same name."""
+def _make_node(parent: int, name: str, mode: int, number: int) -> int:
+    """mknod(2) with exactly this mode, since a chmod could meet another file of that name by then. The node's
+    descriptor, or -1 when it is there. Raises OSError."""
+    kind, mask = stat.S_IFMT(mode), os.umask(0)
     try:
-        fd = os.open(name, os.O_CREAT | os.O_NOFOLLOW | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=parent)
+        try:
+            os.mknod(name, mode, number, dir_fd=parent)
+        except FileExistsError:
+            there = nodes.hold(parent, name)
+            same = nodes.is_device(there, kind, number)
+            os.close(there)
+            if same:
+                return -1
+            os.unlink(name, dir_fd=parent)
+            os.mknod(name, mode, number, dir_fd=parent)
+    finally:
+        os.umask(mask)
+    made = nodes.hold(parent, name)
+    if not nodes.is_device(made, kind, number):
+        os.close(made)
+        raise OSError(errno.EEXIST, "it was exchanged while it was made")
+    return made
+
+
+def _bind_device(parent: int, name: str, path: str, kind: int, number: int) -> None:
+    """In a user namespace mknod is not allowed: bind the host's node of the same name, if it is that device."""
+    try:
+        target = os.open(name, os.O_CREAT | os.O_NOFOLLOW | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=parent)
     except OSError:
         return  # exists already, as a node or a mount
-    os.close(fd)
-    tree = lm.open_tree(lm.AT_FDCWD, path)
     try:
-        lm.move_mount(tree, parent, name, subject=path)
+        tree = lm.open_tree(lm.AT_FDCWD, path)
+        try:
+            if not nodes.is_device(tree, kind, number):
+                raise RuntimeFailure(f"device {path}: the host's is another, and a user namespace can make none")
+            lm.move_mount(tree, target, subject=path)
+        finally:
+            os.close(tree)
     finally:
-        os.close(tree)
+        os.close(target)
 
 
 def open_null() -> int:
@@ -185,15 +223,15 @@ def open_null() -> int:
     return fd
 
 
-def protect(rootfd: int, spec: dict[str, Any], null: int) -> None:
+def protect(rootfd: int, spec: dict[str, Any], null: int, kernels: dict[str, int]) -> None:
     """Masks and makes read-only what the specification lists. A missing path is no error; any other
-    failure is, since starting without the mask would be unsafe.
+    failure is, since starting without the mask would be unsafe. `kernels`: as populate() returns them, closed here.
 
     Before the old root is let go: `null` is on it, and before Linux 6.15 only what is mounted in one's own
     namespace can be mounted once more.
     """
     for path in spec["linux"].get("readonlyPaths") or []:
-        target = _existing(rootfd, path)
+        target = _existing(rootfd, kernels, path)
         if target is None:
             continue
         tree = lm.open_tree(target, "", recursive=True)
@@ -202,7 +240,7 @@ def protect(rootfd: int, spec: dict[str, Any], null: int) -> None:
         os.close(tree)
         os.close(target)
     for path in spec["linux"].get("maskedPaths") or []:
-        target = _existing(rootfd, path)
+        target = _existing(rootfd, kernels, path)
         if target is None:
             continue
         if stat.S_ISDIR(os.fstat(target).st_mode):
@@ -213,11 +251,19 @@ def protect(rootfd: int, spec: dict[str, Any], null: int) -> None:
         lm.move_mount(cover, target, subject=path)
         os.close(cover)
         os.close(target)
+    for fd in kernels.values():
+        os.close(fd)
 
 
-def _existing(rootfd: int, path: str) -> int | None:
+def _existing(rootfd: int, kernels: dict[str, int], path: str) -> int | None:
+    """What is there; below a file system of the kernel's in that very one, whatever its name leads to now (S011)."""
+    path = os.path.normpath(path)
+    top = next((top for top in kernels if path == top or path.startswith(f"{top}/")), None)
     try:
-        return openat2.open_in_root(rootfd, path)
+        if top is None:
+            return openat2.open_in_root(rootfd, path)
+        resolve = openat2.RESOLVE_BENEATH | openat2.RESOLVE_NO_MAGICLINKS
+        return openat2.openat2(kernels[top], path[len(top) + 1 :] or ".", os.O_PATH, resolve=resolve)
     except (FileNotFoundError, NotADirectoryError):
         return None
 

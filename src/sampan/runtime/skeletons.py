@@ -37,8 +37,8 @@ class Skeleton:
             os.close(target)
         os.close(self.fd)
         for entry in spec.get("mounts") or []:
-            if not _belongs(entry):
-                mounts.attach(rootfd, entry, False, trees)
+            if not _belongs(entry) and (mounted := mounts.attach(rootfd, entry, False, trees)) >= 0:
+                os.close(mounted)
 
 
 def fits(spec: dict[str, Any], wanted: dict[str, Any]) -> bool:
@@ -67,6 +67,5 @@ def make(where: str, wanted: dict[str, Any], null: int) -> Skeleton:
     top = lm.new_filesystem("tmpfs", [("mode", "755"), ("source", "tmpfs")])
     lm.move_mount(top, lm.AT_FDCWD, where, subject=where)
     spec = {"mounts": wanted["mounts"], "linux": {key: wanted[key] for key in _KEYS}}
-    rootfs.populate(top, spec, False, [])
-    rootfs.protect(top, spec, null)
+    rootfs.protect(top, spec, null, rootfs.populate(top, spec, False, []))
     return Skeleton(top)

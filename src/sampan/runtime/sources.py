@@ -3,6 +3,9 @@
 In the parent's mount namespace, because a spare has an older copy of it, because a mount that is to
 propagate has to come from the original, and because a process in a user namespace could not reach
 sources below directories closed to it. The child gets detached mounts, by index into "trees".
+
+What the engine has looked at already it names by "source_fd", a descriptor of its own, and not once more by a path: "sources"
+of the request is a descriptor of its /proc/self/fd, which is that process's and no later one's.
 """
 
 from __future__ import annotations
@@ -46,7 +49,7 @@ def open_all(request: dict[str, Any]) -> list[int]:
             request["root"] = 0
         for entry in request["spec"].get("mounts") or []:
             if is_bind(entry):
-                trees.append(_open(entry, request["spec"]))
+                trees.append(_open(entry, request["spec"], request.get("sources", -1)))
                 entry["tree"] = len(trees) - 1
     except BaseException as error:
         for fd in trees:
@@ -62,10 +65,11 @@ def open_overlay(overlay: dict[str, Any]) -> int:
     return lm.overlay(overlay["lower"], overlay.get("upper"), overlay.get("work"))
 
 
-def _open(entry: dict[str, Any], spec: dict[str, Any]) -> int:
+def _open(entry: dict[str, Any], spec: dict[str, Any], table: int) -> int:
     options = entry.get("options") or []
+    where, name = (table, str(int(entry["source_fd"]))) if "source_fd" in entry else (lm.AT_FDCWD, entry["source"])
     try:
-        tree = lm.open_tree(lm.AT_FDCWD, entry["source"], recursive="rbind" in options)
+        tree = lm.open_tree(where, name, recursive="rbind" in options)
     except OSError as error:
         raise RuntimeFailure(f"mount {entry['source']} on {entry['destination']}: {error}") from error
     if entry.get("uidMappings") or "idmap" in options or "ridmap" in options:

@@ -58,6 +58,7 @@ class Shim(Host):
         """Starts the machine and the container in it, and serves until that has ended. Raises VmError, OSError."""
         request = self._request
         shape = Shape(**request["shape"])
+        held = _open_shares(request["shares"], fds)
         namespace, memory, root, disk, state = fds[:5]
         given = dict(zip(request["slots"], fds[5:], strict=True))
         for slot in range(SLOTS):
@@ -85,7 +86,16 @@ class Shim(Host):
                 machine.end()
                 self.machine = machine = self._boot(shape, Parts(-1, root, disk, -1, taps, shares), log)
         ConsoleLog(self.loop, machine.console, request["console"])
-        for fd in (log, namespace, memory, root, disk, state, *(fd for fd in taps if fd not in self._slots.values())):
+        for fd in (
+            log,
+            namespace,
+            memory,
+            root,
+            disk,
+            state,
+            *held,
+            *(fd for fd in taps if fd not in self._slots.values()),
+        ):
             os.close(fd)
         self.meet(machine.port.fileno())
         self._start(stdio)
@@ -199,6 +209,22 @@ class Shim(Host):
 
     def _files_closed(self, _: dict[str, Any]) -> None:
         self.code = 0
+
+
+def _open_shares(rows: list[dict[str, Any]], fds: list[int]) -> list[int]:
+    """Gives each share that the engine has opened the path of that very file, by descriptors that are held and returned.
+
+    The last of `fds`, taken from them, is the engine's table of descriptors (runtime/sources).
+    """
+    held: list[int] = []
+    table = fds.pop() if rows else -1
+    for row in rows:
+        if (number := row.pop("source_fd", -1)) >= 0:
+            held.append(os.open(str(number), os.O_PATH | os.O_CLOEXEC, dir_fd=table))
+            row["path"] = f"/proc/self/fd/{held[-1]}"
+    if table >= 0:
+        os.close(table)
+    return held
 
 
 def _write_json(path: str, value: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ import copy
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -378,7 +379,10 @@ def _targets(top: str, mounts: list[dict[str, Any]]) -> str:
     os.makedirs(top, 0o755)
     for entry in mounts:
         path = f"{top}/{os.path.normpath(entry['destination']).lstrip('/')}"
-        if entry["type"] == "tmpfs" or os.path.isdir(entry["source"]):
+        held = entry.get("source_fd", -1)
+        if entry["type"] == "tmpfs" or (
+            stat.S_ISDIR(os.fstat(held).st_mode) if held >= 0 else os.path.isdir(entry["source"])
+        ):
             os.makedirs(path, 0o755, exist_ok=True)
             if entry["type"] == "tmpfs":
                 os.chmod(path, 0o1777)  # what it shows, unless the image has a directory of its own there

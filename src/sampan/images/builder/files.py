@@ -239,8 +239,8 @@ def owner_of(text: str, rootfd: int) -> tuple[int, int]:
         found = accounts.resolve(rootfd, text)
     except RuntimeFailure as error:
         raise BuildError(f"invalid user {text!r} in --chown: {error}") from None
-    if ":" not in text and text.isdecimal():
-        return found.uid, int(text)
+    if ":" not in text and accounts.is_number(text):
+        return found.uid, found.uid
     return found.uid, found.gid
 
 

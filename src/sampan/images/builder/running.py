@@ -8,6 +8,7 @@ import hashlib
 import os
 import posixpath
 import re
+import stat
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,9 +60,12 @@ class Mount:
         """A numeric option. Raises BuildError."""
         text = self.options.get(name, "")
         try:
-            return int(text, base) if text else default
+            found = int(text, base) if text else default
         except ValueError:
-            raise BuildError(f"invalid value {text!r} for {name} of a {self.type} mount") from None
+            found = -1
+        if not 0 <= found < 1 << 31:
+            raise BuildError(f"invalid value {text!r} for {name} of a {self.type} mount")
+        return found
 
 
 def parse_mounts(instruction: Instruction, state: State, escape: str) -> list[Mount]:
@@ -242,60 +246,56 @@ class MountMaker:
         # Hashed: an id is no path (S027).
         top = f"{self._caches}/{hashlib.sha256(name.encode()).hexdigest()[:32]}"
         uid, gid, mode = item.number("uid", 0), item.number("gid", 0), item.number("mode", 0o755, 8)
-        if not os.path.isdir(top):
+        new = not os.path.isdir(top)
+        if new:
             os.makedirs(f"{top}/data", 0o700)
-            os.chown(f"{top}/data", uid, gid)
-            os.chmod(f"{top}/data", mode)
+        data = os.open(f"{top}/data", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._held.append(data)
+        if new:
+            os.fchown(data, uid, gid)
+            os.fchmod(data, mode)
             if item.options.get("from"):
-                await self._fill(item, f"{top}/data")
+                await self._fill(item, data)
             with open(f"{top}/name", "w", encoding="utf-8") as file:
                 file.write(name)
         if item.options.get("sharing") in ("locked", "private"):
             made.locks.append(name)
-        source = f"{top}/data"
         if item.options.get("source") and not item.options.get("from"):
-            source = self._inside(source, item.options["source"])
-        made.entries.append(_bound(source, item.target, "ro" if item.on("ro") else "rw"))
+            data = openat2.mkdir_in_root(data, item.options["source"])
+            self._held.append(data)
+        made.entries.append(_bound(f"{top}/data", item.target, "ro" if item.on("ro") else "rw", data))
 
-    async def _fill(self, item: Mount, target: str) -> None:
+    async def _fill(self, item: Mount, target: int) -> None:
         from sampan.images.builder import copying
 
         tree = await self._find(item.options["from"])
         path, info = tree.resolve(item.options.get("source", "/"))
-        fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            copying.copy(tree, path, info, fd, "/", copying.Manner(owner=None))
-        finally:
-            os.close(fd)
-
-    def _inside(self, top: str, path: str) -> str:
-        fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            self._held.append(openat2.mkdir_in_root(fd, path))
-        finally:
-            os.close(fd)
-        return f"/proc/{os.getpid()}/fd/{self._held[-1]}"
+        copying.copy(tree, path, info, target, "/", copying.Manner(owner=None))
 
     async def _bind(self, item: Mount, made: Mounted) -> None:
         tree = await self._find(item.options["from"]) if item.options.get("from") else self._context
         path, _ = tree.resolve(item.options.get("source", "/"))
         # The keeper clones the mount, which kernels before 6.15 do only of one that is attached somewhere.
         rootfd = self._attach(lm.overlay(tree.layers, None, None)) if tree.layers else tree.rootfd
-        fd = openat2.open_in_root(rootfd, path or ".", os.O_PATH)
+        try:
+            # What resolve() has found has no links in it: one that is there now was not looked at.
+            fd = openat2.open_beneath(rootfd, path, os.O_PATH)
+        except OSError as error:
+            raise BuildError(
+                f"{path}: {os.strerror(error.errno or 0)}: it was exchanged while the build read it"
+            ) from None
         self._held.append(fd)
-        source = f"/proc/{os.getpid()}/fd/{fd}"
-        if item.on("rw") and os.path.isdir(source):
-            source = self._scratch(source)
-        made.entries.append(_bound(source, item.target, "rw" if item.on("rw") else "ro"))
+        if item.on("rw") and stat.S_ISDIR(os.fstat(fd).st_mode):
+            fd = self._scratch(fd)
+        made.entries.append(_bound(f"/{path}", item.target, "rw" if item.on("rw") else "ro", fd))
 
-    def _scratch(self, source: str) -> str:
+    def _scratch(self, source: int) -> int:
         """A writable view of a directory; what is written is gone with the step."""
         self._count += 1
         top = f"{self._directory}/{self._count}"
         for name in ("u", "w"):
             os.makedirs(f"{top}/{name}")
-        fd = self._attach(lm.overlay([source], f"{top}/u", f"{top}/w"))
-        return f"/proc/{os.getpid()}/fd/{fd}"
+        return self._attach(lm.overlay([f"/proc/self/fd/{source}"], f"{top}/u", f"{top}/w"))
 
     def _attach(self, tree: int) -> int:
         self._count += 1
@@ -315,8 +315,10 @@ class MountMaker:
         filetree.remove(self._directory, ignore_errors=True)
 
 
-def _bound(source: str, target: str, access: str) -> dict[str, Any]:
-    return {"destination": target, "type": "bind", "source": source, "options": ["rbind", "rprivate", access]}
+def _bound(source: str, target: str, access: str, fd: int = -1) -> dict[str, Any]:
+    """An entry of the specification's mounts; `fd`: the source, where it was looked at (as engine/mounts has it)."""
+    entry = {"destination": target, "type": "bind", "source": source, "options": ["rbind", "rprivate", access]}
+    return entry | {"source_fd": fd} if fd >= 0 else entry
 
 
 @contextlib.contextmanager
