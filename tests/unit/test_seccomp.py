@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-import struct
-
 import pytest
 
-from sampan.linux import seccomp
+from sampan.linux import seccomp, syscalls
 from sampan.runtime import seccomp_default
+from tests.unit.cbpf import I386, evaluate
 
-X86_64, I386 = 0xC000003E, 0x40000003
 ALLOW, EPERM, ENOSYS = 0x7FFF0000, 0x50001, 0x50026
-
-
-def evaluate(program: bytes, number: int, args: tuple[int, ...] = (), arch: int = X86_64) -> int:
-    data = struct.pack("<IIQ6Q", number, arch, 0, *(args + (0,) * (6 - len(args))))
-    instructions = list(struct.iter_unpack("<HBBI", program))
-    accumulator = position = 0
-    while True:
-        code, true, false, k = instructions[position]
-        position += 1
-        if code == 0x20:
-            accumulator = struct.unpack_from("<I", data, k)[0]
-        elif code == 0x54:
-            accumulator &= k
-        elif code == 0x06:
-            return k
-        elif code == 0x05:
-            position += k
-        else:
-            holds = {0x15: accumulator == k, 0x25: accumulator > k, 0x35: accumulator >= k}[code]
-            position += true if holds else false
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +17,7 @@ def program() -> bytes:
 
 
 def number(name: str, arch: str = "x86_64") -> int:
-    return seccomp.numbers(arch)[name]
+    return syscalls.numbers(arch)[name]
 
 
 @pytest.mark.parametrize("name", ["read", "openat", "execve", "mmap", "futex", "statx", "getrandom"])

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import ctypes
-import functools
-import os
+import itertools
+import math
 import struct
 
 from sampan.linux import bpf
 from sampan.linux.syscall import ARCH, syscall
+from sampan.linux.syscalls import MULTIPLEXED, numbers, width
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    _Conditions = list[dict[str, Any]]
 
 _ALLOW = 0x7FFF0000
 _ACTIONS = {
@@ -28,25 +31,14 @@ _ACTIONS = {
 _FLAGS = {"SECCOMP_FILTER_FLAG_TSYNC": 1, "SECCOMP_FILTER_FLAG_LOG": 2, "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4}
 _AUDIT_ARCH = {"x86_64": 0xC000003E, "i386": 0x40000003, "aarch64": 0xC00000B7}
 _OCI_ARCH = {"SCMP_ARCH_X86_64": "x86_64", "SCMP_ARCH_X86": "i386", "SCMP_ARCH_AARCH64": "aarch64"}
-_COLUMN = {"x86_64": 1, "i386": 2, "aarch64": 3}
 _ENOSYS = 38
+_ARGUMENTS = 6
+_ACTION = 0xFFFF0000
+_MOST_ALTERNATIVES = 256
 
 
 class SeccompError(ValueError):
     """The seccomp section asks for something that cannot be compiled."""
-
-
-def _table() -> str:
-    with open(os.path.join(os.path.dirname(__file__), "syscalls.tbl"), encoding="ascii") as file:
-        return file.read()
-
-
-@functools.cache
-def numbers(arch: str) -> dict[str, int]:
-    """System call numbers of an architecture by name ("x86_64", "i386" or "aarch64")."""
-    text = _table()
-    rows = [line.split() for line in text.splitlines() if not line.startswith("#")]
-    return {row[0]: int(row[_COLUMN[arch]]) for row in rows if row[_COLUMN[arch]] != "-"}
 
 
 def compile_filter(section: dict[str, Any]) -> bytes:
@@ -120,45 +112,91 @@ def _action(name: str, errno: int | None) -> int:
 
 def _compile_arch(program: bpf.Program, arch: str, rules: list[dict[str, Any]], default: int) -> None:
     table = numbers(arch)
-    plain: dict[int, int] = {}
-    conditional: dict[int, list[tuple[list[dict[str, Any]], int]]] = {}
-    for rule in rules:
+    plain: dict[str, int] = {}
+    conditional: dict[str, list[tuple[_Conditions, int]]] = {}
+    for rule in [*rules, *_implied(arch, rules, default)]:
         action = _action(rule["action"], rule.get("errnoRet"))
         for name in rule["names"]:
-            number = table.get(name)
-            if number is None:
+            if name not in table:
                 continue
             if not rule.get("args"):
-                plain.setdefault(number, action)
+                plain[name] = min(plain.get(name, action), action, key=_leniency)
             else:
-                conditional.setdefault(number, []).extend((group, action) for group in _groups(rule["args"]))
+                groups = _groups(rule["args"], _leniency(action) < _leniency(default))
+                conditional.setdefault(name, []).extend((group, action) for group in groups)
     program.load(0)  # seccomp_data.nr
-    newest = max(table.values())
-    blocks = {number: program.new_label() for number in conditional if number not in plain}
-    _search(program, _ranges(plain, blocks, default, newest))
-    for number, label in blocks.items():
+    blocks = {}
+    for name, found in list(conditional.items()):
+        # The strictest of all that apply decides, as among several filters (seccomp(2)).
+        stricter = [entry for entry in found if name not in plain or _leniency(entry[1]) < _leniency(plain[name])]
+        conditional[name] = sorted(stricter, key=lambda entry: _leniency(entry[1]))
+        if conditional[name]:
+            blocks[name] = program.new_label()
+    targets: dict[int, int | str] = {table[name]: action for name, action in plain.items()}
+    targets |= {table[name]: label for name, label in blocks.items()}
+    _search(program, _ranges(targets, default, max(table.values())))
+    for name, label in blocks.items():
         program.place(label)
-        for conditions, action in conditional[number]:
-            _check(program, conditions, action)
-        program.ret(default)
+        for conditions, action in conditional[name]:
+            _check(program, arch, name, conditions, action)
+        program.ret(plain.get(name, default))
 
 
-def _groups(args: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Conditions on one argument twice are alternatives, as runc reads them."""
-    indexes = [arg["index"] for arg in args]
-    return [list(args)] if len(set(indexes)) == len(indexes) else [[arg] for arg in args]
+def _leniency(action: int) -> int:
+    """The order in which the kernel prefers actions: the signed value, the smallest first (seccomp_run_filters)."""
+    kind = action & _ACTION
+    return kind - (1 << 32) if kind >> 31 else kind
+
+
+def _implied(arch: str, rules: list[dict[str, Any]], default: int) -> list[dict[str, Any]]:
+    """What has to be denied too, or a denied call could be made by another: one that multiplexes it (i386), and
+    clone3, whose flags no filter can see. It then looks as if the kernel had no such call, and libc takes clone."""
+    found: list[dict[str, Any]] = []
+    named = {name for rule in rules for name in rule["names"]}
+    for rule in rules:
+        if _leniency(_action(rule["action"], rule.get("errnoRet"))) >= _leniency(default):
+            continue
+        if rule.get("args") and "clone" in rule["names"] and "clone3" not in named:
+            found.append({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": _ENOSYS})
+        for name in rule["names"] if arch == "i386" else ():
+            for call, members in MULTIPLEXED.items():
+                if name in members:
+                    args = [{"index": 0, "value": members[name], "op": "SCMP_CMP_EQ"}]
+                    found.append({**rule, "names": [call], "args": args})
+    return found
+
+
+def _groups(args: _Conditions, denying: bool) -> list[_Conditions]:
+    """The alternatives of a rule: of each, all conditions have to hold.
+
+    Conditions on one argument twice are alternatives for runc, "!= 1" and "!= 2" therefore everything. A rule that
+    denies is read so. One that allows must not allow more than it says: values to be equal to are alternatives, for
+    nothing else can be meant; other conditions on one argument have to hold together (S030).
+    """
+    by_index: dict[int, _Conditions] = {}
+    for arg in args:
+        by_index.setdefault(int(arg["index"]), []).append(arg)
+    if len(by_index) == len(args):
+        return [list(args)]
+    if denying:
+        return [[arg] for arg in args]
+    choices: list[list[_Conditions]] = []
+    for found in by_index.values():
+        equal = all(arg["op"] in ("SCMP_CMP_EQ", "SCMP_CMP_MASKED_EQ") for arg in found)
+        choices.append([[arg] for arg in found] if equal else [found])
+    if math.prod(map(len, choices)) > _MOST_ALTERNATIVES:
+        raise SeccompError(f"a rule has more than {_MOST_ALTERNATIVES} combinations of conditions")
+    return [[arg for part in parts for arg in part] for parts in itertools.product(*choices)]
 
 
 _Range = tuple[int, int | str]
 
 
-def _ranges(plain: dict[int, int], blocks: dict[int, str], default: int, newest: int) -> list[_Range]:
+def _ranges(targets: dict[int, int | str], default: int, newest: int) -> list[_Range]:
     """(first number, action or label) rows, sorted, neighbours with one action joined."""
     rows: list[_Range] = []
     for number in range(newest + 1):
-        target: int | str = plain.get(number, default)
-        if number in blocks:
-            target = blocks[number]
+        target = targets.get(number, default)
         if not rows or rows[-1][1] != target:
             rows.append((number, target))
     rows.append((newest + 1, _ACTIONS["SCMP_ACT_ERRNO"] | _ENOSYS))
@@ -182,42 +220,70 @@ def _search(program: bpf.Program, rows: list[_Range]) -> None:
     _search(program, rows[middle:])
 
 
-def _check(program: bpf.Program, conditions: list[dict[str, Any]], action: int) -> None:
+def _check(program: bpf.Program, arch: str, name: str, conditions: _Conditions, action: int) -> None:
     fail = program.new_label()
     for condition in conditions:
         success = program.new_label()
-        _compare(program, condition, success, fail)
+        index = int(condition["index"])
+        if not 0 <= index < _ARGUMENTS:
+            raise SeccompError(f"{name} has no argument {index}: they are numbered from 0 to {_ARGUMENTS - 1}")
+        _compare(program, condition, width(arch, name, index), success, fail)
         program.place(success)
     program.ret(action)
     program.place(fail)
 
 
-def _compare(program: bpf.Program, condition: dict[str, Any], success: str, fail: str) -> None:
-    """A comparison of a 64-bit argument, as two 32-bit halves (little endian)."""
-    low = 16 + 8 * int(condition["index"])
-    high = low + 4
-    value = int(condition["value"]) & (1 << 64) - 1
-    op = condition["op"]
+def _compare(program: bpf.Program, condition: dict[str, Any], bits: int, success: str, fail: str) -> None:
+    """A comparison of what the kernel takes of an argument, its lowest `bits`, with a value of 64 bits.
+
+    A value that is negative in 64 bits is the same number in fewer, where it is to be equal.
+    """
+    low = 16 + 8 * int(condition["index"])  # little endian
+    value, op = _unsigned(condition["value"]), condition["op"]
     if op == "SCMP_CMP_MASKED_EQ":
-        expected = int(condition.get("valueTwo") or 0)
-        for offset, shift in ((high, 32), (low, 0)):
-            program.load(offset)
-            program.and_(value >> shift & 0xFFFFFFFF)
-            program.jump(bpf.JEQ, expected >> shift & 0xFFFFFFFF, "", fail)
+        expected = _narrow(_unsigned(condition.get("valueTwo") or 0), bits)
+        _load_high(program, low, bits)
+        program.and_(value >> 32)
+        program.jump(bpf.JEQ, expected >> 32, "", fail)
+        _load_low(program, low, bits)
+        program.and_(value & 0xFFFFFFFF)
+        program.jump(bpf.JEQ, expected & 0xFFFFFFFF, "", fail)
         return
+    if op in ("SCMP_CMP_EQ", "SCMP_CMP_NE"):
+        value = _narrow(value, bits)
     value_high, value_low = value >> 32, value & 0xFFFFFFFF
     if op in ("SCMP_CMP_LT", "SCMP_CMP_LE", "SCMP_CMP_NE"):
         success, fail = fail, success
-    program.load(high)
+    _load_high(program, low, bits)
     if op in ("SCMP_CMP_EQ", "SCMP_CMP_NE"):
         program.jump(bpf.JEQ, value_high, "", fail)
-        program.load(low)
+        _load_low(program, low, bits)
         program.jump(bpf.JEQ, value_low, success, fail)
     elif op in ("SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_GE", "SCMP_CMP_LT"):
         program.jump(bpf.JGT, value_high, success, "")
         program.jump(bpf.JEQ, value_high, "", fail)
-        program.load(low)
+        _load_low(program, low, bits)
         test = bpf.JGT if op in ("SCMP_CMP_GT", "SCMP_CMP_LE") else bpf.JGE
         program.jump(test, value_low, success, fail)
     else:
         raise SeccompError(f"unknown seccomp operator {op}")
+
+
+def _load_high(program: bpf.Program, low: int, bits: int) -> None:
+    program.load(low + 4)
+    if bits < 64:
+        program.and_(0)
+
+
+def _load_low(program: bpf.Program, low: int, bits: int) -> None:
+    program.load(low)
+    if bits < 32:
+        program.and_((1 << bits) - 1)
+
+
+def _unsigned(value: Any) -> int:
+    return int(value) & (1 << 64) - 1
+
+
+def _narrow(value: int, bits: int) -> int:
+    return value & (1 << bits) - 1 if value >= (1 << 64) - (1 << bits - 1) else value
