@@ -35,13 +35,15 @@ def enter(log: int, shares: list[Share], files: list[str]) -> None:
     for target, fd in ((0, null), (1, log), (2, log)):
         os.dup2(fd, target, inheritable=True)
     os.umask(0o022)
+    # Before we are in another namespace, where what is known by a descriptor could not be mounted any more.
+    trees = [mount.open_tree(mount.AT_FDCWD, share.path, recursive=True) for share in shares]
     unshare(CLONE_NEWNS)
-    _make_root(shares, files)
+    _make_root(shares, trees, files)
     _drop_privileges(bool(shares))
     seccomp.install(_filter())
 
 
-def _make_root(shares: list[Share], files: list[str]) -> None:
+def _make_root(shares: list[Share], trees: list[int], files: list[str]) -> None:
     mount.mount(None, "/", None, mount.MS_SLAVE | mount.MS_REC)
     top = mount.new_filesystem("tmpfs", [("mode", "755"), ("size", "1m"), ("source", "jail")])
     read_only = mount.MOUNT_ATTR_RDONLY | mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV
@@ -50,17 +52,17 @@ def _make_root(shares: list[Share], files: list[str]) -> None:
             os.makedirs(f"/proc/self/fd/{top}{os.path.dirname(path)}", exist_ok=True)
             os.symlink(os.readlink(path), path.lstrip("/"), dir_fd=top)
         elif os.path.exists(path):
-            _bind(top, path, path, read_only)
+            _bind(top, _tree(path), path, read_only)
     for path in files:
-        _bind(top, os.path.realpath(path), path, read_only)
+        _bind(top, _tree(os.path.realpath(path)), path, read_only)
     for name in ("dev", "shares", "proc", "tmp"):
         os.makedirs(f"/proc/self/fd/{top}/{name}", 0o755, exist_ok=True)
     for name in _DEVICES:
         _device(top, f"/dev/{name}")
-    for share in shares:
+    for share, tree in zip(shares, trees, strict=True):
         attributes = mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NODEV | mount.MOUNT_ATTR_NOEXEC
         attributes |= mount.MOUNT_ATTR_RDONLY if share.read_only else 0
-        _bind(top, share.path, f"/shares/{share.name}", attributes, True, share.follow)
+        _bind(top, tree, f"/shares/{share.name}", attributes, True, share.follow)
     mount.move_mount(_proc(), top, "proc")
     mount.mount_setattr(top, mount.MOUNT_ATTR_RDONLY)
     mount.move_mount(top, mount.AT_FDCWD, "/tmp")
@@ -88,12 +90,16 @@ def _device(top: int, path: str) -> None:
         os.mknod(path.lstrip("/"), stat.S_IFCHR | 0o666, number, dir_fd=top)
         os.chmod(path.lstrip("/"), 0o666, dir_fd=top)
     except PermissionError:
-        _bind(top, path, path, mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NOEXEC)
+        _bind(top, _tree(path), path, mount.MOUNT_ATTR_NOSUID | mount.MOUNT_ATTR_NOEXEC)
 
 
-def _bind(top: int, source: str, target: str, attributes: int, recursive: bool = False, follow: bool = False) -> None:
-    tree = mount.open_tree(mount.AT_FDCWD, source, recursive=recursive)
-    mount.mount_setattr(tree, attributes, propagation=0 if follow else mount.MS_PRIVATE, recursive=recursive)
+def _tree(path: str) -> int:
+    return mount.open_tree(mount.AT_FDCWD, path)
+
+
+def _bind(top: int, tree: int, target: str, attributes: int, recursive: bool = False, follow: bool = False) -> None:
+    propagation = mount.MS_SLAVE if follow else mount.MS_PRIVATE
+    mount.mount_setattr(tree, attributes, propagation=propagation, recursive=recursive)
     inside = f"/proc/self/fd/{top}{target}"
     if stat.S_ISDIR(os.fstat(tree).st_mode):
         os.makedirs(inside, 0o755, exist_ok=True)
