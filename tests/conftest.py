@@ -118,7 +118,7 @@ class Daemon:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if {"integration", "e2e", "faults"} & set(item.path.parts):
+        if {"integration", "e2e", "faults", "security"} & set(item.path.parts):
             item.add_marker(pytest.mark.root)
 
 

@@ -14,6 +14,7 @@ from aiohttp import web
 from sampan.api import conform, schema
 from sampan.api.conform import Reader
 from sampan.api.json import decode
+from sampan.api.registries import credentials_of
 from sampan.api.requests import body, engine_of, filters, flag, json_stream, number, peer, spool
 from sampan.engine.builds import Request
 from sampan.engine.engine import Engine
@@ -221,7 +222,7 @@ async def build_here(request: web.Request) -> web.StreamResponse:
     encoded = {key: _decoded(asked[key], key) for key in ("text", "ignore") if asked.get(key) is not None}
     wanted = Request(options, asked.get("dockerfile") or "Dockerfile", encoded.get("text"), encoded.get("ignore"),
                      remote=asked.get("remote") or "",
-                     credentials={server_name(s): from_fields(f) for s, f in (asked.get("auths") or {}).items()})  # fmt: skip
+                     credentials={server_name(s): credentials_of(f) for s, f in (asked.get("auths") or {}).items()})  # fmt: skip
     if asked.get("context"):
         wanted.directory = _open(request, asked["context"])
     output = asked.get("output") or {"type": "image"}

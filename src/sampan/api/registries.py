@@ -21,6 +21,14 @@ from sampan.oci import reference
 from sampan.oci.reference import Reference
 
 
+def credentials_of(fields: dict[str, Any]) -> Credentials:
+    """The credentials in an AuthConfig. Raises BadRequest."""
+    try:
+        return from_fields(fields)
+    except ValueError as error:
+        raise BadRequest(f"invalid auth: {error}") from None
+
+
 def _credentials(request: web.Request) -> Credentials:
     text = request.headers.get("X-Registry-Auth")
     if not text:
@@ -77,7 +85,7 @@ async def _push_all(engine: Engine, ref: Reference, credentials: Credentials) ->
 async def auth(request: web.Request) -> web.Response:
     """POST /auth"""
     fields = schema.check(await body(request), schema.Auth)
-    await engine_of(request).registries.login(fields.get("serveraddress") or "", from_fields(fields))
+    await engine_of(request).registries.login(fields.get("serveraddress") or "", credentials_of(fields))
     return web.json_response({"Status": "Login Succeeded", "IdentityToken": ""})
 
 

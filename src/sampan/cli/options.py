@@ -110,13 +110,18 @@ def duration(text: str, flag: str) -> int:
     units = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
     total, number, rest = 0.0, "", text
     while rest:
-        while rest and (rest[0].isdigit() or rest[0] == "."):
+        while rest[:1] in _DIGITS:
             number, rest = number + rest[0], rest[1:]
         unit = next((u for u in ("ns", "us", "ms", "s", "m", "h") if rest.startswith(u)), None)
-        if not number or unit is None:
-            raise UsageError(f'invalid argument "{text}" for "--{flag}" flag: invalid duration {text!r}')
+        if unit is None or number in ("", ".") or number.count(".") > 1:
+            break
         total, number, rest = total + float(number) * units[unit], "", rest[len(unit) :]
+    if rest or number or total >= 1 << 63:
+        raise UsageError(f'invalid argument "{text}" for "--{flag}" flag: invalid duration {text!r}')
     return int(total)
+
+
+_DIGITS = frozenset("0123456789.")
 
 
 def env_file(path: str) -> list[str]:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def _range(text: str, what: str) -> tuple[int, int]:
     first, dash, last = text.partition("-")
-    if not first.isdecimal() or (dash and not last.isdecimal()):
+    if not first.isdecimal() or (dash and not last.isdecimal()) or len(text) > 19:
         raise UsageError(f"invalid {what}: {text!r}")
     low, high = int(first), int(last or first)
     if not 0 < low <= high < 65536:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from sampan.engine.errors import BadRequest, NotFound
 from sampan.images.errors import ImageNotFound
@@ -17,8 +17,8 @@ from sampan.images.registry.hosts import Hosts
 from sampan.images.registry.progress import Progress
 from sampan.images.registry.pull import Found, Pull, pull_scope, resolve
 from sampan.images.registry.push import Push
+from sampan.oci import documents, reference
 from sampan.oci import manifest as oci
-from sampan.oci import reference
 from sampan.oci.manifest import Platform
 from sampan.oci.reference import DEFAULT_REGISTRY, Reference
 
@@ -142,12 +142,12 @@ class Registries:
             return [{"name": f"{host}/{name}", "description": "", "star_count": 0, "is_official": False,
                      "is_automated": False} for name in found[:limit]]  # fmt: skip
         async with Registry(Hosts(), "index.docker.io", credentials) as registry:
-            _, data = await registry.small("GET", f"v1/search?q={term}&n={limit}", ())
+            _, data = await registry.small("GET", f"v1/search?{urlencode({'q': term, 'n': limit})}", ())
         try:
-            rows: list[Message] = json.loads(data)["results"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise RegistryError(f"the search's answer makes no sense: {error!r}") from None
-        return rows[:limit]
+            rows: list[Message] = [dict(row) for row in documents.loads(data)["results"][:limit]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RegistryError(f"the search's answer makes no sense: {str(error)[:200]}") from None
+        return rows
 
 
 async def _listed(registry: Registry, path: str, scopes: tuple[str, ...], key: str) -> list[str]:
@@ -156,9 +156,11 @@ async def _listed(registry: Registry, path: str, scopes: tuple[str, ...], key: s
     for _ in range(_MOST_PAGES):
         headers, data = await registry.small("GET", path, scopes)
         try:
-            found += [str(item) for item in json.loads(data)[key] or []]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise RegistryError(f"{registry.name}: its list of {key} makes no sense: {error!r}") from None
+            found += [str(item)[:255] for item in documents.loads(data)[key] or []]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RegistryError(f"{registry.name}: its list of {key} makes no sense: {str(error)[:200]}") from None
+        if len(found) > documents.MOST:
+            raise RegistryError(f"{registry.name}: its list of {key} has more than {documents.MOST} names")
         link = headers.get("link", "")
         if 'rel="next"' not in link or "<" not in link:
             break

@@ -20,11 +20,12 @@ from sampan.images.image import MAX_CONFIG, Image, checked_config
 from sampan.images.layerstore import Layer
 from sampan.images.store import ImageStore
 from sampan.images.tarstream import Entry, TarStream
+from sampan.oci import documents, reference
 from sampan.oci import manifest as oci
-from sampan.oci import reference
 
 _MAX_JSON = 8 << 20
 _MAX_MEMBERS = 100_000
+_MAX_NAMES = 16 << 20  # characters of all members' names
 _MAX_IMAGES = 1000
 _CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 _MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
@@ -45,6 +46,7 @@ class _Archive:
         self._end = self._file.seek(0, os.SEEK_END)
         self._file.seek(0)
         self._members: dict[str, _Member] = {}
+        names = 0
         stream = TarStream(self._file.read, lambda count: self._file.seek(count, os.SEEK_CUR))
         for entry in _listed(stream):
             if len(self._members) >= _MAX_MEMBERS:
@@ -54,6 +56,9 @@ class _Archive:
                 link = normalise(entry.target if entry.kind == b"1" else f"{posixpath.dirname(name)}/{entry.target}")
             elif not entry.is_file:
                 continue
+            names += len(name) + len(link)
+            if names > _MAX_NAMES:
+                raise ImageError(f"not an image archive: the names in it have more than {_MAX_NAMES} characters")
             self._members[name] = _Member(stream.offset, entry.size, link)
 
     def __contains__(self, name: str) -> bool:
@@ -80,8 +85,8 @@ class _Archive:
 
     def json(self, name: str, limit: int = _MAX_JSON) -> Any:
         try:
-            return json.loads(self.read(name, limit))
-        except (ValueError, RecursionError) as error:
+            return documents.loads(self.read(name, limit))
+        except ValueError as error:
             raise ImageError(f"{name[:200]} is not JSON: {error}") from error
 
 

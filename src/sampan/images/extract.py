@@ -50,7 +50,10 @@ class Extractor:
             for member in members:
                 self._member(members, member)
             for path, mtime in reversed(self._directories.items()):
-                fd = openat2.open_in_root(self.rootfd, path)
+                try:
+                    fd = openat2.open_in_root(self.rootfd, path)
+                except (FileNotFoundError, NotADirectoryError):
+                    continue  # something later has taken its place
                 try:
                     os.utime(f"/proc/self/fd/{fd}", ns=(mtime, mtime))
                 finally:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sampan.images.errors import ImageError
 from sampan.images.layerstore import MAX_LAYERS, Layer
-from sampan.oci import reference
+from sampan.oci import documents, reference
 
 MAX_CONFIG = 8 << 20
 _DEEPEST = 64
@@ -41,7 +41,7 @@ def checked_config(data: bytes) -> dict[str, Any]:
     if len(data) > MAX_CONFIG:
         raise ImageError(f"the image configuration is larger than {MAX_CONFIG} bytes")
     try:
-        parsed = json.loads(data)
+        parsed = documents.loads(data)
     except (ValueError, RecursionError) as error:
         raise ImageError(f"the image configuration is damaged: {error}") from error
     try:

@@ -47,7 +47,10 @@ class LayerExtractor:
             for entry in stream:
                 self._entry(stream, entry)
             for path, mtime in reversed(self._times.items()):
-                fd = openat2.open_in_root(self._root, path)
+                try:
+                    fd = openat2.open_in_root(self._root, path)
+                except (FileNotFoundError, NotADirectoryError):
+                    continue  # something later has taken its place
                 try:
                     os.utime(f"/proc/self/fd/{fd}", ns=(mtime, mtime))
                 finally:

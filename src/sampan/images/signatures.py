@@ -11,8 +11,8 @@ import binascii
 import json
 from typing import TYPE_CHECKING, Any
 
+from sampan.oci import documents, reference
 from sampan.oci import manifest as oci
-from sampan.oci import reference
 
 if TYPE_CHECKING:
     from sampan.images.store import Image, ImageStore
@@ -30,8 +30,8 @@ def tag_of(digest: str) -> str:
 def rows_of(document: bytes) -> list[tuple[oci.Descriptor, bytes]]:
     """(payload, signature) of each in a signature manifest; what makes no sense is left out."""
     try:
-        layers = json.loads(document)["layers"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        layers = documents.loads(document)["layers"]
+    except (ValueError, KeyError, TypeError):
         return []
     found = []
     for row in layers[:MOST] if isinstance(layers, list) else []:

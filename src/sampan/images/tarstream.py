@@ -103,6 +103,8 @@ class TarStream:
             pax, name, target, extra = [], "", "", 0
             if len(entry.name) > _MAX_NAME or len(entry.target) > _MAX_NAME or "\0" in entry.name + entry.target:
                 raise ImageError(f"damaged tar archive: the name {entry.name[:40]!r}… is no path")
+            if kind == b"2" and not entry.target:
+                raise ImageError(f"damaged tar archive: {entry.name[:40]!r} is a link to nothing")
             yield entry
 
     def _header(self, members: int) -> bytes | None:

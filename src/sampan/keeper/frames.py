@@ -42,7 +42,7 @@ _HEAD = struct.Struct("<4sI")
 SIZE = _HEAD.size + _BODY.size
 _OLD = struct.Struct("<QIB3s")
 _OLD_MAGIC = b"SMP"
-_OLD_LONGEST = 64 << 20
+_LONGEST = 64 << 20  # of a frame of any engine's: what is read in one go
 _OLD_TIMES = (1_500_000_000 * 10**9, 4_100_000_000 * 10**9)
 
 
@@ -83,7 +83,7 @@ class Salted:
         if magic != _MAGIC or zlib.crc32(data[at + 8 : at + SIZE]) != check:
             return None
         _, time, length, stream = _BODY.unpack_from(data, at + 8)
-        return time, length, stream
+        return (time, length, stream) if length <= _LONGEST else None
 
     def find(self, data: bytes, at: int) -> int:
         """Where the next header begins, from `at` on; -1: nowhere."""
@@ -104,7 +104,7 @@ class Old:
         if len(data) - at < self.size:
             return None
         time, length, stream, magic = _OLD.unpack_from(data, at)
-        likely = magic == _OLD_MAGIC and stream in (STDOUT, STDERR) and 0 < length <= _OLD_LONGEST
+        likely = magic == _OLD_MAGIC and stream in (STDOUT, STDERR) and 0 < length <= _LONGEST
         return (time, length, stream) if likely and _OLD_TIMES[0] < time < _OLD_TIMES[1] else None
 
     def find(self, data: bytes, at: int) -> int:

@@ -11,11 +11,12 @@ def number(text: str) -> int:
     name = text.upper().removeprefix("SIG")
     if name.isdecimal() and 0 < int(name) < signal.NSIG:
         return int(name)
+    most = int(signal.SIGRTMAX) - int(signal.SIGRTMIN)
     base, plus, offset = name.partition("+")
-    if base == "RTMIN" and (not plus or offset.isdecimal()):
+    if base == "RTMIN" and (not plus or (offset.isdecimal() and int(offset) <= most)):
         return int(signal.SIGRTMIN) + int(offset or 0)
     base, minus, offset = name.partition("-")
-    if base == "RTMAX" and (not minus or offset.isdecimal()):
+    if base == "RTMAX" and (not minus or (offset.isdecimal() and int(offset) <= most)):
         return int(signal.SIGRTMAX) - int(offset or 0)
     try:
         return int(signal.Signals[f"SIG{name}"])

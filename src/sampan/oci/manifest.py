@@ -5,12 +5,11 @@ Sources: image-spec (manifest.md, image-index.md) and Docker's image manifest ve
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from typing import Any
 
-from sampan.oci import reference
+from sampan.oci import documents, reference
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -97,8 +96,8 @@ def parse(data: bytes, content_type: str = "") -> Manifest | Index:
     if len(data) > MAX_SIZE:
         raise BadManifest(f"the manifest is larger than {MAX_SIZE} bytes")
     try:
-        document = json.loads(data, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
+        document = documents.loads(data, _unique)
+    except ValueError as error:
         raise BadManifest(f"the manifest is damaged: {error}") from None
     if not isinstance(document, dict):
         raise BadManifest("the manifest is no JSON object")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import posixpath
 import stat
@@ -25,6 +26,9 @@ _SETUID, _SETGID, _CHAR, _STICKY = 1 << 23, 1 << 22, 1 << 21, 1 << 20
 _TYPES = _DIR | _LINK | _DEVICE | _PIPE | _SOCKET | (1 << 19)
 _RECEIVE, _SEND = "/moby.filesync.v1.FileSync/DiffCopy", "/moby.filesync.v1.FileSend/DiffCopy"
 _CHUNK = 32 << 10
+# What names and kinds of files can be to blame for, which are the client's.
+_ITS_FAULT = (errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.EXDEV,
+              errno.EPERM, errno.EMLINK)  # fmt: skip
 
 
 def _metadata(values: dict[str, list[str]]) -> list[tuple[str, str]]:
@@ -69,7 +73,13 @@ class _Receiver:
                 if packet.type == _ERR:
                     raise BuildError(f"error from sender: {packet.data.decode(errors='replace')}")
                 if packet.type == _STAT:
-                    await self._stat(packet)
+                    try:
+                        await self._stat(packet)
+                    except (OSError, ValueError, OverflowError) as error:
+                        if isinstance(error, OSError) and error.errno not in _ITS_FAULT:
+                            raise
+                        name = packet.stat.path[:200]
+                        raise BuildError(f"the build context can't be taken over: {name!r}: {error}") from None
                 elif packet.type == _DATA:
                     self._data(packet)
             for path, row in reversed(self._directories):

@@ -17,7 +17,17 @@ from sampan.images.builder import configuring, dockerfile, fetching, files, runn
 from sampan.images.builder.cache import BuildCache
 from sampan.images.builder.dockerfile import Dockerfile, Instruction
 from sampan.images.builder.errors import BuildError, DockerfileError
-from sampan.images.builder.model import DEFAULT_PATH, Command, LayerRef, Options, Output, Runner, Sources, State
+from sampan.images.builder.model import (
+    DEFAULT_PATH,
+    MOST_SETTINGS,
+    Command,
+    LayerRef,
+    Options,
+    Output,
+    Runner,
+    Sources,
+    State,
+)
 from sampan.images.builder.plan import Plan, Stage, declared
 from sampan.images.builder.trees import Tree
 from sampan.images.errors import ImageError
@@ -184,7 +194,10 @@ class Build:
         return self._configured(state, instruction)
 
     def _configured(self, state: State, instruction: Instruction) -> State:
-        state.key = _key(state.key, "config", json.dumps([state.config, state.args], sort_keys=True))
+        settings = json.dumps([state.config, state.args], sort_keys=True)
+        if len(settings) > MOST_SETTINGS:
+            raise instruction.error(f"the image's settings have more than {MOST_SETTINGS} characters")
+        state.key = _key(state.key, "config", settings)
         state.history.append(self._history(state, f"{instruction.name} {_shown(instruction)}", empty=True))
         return state
 

@@ -12,7 +12,7 @@ from sampan.images.builder import words
 from sampan.images.builder.dockerfile import Instruction, nested
 from sampan.images.builder.model import State
 
-_PORT = re.compile(r"(\d+)(?:-(\d+))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
+_PORT = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 _UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _SIGNAL = re.compile(r"(SIG)?[A-Z0-9+-]+|\d+", re.IGNORECASE)
@@ -150,10 +150,12 @@ def duration(instruction: Instruction, name: str) -> int:
         return 0
     if not text or _DURATION.sub("", text):
         raise instruction.error(f"time: invalid duration {text!r} of --{name}")
-    value = sum(int(float(number) * _UNITS[unit]) for number, unit in _DURATION.findall(text))
+    value = sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(text))
+    if value >= 1 << 63:
+        raise instruction.error(f"time: invalid duration {text[:40]!r} of --{name}")
     if value and value < 10**6:
         raise instruction.error(f"Interval {name!r} cannot be less than 1ms")
-    return value
+    return int(value)
 
 
 def _healthcheck(instruction: Instruction, state: State, escape: str) -> None:
@@ -183,8 +185,8 @@ def _healthcheck(instruction: Instruction, state: State, escape: str) -> None:
             check[key] = value
     retries = instruction.flag("retries")
     if retries:
-        if not retries.isdecimal() or int(retries) < 0:
-            raise instruction.error(f"--retries must be at least 0, not {retries}")
+        if not retries.isdecimal() or len(retries) > 9:
+            raise instruction.error(f"--retries must be a number of at least 0, not {retries[:40]}")
         check["Retries"] = int(retries)
     state.config["Healthcheck"] = check
 

@@ -11,7 +11,7 @@ import re
 import tempfile
 from dataclasses import dataclass
 from typing import IO
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from sampan.images import compression
 from sampan.images.builder.errors import BuildError
@@ -46,16 +46,24 @@ class GitSource:
 
 
 def is_url(text: str) -> bool:
-    """Whether an ADD source is a URL of a file."""
+    """Whether an ADD source is a URL of a file. Raises BuildError."""
     return text.startswith(("http://", "https://")) and not is_git(text)
 
 
 def is_git(text: str) -> bool:
-    """Whether it names a git repository: git://, ssh, user@host:path, or http(s) ending in .git (before #ref)."""
+    """Whether it names a git repository: git://, ssh, user@host:path, or http(s) ending in .git (before #ref). Raises BuildError."""
     before = text.partition("#")[0]
     if text.startswith(("git://", "ssh://")) or _SSH_FORM.fullmatch(before):
         return True
-    return text.startswith(("http://", "https://")) and urlsplit(before).path.endswith(".git")
+    return text.startswith(("http://", "https://")) and _split(before).path.endswith(".git")
+
+
+def _split(url: str) -> SplitResult:
+    """The parts of a URL. Raises BuildError for one that has none."""
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise BuildError(f"invalid URL {url[:200]!r}: {error}") from None
 
 
 def parse_git(text: str) -> GitSource:
@@ -96,9 +104,16 @@ async def download(url: str, checksum: str, directory: str) -> Download:
         raise BuildError(f"failed to fetch {shown}: {error}") from None
     if checksum:
         await asyncio.to_thread(check_digest, file, checksum, shown)
-    name = posixpath.basename(disposition or "") or posixpath.basename(unquote(urlsplit(url).path)) or "download"
-    parsed = email.utils.parsedate_to_datetime(modified) if modified else None
-    return Download(name, file, int(parsed.timestamp()) * 10**9 if parsed else 0)
+    name = posixpath.basename(disposition or "") or posixpath.basename(unquote(_split(url).path)) or "download"
+    return Download(name, file, _moment(modified))
+
+
+def _moment(text: str) -> int:
+    """A Last-Modified header in nanoseconds since the epoch; 0 for none, or one that makes no sense."""
+    try:
+        return max(int(email.utils.parsedate_to_datetime(text).timestamp()), 0) * 10**9 if text else 0
+    except (ValueError, TypeError, OverflowError):
+        return 0
 
 
 def check_digest(file: IO[bytes], checksum: str, what: str) -> None:
@@ -116,7 +131,7 @@ def check_digest(file: IO[bytes], checksum: str, what: str) -> None:
 
 
 def _without_credentials(url: str) -> str:
-    parts = urlsplit(url)
+    parts = _split(url)
     return url.replace(f"{parts.netloc.rpartition('@')[0]}@", "", 1) if "@" in parts.netloc else url
 
 

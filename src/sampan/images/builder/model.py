@@ -13,6 +13,9 @@ from sampan.oci.manifest import Platform
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_SHELL = ["/bin/sh", "-c"]
+MOST_SETTINGS = (
+    2 << 20
+)  # characters of a stage's environment, arguments, labels and the like: what execve(2) takes at most
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from sampan.images.builder import words
 from sampan.images.builder.dockerfile import Dockerfile, Instruction
 from sampan.images.builder.errors import BuildError, DockerfileError
-from sampan.images.builder.model import Options
+from sampan.images.builder.model import MOST_SETTINGS, Options
 from sampan.oci import manifest as oci
 
 
@@ -136,6 +136,7 @@ def declared(instruction: Instruction, variables: dict[str, str], escape: str) -
     """The (name, default) of an ARG. Raises DockerfileError."""
     found: list[tuple[str, str | None]] = []
     known = dict(variables)
+    size = sum(map(len, known.values()))
     try:
         for word in words.split(instruction.text, escape):
             name, equals, value = word.partition("=")
@@ -145,6 +146,9 @@ def declared(instruction: Instruction, variables: dict[str, str], escape: str) -
             found.append((name, default))
             if default is not None:
                 known[name] = default
+                size += len(default)
+                if size > MOST_SETTINGS:
+                    raise instruction.error(f"the arguments have more than {MOST_SETTINGS} characters")
     except words.WordError as error:
         raise instruction.error(str(error)) from None
     return found

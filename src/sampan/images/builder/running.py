@@ -64,8 +64,16 @@ class Mount:
         except ValueError:
             found = -1
         if not 0 <= found < 1 << 31:
-            raise BuildError(f"invalid value {text!r} for {name} of a {self.type} mount")
+            raise BuildError(f"invalid value {text[:40]!r} for {name} of a {self.type} mount")
         return found
+
+    def size(self) -> int:
+        """The option `size` in bytes; 0 when it is not given. Raises BuildError."""
+        text = self.options.get("size", "")
+        try:
+            return sizes.parse(text) if text else 0
+        except ValueError:
+            raise BuildError(f"invalid value {text[:40]!r} for size of a {self.type} mount") from None
 
 
 def parse_mounts(instruction: Instruction, state: State, escape: str) -> list[Mount]:
@@ -190,8 +198,7 @@ class MountMaker:
         made = Mounted()
         for item in mounts:
             if item.type == "tmpfs":
-                size = item.options.get("size", "")
-                data = [f"size={sizes.parse(size)}"] if size else []
+                data = [f"size={size}"] if (size := item.size()) else []
                 made.entries.append({"destination": item.target, "type": "tmpfs", "source": "tmpfs",
                                      "options": ["nosuid", "nodev", *data]})  # fmt: skip
             elif item.type == "secret":

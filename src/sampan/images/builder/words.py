@@ -15,6 +15,9 @@ from sampan.matching import Pattern
 
 _NAME_START = re.compile(r"[A-Za-z_]")
 _SPECIAL = "@*#?-$!0123456789"
+# A few short lines that double a variable each would take all memory there is.
+MOST = 1 << 20  # characters that the variables of one word may bring
+_DEEPEST = 64
 
 
 class WordError(ValueError):
@@ -27,8 +30,9 @@ class _Lexer:
     variables: Mapping[str, str]
     escape: str
     raw: bool = False  # keep quotes and escapes, expand only (a heredoc's body)
-    keep_escapes: bool = False
     position: int = 0
+    brought: int = 0
+    depth: int = 0
 
     def peek(self) -> str:
         return self.text[self.position : self.position + 1]
@@ -94,9 +98,18 @@ class _Lexer:
         self.take()
         if self.peek() == "{":
             self.take()
-            return self._braces()
-        name = self._name()
-        return self.variables.get(name, "") if name else "$"
+            self.depth += 1
+            if self.depth > _DEEPEST:
+                raise WordError(f"variables nested deeper than {_DEEPEST}")
+            found = self._braces()
+            self.depth -= 1
+        else:
+            name = self._name()
+            found = self.variables.get(name, "") if name else "$"
+        self.brought += len(found)
+        if self.brought > MOST:
+            raise WordError(f"its variables have more than {MOST} characters")
+        return found
 
     def _name(self) -> str:
         char = self.peek()
@@ -193,9 +206,11 @@ def _strip(value: str, pattern: str, front: bool, greedy: bool) -> str:
 
 def _replace(value: str, pattern: str, replacement: str, everywhere: bool) -> str:
     """Replaces the first match, or each of them."""
-    spans = _expression(pattern).spans(value)
+    spans = _expression(pattern).spans(value)[: None if everywhere else 1]
+    if len(spans) * len(replacement) > MOST:
+        raise WordError(f"replacing makes more than {MOST} characters")
     parts, done = [], 0
-    for start, end in spans if everywhere else spans[:1]:
+    for start, end in spans:
         parts += [value[done:start], replacement]
         done = end
     return "".join([*parts, value[done:]])

@@ -6,13 +6,15 @@ Sources: RFC 7235, and the token and scope pages of the distribution project's d
 from __future__ import annotations
 
 import base64
-import json
 import re
 from dataclasses import dataclass
 
 from sampan.images.registry.errors import RegistryError
+from sampan.oci import documents
 
-_PARAMETER = re.compile(r'([a-zA-Z_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
+# Each begins at the begin of a word and has bounds: a registry chooses what is searched.
+_PARAMETER = re.compile(r'(?<![a-zA-Z_-])([a-zA-Z_-]{1,64})\s{0,8}=\s{0,8}(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
+_LONGEST = 16 << 10
 _SCHEME = re.compile(r"(?:^|,\s*)(Basic|Bearer)\b", re.IGNORECASE)
 
 
@@ -37,7 +39,7 @@ class Credentials:
 
 
 def from_fields(fields: dict[str, str]) -> Credentials:
-    """Credentials of Docker's AuthConfig object."""
+    """Credentials of Docker's AuthConfig object. Raises ValueError."""
     username, password = fields.get("username") or "", fields.get("password") or ""
     if fields.get("auth") and not username:
         username, _, password = base64.b64decode(fields["auth"]).decode().partition(":")
@@ -46,6 +48,7 @@ def from_fields(fields: dict[str, str]) -> Credentials:
 
 def challenges(header: str) -> list[tuple[str, dict[str, str]]]:
     """The (scheme in lower case, parameters) of a WWW-Authenticate header, of the schemes we know."""
+    header = header[:_LONGEST]
     starts = list(_SCHEME.finditer(header))
     found = []
     for index, match in enumerate(starts):
@@ -61,10 +64,11 @@ def challenges(header: str) -> list[tuple[str, dict[str, str]]]:
 def token_of(body: bytes) -> tuple[str, float]:
     """(token, seconds it is good for) of a token server's answer. Raises RegistryError."""
     try:
-        answer = json.loads(body)
+        answer = documents.loads(body)
         token = answer.get("token") or answer.get("access_token")
         if not isinstance(token, str) or not token:
             raise ValueError("it has no token")
-        return token, max(float(answer.get("expires_in") or 60), 60.0)
-    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        seconds = float(answer.get("expires_in") or 60)
+        return token, seconds if 60 < seconds < 10**9 else 60.0
+    except (ValueError, AttributeError, TypeError, OverflowError) as error:
         raise RegistryError(f"the token server's answer makes no sense: {error}") from None

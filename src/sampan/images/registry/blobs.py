@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import time
 from collections.abc import Callable
 
 from sampan.images.errors import StoreFull
@@ -14,6 +15,24 @@ from sampan.images.store import ImageStore
 from sampan.oci.manifest import Descriptor
 
 _BLOCK = 1 << 20
+_WHILE, _LEAST = 120.0, 64 << 10  # seconds, and the bytes that they bring at least
+
+
+class _Pace:
+    """Whether a sender gets on: a drop now and then keeps a connection open, and the store held, for ever."""
+
+    def __init__(self) -> None:
+        self._since, self._bytes = time.monotonic(), 0
+
+    def too_slow(self, count: int) -> bool:
+        """Notes so many bytes more. True when a while has brought next to nothing."""
+        self._bytes += count
+        now = time.monotonic()
+        if now - self._since < _WHILE:
+            return False
+        slow = self._bytes < _LEAST
+        self._since, self._bytes = now, 0
+        return slow
 
 
 class _Partial:
@@ -94,8 +113,11 @@ async def _continue(
         if answer.headers.get("Content-Encoding", "identity") != "identity":
             raise RegistryError(f"{registry.name} sends blob {blob.digest} compressed although it was asked not to")
         buffer = bytearray()
+        pace = _Pace()
         try:
             async for block in answer.content.iter_any():
+                if pace.too_slow(len(block)):
+                    raise RegistryError(f"{registry.name}: blob {blob.digest} comes too slowly to ever be here")
                 if part.size + len(buffer) + len(block) > blob.size:
                     buffer.clear()
                     part.restart()

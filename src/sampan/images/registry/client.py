@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import SplitResult, urlencode, urljoin, urlsplit
 
 import aiohttp
 from yarl import URL
@@ -18,10 +18,12 @@ from sampan.images.registry import auth
 from sampan.images.registry.auth import Credentials
 from sampan.images.registry.errors import Incomplete, RegistryError, RegistryNotFound, Unauthorized
 from sampan.images.registry.hosts import Endpoint, Hosts
+from sampan.oci import documents
 
 _ATTEMPTS, _FIRST_ATTEMPTS, _FIRST_DELAY, _LONGEST_DELAY = 5, 3, 0.5, 60.0
 _REDIRECTS = 10
 _MAX_SMALL = 4 << 20
+_SOON = 60.0  # seconds for an answer's head, and for a short answer
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=60)
 _BROKEN = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, asyncio.TimeoutError, ConnectionError)
 
@@ -149,7 +151,7 @@ class Registry:
 
     async def _fetch_token(self, endpoint: Endpoint, challenge: dict[str, str], scopes: Scopes) -> None:
         """Asks the token server for all scopes at once. With credentials there is no anonymous fallback (P032)."""
-        realm = urlsplit(challenge.get("realm", ""))
+        realm = self._parts(challenge.get("realm", ""))
         if realm.scheme not in ("http", "https") or not realm.hostname:
             raise RegistryError(f"{self.name}: its token server {challenge.get('realm', '')!r} is no URL")
         if realm.scheme == "http" and endpoint.url.startswith("https:") and endpoint.verify:
@@ -184,10 +186,10 @@ class Registry:
         self, endpoint: Endpoint, method: str, path: str, headers: dict[str, str], body: Body
     ) -> aiohttp.ClientResponse:
         """Follows redirects; what authorises us goes to the registry's own origin only (S039)."""
-        url = urljoin(f"{endpoint.url}/", path)
+        url = self._joined(f"{endpoint.url}/", path)
         origin = urlsplit(endpoint.url)
         for _ in range(_REDIRECTS):
-            parts = urlsplit(url)
+            parts = self._parts(url)
             if parts.scheme not in ("http", "https"):
                 raise RegistryError(f"{self.name} redirects to {parts.scheme or 'nowhere'}: refused")
             if parts.scheme == "http" and origin.scheme == "https" and endpoint.verify:
@@ -197,11 +199,26 @@ class Registry:
             answer = await self._send(endpoint, method, url, shown, body)
             if answer.status not in (301, 302, 303, 307, 308) or "Location" not in answer.headers:
                 return answer
-            url = urljoin(url, answer.headers["Location"])
+            url = self._joined(url, answer.headers["Location"])
             if method != "HEAD" and answer.status == 303:
                 method, body = "GET", b""
             answer.release()
         raise RegistryError(f"{self.name}: more than {_REDIRECTS} redirects")
+
+    def _parts(self, url: str) -> SplitResult:
+        """The parts of a URL that the registry gives. Raises RegistryError."""
+        try:
+            parts = urlsplit(url)
+            _ = parts.port, URL(url, encoded=True)
+            return parts
+        except ValueError as error:
+            raise RegistryError(f"{self.name} gives a URL that is none, {url[:200]!r}: {error}") from None
+
+    def _joined(self, base: str, url: str) -> str:
+        try:
+            return urljoin(base, url)
+        except ValueError as error:
+            raise RegistryError(f"{self.name} gives a URL that is none, {url[:200]!r}: {error}") from None
 
     async def _send(
         self, endpoint: Endpoint, method: str, url: str, headers: dict[str, str], body: Body
@@ -211,18 +228,21 @@ class Registry:
         context = endpoint.ssl() if url.startswith("https:") else True
         # Encoded already: a signed query must arrive as it was given (P033).
         where = URL(url, encoded=True)
-        return await self._session.request(
-            method, where, headers=headers, data=data, ssl=context, allow_redirects=False
-        )
+        # An answer's head comes after what is sent, which may take its time; else it comes soon, whole.
+        async with asyncio.timeout(None if data else _SOON):
+            return await self._session.request(
+                method, where, headers=headers, data=data, ssl=context, allow_redirects=False
+            )
 
 
 async def _read_small(answer: aiohttp.ClientResponse) -> bytes:
-    data = b""
-    async for block in answer.content.iter_any():
-        data += block
-        if len(data) > _MAX_SMALL:
-            raise RegistryError(f"{answer.url.host}: the answer is larger than {_MAX_SMALL} bytes")
-    return data
+    data = bytearray()
+    async with asyncio.timeout(_SOON):
+        async for block in answer.content.iter_any():
+            data += block
+            if len(data) > _MAX_SMALL:
+                raise RegistryError(f"{answer.url.host}: the answer is larger than {_MAX_SMALL} bytes")
+    return bytes(data)
 
 
 async def _check(answer: aiohttp.ClientResponse, name: str) -> None:
@@ -247,20 +267,19 @@ def _retry_after(text: str) -> float:
         return float(text)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return 0.0
 
 
 async def _explanation(answer: aiohttp.ClientResponse) -> str:
-    import json
-
     try:
-        errors = json.loads(await _read_small(answer))["errors"]
-        return "; ".join(
-            f"{row.get('code', '').lower().replace('_', ' ')}: {row.get('message', '')}" for row in errors
-        )[:500]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, RegistryError, *_BROKEN):
+        errors = documents.loads(await _read_small(answer))["errors"]
+        text = "; ".join(
+            f"{row.get('code', '').lower().replace('_', ' ')}: {row.get('message', '')}" for row in errors[:5]
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RegistryError, *_BROKEN):
         return ""
+    return "".join(char if char.isprintable() else " " for char in text[:500])  # it may reach a terminal
 
 
 async def retried(once: Callable[[], Awaitable[_T]], progress: Callable[[], object] | None = None) -> _T:

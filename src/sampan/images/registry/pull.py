@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from sampan.images.registry.progress import Progress
 from sampan.images.staging import Staged, Workers
 from sampan.images.store import Image, ImageStore
 from sampan.linux import filetree
+from sampan.oci import documents
 from sampan.oci import manifest as oci
 from sampan.oci.manifest import Descriptor, Index, Manifest, Platform
 from sampan.oci.reference import Reference
@@ -181,11 +181,11 @@ class Pull:
         if f"sha256:{hashlib.sha256(data).hexdigest()}" != row.digest:
             raise RegistryError(f"the image's configuration does not have the digest {row.digest}: refused")
         try:
-            parsed = json.loads(data)
+            parsed = documents.loads(data)
             diff_ids = [str(item) for item in parsed["rootfs"]["diff_ids"]]
             self._compare(parsed)
             return data, diff_ids
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RegistryError(f"the image's configuration is damaged: {error!r}") from None
 
     def _compare(self, config: dict[str, Any]) -> None:

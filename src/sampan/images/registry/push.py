@@ -120,7 +120,10 @@ class Push:
 
     async def _upload(self, digest: str, size: int, progress: Any) -> None:
         async with self._registry.open("POST", f"v2/{self._ref.repository}/blobs/uploads/", self._scopes) as answer:
-            location = str(answer.url.join(URL(answer.headers.get("Location", ""), encoded=True)))
+            try:
+                location = str(answer.url.join(URL(answer.headers.get("Location", ""), encoded=True)))
+            except ValueError as error:
+                raise RegistryError(f"{self._registry.name} gives no place to send a blob to: {error}") from None
         location += ("&" if "?" in location else "?") + f"digest={digest}"
         path = self._store.blob_path(digest)
 

@@ -1,0 +1,1 @@
+"""Who is not trusted, played: hostile inputs of every kind, and what docs/security.md promises about them."""
