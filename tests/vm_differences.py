@@ -9,6 +9,7 @@ DIFFERENCES = {
     "Those of the host do propagate to a guest, with rslave.",
     "test_p041_the_end_of_a_client_and_its_exec": "A guest's processes are not on the host, where the test looks for them.",
     "test_copying_and_starting_at_the_same_time": "A machine's disk is opened by one guest at a time: see test_everyday.",
+    "test_a_working_directory_that_cannot_be": "A machine's files are first looked at by its own kernel: its start says so.",
     "test_everyday_in_builds": "Steps of a build run on the host's kernel.",
     "test_everyday_in_the_runtime": "The runtime's own command line.",
 }

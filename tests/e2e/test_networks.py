@@ -427,7 +427,7 @@ def test_several_networks_and_static_addresses(site: Site) -> None:
     assert done.returncode == 125
     assert b"Address already in use" in done.stderr
     assert d.sampan("run", "--rm", "--network", "aa", "--ip", "10.60.0.7", "busybox", "true").returncode == 125
-    for bad, text in ((["--subnet", "10.50.0.0/16", "cc"], b"overlaps"), (["--subnet", "10.5.0.1/16", "cc"], b"host bits"),
+    for bad, text in ((["--subnet", "10.50.0.0/16", "cc"], b"overlaps"), (["--subnet", "10.5.0.1/16", "cc"], b"it should be 10.5.0.0/16"),
                       (["--subnet", "10.5.0.0/16", "--gateway", "10.6.0.1", "cc"], b"no matching subnet"), (["aa"], b"already exists"),
                       (["-d", "nosuch", "cc"], b"nosuch"), (["host"], b"predefined"), (["a/b"], b"invalid")):  # fmt: skip
         done = d.sampan("network", "create", *bad)

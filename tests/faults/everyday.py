@@ -88,6 +88,27 @@ def files_copied_before_the_start(daemon: Daemon, rounds: int = 1) -> None:
         daemon.ok("rm", name)
 
 
+def working_directory_before_the_start(daemon: Daemon) -> None:
+    """`create -w /new/dir` makes it, so that files can be copied into it; links are followed in the root."""
+    daemon.ok(
+        "create",
+        "--name",
+        "made",
+        *NONE,
+        "-u",
+        "1000",
+        "-w",
+        "/new/dir",
+        "busybox",
+        "sh",
+        "-c",
+        "stat -c '%a %u' /new . && cat app.conf",
+    )
+    daemon.ok("cp", "-", "made:/new/dir", input=tar_of("app.conf", b"config\n"))
+    assert daemon.ok("start", "-a", "made") == "755 0\n755 0\nconfig\n"
+    daemon.ok("rm", "made")
+
+
 def tar_of(name: str, data: bytes) -> bytes:
     """A tar with one file."""
     out = io.BytesIO()

@@ -22,11 +22,19 @@ from tests.integration.test_runtime import bundle as bundle
         everyday.streams_of_a_user,
         everyday.streams_of_further_processes,
         everyday.files_copied_before_the_start,
+        everyday.working_directory_before_the_start,
     ],
     ids=lambda case: case.__name__,
 )
 def test_everyday(daemon: Daemon, case: everyday.Case) -> None:
     case(daemon)
+
+
+def test_a_working_directory_that_cannot_be(daemon: Daemon) -> None:
+    done = daemon.sampan("create", "-w", "/etc/passwd/x", "busybox", "true")
+    assert done.returncode
+    assert b"/etc/passwd/x: Not a directory" in done.stderr
+    assert daemon.ok("ps", "-aq") == ""
 
 
 def test_copying_and_starting_at_the_same_time(daemon: Daemon) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import random
 import re
@@ -157,6 +158,7 @@ async def _make(engine: Engine, container: Container, image: Image) -> None:
         await asyncio.sleep(0)
         engine.directories.make(container.id)
         engine.networking.names.write_all_files(container)
+        await _make_working_directory(engine, container)
         if any(row["Type"] == "volume" for row in container.mounts):
             await asyncio.to_thread(_copy_up, engine, container, image)
     except BaseException:
@@ -167,6 +169,19 @@ async def _make(engine: Engine, container: Container, image: Image) -> None:
     announce(engine, container, "create")
     if not container.virtual:
         engine.background(engine.roots.mount_ahead(container))
+
+
+async def _make_working_directory(engine: Engine, container: Container) -> None:
+    """It is there before the first start, so that files can be copied into it; in a virtual machine when somebody looks. Raises BadRequest."""
+    path = container.config.get("WorkingDir") or "/"
+    if container.virtual or os.path.normpath(path) == "/":
+        return
+    try:
+        await engine.roots.make_directory(container, path)
+    except OSError as error:
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG):
+            raise BadRequest(f"the working directory can't be made: {path}: {os.strerror(error.errno)}") from None
+        raise
 
 
 def _check_platform(name: str, image: Image, wanted: str) -> None:

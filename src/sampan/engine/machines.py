@@ -247,11 +247,13 @@ class Machines:
     async def _open_files(self, container: Container, name: str, path: str) -> None:
         wiring = Wiring(await asyncio.to_thread(netns.new), [], [])
         guest = {"persistent": True}
+        new = container.state["Status"] == "created"  # its first start makes its working directory
+        cwd = container.config.get("WorkingDir") or "/" if new else "/"
         null = [os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC) for _ in range(3)]
         fds: list[int] = []
         try:
             request, fds = await self._machine(container, guest, [], wiring)
-            request |= {"inner": {"op": "open"}, "control": path, "process": {}}
+            request |= {"inner": {"op": "open", "cwd": cwd}, "control": path, "process": {}}
             _, held = await self._engine.keeper.call("exec", [*null, *fds], id=name, request=request)
             for fd in held:
                 os.close(fd)

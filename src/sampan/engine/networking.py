@@ -17,6 +17,7 @@ from sampan.engine.publishing import Publishing, way_out
 from sampan.engine.sandboxes import Sandboxes
 from sampan.linux import netns
 from sampan.network import bridge, hostports
+from sampan.network import settings as places
 from sampan.network.errors import NetworkError, NetworkNotFound
 from sampan.network.model import Endpoint, Network
 from sampan.network.networks import Networks
@@ -62,8 +63,9 @@ class Networking:
                 raise NotFound(str(error)) from None
             if not network.has_names and (settings.get("Aliases") or []):
                 raise BadRequest("network-scoped aliases are only supported for user-defined networks")
-        if mac:
-            planned[mode].setdefault("MacAddress", mac)
+            if mac and name == mode:
+                settings.setdefault("MacAddress", mac)
+            planned[name] = places.checked(network, settings)
         return planned, []
 
     @staticmethod
@@ -198,6 +200,7 @@ class Networking:
             raise Forbidden(f"container cannot be connected to {network.name} network")
         if network.name in container.networks:
             raise Forbidden(f"endpoint with name {container.name} already exists in network {network.name}")
+        settings = places.checked(network, settings)
         if container.running:
             await self.settle(network)
             with vanishing.unless_ended(container):

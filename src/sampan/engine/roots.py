@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sampan.keeper.client import KeeperGone
-from sampan.linux import mount
+from sampan.linux import mount, openat2
 from sampan.runtime.errors import RuntimeFailure
 
 if TYPE_CHECKING:
     from sampan.engine.container import Container
     from sampan.engine.engine import Engine
+
+
+_MOST_KNOWN = 1000
 
 
 @dataclass(slots=True)
@@ -37,6 +40,24 @@ class Roots:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._open: dict[str, _Root] = {}
+        self._there: set[tuple[str, str]] = set()  # images and directories that they have
+
+    async def make_directory(self, container: Container, path: str) -> None:
+        """Makes sure that the root of a container that is being made has a directory. Raises OSError, ImageError."""
+        known = (container.image, path)
+        if known in self._there:
+            return
+        images = self._engine.images
+        if not images.prepared(container.image):
+            await asyncio.to_thread(images.lower_directories, images.get(container.image))
+        root = await self._take(container)
+        try:
+            if not await asyncio.to_thread(_make_directory, root.fd, path):
+                if len(self._there) >= _MOST_KNOWN:
+                    self._there.clear()
+                self._there.add(known)
+        finally:
+            await self._give_back(container, root)
 
     async def mount_ahead(self, container: Container) -> None:
         """Has the keeper mount the root of a container that will probably be started soon."""
@@ -91,3 +112,13 @@ class Roots:
         """
         root = self._open.pop(container.id, None)
         return -1 if root is None else os.dup(root.fd)
+
+
+def _make_directory(rootfd: int, path: str) -> bool:
+    """Whether it had to be made. Raises OSError."""
+    try:
+        os.close(openat2.open_in_root(rootfd, path, os.O_PATH | os.O_DIRECTORY))
+        return False
+    except FileNotFoundError:
+        os.close(openat2.mkdir_in_root(rootfd, path))
+        return True

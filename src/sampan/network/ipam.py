@@ -41,8 +41,8 @@ def plan(rows: list[dict[str, Any]], taken: Iterable[Subnet], ipv6: bool) -> lis
     taken = list(taken)
     planned = [_row(row) for row in rows if row.get("Subnet")]
     for row in rows:
-        if not row.get("Subnet") and (row.get("Gateway") or row.get("IPRange")):
-            raise NetworkError("a gateway or an IP range needs a subnet")
+        if not row.get("Subnet") and any(row.get(key) for key in ("Gateway", "IPRange", "AuxiliaryAddresses")):
+            raise NetworkError("a gateway, an IP range or auxiliary addresses need a subnet")
     for index, row in enumerate(planned):
         subnet = ipaddress.ip_network(row["Subnet"])
         others = [*taken, *(ipaddress.ip_network(other["Subnet"]) for other in planned[:index])]
@@ -59,34 +59,57 @@ def plan(rows: list[dict[str, Any]], taken: Iterable[Subnet], ipv6: bool) -> lis
 
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:
-    try:
-        subnet = ipaddress.ip_network(row["Subnet"])
-    except ValueError as error:
-        raise NetworkError(f"invalid subnet {row['Subnet']}: {error}") from error
+    subnet = _network(row["Subnet"], "subnet")
+    if not subnet.prefixlen or subnet.is_multicast or subnet.is_loopback:
+        raise NetworkError(f"invalid subnet {subnet}: no hosts can be on it")
     planned: dict[str, Any] = {"Subnet": str(subnet)}
     gateway = row.get("Gateway") or str(next(subnet.hosts()))
-    planned["Gateway"] = str(_inside(gateway, subnet, "gateway"))
+    planned["Gateway"] = str(_host(gateway, subnet, "gateway"))
     if row.get("IPRange"):
-        try:
-            part = ipaddress.ip_network(row["IPRange"])
-        except ValueError as error:
-            raise NetworkError(f"invalid ip-range {row['IPRange']}: {error}") from error
+        part = _network(row["IPRange"], "ip-range")
         if part.version != subnet.version or not part.subnet_of(subnet):  # type: ignore[arg-type]
             raise NetworkError(f"ip-range {part} is not inside the subnet {subnet}")
         planned["IPRange"] = str(part)
-    auxiliary = row.get("AuxiliaryAddresses") or {}
+    auxiliary = {name: str(_host(text, subnet, name)) for name, text in (row.get("AuxiliaryAddresses") or {}).items()}
     if auxiliary:
-        planned["AuxiliaryAddresses"] = {name: str(_inside(ip, subnet, name)) for name, ip in auxiliary.items()}
+        planned["AuxiliaryAddresses"] = auxiliary
+    everybody = [planned["Gateway"], *auxiliary.values()]
+    if twice := next((text for text in everybody if everybody.count(text) > 1), ""):
+        raise NetworkError(
+            f"the address {twice} of the subnet {subnet} is given twice, to its gateway or auxiliary addresses"
+        )
     return planned
+
+
+def _network(text: str, what: str) -> Subnet:
+    address, _, prefix = text.partition("/")
+    try:
+        found = ipaddress.ip_network(text, strict=False)
+        given = ipaddress.ip_address(address)
+    except ValueError:
+        found = None
+    if found is None or not prefix.isdecimal() or "%" in text:
+        raise NetworkError(f"invalid {what} {text!r}: it should be like 10.0.0.0/24 or fd00::/64")
+    if given != found.network_address:
+        raise NetworkError(f"invalid {what} {text}: it should be {found}")
+    return found
+
+
+def _host(text: str, subnet: Subnet, what: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An address that a host on the subnet can have."""
+    address = _inside(text, subnet, what)
+    if subnet.version == 4 and subnet.prefixlen < 31 and address in (subnet.network_address, subnet.broadcast_address):
+        raise NetworkError(f"{what} {address} is not a host's address on the subnet {subnet}")
+    return address
 
 
 def _inside(text: str, subnet: Subnet, what: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     try:
-        address = ipaddress.ip_address(text.partition("/")[0])
-    except ValueError as error:
-        raise NetworkError(f"invalid {what} {text}: {error}") from error
-    if address.version != subnet.version or address not in subnet:
-        raise NetworkError(f"{what} {address} is not inside the subnet {subnet}")
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        raise NetworkError(f"invalid {what} {text!r}: it is no IP address") from None
+    if address.version != subnet.version or address not in subnet or "%" in text:
+        raise NetworkError(f"{what} {text} is not inside the subnet {subnet}")
     return address
 
 

@@ -116,9 +116,10 @@ class Guest:
             self._names = guestnet.Names(self._mux)
 
     def op_open(self, message: dict[str, Any]) -> dict[str, Any]:
-        """For work on the files of a container that does not run."""
+        """For work on the files of a container that does not run; "cwd" is made in them."""
         self._prepare(message)
         guestroot.mount_root()
+        guestroot.make_directory(message["cwd"])
         return {}
 
     def op_close(self, message: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from sampan.linux import mount
+from sampan.linux import mount, openat2
 from sampan.linux.syscall import check, libc
 
 TYPE_CHECKING = False
@@ -97,6 +97,17 @@ def mount_root() -> None:
     fd = mount.overlay([LOWER, MOUNTPOINTS], str(OVERLAY["upper"]), str(OVERLAY["work"]))
     mount.move_mount(fd, mount.AT_FDCWD, ROOT)
     os.close(fd)
+
+
+def make_directory(path: str) -> None:
+    """Makes a directory in what mount_root() has mounted; where that can't be, the container's start says so."""
+    root = open_root(0)
+    try:
+        os.close(openat2.mkdir_in_root(root, path))
+    except OSError:
+        pass
+    finally:
+        os.close(root)
 
 
 def unmount_root() -> None:

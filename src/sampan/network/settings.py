@@ -1,0 +1,72 @@
+"""What is asked of a container's place on a network: addresses that are some, inside its subnets. Pure functions."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Any
+
+from sampan.network.errors import NetworkError
+from sampan.network.model import Network
+
+_MAC = re.compile(r"[0-9a-f]{2}([:-][0-9a-f]{2}){5}", re.ASCII)
+_VERSIONS = (("IPv4Address", 4), ("IPv6Address", 6))
+
+
+def checked(network: Network, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with addresses as they are written. Raises NetworkError that names the field."""
+    made = dict(settings)
+    if made.get("MacAddress"):
+        made["MacAddress"] = mac(made["MacAddress"])
+    wanted = dict(made.get("IPAMConfig") or {})
+    for key, version in _VERSIONS:
+        if wanted.get(key):
+            wanted[key] = _address(network, wanted[key], key, version)
+    for text in wanted.get("LinkLocalIPs") or []:
+        if not address(text, "LinkLocalIPs").is_link_local:
+            raise NetworkError(
+                f"invalid link-local IP address: {text}: LinkLocalIPs are of 169.254.0.0/16 or fe80::/10"
+            )
+    if made.get("IPAMConfig"):
+        made["IPAMConfig"] = wanted
+    return made
+
+
+def mac(text: str) -> str:
+    """A MAC address that an interface can have. Raises NetworkError."""
+    lower = text.lower()
+    if not _MAC.fullmatch(lower):
+        raise NetworkError(f"invalid MacAddress {text!r}: six bytes like 02:42:ac:11:00:02")
+    value = bytes.fromhex(lower.replace(":", "").replace("-", ""))
+    if value[0] & 1 or not any(value):
+        raise NetworkError(f"invalid MacAddress {text!r}: it is a group's, or of zeros, and no interface can have it")
+    return value.hex(":")
+
+
+def address(text: str, what: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An IP address, without a zone. Raises NetworkError."""
+    try:
+        found = ipaddress.ip_address(text)
+    except ValueError:
+        raise NetworkError(f"invalid {what}: {text!r} is no IP address") from None
+    if "%" in text:
+        raise NetworkError(f"invalid {what}: {text!r} has a zone")
+    return found
+
+
+def _address(network: Network, text: str, key: str, version: int) -> str:
+    found = address(text, f"{key[:4]} address: {key}")
+    if found.version != version:
+        raise NetworkError(f"invalid {key[:4]} address: {key}: {text!r}")
+    row = network.row(version)
+    if row is None:
+        raise NetworkError(f"invalid {key}: network {network.name} has no IPv{version} subnet")
+    subnet = ipaddress.ip_network(row["Subnet"])
+    if found not in subnet:
+        raise NetworkError(
+            f"invalid {key}: no configured subnet of network {network.name} contains the IP address {text}"
+        )
+    edges = (subnet.network_address, subnet.broadcast_address)
+    if version == 4 and subnet.prefixlen < 31 and found in edges:
+        raise NetworkError(f"invalid {key}: {text} is not a host's address on network {network.name}")
+    return str(found)
