@@ -7,7 +7,7 @@ import os
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from sampan.engine import container_record, identity, keeperlink, leftovers, premises, trouble
+from sampan.engine import container_record, identity, keeperlink, leftovers, premises, reconnecting, trouble
 from sampan.engine.builds import Builds
 from sampan.engine.container import Container
 from sampan.engine.directories import Directories
@@ -192,7 +192,7 @@ class Engine:
         """Loads the records and brings them in line with what the kernel runs."""
         leftovers.load(self)
         await self.keeper.begin()
-        await self.networking.open()
+        await reconnecting.reconnect(self)
         from sampan.engine import reconcile
 
         reconcile.settle(self)

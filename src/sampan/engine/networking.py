@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 from sampan.engine import vanishing
 from sampan.engine.container import Container, shares_network
-from sampan.engine.errors import BadRequest, DiskError, EngineError, Forbidden, NotFound
+from sampan.engine.errors import BadRequest, DiskError, Forbidden, NotFound
 from sampan.engine.machines import Wiring, slot_of
 from sampan.engine.machines import interface as described
 from sampan.engine.names import Names
 from sampan.engine.publishing import Publishing, way_out
 from sampan.engine.sandboxes import Sandboxes
 from sampan.linux import netns
-from sampan.network import bridge, hostports
+from sampan.network import bridge
 from sampan.network import settings as places
-from sampan.network.errors import NetworkError, NetworkNotFound
+from sampan.network.errors import NetworkNotFound
 from sampan.network.model import Endpoint, Network
 from sampan.network.networks import Networks
 
@@ -32,7 +31,7 @@ class Networking:
 
     def __init__(self, engine: Engine, obey_host_firewall: bool, host_ports: HostPorts | None = None) -> None:
         self._engine = engine
-        self._host_ports = host_ports
+        self.host_ports = host_ports
         self._changing = asyncio.Lock()
         self.networks = Networks(engine.store, engine.identity.owner)
         self.sandboxes = Sandboxes(engine)
@@ -92,7 +91,7 @@ class Networking:
                 namespace = sandbox.namespace
             places = self._allocate(container, sandbox.id if sandbox else "")
             if sandbox is not None:
-                await asyncio.to_thread(bridge.complete, *places[0], namespace)
+                await asyncio.to_thread(self._complete, places, namespace)
             else:
                 namespace = await asyncio.to_thread(self._wire, places)
             await self.publishing.publish(container)
@@ -115,6 +114,7 @@ class Networking:
         wiring = Wiring(await asyncio.to_thread(netns.new), [], [])
         try:
             places = [] if shares_network(container.host_config) else self._allocate(container, "")
+            await asyncio.to_thread(self.publishing.admit, places)
             default = way_out(places)
             for network, endpoint in places:
                 wiring.places.append((network, endpoint, (network, endpoint) == default))
@@ -148,7 +148,7 @@ class Networking:
     def _allocate(self, container: Container, identifier: str) -> list[tuple[Network, Endpoint]]:
         for index, (name, settings) in enumerate(container.networks.items()):
             network = self.networks.find(name)
-            self.networks.release(network, container.id)
+            self._give_back(network, container.id)
             self.networks.allocate(network, container.id, container.name, f"eth{index}", settings, identifier,
                                    self._reserved(network, container))  # fmt: skip
         return self.networks.of(container.id)
@@ -163,9 +163,14 @@ class Networking:
                 found += [wanted[key] for key in ("IPv4Address", "IPv6Address") if wanted.get(key)]
         return found
 
+    def _complete(self, places: list[tuple[Network, Endpoint]], namespace: int) -> None:
+        self.publishing.admit(places)
+        bridge.complete(*places[0], namespace)
+
     def _wire(self, places: list[tuple[Network, Endpoint]]) -> int:
         namespace = netns.new()
         try:
+            self.publishing.admit(places)
             default = way_out(places)
             for network, endpoint in places:
                 bridge.plug(network, endpoint, namespace, default_route=(network, endpoint) == default)
@@ -181,9 +186,14 @@ class Networking:
         self.names.release(container)
         had_ports = self.publishing.release(container)
         for network, _ in self.networks.of(container.id):
-            self.networks.release(network, container.id)
+            self._give_back(network, container.id)
         if had_ports:
             self._engine.background(self.publishing.apply())
+
+    def _give_back(self, network: Network, container: str) -> None:
+        endpoint = self.networks.release(network, container)
+        if endpoint is not None:
+            self.publishing.dismiss(endpoint)
 
     # connect and disconnect
 
@@ -212,7 +222,7 @@ class Networking:
         except DiskError:
             del container.networks[network.name]
             if network.endpoints.get(container.id):
-                await self._unplug(container, network, network.endpoints[container.id])
+                await self.unplug(container, network, network.endpoints[container.id])
             raise
         self.announce(network, container, "connect")
 
@@ -224,6 +234,7 @@ class Networking:
         namespace = netns.open_of(container.state["Pid"])
         try:
             first = len(used) == 0
+            await asyncio.to_thread(self.publishing.admit, [(network, endpoint)])
             if container.virtual:
                 await self._engine.machines.ask(container, "take", slot=slot_of(interface))
                 await asyncio.to_thread(bridge.plug_slot, network, endpoint, namespace, slot_of(interface))
@@ -238,7 +249,7 @@ class Networking:
                     container, "connect", interface=told, names=self.names.serves(container)
                 )
         except BaseException:
-            self.networks.release(network, container.id)
+            self._give_back(network, container.id)
             if not container.own_kernel:
                 await asyncio.to_thread(bridge.unplug, endpoint.host_interface)
             raise
@@ -263,15 +274,15 @@ class Networking:
             raise
         endpoint = network.endpoints.get(container.id)
         if endpoint is not None and container.running and not vanishing.ended(container):
-            await self._unplug(container, network, endpoint)
+            await self.unplug(container, network, endpoint)
             self.names.write_files(container)
             await self.publishing.apply()
         elif endpoint is not None:
-            self.networks.release(network, container.id)
+            self._give_back(network, container.id)
         await self._engine.store.flush()
         self.announce(network, container, "disconnect")
 
-    async def _unplug(self, container: Container, network: Network, endpoint: Endpoint) -> None:
+    async def unplug(self, container: Container, network: Network, endpoint: Endpoint) -> None:
         """Takes a running container's interface and its place on a network away."""
         namespace = netns.open_of(container.state["Pid"])
         try:
@@ -284,7 +295,7 @@ class Networking:
                 await asyncio.to_thread(bridge.move_default_route, *left, namespace)
         finally:
             os.close(namespace)
-            self.networks.release(network, container.id)
+            self._give_back(network, container.id)
 
     async def _unplug_machine(
         self, container: Container, endpoint: Endpoint, namespace: int, left: tuple[Network, Endpoint] | None
@@ -301,70 +312,6 @@ class Networking:
         if container is not None:
             attributes["container"] = container.id
         self._engine.events.publish("network", action, network.id, attributes)
-
-    # the daemon's start
-
-    async def open(self) -> None:
-        """After a start of the daemon: everything as the running containers need it, and nothing else."""
-        # In a copy of another engine's data root what runs is that engine's.
-        ours = [] if self._engine.identity.copied else self._engine.containers.values()
-        running = {c.id: c for c in ours if c.running}
-        doubtful = {c.id for c in self._engine.containers.values() if c.broken}  # whose processes may live
-        networks = list(self.networks.all.values())
-        for network in networks:
-            for identifier in [key for key in network.endpoints if key not in running and key not in doubtful]:
-                self.networks.release(network, identifier)
-        for network in networks:
-            if network.driver == "bridge" and (network.endpoints or not network.predefined):
-                try:
-                    bridge.ensure(network)
-                except (NetworkError, OSError) as error:
-                    print(f"sampand: network {network.name}: {error}", file=sys.stderr)
-        if self._host_ports is not None:
-            hostports.route_answers()
-        if not self.networks.doubtful:  # what a record that can't be read speaks of must not be taken away
-            bridge.sweep(networks, self.networks.owner)
-        lost = bridge.missing(networks)
-        for container in running.values():
-            if self.networks.of(container.id):
-                await self._bring_in_line(container, lost)
-                await self._take_up(container)
-        await self.publishing.begin()
-
-    async def _bring_in_line(self, container: Container, lost: set[str]) -> None:
-        """What was cut short by our end: a connect that nobody was told of, a disconnect, an interface that is gone."""
-        for network, endpoint in self.networks.of(container.id):
-            try:
-                if network.name not in container.networks:
-                    await self._unplug(container, network, endpoint)
-                elif endpoint.host_interface in lost and not container.own_kernel:
-                    print(
-                        f"sampand: container {container.name}: its interface on {network.name} is gone: made again",
-                        file=sys.stderr,
-                    )
-                    await self._plug_again(container, network, endpoint)
-            except (NetworkError, EngineError, OSError) as error:
-                print(f"sampand: network {network.name} of container {container.name}: {error}", file=sys.stderr)
-
-    async def _plug_again(self, container: Container, network: Network, endpoint: Endpoint) -> None:
-        namespace = netns.open_of(container.state["Pid"])
-        try:
-            default = way_out(self.networks.of(container.id)) == (network, endpoint)
-            await asyncio.to_thread(bridge.plug, network, endpoint, namespace, default)
-        finally:
-            os.close(namespace)
-
-    async def _take_up(self, container: Container) -> None:
-        """Ports and names of a container that went on running without us."""
-        try:
-            await self.publishing.take_up(container)
-            namespace = netns.open_of(container.state["Pid"])
-            try:
-                await self.names.serve(container, namespace)
-            finally:
-                os.close(namespace)
-        except (NetworkError, OSError) as error:
-            print(f"sampand: network of container {container.name}: {error}", file=sys.stderr)
 
     async def create(self, name: str, **options: Any) -> Network:
         """Makes a network; it is on disk when this returns. Raises NetworkError."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from sampan.engine.container import Container
@@ -13,10 +14,11 @@ from sampan.engine.errors import BadRequest
 from sampan.linux import nftables
 from sampan.network import bridge, ports
 from sampan.network.errors import NetworkError
-from sampan.network.firewall import Firewall, Published
+from sampan.network.firewall import Firewall
 from sampan.network.model import Endpoint, Network
 from sampan.network.networks import Networks
 from sampan.network.proxy import TcpProxy, UdpProxy
+from sampan.network.routed import Published
 
 if TYPE_CHECKING:
     from sampan.engine.engine import Engine
@@ -26,7 +28,7 @@ _RESTORE_AFTER = 0.2
 
 
 class Publishing:
-    """The ports of an engine's containers and the one nftables table that leads to them.
+    """The ports of an engine's containers and the nftables tables that lead to them.
 
     With `obey_host_firewall` published ports are listened on instead of redirected, so that the rules of
     the host's input chain decide who reaches them; the container then sees the host's address.
@@ -39,7 +41,7 @@ class Publishing:
         self._networks = networks
         self._obey = obey_host_firewall
         self._host_ports = host_ports
-        self._firewall = Firewall(networks.owner.table)
+        self._firewall = Firewall(networks.owner.table, networks.owner.port_prefix)
         self._mappings: dict[str, list[ports.Mapping]] = {}
         self._proxies: dict[str, list[TcpProxy | UdpProxy]] = {}
         self._lock = asyncio.Lock()
@@ -103,6 +105,18 @@ class Publishing:
             mapping.release()
         return bool(mappings)
 
+    def admit(self, places: Iterable[tuple[Network, Endpoint]]) -> None:
+        """Lets the ports of these endpoints speak, before what is behind them runs. Blocks. Raises NetworkError."""
+        try:
+            for network, endpoint in places:
+                self._firewall.admit(network, endpoint)
+        except (nftables.NftablesError, ValueError) as error:
+            raise NetworkError(f"firewall: {error}") from error
+
+    def dismiss(self, endpoint: Endpoint) -> None:
+        """The endpoint is given up."""
+        self._firewall.dismiss(endpoint)
+
     def records(self, container: Container) -> list[dict[str, Any]]:
         """The container's mappings, to be saved and shown."""
         return [{"protocol": m.protocol, "container_port": m.container_port, "host_ip": m.host_ip, "host_port": m.host_port}
@@ -121,8 +135,9 @@ class Publishing:
                 address = target.address(6 if ":" in mapping.host_ip else 4)
                 if address:
                     everywhere = mapping.host_ip in ("0.0.0.0", "::") or self._host_ports is not None
-                    found.append(Published(mapping.protocol, "" if everywhere else mapping.host_ip, mapping.host_port,
-                                           address, mapping.container_port))  # fmt: skip
+                    where = None if everywhere else ipaddress.ip_address(mapping.host_ip)
+                    found.append(Published(mapping.protocol, where, mapping.host_port, ipaddress.ip_address(address),
+                                           mapping.container_port))  # fmt: skip
         return found
 
     async def begin(self) -> None:
@@ -150,7 +165,7 @@ class Publishing:
             self._watch_firewall()
 
     def _watch_firewall(self) -> None:
-        if self._news is None:
+        if self._news is None and not self._firewall.owned:
             self._news = nftables.news()
             asyncio.get_running_loop().add_reader(self._news.fileno(), self._firewall_changed)
 

@@ -18,6 +18,7 @@ _HEADER = struct.Struct("=IHHII")
 _SOL_NETLINK, _EXT_ACK, _CAP_ACK = 270, 11, 10
 _NLM_F_CAPPED, _NLM_F_ACK_TLVS = 0x100, 0x200
 _NESTED = 0x8000
+_SO_SNDBUFFORCE = 32
 
 
 def attribute(kind: int, value: Any) -> bytes:
@@ -104,8 +105,17 @@ class Netlink:
             asking = self._sequence if flags & NLM_F_ACK else asking
             data += _HEADER.pack(_HEADER.size + len(payload), kind, flags | NLM_F_REQUEST, self._sequence, 0)
             data += payload + bytes(-len(payload) % 4)
+        self._make_room(len(data))
         self._socket.send(data)
         self._answers(False, what, asking)
+
+    def _make_room(self, size: int) -> None:
+        """A message must fit into the send buffer (netlink_sendmsg in net/netlink/af_netlink.c)."""
+        if size > 64 << 10:
+            try:
+                self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, size + 4096)
+            except OSError:  # without the right to it as much as there may be
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size + 4096)
 
     def _answers(self, dump: bool, what: str, awaited: int) -> list[tuple[int, bytes]]:
         found: list[tuple[int, bytes]] = []

@@ -13,7 +13,6 @@ from sampan.linux import rtnetlink as rt
 from sampan.linux.netlink import Netlink, attribute
 from sampan.network import interface, ownership
 from sampan.network.errors import NetworkConflict, NetworkError
-from sampan.network.ipam import mac_of
 from sampan.network.model import Endpoint, Network
 from sampan.network.ownership import Owner
 
@@ -37,7 +36,7 @@ def ensure(network: Network) -> None:
         if found is None:
             try:
                 mtu = network.mtu or uplink_mtu(netlink)
-                rt.add_link(netlink, network.bridge, "bridge", mtu=mtu, address=_address(network))
+                rt.add_link(netlink, network.bridge, "bridge", mtu=mtu, address=network.mac)
             except OSError as error:
                 raise NetworkError(f"network {network.name}: {error.strerror}") from error
             found = rt.link(netlink, network.bridge)
@@ -46,7 +45,7 @@ def ensure(network: Network) -> None:
         elif found.kind != "bridge":
             raise NetworkConflict(f"network {network.name}: interface {network.bridge} exists and is no bridge")
         elif not found.address.startswith("02:42:"):  # an older engine's, or somebody else's that we were given
-            rt.set_link(netlink, found.index, address=_address(network))
+            rt.set_link(netlink, found.index, address=network.mac)
         if not found.alias and ownership.bridge_of(network.id) == network.bridge:
             rt.set_alias(netlink, found.index, network.alias)  # made by us before we had an id
         netns.write_sysctl(f"ipv6/conf/{network.bridge}/accept_ra", "0")  # S043
@@ -65,13 +64,6 @@ def ensure(network: Network) -> None:
     netns.write_sysctl(f"ipv4/conf/{network.bridge}/route_localnet", "1")
     if network.row(6) and has_ipv6():
         netns.write_sysctl("ipv6/conf/all/forwarding", "1")
-
-
-def _address(network: Network) -> str:
-    """A bridge's own MAC address. One that is not given changes whenever a port comes or goes (br_stp_recalculate_bridge_id
-    in net/bridge/br_stp_if.c), and connections of all who know the gateway by the old one stand still."""
-    row = network.row(4)
-    return mac_of(row["Gateway"]) if row and row.get("Gateway") else f"02:42:{bytes.fromhex(network.id[:8]).hex(':')}"
 
 
 def uplink_mtu(netlink: Netlink) -> int:
@@ -244,8 +236,7 @@ def _set_port(netlink: Netlink, network: Network, name: str) -> None:
     port = rt.link(netlink, name)
     if port is not None:
         # Hairpin: with br_netfilter a container that asks its own published port comes back to its port.
-        isolated = network.options.get("com.docker.network.bridge.enable_icc") == "false"
-        rt.set_port(netlink, port.index, hairpin=True, isolated=isolated)
+        rt.set_port(netlink, port.index, hairpin=True, isolated=not network.icc)
 
 
 def _make_slave(netlink: Netlink, network: Network, endpoint: Endpoint, namespace: int) -> None:

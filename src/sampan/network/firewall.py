@@ -1,221 +1,174 @@
-"""The one nftables table of ours: its text from the networks and published ports, and keeping it in place.
+"""Our two nftables tables in the kernel, and keeping them in place: for what is routed, and for each port of a bridge.
 
 Nobody else's rules are read or changed. Other tables' base chains still see our packets: what a host
-firewall drops stays dropped, as nftables wants it.
+firewall drops stays dropped, as nftables wants it. Ours are owned where the kernel has that (Linux 6.9): then a flush or
+reload of the host's firewall passes them by, and nothing is open for a moment. Elsewhere they are put back when somebody
+has changed them.
 """
 
 from __future__ import annotations
 
-import ipaddress
+import threading
+import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 
 from sampan.linux import nftables
-from sampan.linux.namespaces import initial_user_namespace
-from sampan.network.hostports import ANSWER_MARK
-from sampan.network.model import Network
+from sampan.linux.nftables import BRIDGE, INET, OWNED, PERSISTENT, Batch, Nftables, NftablesError, Table
+from sampan.network import portfilter, routed
+from sampan.network.model import Endpoint, Network
+from sampan.network.portfilter import Gateway, Keys
+from sampan.network.routed import Published
 
-OLD_TABLE = "inet sampan"  # of engines without an id
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A container's port on an address of the host ("" for all) by DNAT; with `last` a range, same ports inside."""
-
-    protocol: str
-    host_ip: str
-    host_port: int
-    target: str
-    target_port: int
-    last: int = 0
-
-    def rule(self) -> str:
-        """The rule that redirects to the container."""
-        family = "ip6" if ":" in self.target else "ip"
-        if self.host_ip:
-            where = f"{family} daddr {self.host_ip}"
-        elif family == "ip6":
-            where = "ip6 daddr != ::1"  # has no route_localnet: a proxy serves it
-        else:
-            where = "meta nfproto ipv4"
-        if self.last > self.host_port:
-            return f"{where} {self.protocol} dport {self.host_port}-{self.last} dnat {family} to {self.target}"
-        target = f"[{self.target}]" if family == "ip6" else self.target
-        return f"{where} {self.protocol} dport {self.host_port} dnat {family} to {target}:{self.target_port}"
-
-    def follows(self, before: Published) -> bool:
-        """Whether it is the port after `before`, both with the same number inside."""
-        plain = self.host_port == self.target_port and before.host_port == before.target_port
-        alike = (before.host_ip, before.protocol, before.target) == (self.host_ip, self.protocol, self.target)
-        return plain and alike and max(before.last, before.host_port) + 1 == self.host_port
-
-
-def merge(published: Iterable[Published]) -> list[Published]:
-    """The same redirections in order, those of one address before those of all, neighbours as one range (P059)."""
-    merged: list[Published] = []
-    order = sorted(
-        published, key=lambda i: (not i.host_ip, i.host_ip, i.protocol, i.target, i.host_port, i.target_port)
-    )
-    for item in order:
-        if merged and item.follows(merged[-1]):
-            merged[-1] = replace(merged[-1], last=item.host_port)
-        else:
-            merged.append(item)
-    return merged
-
-
-def ruleset(table: str, networks: Iterable[Network], published: Iterable[Published]) -> str:
-    """The commands that replace our table, in one transaction."""
-    bridges = sorted((n for n in networks if n.driver == "bridge"), key=lambda n: n.bridge)
-    return "\n".join(
-        [
-            f"add table {table}",
-            f"delete table {table}",
-            f"table {table} {{",
-            *_raw(),
-            *_answers(),
-            *_nat(bridges, list(published)),
-            *_forward(bridges),
-            "}",
-        ]
-    )
-
-
-def _raw() -> list[str]:
-    # route_localnet lets a DNAT to a container start from 127.0.0.1; nobody else may use it (S043).
-    lines = ["  chain raw {", "    type filter hook prerouting priority raw; policy accept;"]
-    lines.append('    iifname != "lo" ip daddr 127.0.0.0/8 drop')
-    lines.append("  }")
-    return lines
-
-
-def _answers() -> list[str]:
-    """What a container sends to the client that a proxy stands in for goes to the proxy: see hostports."""
-    if initial_user_namespace():
-        return []
-    return [
-        "  chain answers {",
-        "    type filter hook prerouting priority mangle; policy accept;",
-        f"    socket transparent 1 meta mark set {ANSWER_MARK}",
-        "  }",
-    ]
-
-
-def _nat(bridges: list[Network], published: list[Published]) -> list[str]:
-    lines = ["  chain ports {"]
-    # A port of one address before the same port of all.
-    for item in merge(published):
-        lines.append(f"    {item.rule()}")
-    lines += [
-        "  }",
-        "  chain prerouting {",
-        "    type nat hook prerouting priority dstnat; policy accept;",
-        "    fib daddr type local jump ports",
-        "  }",
-        "  chain output {",
-        "    type nat hook output priority -100; policy accept;",
-        "    fib daddr type local jump ports",
-        "  }",
-        "  chain postrouting {",
-        "    type nat hook postrouting priority srcnat; policy accept;",
-    ]
-    for network in bridges:
-        for row in network.ipam:
-            lines += _masquerade(network, ipaddress.ip_network(row["Subnet"]))
-    lines.append("  }")
-    return lines
-
-
-def _masquerade(network: Network, subnet: ipaddress.IPv4Network | ipaddress.IPv6Network) -> list[str]:
-    family = "ip6" if subnet.version == 6 else "ip"
-    loopback = "::1" if subnet.version == 6 else "127.0.0.0/8"
-    name = network.bridge
-    # To a container's published port from itself or a neighbour, and from the host's loopback: the
-    # answer must come back through us.
-    lines = [
-        f'    oifname "{name}" {family} saddr {subnet} ct status dnat masquerade',
-        f'    oifname "{name}" {family} saddr {loopback} masquerade',
-    ]
-    if not network.internal and network.options.get("com.docker.network.bridge.enable_ip_masquerade", "true") == "true":
-        lines.append(f'    oifname != "{name}" {family} saddr {subnet} masquerade')
-    return lines
-
-
-def _forward(bridges: list[Network]) -> list[str]:
-    lines = ["  chain forward {", "    type filter hook forward priority filter; policy accept;"]
-    if not bridges:
-        return [*lines, "  }"]
-    names = ", ".join(f'"{n.bridge}"' for n in bridges)
-    same = ", ".join(f'"{n.bridge}" . "{n.bridge}"' for n in bridges)
-    inside = ", ".join(f'"{n.bridge}"' for n in bridges if n.internal)
-    lines += [
-        f"    oifname {{ {names} }} ct state established,related accept",
-        f"    iifname {{ {names} }} ct state established,related accept",
-    ]
-    lines.append(f"    iifname . oifname {{ {same} }} accept")
-    if inside:
-        lines += [f"    iifname {{ {inside} }} drop", f"    oifname {{ {inside} }} drop"]
-    lines += [
-        f"    oifname {{ {names} }} ct status dnat accept",
-        f"    oifname {{ {names} }} drop",
-        f"    iifname {{ {names} }} accept",
-        "  }",
-    ]
-    return lines
+OLD_TABLE = "sampan"  # of engines without an id
+_PATIENCE = 5.0  # seconds that a daemon before us may still hold the tables
 
 
 class Firewall:
-    """Our table in the kernel, as it should be. `table`: its family and name, which nobody else has."""
+    """Our tables. `table`: their name, which nobody else has; `prefix`: how the names of our ports begin."""
 
-    def __init__(self, table: str) -> None:
-        self.table = table
-        self._nftables = nftables.Nftables()
-        self._listing = ""
-        self._text = ""
-        self._succeeded = False
-
-    def apply(self, networks: Iterable[Network], published: Iterable[Published]) -> None:
-        """Replaces the table. Raises NftablesError; then the old one stays."""
-        networks = list(networks)
-        text = ruleset(self.table, networks, published)
-        if text == self._text:
-            return
-        self._nftables.run("\n".join([*self._succeed(networks), text]))
-        self._text, self._listing = text, self._list(self.table)
-        self._succeeded = True
-
-    def _succeed(self, networks: list[Network]) -> list[str]:
-        """Takes the table of an engine without an id along, if it is the one that we were: it speaks of our bridges."""
-        if self._succeeded:
-            return []
-        listing = self._list(OLD_TABLE)
-        ours = any(f'"{network.bridge}"' in listing for network in networks if network.bridge)
-        return [f"delete table {OLD_TABLE}"] if ours else []
+    def __init__(self, table: str, prefix: str) -> None:
+        self.table, self._prefix = table, prefix
+        self._nftables = Nftables()
+        self._lock = threading.RLock()
+        self._flags: int | None = None
+        self._networks: list[Network] = []
+        self._published: list[Published] = []
+        self._shape: object = None  # what the tables were made for
+        self._gateways: list[Gateway] = []
+        self._ports: dict[str, Keys] = {}  # those that may speak
+        self._ended: dict[str, Keys] = {}  # those whose elements are still there
+        self._listing: list[list[bytes]] = []
 
     @property
     def applied(self) -> bool:
         """Whether there is a table."""
-        return bool(self._text)
+        return self._shape is not None
 
-    def _list(self, table: str) -> str:
-        try:
-            return self._nftables.run(f"list table {table}")
-        except nftables.NftablesError:
-            return ""
+    @property
+    def owned(self) -> bool:
+        """Whether the kernel keeps everybody else from our tables."""
+        with self._lock:
+            if self._flags is None:
+                self._flags = OWNED | PERSISTENT if nftables.supports(OWNED | PERSISTENT, f"{self.table}-probe") else 0
+            return bool(self._flags)
+
+    def apply(self, networks: Iterable[Network], published: Iterable[Published]) -> None:
+        """Brings the tables in line. Raises NftablesError; then the old ones stay."""
+        networks, published = [n for n in networks if n.driver == "bridge"], list(published)
+        shape = ([_shape(network) for network in networks], set(published))
+        with self._lock:
+            if shape == self._shape:
+                return
+            before = self._networks, self._published, self._gateways
+            self._networks, self._published = networks, published
+            self._gateways = [portfilter.gateway_of(network) for network in networks]
+            try:
+                self._replace(self._predecessor(networks) if not self.applied else None)
+            except BaseException:
+                self._networks, self._published, self._gateways = before
+                raise
+            self._shape = shape
+
+    def _replace(self, predecessor: str | None = None) -> None:
+        """Both tables anew, in one transaction."""
+        batch = Batch()
+        if predecessor:
+            batch.delete_table(INET, predecessor)
+        flags = OWNED | PERSISTENT if self.owned else 0
+        routed.build(batch, self.table, flags, self._networks, self._published)
+        portfilter.build(batch, self.table, flags, self._prefix, self._gateways, self._ports)
+        self._commit(batch)
+        self._ended.clear()
+        if not self.owned:
+            self._listing = self._list()
+
+    def _commit(self, batch: Batch) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                self._nftables.commit(batch, "firewall")
+                return
+            except NftablesError as error:
+                # A child of the daemon before us has not let go of its socket yet.
+                if self.applied or not isinstance(error.__cause__, PermissionError) or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.02)
+
+    def _predecessor(self, networks: list[Network]) -> str | None:
+        """The table of an engine without an id, if it is the one that we were: it speaks of our bridges."""
+        rules = b"".join(nftables.listing(INET, OLD_TABLE))
+        ours = any(network.bridge.encode() + b"\0" in rules for network in networks)
+        return OLD_TABLE if ours else None
+
+    # ports
+
+    def admit(self, network: Network, endpoint: Endpoint) -> None:
+        """Lets an endpoint's port on its bridge speak, as itself. Raises NftablesError."""
+        if network.driver != "bridge":
+            return
+        name, keys = endpoint.host_interface, portfilter.keys_of(network, endpoint)
+        with self._lock:
+            self._ports[name] = keys
+            if not self.applied:
+                return  # apply() will
+            if not name.startswith(self._prefix):
+                self._replace()
+                return
+            batch = Batch()
+            table = Table(batch, BRIDGE, self.table)
+            for ended in self._ended.values():
+                for group, some in ended.items():
+                    table.delete_elements(group, some)
+            for group, some in keys.items():
+                table.add_elements(group, some)
+            try:
+                self._nftables.commit(batch, "firewall")
+                self._ended.clear()
+            except NftablesError:  # somebody has changed it: see owned
+                self._replace()
+
+    def dismiss(self, endpoint: Endpoint) -> None:
+        """The port is gone; its elements go with the next that comes, as nobody else has its name."""
+        with self._lock:
+            keys = self._ports.pop(endpoint.host_interface, None)
+            if keys is not None and self.applied:
+                self._ended[endpoint.host_interface] = keys
+
+    # keeping it
+
+    def _list(self) -> list[list[bytes]]:
+        return [nftables.listing(family, self.table) for family in (INET, BRIDGE)]
 
     def intact(self) -> bool:
         """Whether the kernel has what we put there."""
-        return bool(self._listing) and self._list(self.table) == self._listing
-
-    def restore(self) -> bool:
-        """Puts the table back if somebody has changed or flushed it. Whether it was needed."""
-        if not self._text or self.intact():
+        if self._list() != self._listing:
             return False
-        self._nftables.run(self._text)
-        self._listing = self._list(self.table)
+        there = [*self._ports.values(), *self._ended.values()]
+        for group in portfilter.SENDERS:
+            wanted = {key for keys in there for key in keys.get(group, [])}
+            if nftables.elements(BRIDGE, self.table, group) != wanted:
+                return False
         return True
 
+    def restore(self) -> bool:
+        """Puts the tables back if somebody has changed or flushed them. Whether it was needed."""
+        with self._lock:
+            if not self.applied or self.intact():
+                return False
+            self._replace()
+            return True
+
     def remove(self) -> None:
-        """Takes the table away, whoever of us has made it. Raises NftablesError."""
-        self._text = self._listing = ""
-        self._nftables.run(f"add table {self.table}\ndelete table {self.table}")
+        """Takes the tables away, whoever of us has made them. Raises NftablesError."""
+        with self._lock:
+            self._shape = None
+            batch = Batch()
+            for family in (INET, BRIDGE):
+                batch.delete_table(family, self.table)
+            self._commit(batch)
+
+
+def _shape(network: Network) -> tuple[object, ...]:
+    """All of a network that the tables depend on."""
+    rows = tuple((row["Subnet"], row.get("Gateway")) for row in network.ipam)
+    return network.bridge, network.internal, network.icc, network.masquerades, network.antispoof, rows

@@ -144,3 +144,9 @@ def mac_of(ipv4: str) -> str:
     """Docker's MAC address of an IPv4 one: 02:42 and its four bytes; random without."""
     tail = ipaddress.IPv4Address(ipv4.partition("/")[0]).packed if ipv4 else secrets.token_bytes(4)
     return (b"\x02\x42" + tail).hex(":")
+
+
+def link_local(mac: str) -> ipaddress.IPv6Address:
+    """The link-local IPv6 address of an interface with this MAC address (RFC 4291, appendix A)."""
+    raw = bytes.fromhex(mac.replace(":", ""))
+    return ipaddress.IPv6Address(b"\xfe\x80" + bytes(6) + bytes([raw[0] ^ 2]) + raw[1:3] + b"\xff\xfe" + raw[3:6])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sampan.network import ownership
+from sampan.network.ipam import Subnet, mac_of
+
+ANTISPOOF = "sampan.antispoof"
 
 
 @dataclass(slots=True)
@@ -67,6 +71,38 @@ class Network:
         """What the user asked for, or 0."""
         text = self.options.get("com.docker.network.driver.mtu", "0")
         return int(text) if text.isdecimal() else 0
+
+    @property
+    def mac(self) -> str:
+        """The MAC address of its bridge: fixed, as the kernel would change one that is not given with every port that comes
+        or goes (br_stp_recalculate_bridge_id in net/bridge/br_stp_if.c), and connections of all who know it stand still."""
+        row = self.row(4)
+        return mac_of(row["Gateway"]) if row and row.get("Gateway") else f"02:42:{bytes.fromhex(self.id[:8]).hex(':')}"
+
+    @property
+    def subnets(self) -> list[Subnet]:
+        """Its subnets."""
+        return [ipaddress.ip_network(row["Subnet"]) for row in self.ipam]
+
+    @property
+    def gateways(self) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+        """The host's addresses on it."""
+        return [ipaddress.ip_address(row["Gateway"]) for row in self.ipam if row.get("Gateway")]
+
+    @property
+    def icc(self) -> bool:
+        """Whether its containers reach each other."""
+        return self.options.get("com.docker.network.bridge.enable_icc") != "false"
+
+    @property
+    def masquerades(self) -> bool:
+        """Whether its containers have the host's address outside."""
+        return self.options.get("com.docker.network.bridge.enable_ip_masquerade", "true") == "true"
+
+    @property
+    def antispoof(self) -> bool:
+        """Whether each container has to be who it is, in every frame."""
+        return self.options.get(ANTISPOOF) != "false"
 
     @property
     def predefined(self) -> bool:

@@ -30,8 +30,13 @@ class Owner:
 
     @property
     def table(self) -> str:
-        """Its nftables table."""
-        return f"inet sampan-{self.short}"
+        """The name of its nftables tables."""
+        return f"sampan-{self.short}"
+
+    @property
+    def port_prefix(self) -> str:
+        """How the names of its endpoints' interfaces begin."""
+        return self.veth("")
 
     @property
     def alias(self) -> str:

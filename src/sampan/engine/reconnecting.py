@@ -1,0 +1,97 @@
+"""The networks of an engine that starts: everything as the containers that went on running need it, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from sampan.engine.container import Container
+from sampan.engine.errors import EngineError
+from sampan.engine.publishing import way_out
+from sampan.linux import netns
+from sampan.network import bridge, hostports
+from sampan.network.errors import NetworkError
+from sampan.network.model import Endpoint, Network
+
+if TYPE_CHECKING:
+    from sampan.engine.engine import Engine
+    from sampan.engine.networking import Networking
+
+
+async def reconnect(engine: Engine) -> None:
+    """Takes up what runs, and away what is left of what does not."""
+    networking = engine.networking
+    # In a copy of another engine's data root what runs is that engine's.
+    ours = [] if engine.identity.copied else engine.containers.values()
+    running = {c.id: c for c in ours if c.running}
+    doubtful = {c.id for c in engine.containers.values() if c.broken}  # whose processes may live
+    networks = list(networking.networks.all.values())
+    for network in networks:
+        for identifier in [key for key in network.endpoints if key not in running and key not in doubtful]:
+            networking.networks.release(network, identifier)
+    for network in networks:
+        _make(networking, network)
+    if networking.host_ports is not None:
+        hostports.route_answers()
+    if not networking.networks.doubtful:  # what a record that can't be read speaks of must not be taken away
+        bridge.sweep(networks, networking.networks.owner)
+    lost = bridge.missing(networks)
+    for container in running.values():
+        if networking.networks.of(container.id):
+            await _bring_in_line(networking, container, lost)
+            await _take_up(networking, container)
+    await networking.publishing.begin()
+
+
+def _make(networking: Networking, network: Network) -> None:
+    """The network's bridge, and the right to speak of those who are on it."""
+    try:
+        if network.driver == "bridge" and (network.endpoints or not network.predefined):
+            bridge.ensure(network)
+    except (NetworkError, OSError) as error:
+        print(f"sampand: network {network.name}: {error}", file=sys.stderr)
+    for endpoint in network.endpoints.values():
+        try:
+            networking.publishing.admit([(network, endpoint)])
+        except NetworkError as error:
+            print(f"sampand: network {network.name}: {endpoint.name}: {error}", file=sys.stderr)
+
+
+async def _bring_in_line(networking: Networking, container: Container, lost: set[str]) -> None:
+    """What was cut short by our end: a connect that nobody was told of, a disconnect, an interface that is gone."""
+    for network, endpoint in networking.networks.of(container.id):
+        try:
+            if network.name not in container.networks:
+                await networking.unplug(container, network, endpoint)
+            elif endpoint.host_interface in lost and not container.own_kernel:
+                print(
+                    f"sampand: container {container.name}: its interface on {network.name} is gone: made again",
+                    file=sys.stderr,
+                )
+                await _plug_again(networking, container, network, endpoint)
+        except (NetworkError, EngineError, OSError) as error:
+            print(f"sampand: network {network.name} of container {container.name}: {error}", file=sys.stderr)
+
+
+async def _plug_again(networking: Networking, container: Container, network: Network, endpoint: Endpoint) -> None:
+    namespace = netns.open_of(container.state["Pid"])
+    try:
+        default = way_out(networking.networks.of(container.id)) == (network, endpoint)
+        await asyncio.to_thread(bridge.plug, network, endpoint, namespace, default)
+    finally:
+        os.close(namespace)
+
+
+async def _take_up(networking: Networking, container: Container) -> None:
+    """Ports and names of a container that went on running without us."""
+    try:
+        await networking.publishing.take_up(container)
+        namespace = netns.open_of(container.state["Pid"])
+        try:
+            await networking.names.serve(container, namespace)
+        finally:
+            os.close(namespace)
+    except (NetworkError, OSError) as error:
+        print(f"sampand: network of container {container.name}: {error}", file=sys.stderr)
