@@ -33,7 +33,7 @@ class Ends:
         self.heard: list[Any] = []
         self.lost: list[int] = []
         self.ends = [
-            Mux(self.loop, sock.fileno(), self.heard.append, lambda number=number: self.lost.append(number))  # type: ignore[misc]
+            Mux(self.loop, sock.fileno(), self.heard.append, lambda _, number=number: self.lost.append(number))  # type: ignore[misc]
             for number, sock in enumerate(self.sockets)
         ]
 
@@ -263,7 +263,7 @@ def _fake_agent(sock: socket.socket, polls: int) -> None:
         file.write(json.dumps({**reply, "id": message["id"]}).encode() + b"\n")
 
 
-def _run_by_agent(path: str, answering: bool = True) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _run_by_agent(path: str, answering: bool = True) -> tuple[list[str], list[tuple[int, bytes, bytes]]]:
     loop = Loop()
     ours, theirs = socket.socketpair()
     if answering:
@@ -272,9 +272,9 @@ def _run_by_agent(path: str, answering: bool = True) -> tuple[list[dict[str, Any
     reader, writer = os.pipe()
     os.write(writer, b"input")
     os.close(writer)
-    begun: list[dict[str, Any]] = []
-    ended: list[dict[str, Any]] = []
-    agent.run({"args": [path, "a"], "env": []}, reader, begun.append, ended.append)
+    begun: list[str] = []
+    ended: list[tuple[int, bytes, bytes]] = []
+    agent.run({"args": [path, "a"], "env": []}, reader, begun.append, lambda *found: ended.append(found))
     deadline = time.monotonic() + 10
     while agent.busy and time.monotonic() < deadline:
         loop.turn(0.05)
@@ -287,9 +287,9 @@ def _run_by_agent(path: str, answering: bool = True) -> tuple[list[dict[str, Any
 
 def test_commands_by_qemus_agent() -> None:
     begun, ended = _run_by_agent("/bin/cat")
-    assert begun == [{}]
-    assert ended == [{"status": 3 << 8, "out": b"input", "err": b""}]
+    assert begun == [""]
+    assert ended == [(3 << 8, b"input", b"")]
     begun, ended = _run_by_agent("/nothere")
-    assert (begun[0]["error"], ended) == ("not there", [])
+    assert (begun, ended) == (["not there"], [])
     begun, ended = _run_by_agent("/bin/cat", answering=False)
-    assert "neither Sampan's nor QEMU's" in begun[0]["error"]
+    assert "neither Sampan's nor QEMU's" in begun[0]

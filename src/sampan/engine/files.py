@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
 
-from sampan.engine import vanishing
+from sampan.engine import guest_answers, vanishing
 from sampan.engine.container import Container, timestamp
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Forbidden, NotFound
@@ -204,12 +204,18 @@ _OURS = ("/dev", "/proc", "/sys", "/etc/hostname", "/etc/hosts", "/etc/resolv.co
 
 def _changed(engine: Engine, container: Container) -> list[tuple[str, int]]:
     if container.virtual:
-        return [(path, kind) for path, kind in engine.machines.in_thread(engine.machines.job(container, "changes"))]
+        return _changed_in_guest(engine, container)
     lowerfd = lower_root(engine, engine.images.get(container.image))
     try:
         return list(pack.changes(f"{engine.directory(container)}/upper", lowerfd))
     finally:
         os.close(lowerfd)
+
+
+def _changed_in_guest(engine: Engine, container: Container) -> list[tuple[str, int]]:
+    out = guest_answers.Changes(container.name)
+    _from_guest(engine, container, out, "changes")
+    return out.rows()
 
 
 def changes(engine: Engine, container: Container) -> list[dict[str, Any]]:

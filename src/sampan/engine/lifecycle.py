@@ -133,13 +133,15 @@ def exited(engine: Engine, container: Container, status: int, moment: int) -> No
     if not container.running:
         return
     group, code = Cgroup(container.cgroup), exit_code(status)
-    out_of_memory = group.oom_kills() > 0
+    out_of_memory, error = group.oom_kills() > 0, ""
     if container.own_kernel:
-        out_of_memory |= bool(engine.machines.ended(container).get("oom"))
+        inside, error = engine.machines.ended(container)
+        out_of_memory |= inside
     container.state |= {
         "Pid": 0,
         "ExitCode": code,
         "OOMKilled": out_of_memory,
+        "Error": error,
         "FinishedAt": timestamp(moment or time.time_ns()),
     }
     container.ports = []

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import json
 import os
 import secrets
+import signal
+import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from sampan.engine import machine_shape, mounts, shims, spec
+from sampan.engine import guest_answers, machine_shape, mounts, shims, spec
 from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest, Conflict, EngineError
 from sampan.linux import netns
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 # The guest's own network is the container's, and there is one container in it.
 NAMESPACES = ("pid", "ipc", "uts", "cgroup")
+_FILES_PATIENCE = 30.0  # seconds that a machine for files may take to end
 _LONG = {"savevm": 600.0, "loadvm": 600.0, "delvm": 120.0}  # seconds for what QEMU itself does with all of a machine
 GROUP = "/sampan/container"
 
@@ -48,6 +50,9 @@ class Machines:
         self._sockets = f"{engine.run_root}/vm"
         self._loop = asyncio.get_running_loop()
         os.makedirs(self._sockets, 0o700, exist_ok=True)
+        for name in os.listdir(self._sockets):
+            if name.startswith("files-") and not _listens(f"{self._sockets}/{name}"):
+                os.unlink(f"{self._sockets}/{name}")
 
     # start
 
@@ -149,18 +154,16 @@ class Machines:
         return {"entry": "sampan.vm.relay:main", "spec": {"linux": {"namespaces": []}}, "cgroup": None, "process": process,
                 "seccomp": seccomp, "control": self.control(container.id)}  # fmt: skip
 
-    def ended(self, container: Container) -> dict[str, Any]:
-        """Called when a machine has ended: what it said of its end; what it left is removed."""
-        path = f"{self._engine.directory(container)}/report"
-        try:
-            with open(path, encoding="ascii", opener=regular) as file:
-                found: dict[str, Any] = json.load(file)
+    def ended(self, container: Container) -> tuple[bool, str]:
+        """Called when a machine has ended: as guest_answers.report(); what it left is removed."""
+        path, data = f"{self._engine.directory(container)}/report", b""
+        with contextlib.suppress(OSError):
+            with open(path, "rb", opener=regular) as file:
+                data = file.read(1 << 20)
             os.unlink(path)
-        except (OSError, ValueError):
-            found = {}
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.control(container.id))
-        return found
+        return guest_answers.report(container.name, data)
 
     # while it runs
 
@@ -168,7 +171,8 @@ class Machines:
         """The result of a request to a running machine. Raises EngineError."""
         async with shims.connected(self.control(container.id), container.name) as shim:
             limit = _LONG.get(operation, shims.PATIENCE)
-            return (await shim.ask({"op": operation, **arguments}, limit=limit)).get("result")
+            answer = await shim.ask({"op": operation, **arguments}, limit=limit)
+        return guest_answers.checked(container.name, operation, answer.get("result"))
 
     async def limit(self, container: Container, host: dict[str, Any], limits: dict[str, Any]) -> list[str]:
         """Changes the limits of a running machine; returns warnings. Raises EngineError, LimitRefused.
@@ -215,14 +219,17 @@ class Machines:
             for fd in (reader, writer):
                 if fd >= 0:
                     os.close(fd)
-        answer = event.get("result") or {"error": "the guest's job has ended without a word", "kind": "other"}
+        answer = event.get("result")
+        if not isinstance(answer, dict):
+            answer = {"error": "the guest's job has ended without a word", "kind": "other"}
         if "error" not in answer:
-            return answer["result"]
-        if answer["kind"] == "os":
-            raise OSError(answer["errno"], answer["error"])
-        if answer["kind"] == "image":
-            raise ImageError(answer["error"])
-        raise EngineError(answer["error"])
+            return guest_answers.checked(container.name, f"job {name}", answer.get("result"))
+        failure = guest_answers.failure(container.name, answer)
+        if failure.kind == "os":
+            raise OSError(failure.errno, failure.error)
+        if failure.kind == "image":
+            raise ImageError(failure.error)
+        raise EngineError(failure.error)
 
     @contextlib.asynccontextmanager
     async def _reachable(self, container: Container) -> AsyncIterator[str]:
@@ -235,16 +242,31 @@ class Machines:
                 raise Conflict(f"container {container.name} has just been started: try again")
             name = f"files-{secrets.token_hex(8)}"
             path = self.control(name)
-            await self._open_files(container, name, path)
+            held = await self._open_files(container, name, path)
             try:
                 yield path
             finally:
-                for _ in range(500):
-                    if not os.path.exists(path):
-                        break
-                    await asyncio.sleep(0.01)
+                await self._end_of(held[0])
+                for fd in held:
+                    os.close(fd)
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
 
-    async def _open_files(self, container: Container, name: str, path: str) -> None:
+    async def _end_of(self, process: int) -> None:
+        """Waits for the end of a machine for files, which follows that of its last client."""
+        over = asyncio.Event()
+        self._loop.add_reader(process, over.set)
+        try:
+            async with asyncio.timeout(_FILES_PATIENCE):
+                await over.wait()
+        except TimeoutError:  # whatever keeps it: it has written all that it was asked to
+            signal.pidfd_send_signal(process, signal.SIGKILL)
+            await over.wait()
+        finally:
+            self._loop.remove_reader(process)
+
+    async def _open_files(self, container: Container, name: str, path: str) -> list[int]:
+        """Starts one; its pidfd, and what else the keeper has of it."""
         wiring = Wiring(await asyncio.to_thread(netns.new), [], [])
         guest = {"persistent": True}
         new = container.state["Status"] == "created"  # its first start makes its working directory
@@ -255,8 +277,7 @@ class Machines:
             request, fds = await self._machine(container, guest, [], wiring)
             request |= {"inner": {"op": "open", "cwd": cwd}, "control": path, "process": {}}
             _, held = await self._engine.keeper.call("exec", [*null, *fds], id=name, request=request)
-            for fd in held:
-                os.close(fd)
+            return list(held)
         finally:
             for fd in [*null, wiring.namespace, *fds[2:]]:
                 os.close(fd)
@@ -297,6 +318,19 @@ class Wiring:
         """Closes our copies of its descriptors."""
         for fd in (self.namespace, *(fd for _, fd in self.taps)):
             os.close(fd)
+
+
+def _listens(path: str) -> bool:
+    """Whether a socket's owner lives."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.setblocking(False)
+        try:
+            sock.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:
+            return True  # it is busy
+    return True
 
 
 def slot_of(name: str, unbounded: bool = False) -> int:

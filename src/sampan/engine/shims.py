@@ -2,12 +2,15 @@
 
 A guest that does not answer may be busy, or its QEMU may be stopped: from outside that is the same. Whoever asks gets an
 error that names it after a while; what has begun in the guest goes on or ends there as the guest sees fit.
+
+The process may have been taken over by its guest: it is listened to for one reply and one end, of bounded length.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,8 +18,11 @@ from typing import Any
 from sampan.engine.errors import BadRequest, EngineError
 from sampan.keeper import wire
 from sampan.runtime.errors import REFUSED
+from sampan.vm import protocol
 
 PATIENCE = 15.0  # seconds
+_MAX_TEXT = 4096
+_MAX_MESSAGES = 2  # a reply, and the end of what has been begun
 
 
 class Shim:
@@ -24,17 +30,24 @@ class Shim:
 
     def __init__(self, sock: socket.socket, name: str) -> None:
         self._sock, self._name = sock, name
-        self._reader, self._outbox = wire.Reader(), wire.Outbox(sock)
+        self._reader, self._outbox = wire.Reader(protocol.MAX_ANSWER), wire.Outbox(sock)
+        self._heard = 0
         self._messages: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         asyncio.get_running_loop().add_reader(sock.fileno(), self._readable)
 
     def _readable(self) -> None:
         found = self._reader.receive(self._sock)
+        for message, fds in found or ():
+            for fd in fds:
+                os.close(fd)
+            self._heard += 1
+            if fds or self._heard > _MAX_MESSAGES:
+                found = None
+                break
+            self._messages.put_nowait(message)
         if found is None:
             asyncio.get_running_loop().remove_reader(self._sock.fileno())
             self._messages.put_nowait(None)
-        for message, _ in found or ():
-            self._messages.put_nowait(message)
 
     async def ask(
         self, message: dict[str, Any], fds: list[int] | None = None, limit: float = PATIENCE
@@ -59,7 +72,8 @@ class Shim:
         if message is None:
             raise EngineError(f"the virtual machine of {self._name} has ended")
         if "error" in message:
-            raise (BadRequest if message.get("failure") == REFUSED else EngineError)(message["error"])
+            kind = BadRequest if message.get("failure") == REFUSED else EngineError
+            raise kind(protocol.printable(str(message["error"])[:_MAX_TEXT]))
         return message
 
     async def _send(self, message: dict[str, Any], fds: list[int]) -> None:

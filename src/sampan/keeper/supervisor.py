@@ -317,12 +317,15 @@ class Supervisor:
         def report(_: int) -> None:
             message = channel.receive(child.channel)
             if message.kind == "tty":
+                if not task.tty or task.stdin >= 0:  # it has one
+                    close(message.fds[0])
+                    return
                 task.stdin = message.fds[0]
                 if task.directory:
                     task.outputs = {task.stdin: logs.STDOUT}
                 return
             if message.kind == "warning":
-                warnings.append(message.text)
+                warnings[63:] = [message.text]  # it may go on and on
                 return
             self._loop.forget(child.channel.fileno())
             child.channel.close()

@@ -103,7 +103,8 @@ class Outbox:
 class Reader:
     """Collects bytes and descriptors from a stream socket into whole messages."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MAX_MESSAGE) -> None:
+        self._most = most  # bytes of a message
         self._buffer = bytearray()
         self._fds: list[int] = []
 
@@ -138,7 +139,7 @@ class Reader:
     def _messages(self) -> Iterator[tuple[Message, list[int]]]:
         while len(self._buffer) >= _HEADER.size:
             (length,) = _HEADER.unpack_from(self._buffer)
-            if length > MAX_MESSAGE:
+            if length > self._most:
                 raise ValueError(f"a message of {length} bytes")
             end = _HEADER.size + length
             if len(self._buffer) < end:

@@ -13,7 +13,7 @@ import socket
 from sampan import quickjson
 from sampan.linux import descriptors
 from sampan.record import field, record
-from sampan.runtime.errors import OTHER, kind_of
+from sampan.runtime.errors import KINDS, OTHER, kind_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ _MAX_MESSAGE = 64 << 10
 MAX_REQUEST = 128 << 10
 _MAX_FDS = 253  # SCM_MAX_FD, unix(7)
 _MAX_TEXT = 8192
+_WITH_FD, _WITHOUT_FD = ("tty", "moved"), ("warning", "error", "prepared", "created", "started")
 
 Stdio = tuple[int, int, int]
 
@@ -60,12 +61,25 @@ def send_failure(sock: socket.socket, error: BaseException) -> None:
 
 
 def receive(sock: socket.socket) -> Report:
-    """The child's next message; blocks. After "started", "created" or "error" the channel can be closed."""
+    """The child's next message; blocks. After "started", "created" or "error" the channel can be closed.
+
+    A child that reads what a guest says is not trusted: what is no report is an error of its own.
+    """
     data, fds = descriptors.receive(sock, _MAX_MESSAGE, 1)
     if not data:
         return Report("started")
-    message = quickjson.loads(data)
-    return Report(message["kind"], message.get("text", ""), message.get("failure", OTHER), fds)
+    try:
+        message = quickjson.loads(data)
+        kind, text, failure = message["kind"], message.get("text", ""), message.get("failure", OTHER)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        kind = text = failure = None
+    if not isinstance(text, str) or failure not in KINDS or (kind in _WITH_FD and not fds):
+        kind, text, failure = "error", "the process that was to be set up has sent what is no report", OTHER
+    if kind in _WITHOUT_FD:
+        for fd in fds:
+            os.close(fd)
+        fds = []
+    return Report(kind, text[:_MAX_TEXT], failure, fds)
 
 
 def send_request(sock: socket.socket, request: dict[str, Any], stdio: Stdio | None) -> None:

@@ -8,6 +8,7 @@ NOT_FOUND = "not-found"
 NOT_EXECUTABLE = "not-executable"
 REFUSED = "refused"  # a value that the kernel does not take
 OTHER = "other"
+KINDS = (NOT_FOUND, NOT_EXECUTABLE, REFUSED, OTHER)
 
 
 class RuntimeFailure(Exception):

@@ -99,7 +99,7 @@ def _serve(port: int) -> None:
     def received(message: dict[str, Any]) -> None:
         guest.handle(message)
 
-    mux = Mux(loop, port, received, lambda: None)
+    mux = Mux(loop, port, received, lambda _: None)
     guest = Guest(mux)
     gc.collect()
     gc.freeze()

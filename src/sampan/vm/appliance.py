@@ -95,13 +95,13 @@ def _serve_beside(port: int) -> None:
     os.setsid()
     loop = Loop()
     lost: list[bool] = []
-    _answer(loop, port, lambda: lost.append(True), 1, root="/proc/1/root")
+    _answer(loop, port, lambda _: lost.append(True), 1, root="/proc/1/root")
     while not lost:
         loop.turn()
     os._exit(0)
 
 
-def _answer(loop: Loop, port: int, lost: Callable[[], None], pid: int, group: str = "", root: str = "") -> None:
+def _answer(loop: Loop, port: int, lost: Callable[[str], None], pid: int, group: str = "", root: str = "") -> None:
     """Takes the host's requests from now on, for what runs already (Guest.adopt)."""
     mux = Mux(loop, port, lambda message: guest.handle(message), lost)
     guest = Guest(mux, slots=False)
@@ -135,7 +135,7 @@ def _run_command(settings: dict[str, Any], port: int) -> int:
             print(f"sampan: {said.text}", flush=True)
             return 127
     if port >= 0:
-        _answer(loop, port, lambda: None, child.pid, request["cgroup"])
+        _answer(loop, port, lambda _: None, child.pid, request["cgroup"])
     status: list[int] = []
     loop.watch(child.pidfd, lambda _: status.append(os.waitpid(child.pid, 0)[1]))
     while not status:

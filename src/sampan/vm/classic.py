@@ -11,11 +11,12 @@ import socket
 import time
 from collections.abc import Callable
 
-from sampan.linux.pidfd import exit_code
 from sampan.runtime.channel import Stdio
-from sampan.vm import pc, terminal
+from sampan.runtime.errors import NOT_FOUND, OTHER
+from sampan.vm import confine, pc, terminal
 from sampan.vm.errors import VmError
 from sampan.vm.host import Client, Host, live
+from sampan.vm.protocol import Exit, Reply
 from sampan.vm.qga import GuestAgent
 
 TYPE_CHECKING = False
@@ -25,15 +26,14 @@ if TYPE_CHECKING:
 
 def main(request: dict[str, Any], stdio: Stdio | None, parent: socket.socket, fds: list[int]) -> None:
     """The process's life; never returns. `fds`: network namespace, disk, the CD, taps."""
-    machine = Classic(request)
-    live(machine, lambda: machine.run(parent, fds), request["console"], parent, [*fds, *(stdio or ())])
+    live(lambda: Classic(request), lambda machine: machine.run(parent, fds), parent, [*fds, *(stdio or ())])
 
 
 class Classic(Host):
     """One system machine while it runs."""
 
     def __init__(self, request: dict[str, Any]) -> None:
-        super().__init__(request["control"])
+        super().__init__(request["control"], request["console"])
         self._request = request
         self._ready, self._commands = False, 0
 
@@ -41,14 +41,16 @@ class Classic(Host):
         """Starts the machine and serves until it is switched off. Raises VmError, OSError."""
         request = self._request
         namespace, disk, seed, *taps = fds
-        log = os.open(request["console"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        machine, qga = pc.start(pc.Pc(**request["pc"]), disk, seed, taps, log)
-        self.machine, self._qga = machine, GuestAgent(self.loop, qga)
-        for fd in (namespace, disk, seed, *taps, log):
-            os.close(fd)
         slave = terminal.open_for(parent, {})
         self.listen()
         self.take_signals()
+        user = confine.identity()
+        machine, qga = pc.start(user, pc.Pc(**request["pc"]), disk, seed, taps)
+        self.machine, self._qga = machine, GuestAgent(self.loop, qga)
+        for fd in (namespace, disk, seed, *taps):
+            os.close(fd)
+        confine.enter(user)  # nothing has been read of it yet
+        self.log.follow(machine.errors)
         assert machine.monitor
         parent.close()
         self.meet(machine.port.fileno())
@@ -58,9 +60,7 @@ class Classic(Host):
             self._qga.tick()
         return self.code
 
-    def begin(
-        self, client: Client, message: dict[str, Any], fds: list[int], answer: Callable[[dict[str, Any]], None]
-    ) -> None:
+    def begin(self, client: Client, message: dict[str, Any], fds: list[int], answer: Callable[[Reply], None]) -> None:
         """By our agent where there is one, else by QEMU's."""
         if self._ready:
             super().begin(client, message, fds, answer)
@@ -68,20 +68,18 @@ class Classic(Host):
         self._commands += 1
         identifier = f"qga{self._commands}"
 
-        def begun(reply: dict[str, Any]) -> None:
-            answer({**reply, "id": identifier})
-            if "error" in reply:
+        def begun(error: str) -> None:
+            client.begun(Reply(0, error, NOT_FOUND if error else OTHER), identifier, message["seq"])
+            if error:
                 for fd in fds:
                     os.close(fd)
 
-        def ended(found: dict[str, Any]) -> None:
-            for fd, data in ((fds[1], found["out"]), (fds[-1], found["err"])):
+        def ended(status: int, out: bytes, err: bytes) -> None:
+            for fd, data in ((fds[1], out), (fds[-1], err)):
                 _write_all(fd, data)
             for fd in fds:
                 os.close(fd)
-            client.send(
-                {"event": "exit", "id": identifier, "status": found["status"], "code": exit_code(found["status"])}
-            )
+            client.ended(Exit(identifier, status))
 
         self._qga.run(message["process"], fds[0], begun, ended)
 
@@ -118,9 +116,13 @@ class Classic(Host):
         self.loop.watch(console.fileno(), out)
         self.loop.watch(slave, into)
 
-    def lost(self) -> None:
+    def lost(self, why: str) -> None:
         """QEMU ends when the guest switches the machine off; any other end of it is none that the guest wanted."""
         assert self.machine is not None
+        if why:
+            self.log.write(f"sampan: the machine is ended, since its agent does not keep to the protocol: {why}")
+            self.code = 255
+            return
         self.code = 0 if self.machine.wait() == 0 else 255
 
     def signalled(self, number: int) -> None:
@@ -134,10 +136,10 @@ class Classic(Host):
             if self._ready:
                 self.ask({"op": "shutdown"}, lambda _: None)
 
-    def heard(self, event: dict[str, Any]) -> None:
+    def ready(self) -> None:
         """The agent of a disk of ours: tells it who it is."""
-        if event.get("event") != "ready":
-            return
+        if self._ready:
+            self.forget_guest()
         self._ready = True
         self._set_clock()
         for interface in self._request["interfaces"]:

@@ -9,10 +9,7 @@ import binascii
 import socket
 
 from sampan.vm.mux import Mux
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
+from sampan.vm.protocol import Question
 
 _SERVER = ("127.0.0.11", 53)
 _AT_ONCE = 64
@@ -25,26 +22,27 @@ class DnsRelay:
         self._mux = mux
         self._sockets: dict[int, socket.socket] = {}
 
-    def ask(self, message: dict[str, Any]) -> None:
-        """Passes a question on; its answer goes back as {"op": "dns", "number", "data"}."""
-        number = message["number"]
+    def ask(self, question: Question) -> bool:
+        """Passes a question on; its answer goes back as {"op": "dns", "number", "data"}. False: it is asked already."""
+        number, tcp, data = question.number, question.tcp, question.data
+        if number in self._sockets:
+            return False
         if len(self._sockets) >= _AT_ONCE:
             self._forget(next(iter(self._sockets)))
-        tcp = bool(message.get("tcp"))
         kind = socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
         sock = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC)
         self._sockets[number] = sock
         received = bytearray()
         try:
-            question = binascii.a2b_base64(message["data"])
             sock.settimeout(1)  # the server is in this very namespace
             sock.connect(_SERVER)
-            sock.sendall(len(question).to_bytes(2, "big") + question if tcp else question)
+            sock.sendall(len(data).to_bytes(2, "big") + data if tcp else data)
             sock.setblocking(False)
-        except (OSError, ValueError):
+        except (OSError, OverflowError):
             self._forget(number)
-            return
+            return True
         self._mux.loop.watch(sock.fileno(), lambda _: self._readable(number, tcp, received))
+        return True
 
     def _readable(self, number: int, tcp: bool, received: bytearray) -> None:
         try:

@@ -17,12 +17,14 @@ from sampan.runtime import borrowing, channel, spare, spawn, usage
 from sampan.runtime.errors import RuntimeFailure, kind_of
 from sampan.vm import dhcp, guestnet, guestroot, jobs
 from sampan.vm.mux import Mux
+from sampan.vm.protocol import MAX_HEARD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 INIT = "init"
+_MAX_PROCESSES, _MAX_CELL = 2000, 250  # of a list, and characters of one column of it
 _ADD_ENTROPY, _RESEED = 0x40085203, 0x5207  # RNDADDENTROPY, RNDRESEEDCRNG: random(4)
 
 
@@ -69,6 +71,8 @@ class Guest:
         except Exception as error:
             reply = {"error": str(error) or repr(error), "failure": kind_of(error)}
         if reply is not None and sequence:
+            if len(quickjson.dumps(reply)) > MAX_HEARD - 1000:
+                reply = {"error": "the guest's answer is too long"}
             self._mux.send({**reply, "seq": sequence})
 
     def idle(self) -> None:
@@ -288,7 +292,8 @@ class Guest:
         return {"result": usage.sample(Cgroup(self._group), self._task(INIT).pid)}
 
     def op_processes(self, message: dict[str, Any]) -> dict[str, Any]:
-        return {"result": usage.processes(Cgroup(self._group).pids())}
+        found = usage.processes(Cgroup(self._group).pids())[:_MAX_PROCESSES]
+        return {"result": [[cell[:_MAX_CELL] for cell in row] for row in found]}
 
     def op_limits(self, message: dict[str, Any]) -> dict[str, Any]:
         """Changes the limits of the running container."""

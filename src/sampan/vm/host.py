@@ -1,4 +1,7 @@
-"""A machine's process on the host, whatever the machine is for: its guest, its socket, its signals. Standard library only."""
+"""A machine's process on the host, whatever the machine is for: its guest, its socket, its signals. Standard library only.
+
+It reads what a guest says, so it has no rights by then (`confine`), and takes typed messages only (`protocol`).
+"""
 
 from __future__ import annotations
 
@@ -11,51 +14,54 @@ from sampan.linux import descriptors, prctl, signals
 from sampan.linux.pidfd import exit_code
 from sampan.runtime import channel
 from sampan.runtime.errors import RuntimeFailure
+from sampan.vm import protocol
+from sampan.vm.console import ConsoleLog
 from sampan.vm.dnsrelay import DnsRelay
 from sampan.vm.errors import VmError
-from sampan.vm.hypervisor import Machine, said
+from sampan.vm.hypervisor import Machine
 from sampan.vm.loop import Loop
 from sampan.vm.mux import Mux
+from sampan.vm.protocol import Exit, Question, Ready, Reply
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    Answer = Callable[[dict[str, Any]], None]
+    Answer = Callable[[Reply], None]
+
+_MAX_WAITING = 1024  # requests that a guest has not answered
+_KILLED = 9
 
 
 class Host:
-    """One machine while it runs. `control`: the path of the socket on which others ask for something."""
+    """One machine while it runs. `control`: the path of the socket on which others ask for something; `console`: of the
+    file for what QEMU and its guest say."""
 
-    def __init__(self, control: str) -> None:
+    def __init__(self, control: str, console: str) -> None:
         self.loop = Loop()
+        self.log = ConsoleLog(self.loop, console)
         self.code: int | None = None  # of this process's end, when it is time
         self.machine: Machine | None = None
         self._control = control
         self._waiting: dict[int, Answer] = {}
-        self._sequence, self._streams = 0, 16
-        self.exits: dict[str, Callable[[dict[str, Any]], None]] = {}
+        self._sequence, self._streams, self._ignored = 0, 16, 0
+        self.exits: dict[str, Callable[[Exit], None]] = {}
         self._listener: socket.socket | None = None
 
     def meet(self, port: int) -> None:
         """Begins to listen to the guest's agent."""
-        self.mux = Mux(self.loop, port, self._message, self.lost)
+        self.mux = Mux(self.loop, port, self._message, self.lost, protocol.MAX_HEARD)
         self._names = DnsRelay(self.mux)
 
     def close(self) -> None:
-        """Ends QEMU and removes the socket."""
+        """Ends QEMU."""
         if self.machine is not None:
             self.machine.end()
-        if self._listener is not None:
-            try:
-                os.unlink(self._control)
-            except OSError:
-                pass
 
     # for those who know what the machine is for
 
-    def lost(self) -> None:
-        """The port to the guest is closed: QEMU has ended."""
+    def lost(self, why: str) -> None:
+        """The guest is listened to no more: QEMU has ended or, with a reason, the guest has sent what it may not."""
         raise NotImplementedError
 
     def signalled(self, number: int) -> None:
@@ -69,29 +75,44 @@ class Host:
     def came(self) -> None:
         """Somebody has connected."""
 
-    def heard(self, event: dict[str, Any]) -> None:
-        """The guest says something that only one kind of machine says."""
+    def ready(self) -> None:
+        """The guest's agent has begun, not for the first time perhaps."""
 
     # the guest
 
     def ask(self, message: dict[str, Any], answer: Answer) -> None:
         """Sends a request to the agent; `answer` gets its reply."""
+        if len(self._waiting) >= _MAX_WAITING:
+            answer(Reply(0, "the guest does not answer"))
+            return
         self._sequence += 1
         self._waiting[self._sequence] = answer
         self.mux.send({**message, "seq": self._sequence})
 
-    def _message(self, message: dict[str, Any]) -> None:
-        event = message.get("event")
-        if event is None:
-            answer = self._waiting.pop(message["seq"], None)
-            if answer is not None:
-                answer(message)
-        elif event == "exit" and message["id"] in self.exits:
-            self.exits.pop(message["id"])(message)
-        elif event == "dns":
-            self._names.ask(message)
+    def forget_guest(self) -> None:
+        """The guest has begun anew: it knows nothing of what it was asked, and its processes are gone."""
+        waiting, self._waiting = self._waiting, {}
+        for answer in waiting.values():
+            answer(Reply(0, "the guest has booted anew"))
+        exits, self.exits = self.exits, {}
+        for identifier, call in exits.items():
+            call(Exit(identifier, _KILLED))
+
+    def _message(self, message: Any) -> None:
+        """One from the guest. Raises VmError, which is the end of listening to it."""
+        found = protocol.parse(message)
+        if isinstance(found, Reply) and found.seq in self._waiting:
+            self._waiting.pop(found.seq)(found)
+        elif isinstance(found, Exit) and found.id in self.exits:
+            self.exits.pop(found.id)(found)
+        elif isinstance(found, Question) and self._names.ask(found):
+            pass
+        elif isinstance(found, Ready):
+            self.ready()
         else:
-            self.heard(message)
+            self._ignored += 1
+            if self._ignored + self.mux.ignored > protocol.MAX_IGNORED:
+                raise protocol.BrokenProtocol("it goes on sending what nobody has asked for")
 
     # signals
 
@@ -110,6 +131,10 @@ class Host:
     def listen(self) -> None:
         """Takes requests from now on."""
         self._listener = socket.socket(socket.AF_UNIX)
+        try:
+            os.unlink(self._control)  # of a machine that was killed
+        except FileNotFoundError:
+            pass
         old = os.umask(0o177)
         try:
             self._listener.bind(self._control)
@@ -125,10 +150,10 @@ class Host:
 
     def serve(self, client: Client, message: dict[str, Any], fds: list[int]) -> None:
         """One request from the socket."""
-        sequence = message.pop("seq")
+        sequence = message["seq"]
 
-        def answer(reply: dict[str, Any]) -> None:
-            client.send({**reply, "seq": sequence})
+        def answer(reply: Reply) -> None:
+            client.send({**reply.as_message(), "seq": sequence})
 
         operation = message["op"]
         try:
@@ -136,10 +161,10 @@ class Host:
         except VmError as error:
             for fd in fds:
                 os.close(fd)
-            answer({"error": str(error)})
+            answer(Reply(0, str(error)))
             return
         if result is not NotImplemented:
-            answer({"result": result})
+            answer(Reply(0, result=result))
         elif operation in ("exec", "job"):
             self.begin(client, message, fds, answer)
         else:
@@ -156,15 +181,16 @@ class Host:
         if len(fds) > 2:
             self.mux.sink(base + 2, fds[2])
 
-        def over(event: dict[str, Any]) -> None:
+        def over(end: Exit) -> None:
             self.mux.drop(base)
-            self.mux.when_ended(base + 1, lambda: self.mux.when_ended(base + 2, lambda: client.send({**event, "code": exit_code(event["status"])})))  # fmt: skip
+            self.mux.when_ended(base + 1, lambda: self.mux.when_ended(base + 2, lambda: client.ended(end)))
 
-        def begun(reply: dict[str, Any]) -> None:
-            if "error" in reply:
+        def begun(reply: Reply) -> None:
+            if reply.error:
                 for stream in (base, base + 1, base + 2):
                     self.mux.drop(stream)
-            answer({**reply, "id": identifier})
+                self.exits.pop(identifier, None)
+            client.begun(reply, identifier, message["seq"])
 
         self.exits[identifier] = over
         self.ask({**message, "base": base}, begun)
@@ -194,6 +220,14 @@ class Client:
         for message, fds in messages:
             self._host.serve(self, message, fds)
 
+    def begun(self, reply: Reply, identifier: str, sequence: int) -> None:
+        """A process that was asked for runs, or does not."""
+        self.send({**reply.as_message(), "id": identifier, "seq": sequence})
+
+    def ended(self, end: Exit) -> None:
+        """It has ended."""
+        self.send({"event": "exit", "id": end.id, "code": exit_code(end.status), "result": end.result})
+
     def send(self, message: dict[str, Any]) -> None:
         """Sends a reply or an event."""
         if self._sock.fileno() < 0:
@@ -211,15 +245,22 @@ class Client:
             self._host.left(self)
 
 
-def live(machine: Host, run: Callable[[], int], console: str, parent: socket.socket, keep: list[int]) -> None:
-    """A shim's life, with the descriptors in `keep` alone: `run()` to its end, and the end of the machine. Never returns."""
+def live(make: Callable[[], Host], run: Callable[[Any], int], parent: socket.socket, keep: list[int]) -> None:
+    """A shim's life, with the descriptors in `keep` alone: `run(make())` to its end, and the end of the machine.
+
+    Never returns.
+    """
     prctl.set_name("sampan-vm")
     prctl.set_dumpable(False)
-    descriptors.close_all_but([machine.loop.fileno(), parent.fileno(), *keep])
+    descriptors.close_all_but([parent.fileno(), *keep])
+    machine = None
     try:
-        code = run()
-    except (VmError, OSError) as error:
-        channel.send_failure(parent, RuntimeFailure(f"virtual machine: {error}: {said(console)}"))
+        machine = make()
+        code = run(machine)
+    except Exception as error:
+        said = f": {machine.log.last()}" if machine is not None else ""
+        channel.send_failure(parent, RuntimeFailure(f"virtual machine: {error}{said}"))
         code = 125
-    machine.close()
+    if machine is not None:
+        machine.close()
     os._exit(code)

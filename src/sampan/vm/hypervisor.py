@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     Command = Callable[[int, int, int], list[str]]
 
+ACCELERATORS = ("tcg", "kvm")
 SLOTS = 3  # network interfaces that a guest has, plugged in or not
 MAC = "52:54:00:5a:00:{:02x}"  # of a slot, until the guest is somebody's: so the guest knows which is which
 # A guest reads its disks' sizes when it boots, which is before it is somebody's: all are this large, and sparse.
@@ -67,6 +68,8 @@ def binary(machine: str = "") -> str:
 
 def arguments(shape: Shape, parts: Parts, console: int, monitor: int, port: int, restored: bool) -> list[str]:
     """QEMU's arguments for a microvm. A restored one needs no kernel: it is in the memory already."""
+    if shape.accelerator not in ACCELERATORS:
+        raise VmError(f"no accelerator {shape.accelerator!r}")
     share = "off" if restored else "on"
     found = [
         "qemu", "-M", "microvm,x-option-roms=off,rtc=on,pit=on,pic=on,isa-serial=on,ioapic2=on,memory-backend=ram",
@@ -126,28 +129,30 @@ def _clock() -> str:
 class Machine:
     """A QEMU that is our child. Whoever makes one ends it by `end()`."""
 
-    def __init__(self, command: Command, fds: list[int], log: int, shares: list[jail.Share], files: list[str]) -> None:
+    def __init__(self, user: int, command: Command, fds: list[int], shares: list[jail.Share], files: list[str]) -> None:
         """Starts QEMU in its jail with the arguments that `command(console, monitor, port)` gives for these descriptors.
 
-        It also gets `fds`, and sees `shares` and `files` of the host. `log`: a file for what it says. Raises VmError.
+        It also gets `fds`, and sees `shares` and `files` of the host. `user`: confine.identity(). Raises VmError.
         """
         path = binary()
         ours, theirs = socket.socketpair()
         self.port, port = socket.socketpair()
         self.console, console = socket.socketpair()
+        self.errors, errors = socket.socketpair()
+        errors.setblocking(False)  # a guest can make QEMU say a lot: what nobody has read by then is lost
         words = command(console.fileno(), theirs.fileno(), port.fileno())
         self.pid = os.fork()
         if self.pid == 0:
             try:
                 for fd in (console.fileno(), theirs.fileno(), port.fileno(), *fds):
                     os.set_inheritable(fd, True)
-                jail.enter(log, shares, files)
+                jail.enter(user, errors.fileno(), shares, files)
                 os.execve(path, words, {"PATH": "/usr/bin:/bin"})
             except BaseException as error:
-                os.write(log, f"qemu: {error}\n".encode())
+                errors.send(f"qemu: {error}\n".encode())
             finally:
                 os._exit(127)
-        for end in (theirs, port, console):
+        for end in (theirs, port, console, errors):
             end.close()
         self._ended = False
         self._ours = ours
@@ -171,28 +176,17 @@ class Machine:
             self._ended = True
             os.kill(self.pid, 9)
             os.waitpid(self.pid, 0)
-        for end in (self._ours, self.port, self.console):
+        for end in (self._ours, self.port, self.console, self.errors):
             end.close()
 
 
-def microvm(shape: Shape, parts: Parts, log: int, restored: bool) -> Machine:
+def microvm(user: int, shape: Shape, parts: Parts, restored: bool) -> Machine:
     """Starts a machine for a container: from a template's state, or to boot. Raises VmError."""
     disks = [fd for fd in (parts.root, parts.fresh, parts.disk) if fd >= 0]
     return Machine(
+        user,
         lambda console, monitor, port: arguments(shape, parts, console, monitor, port, restored),
         [parts.memory, *disks, *parts.taps],
-        log,
         parts.shares,
         [] if restored else [shape.kernel, shape.initramfs],
     )
-
-
-def said(console: str) -> str:
-    """What QEMU and the guest's kernel have said last, from the file both write to."""
-    try:
-        with open(console, "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - 800))
-            text = file.read().decode(errors="replace").strip()
-    except OSError:
-        text = ""
-    return text or "it said nothing"

@@ -7,16 +7,16 @@ import signal
 import stat
 
 from sampan.linux import bpf, caps, mount, prctl, seccomp
-from sampan.linux.namespaces import CLONE_NEWNS, initial_user_namespace, unshare
+from sampan.linux.namespaces import CLONE_NEWNS, unshare
 from sampan.linux.syscall import ARCH
 from sampan.record import record
+from sampan.vm import confine
 
 _PROGRAMS = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/alternatives")
 _DEVICES = ("null", "zero", "urandom", "kvm")
 # What serving files with their owners takes; a machine without shares has none.
 _SHARING = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_SETFCAP"]
 _FALLOCATE = 285 if ARCH == "x86_64" else 47
-_UIDS = 0x60000000  # of no user: each machine takes one of the 2^24 from here on
 
 
 @record
@@ -29,8 +29,11 @@ class Share:
     follow: bool = False
 
 
-def enter(log: int, shares: list[Share], files: list[str]) -> None:
-    """Called between fork and execve: moves this process into the jail. `files`: what else it may read."""
+def enter(user: int, log: int, shares: list[Share], files: list[str]) -> None:
+    """Called between fork and execve: moves this process into the jail. `files`: what else it may read.
+
+    `user`: of the machine, from confine.identity().
+    """
     null = os.open("/dev/null", os.O_RDWR)
     for target, fd in ((0, null), (1, log), (2, log)):
         os.dup2(fd, target, inheritable=True)
@@ -39,7 +42,8 @@ def enter(log: int, shares: list[Share], files: list[str]) -> None:
     trees = [mount.open_tree(mount.AT_FDCWD, share.path, recursive=True) for share in shares]
     unshare(CLONE_NEWNS)
     _make_root(shares, trees, files)
-    _drop_privileges(bool(shares))
+    confine.become(user, caps.mask(_SHARING) if shares else 0)
+    prctl.set_parent_death_signal(signal.SIGKILL)  # now: a change of ids takes it back
     seccomp.install(_filter())
 
 
@@ -64,12 +68,7 @@ def _make_root(shares: list[Share], trees: list[int], files: list[str]) -> None:
         attributes |= mount.MOUNT_ATTR_RDONLY if share.read_only else 0
         _bind(top, tree, f"/shares/{share.name}", attributes, True, share.follow)
     mount.move_mount(_proc(), top, "proc")
-    mount.mount_setattr(top, mount.MOUNT_ATTR_RDONLY)
-    mount.move_mount(top, mount.AT_FDCWD, "/tmp")
-    os.chdir("/tmp")
-    mount.pivot_root(".", ".")
-    mount.umount(".", mount.MNT_DETACH)
-    os.chdir("/")
+    confine.pivot(top)
 
 
 def _proc() -> int:
@@ -108,21 +107,6 @@ def _bind(top: int, tree: int, target: str, attributes: int, recursive: bool = F
         os.close(os.open(inside, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
     mount.move_mount(tree, top, target.lstrip("/"))
     os.close(tree)
-
-
-def _drop_privileges(sharing: bool) -> None:
-    """Becomes a user that is nobody else, with what serving files needs or with nothing."""
-    kept = caps.mask(_SHARING if sharing else []) & caps.permitted()
-    caps.drop_bounding(caps.bounding() & ~kept)
-    identity = _UIDS + int.from_bytes(os.urandom(3), "big") if initial_user_namespace() else 65534
-    prctl.set_keepcaps(True)
-    os.setgroups([])
-    os.setresgid(identity, identity, identity)
-    os.setresuid(identity, identity, identity)
-    caps.capset(kept, kept, kept)
-    caps.set_ambient(kept)
-    prctl.set_no_new_privs()
-    prctl.set_parent_death_signal(signal.SIGKILL)  # now: a change of ids takes it back
 
 
 def _filter() -> bytes:

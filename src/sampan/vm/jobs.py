@@ -57,9 +57,12 @@ def _export(root: int, reader: int, writer: int) -> None:
         pack.pack_tree(tree, "/", out)
 
 
-def _changes(root: int, reader: int, writer: int) -> list[list[Any]]:
+def _changes(root: int, reader: int, writer: int) -> None:
+    """A line for each, a digit and the path, ended by a NUL."""
     lower = os.open(guestroot.LOWER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    return [[path, kind] for path, kind in pack.changes(str(guestroot.OVERLAY["upper"]), lower)]
+    with os.fdopen(writer, "wb") as out:
+        for path, kind in pack.changes(str(guestroot.OVERLAY["upper"]), lower):
+            out.write(f"{kind}{path}\0".encode(errors="surrogateescape"))
 
 
 def _layer(root: int, reader: int, writer: int) -> None:

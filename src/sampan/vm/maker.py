@@ -9,9 +9,10 @@ import time
 from sampan import quickjson
 from sampan.linux import namespaces as ns
 from sampan.linux import tap
+from sampan.vm import confine, protocol
 from sampan.vm.console import ConsoleLog
 from sampan.vm.errors import VmError
-from sampan.vm.hypervisor import DISK_SIZE, SLOTS, Machine, Parts, Shape, microvm, said
+from sampan.vm.hypervisor import DISK_SIZE, SLOTS, Machine, Parts, Shape, microvm
 from sampan.vm.loop import Loop
 from sampan.vm.mux import Mux
 
@@ -33,32 +34,38 @@ def main(text: str) -> None:
     Ends with 0, or with 1 and the reason on stderr.
     """
     request = quickjson.loads(text.encode())
+    loop = Loop()
+    log = ConsoleLog(loop, request["directory"] + "/console")
+    errors = os.dup(2)
     try:
-        make(Shape(**request["shape"]), request["directory"], request["timeout"], request.get("expect"))
+        make(loop, log, Shape(**request["shape"]), request["directory"], request["timeout"], request.get("expect"))
     except (VmError, OSError) as error:
-        print(f"{error}: {said(request['directory'] + '/console')}", file=sys.stderr)
+        os.write(errors, f"{error}: {log.last()}\n".encode(errors="replace"))
         sys.exit(1)
 
 
-def make(shape: Shape, directory: str, timeout: float, expect: dict[str, Any] | None) -> None:
+def make(
+    loop: Loop, log: ConsoleLog, shape: Shape, directory: str, timeout: float, expect: dict[str, Any] | None
+) -> None:
     """Boots a guest with the memory and the empty disk that are in `directory` or come there.
 
     With `expect` writes its devices' state to `state` when it is ready for such a container.
     """
     memory = _file(f"{directory}/memory", shape.memory << 20)
     fresh = _file(f"{directory}/disk", DISK_SIZE)
-    log = os.open(f"{directory}/console", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    state = os.open(f"{directory}/state", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600) if expect else -1
     ns.unshare(ns.CLONE_NEWNET)  # nobody else is where its taps are
     taps = [tap.new(f"slot{number}") for number in range(SLOTS)]
-    machine = microvm(shape, Parts(memory, -1, fresh, -1, taps), log, restored=False)
+    user = confine.identity()
+    machine = microvm(user, shape, Parts(memory, -1, fresh, -1, taps), restored=False)
+    log.follow(machine.console, machine.errors)
+    confine.enter(user, resolver=False)
     try:
-        guest = _Guest(machine, f"{directory}/console", time.monotonic() + timeout)
+        guest = _Guest(loop, machine, time.monotonic() + timeout)
         guest.hear()
         if expect is not None:
             guest.ask({"op": "expect", "request": expect, "seq": 1})
-            state = os.open(f"{directory}/state", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             machine.monitor.save(state)
-            os.close(state)
     finally:
         machine.end()
 
@@ -74,13 +81,12 @@ def _file(path: str, size: int) -> int:
 class _Guest:
     """A conversation with the agent, one message at a time."""
 
-    def __init__(self, machine: Machine, console: str, deadline: float) -> None:
-        self._heard: list[dict[str, Any] | None] = []
-        self._loop, self._deadline = Loop(), deadline
-        ConsoleLog(self._loop, machine.console, console)
-        self._mux = Mux(self._loop, machine.port.fileno(), self._heard.append, lambda: self._heard.append(None))
+    def __init__(self, loop: Loop, machine: Machine, deadline: float) -> None:
+        self._heard: list[Any] = []
+        self._loop, self._deadline = loop, deadline
+        self._mux = Mux(loop, machine.port.fileno(), self._heard.append, lambda _: self._heard.append(None))
 
-    def hear(self) -> dict[str, Any]:
+    def hear(self) -> Any:
         """Its next message. Raises VmError."""
         while not self._heard:
             if time.monotonic() > self._deadline:
@@ -89,11 +95,11 @@ class _Guest:
         message = self._heard.pop(0)
         if message is None:
             raise VmError("the guest has ended")
-        return message
+        return protocol.parse(message)
 
     def ask(self, message: dict[str, Any]) -> None:
         """A request, and its answer. Raises VmError."""
         self._mux.send(message)
         answer = self.hear()
-        if "error" in answer:
-            raise VmError(f"in the guest: {answer['error']}")
+        if not isinstance(answer, protocol.Reply) or answer.error:
+            raise VmError(f"in the guest: {getattr(answer, 'error', answer)}")

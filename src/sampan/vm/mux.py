@@ -3,6 +3,8 @@
 A frame is a stream's number, a length, a kind, and bytes. Stream 0 has the messages, JSON; of every other
 stream one side sends and the other receives. A receiver allows WINDOW bytes ahead and gives back what it
 has passed on, so a reader that is slow stops its own stream only. Standard library only.
+
+What comes from the other side is bounded in every way, and anything that is no frame ends the port (ADR 26).
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import struct
 from collections.abc import Callable
 
 from sampan import quickjson
+from sampan.vm.errors import VmError
 from sampan.vm.loop import READ, WRITE, Loop
 
 TYPE_CHECKING = False
@@ -24,16 +27,26 @@ WINDOW = 256 << 10
 MAX_MESSAGE = 8 << 20
 _CHUNK, _HIGH = 32 << 10, 256 << 10
 _DRAINED = 1 << 20  # what a pipe holds at most, which drain() sends without being allowed
+_MAX_DATA = 64 << 10  # of one frame of a stream
+_MAX_UNREAD = 4 * MAX_MESSAGE
 
 
 class Mux:
-    """One end of the port. `on_message(dict)` gets the other side's messages, `on_lost()` the port's end."""
+    """One end of the port. `on_message(value)` gets the other side's messages and may raise VmError, which ends the port;
+    `on_lost(why)` is called at its end, "" when the other side has closed it. A message has at most `most` bytes."""
 
     def __init__(
-        self, loop: Loop, fd: int, on_message: Callable[[dict[str, Any]], None], on_lost: Callable[[], None]
+        self,
+        loop: Loop,
+        fd: int,
+        on_message: Callable[[Any], None],
+        on_lost: Callable[[str], None],
+        most: int = MAX_MESSAGE,
     ) -> None:
         os.set_blocking(fd, False)
         self.loop = loop
+        self.ignored = 0  # frames for streams that are not there
+        self._most, self._over = most, False
         self._fd, self._on_message, self._on_lost = fd, on_message, on_lost
         self._in, self._out = bytearray(), bytearray()
         self._sources: dict[int, _Source] = {}
@@ -75,6 +88,11 @@ class Mux:
         return len(self._out) > _HIGH
 
     def _frame(self, stream: int, kind: int, data: bytes = b"") -> None:
+        if self._over:
+            return
+        if len(self._out) + len(data) > _MAX_UNREAD:
+            self._lost("it does not read what it is sent")
+            return
         self._out += _FRAME.pack(stream, len(data), kind) + data
         self._write()
 
@@ -86,17 +104,21 @@ class Mux:
         except BlockingIOError:
             pass
         except OSError:
-            self._lost()
+            self._lost("")
             return
         self.loop.watch(self._fd, self._ready, READ | (WRITE if self._out else 0))
         if not self.crowded:
             for source in list(self._sources.values()):
                 source.resume()
 
-    def _lost(self) -> None:
+    def _lost(self, why: str) -> None:
+        if self._over:
+            return
+        self._over = True
         self._out.clear()
+        self._in.clear()
         self.loop.forget(self._fd)
-        self._on_lost()
+        self._on_lost(why)
 
     def _ready(self, events: int) -> None:
         if events & WRITE:
@@ -110,13 +132,13 @@ class Mux:
         except OSError:
             data = b""
         if not data:
-            self._lost()
+            self._lost("")
             return
         self._in += data
         while len(self._in) >= _FRAME.size:
             stream, length, kind = _FRAME.unpack_from(self._in)
-            if length > MAX_MESSAGE:
-                self._lost()
+            if length > (_MAX_DATA if stream else self._most):
+                self._lost(f"a frame of {length} bytes")
                 return
             end = _FRAME.size + length
             if len(self._in) < end:
@@ -126,8 +148,15 @@ class Mux:
             self._handle(stream, kind, payload)
 
     def _handle(self, stream: int, kind: int, payload: bytes) -> None:
-        if stream == 0:
-            self._on_message(quickjson.loads(payload))
+        if kind > _BROKEN or len(payload) != (4 if kind == _CREDIT else len(payload) if kind == _DATA else 0):
+            self._lost(f"a frame of kind {kind} with {len(payload)} bytes")
+        elif stream == 0:
+            try:
+                self._on_message(quickjson.loads(payload))
+            except (ValueError, RecursionError, MemoryError):
+                self._lost("a message that is not JSON")
+            except VmError as error:
+                self._lost(str(error))
         elif kind == _DATA and stream in self._sinks:
             self._sinks[stream].add(payload)
         elif kind == _END and stream in self._sinks:
@@ -136,8 +165,10 @@ class Mux:
             self._sources[stream].allow(int.from_bytes(payload, "big"))
         elif kind == _BROKEN and stream in self._sources:
             self._sources[stream].finish(tell=False)
-        elif kind == _DATA:
-            self._frame(stream, _BROKEN)  # nobody wants it
+        else:
+            self.ignored += 1
+            if kind == _DATA and not self.crowded:
+                self._frame(stream, _BROKEN)  # nobody wants it
 
     def when_ended(self, stream: int, call: Callable[[], None]) -> None:
         """Calls back when a stream's sink has written its last, or now if there is none."""
@@ -221,7 +252,7 @@ class _Sink:
 
     def add(self, data: bytes) -> None:
         if len(self._waiting) > WINDOW + _DRAINED:
-            self._mux._lost()  # the other side does not keep to what it was allowed
+            self._mux._lost("it sends more of a stream than it may")
             return
         self._waiting += data
         self._write()

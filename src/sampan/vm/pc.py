@@ -6,9 +6,11 @@ import os
 import socket
 
 from sampan.record import record
-from sampan.vm.hypervisor import Machine
+from sampan.vm.errors import VmError
+from sampan.vm.hypervisor import ACCELERATORS, Machine
 
 BUSES = ("virtio", "sata", "ide")
+_FORMS = ("qcow2",)
 
 
 @record
@@ -28,6 +30,8 @@ def arguments(pc: Pc, disk: int, seed: int, taps: list[int], qga: int, ends: tup
 
     `qga`: our end's other end for QEMU's guest agent; `ends`: those of console, monitor and Sampan's agent.
     """
+    if pc.bus not in BUSES or pc.form not in _FORMS or pc.accelerator not in ACCELERATORS:
+        raise VmError(f"no machine with {pc.bus} for its disk, {pc.form} and {pc.accelerator}")
     console, monitor, port = ends
     device = {"virtio": "virtio-blk-pci", "sata": "ide-hd", "ide": "ide-hd"}[pc.bus]
     found = [
@@ -46,6 +50,8 @@ def arguments(pc: Pc, disk: int, seed: int, taps: list[int], qga: int, ends: tup
         "-device", "ide-cd,drive=seed",
     ]  # fmt: skip
     for number, (fd, mac) in enumerate(zip(taps, pc.interfaces, strict=True)):
+        if not is_mac(mac):
+            raise VmError(f"{mac!r} is no MAC address")
         found += [
             "-netdev",
             f"tap,id=net{number},fd={fd}",
@@ -55,15 +61,21 @@ def arguments(pc: Pc, disk: int, seed: int, taps: list[int], qga: int, ends: tup
     return found
 
 
-def start(pc: Pc, disk: int, seed: int, taps: list[int], log: int) -> tuple[Machine, socket.socket]:
-    """Starts one; the socket leads to QEMU's guest agent. `log`: a file for what QEMU says. Raises VmError."""
+def is_mac(text: str) -> bool:
+    """Whether it is six pairs of hexadecimal digits: an option of QEMU's ends at a comma."""
+    pairs = text.split(":")
+    return len(pairs) == 6 and all(len(pair) == 2 and set(pair) <= set("0123456789abcdefABCDEF") for pair in pairs)
+
+
+def start(user: int, pc: Pc, disk: int, seed: int, taps: list[int]) -> tuple[Machine, socket.socket]:
+    """Starts one; the socket leads to QEMU's guest agent. `user`: confine.identity(). Raises VmError."""
     ours, theirs = socket.socketpair()
     with theirs:
         qga = theirs.fileno()
         machine = Machine(
+            user,
             lambda *ends: arguments(pc, disk, seed, taps, qga, ends),
             [disk, seed, qga, *taps],
-            log,
             [],
             [path for path in ("/usr/share/seabios", "/usr/share/qemu") if os.path.isdir(path)],
         )

@@ -1,6 +1,7 @@
 """Commands in guests that have QEMU's own agent, as distributions package it (qemu-ga(8), qga/qapi-schema.json).
 
-It has no streams: input goes along with the command, output comes at its end. Standard library only.
+It has no streams: input goes along with the command, output comes at its end. Whatever answers may be another program:
+its answers are of bounded length, and what is not of the expected shape is a failure of the command. Standard library only.
 """
 
 from __future__ import annotations
@@ -13,15 +14,22 @@ from collections.abc import Callable
 
 from sampan import quickjson
 from sampan.vm.loop import Loop
+from sampan.vm.protocol import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     Answer = Callable[[dict[str, Any]], None]
+    Begun = Callable[[str], None]
+    Ended = Callable[[int, bytes, bytes], None]
 
 _PATIENCE, _POLL = 3.0, 0.2  # seconds: for an answer, between two questions whether a command has ended
 _MOST_INPUT = 4 << 20
+_MAX_LINE = 48 << 20  # the agent keeps 16 MiB of each output (guest-exec), which base64 makes longer
+_MAX_COMMANDS = 64
+_NO_AGENT = "the guest has no agent: neither Sampan's nor QEMU's (apt-get install qemu-guest-agent); try its console"
+_SIGNALS = range(1, 65)
 
 
 class GuestAgent:
@@ -34,7 +42,7 @@ class GuestAgent:
         self._number = 0
         self._queue: list[tuple[int, bytes, Answer]] = []
         self._asked: tuple[int, float, Answer] | None = None  # its number, until when, and who wants to know
-        self._polls: dict[int, tuple[float, Answer]] = {}  # by pid: when to ask next
+        self._polls: dict[int, tuple[float, Ended]] = {}  # by pid: when to ask next
         loop.watch(sock.fileno(), lambda _: self._readable())
 
     @property
@@ -42,11 +50,14 @@ class GuestAgent:
         """Whether tick() has something to do from time to time."""
         return bool(self._asked or self._queue or self._polls)
 
-    def run(self, process: dict[str, Any], reader: int, begun: Answer, ended: Answer) -> None:
+    def run(self, process: dict[str, Any], reader: int, begun: Begun, ended: Ended) -> None:
         """Runs process["args"] with what can be read from `reader` as its input.
 
-        `begun` gets {} or {"error"}; `ended` {"status" (of wait), "out", "err"}.
+        `begun` gets why it does not run, or ""; `ended` the status (of wait) and the two outputs.
         """
+        if len(self._polls) + len(self._queue) >= _MAX_COMMANDS:
+            begun("the guest has too many commands under way")
+            return
         try:
             data = _read_all(reader)
         except OSError:
@@ -56,10 +67,15 @@ class GuestAgent:
 
         def started(answer: dict[str, Any]) -> None:
             if "error" in answer:
-                begun({"error": answer["error"]["desc"], "failure": "not found"})
+                begun(_description(answer))
                 return
-            begun({})
-            self._polls[answer["return"]["pid"]] = (0.0, ended)
+            found = answer.get("return")
+            pid = found.get("pid") if isinstance(found, dict) else None
+            if type(pid) is not int or pid in self._polls:
+                begun("the guest's agent does not say which process it has started")
+                return
+            begun("")
+            self._polls[pid] = (0.0, ended)
 
         def there(answer: dict[str, Any]) -> None:
             # Only now: what nobody reads waits in the port, and would be run whenever an agent comes.
@@ -106,36 +122,62 @@ class GuestAgent:
         if not data:
             self._loop.forget(self._sock.fileno())
             return
+        begin = len(self._received)
         self._received += data
-        while b"\n" in self._received:
-            line, _, rest = bytes(self._received).partition(b"\n")
-            self._received = bytearray(rest)
-            message = quickjson.loads(line)
-            if self._asked is not None and message.get("id") == self._asked[0]:
+        while (end := self._received.find(b"\n", begin)) >= 0:
+            line = bytes(self._received[:end])
+            del self._received[: end + 1]
+            begin = 0
+            try:
+                message = quickjson.loads(line)
+            except (ValueError, RecursionError, MemoryError):
+                continue
+            if self._asked is not None and isinstance(message, dict) and message.get("id") == self._asked[0]:
                 self._give(message)  # and no answer that nobody waits for any more
+        if len(self._received) > _MAX_LINE:
+            self._received.clear()
 
     def tick(self) -> None:
         """What time brings: nobody has answered, or a command may have ended."""
         now = time.monotonic()
         if self._asked is not None and now > self._asked[1]:
-            text = "the guest has no agent: neither Sampan's nor QEMU's (apt-get install qemu-guest-agent); try its console"
-            self._queue.clear()
-            self._give({"error": {"desc": text}})
+            # Each of them is told: whoever waits would wait for ever.
+            queued, self._queue = self._queue, []
+            self._give({"error": {"desc": _NO_AGENT}})
+            for _, _, answer in queued:
+                answer({"error": {"desc": _NO_AGENT}})
         for pid, (when, ended) in list(self._polls.items()):
             if now >= when:
                 self._polls[pid] = (now + _POLL, ended)
                 self._ask("guest-exec-status", {"pid": pid}, lambda answer, pid=pid: self._status(pid, answer))  # type: ignore[misc]
 
     def _status(self, pid: int, answer: dict[str, Any]) -> None:
-        found = answer.get("return") or {}
+        found = answer.get("return")
+        found = found if isinstance(found, dict) else {}
         if "error" not in answer and not found.get("exited"):
             return
         entry = self._polls.pop(pid, None)
         if entry is None:
             return
-        status = int(found["signal"]) if "signal" in found else int(found.get("exitcode", 255)) << 8
-        out, err = (binascii.a2b_base64(found.get(key) or "") for key in ("out-data", "err-data"))
-        entry[1]({"status": status, "out": out, "err": err})
+        number, code = found.get("signal"), found.get("exitcode", 255)
+        if type(number) is int and number in _SIGNALS:
+            status = number
+        else:
+            status = (code & 0xFF if type(code) is int else 255) << 8
+        entry[1](status, _decoded(found.get("out-data")), _decoded(found.get("err-data")))
+
+
+def _description(answer: dict[str, Any]) -> str:
+    error = answer["error"]
+    text = error.get("desc") if isinstance(error, dict) else None
+    return printable(text)[:1000] if isinstance(text, str) and text else "the guest's agent does not say why"
+
+
+def _decoded(value: Any) -> bytes:
+    try:
+        return binascii.a2b_base64(value) if isinstance(value, str) else b""
+    except ValueError:
+        return b""
 
 
 def _read_all(fd: int) -> bytes:

@@ -1,4 +1,7 @@
-"""QEMU's monitor: a command, an answer, in order; events are passed over. Standard library only."""
+"""QEMU's monitor: a command, an answer, in order; events are passed over. Standard library only.
+
+A guest may have taken QEMU over: what comes is of bounded length and of the shape that QMP has, or it is an error.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,14 @@ import time
 
 from sampan import quickjson
 from sampan.vm.errors import VmError
+from sampan.vm.protocol import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+
+_MAX_LINE, _MAX_EVENTS, _MAX_TEXT = 1 << 20, 10_000, 1000
 
 
 class Monitor:
@@ -29,9 +36,9 @@ class Monitor:
 
     def human(self, line: str) -> None:
         """A command of the monitor for people, which says something only when it fails. Raises VmError."""
-        said = self._execute("human-monitor-command", {"command-line": line})
-        if said.strip():
-            raise VmError(f"qemu: {said.strip()}")
+        said = str(self._execute("human-monitor-command", {"command-line": line})).strip()
+        if said:
+            raise VmError(f"qemu: {printable(said)[:_MAX_TEXT]}")
 
     def _execute(self, command: str, arguments: dict[str, Any], fd: int = -1) -> Any:
         request = quickjson.dumps({"execute": command, "arguments": arguments}).encode() + b"\n"
@@ -40,14 +47,19 @@ class Monitor:
                 socket.send_fds(self._sock, [request], [fd])
             else:
                 self._sock.sendall(request)
-            while True:
+            for _ in range(_MAX_EVENTS):
                 answer = quickjson.loads(self._line())
+                if not isinstance(answer, dict):
+                    raise TypeError(answer)
                 if "error" in answer:
-                    raise VmError(f"qemu: {command}: {answer['error']['desc']}")
+                    raise VmError(f"qemu: {command}: {printable(str(answer['error']['desc']))[:_MAX_TEXT]}")
                 if "return" in answer:
                     return answer["return"]
         except OSError as error:
             raise VmError(f"qemu: {command}: {error}") from error
+        except (ValueError, TypeError, KeyError, RecursionError, MemoryError):
+            raise VmError(f"qemu: {command}: its monitor answers what is no QMP") from None
+        raise VmError(f"qemu: {command}: its monitor does not answer, but goes on telling of events")
 
     def _line(self) -> bytes:
         while b"\n" not in self._buffer:
@@ -57,6 +69,8 @@ class Monitor:
                 raise VmError(f"qemu: its monitor does not answer: {error}") from error
             if not data:
                 raise VmError("qemu has ended")
+            if len(self._buffer) > _MAX_LINE:
+                raise VmError("qemu: its monitor sends a line without an end")
             self._buffer += data
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line
@@ -84,9 +98,13 @@ class Monitor:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             found = self.run("query-migrate")
+            if not isinstance(found, dict):
+                break
             if found.get("status") == "completed":
                 return
             if found.get("status") in ("failed", "cancelled"):
-                raise VmError(f"qemu: the state could not be moved: {found.get('error-desc', 'it does not say why')}")
+                raise VmError(
+                    f"qemu: the state could not be moved: {found.get('error-desc', 'it does not say why')}"[:_MAX_TEXT]
+                )
             time.sleep(0.002)
         raise VmError("qemu: the state was not moved in time")

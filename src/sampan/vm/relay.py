@@ -1,6 +1,6 @@
 """An exec's process on the host: gives its streams to the machine's shim, passes signals on, ends with the code.
 
-Standard library only.
+What the shim says comes from the guest in the end, so this has no rights either when it listens. Standard library only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sampan.linux import descriptors, polling, prctl, signals
 from sampan.runtime import channel
 from sampan.runtime.channel import Stdio
 from sampan.runtime.errors import RuntimeFailure
-from sampan.vm import terminal
+from sampan.vm import confine, protocol, terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def main(request: dict[str, Any], stdio: Stdio | None, parent: socket.socket, fd
     except RuntimeFailure as failure:
         channel.send_failure(parent, failure)
         code = 125
-    except OSError as error:
+    except Exception as error:
         channel.send_failure(parent, RuntimeFailure(f"virtual machine: {error}"))
         code = 125
     os._exit(code)
@@ -47,12 +47,13 @@ def _run(request: dict[str, Any], stdio: Stdio | None, parent: socket.socket) ->
     wire.send(sock, message, given)
     for fd in stdio or ():
         os.close(fd)
+    confine.enter(confine.identity(), resolver=False)
     return _follow(sock, parent, reader, slave)
 
 
 def _follow(sock: socket.socket, parent: socket.socket, taken: int, slave: int) -> int:
     """Until the exec has ended; its exit code."""
-    replies = wire.Reader()
+    replies = wire.Reader(protocol.MAX_ANSWER)
     identifier = ""
     while True:
         ready = polling.any_readable([sock.fileno(), taken])
@@ -72,8 +73,8 @@ def _follow(sock: socket.socket, parent: socket.socket, taken: int, slave: int) 
             return 137
         for message, _ in messages:
             if message.get("event") == "exit":
-                return int(message["code"])
-            if message["seq"] == 1:
+                return int(message["code"]) & 0xFF
+            if message.get("seq") == 1 and not identifier:
                 if "error" in message:
                     raise RuntimeFailure(message["error"], message.get("failure", "other"))
                 identifier = message["id"]

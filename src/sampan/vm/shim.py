@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 import time
 
 from sampan import quickjson
@@ -19,12 +18,12 @@ from sampan.linux.pidfd import exit_code
 from sampan.runtime import channel
 from sampan.runtime.channel import Stdio
 from sampan.runtime.errors import RuntimeFailure
-from sampan.vm import terminal
-from sampan.vm.console import ConsoleLog
+from sampan.vm import confine, terminal
 from sampan.vm.errors import VmError
 from sampan.vm.host import Client, Host, live
-from sampan.vm.hypervisor import SLOTS, Machine, Parts, Shape, microvm, said
+from sampan.vm.hypervisor import SLOTS, Machine, Parts, Shape, microvm
 from sampan.vm.jail import Share
+from sampan.vm.protocol import Exit, Reply
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,16 +37,16 @@ _LAST_WORDS = 5.0  # seconds that the main process's output may take after its e
 
 def main(request: dict[str, Any], stdio: Stdio | None, parent: socket.socket, fds: list[int]) -> None:
     """The process's life; never returns. `fds`: network namespace, memory, the disks, the devices' state, taps."""
-    shim = Shim(request, parent)
-    live(shim, lambda: shim.run(stdio, fds), request["console"], parent, [*fds, *(stdio or ())])
+    live(lambda: Shim(request, parent), lambda shim: shim.run(stdio, fds), parent, [*fds, *(stdio or ())])
 
 
 class Shim(Host):
     """One machine while it runs."""
 
     def __init__(self, request: dict[str, Any], parent: socket.socket) -> None:
-        super().__init__(request["control"])
+        super().__init__(request["control"], request["console"])
         self._request, self._parent = request, parent
+        self._report = os.open(request["report"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         self.exits[_INIT] = self._init_exited
         self._deadline = 0.0
         self._for_files = request["inner"].get("op") == "open"  # there is no container, and no end by itself
@@ -68,35 +67,33 @@ class Shim(Host):
         taps = [given[slot] for slot in range(SLOTS)]
         shares = [Share(**share) for share in request["shares"]]
         disks = (disk, -1) if request["guest"]["writable"] == "fresh" else (-1, disk)
-        log = os.open(request["console"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
         if stdio is None:
             self._slave = terminal.open_for(self._parent, request["spec"]["process"])
         self.listen()
         self.take_signals()
-        if request["boot"]:
-            self.machine = machine = self._boot(shape, Parts(-1, root, disk, -1, taps, shares), log)
-        else:
-            self.machine = machine = microvm(shape, Parts(memory, root, *disks, taps, shares), log, restored=True)
+        self._user = user = confine.identity()
+        stopped = not request["boot"]
+        if stopped:
+            parts = Parts(memory, root, *disks, taps, shares)
+            self.machine = machine = self._follow(microvm(user, shape, parts, restored=True))
             try:
                 machine.monitor.restore(state)
-                machine.monitor.run("cont")
             except VmError as error:
                 text = f"the machine boots anew, since its template is of no use: {error}"
                 channel.send(self._parent, kind="warning", text=text)
+                self.log.last()
+                self.log.follow()
                 machine.end()
-                self.machine = machine = self._boot(shape, Parts(-1, root, disk, -1, taps, shares), log)
-        ConsoleLog(self.loop, machine.console, request["console"])
-        for fd in (
-            log,
-            namespace,
-            memory,
-            root,
-            disk,
-            state,
-            *held,
-            *(fd for fd in taps if fd not in self._slots.values()),
-        ):
+                stopped = False
+        if not stopped:
+            self.machine = machine = self._boot(shape, Parts(-1, root, disk, -1, taps, shares))
+        held += [namespace, memory, root, disk, state]
+        for fd in (*held, *(fd for fd in taps if fd not in self._slots.values())):
             os.close(fd)
+        # From here on the guest runs, and may say anything.
+        confine.enter(user)
+        if stopped:
+            machine.monitor.run("cont")
         self.meet(machine.port.fileno())
         self._start(stdio)
         self._deadline = time.monotonic() + _START
@@ -104,23 +101,30 @@ class Shim(Host):
         while self.code is None:
             self.loop.turn(0.1 if self._deadline else -1)
             if self._deadline and time.monotonic() > self._deadline:
-                self._tell_failure(f"the guest does not answer: {said(request['console'])}")
+                self._tell_failure(f"the guest does not answer: {self.log.last()}")
                 break
         return 255 if self.code is None else self.code
 
-    def _boot(self, shape: Shape, parts: Parts, log: int) -> Machine:
+    def _follow(self, machine: Machine) -> Machine:
+        self.log.follow(machine.console, machine.errors)
+        return machine
+
+    def _boot(self, shape: Shape, parts: Parts) -> Machine:
         """A machine from nothing; its guest then mounts the container's disk itself, as the one that it finds fresh."""
         parts.memory = os.memfd_create("sampan-memory", os.MFD_CLOEXEC)
         os.ftruncate(parts.memory, shape.memory << 20)
         self._request["guest"]["writable"] = self._request["guest"]["writable"].replace("disk", "fresh")
-        machine = microvm(shape, parts, log, restored=False)
+        machine = microvm(self._user, shape, parts, restored=False)
         os.close(parts.memory)
-        return machine
+        return self._follow(machine)
 
-    def lost(self) -> None:
+    def lost(self, why: str) -> None:
         """Nobody can go on then."""
+        if why:
+            self.log.write(f"sampan: the guest is ended, since its agent does not keep to the protocol: {why}")
+            self._write_report(error=f"the guest was ended, since its agent does not keep to the protocol: {why}")
         if self.code is None:
-            self._tell_failure(f"the guest has ended: {said(self._request['console'])}")
+            self._tell_failure(f"the guest has ended: {why or self.log.last()}")
             self.code = 255
 
     def _start(self, stdio: Stdio | None) -> None:
@@ -137,17 +141,17 @@ class Shim(Host):
         message |= {"op": "start", "id": _INIT, "base": 1, **self._request["inner"]}
         self.ask(message, self._started)
 
-    def _started(self, reply: dict[str, Any]) -> None:
+    def _started(self, reply: Reply) -> None:
         self._deadline = 0.0
         if self._parent.fileno() >= 0:
             self.loop.forget(self._parent.fileno())
-        if "error" in reply:
-            self._tell_failure(reply["error"], reply.get("failure", "other"))
+        if reply.error:
+            self._tell_failure(reply.error, reply.failure)
             self.code = 125
             return
         if self._for_files:
             self._deadline = time.monotonic() + _PATIENCE
-        for text in reply.get("warnings") or []:
+        for text in reply.warnings:
             channel.send(self._parent, kind="warning", text=text)
         self._parent.close()
 
@@ -160,10 +164,10 @@ class Shim(Host):
         if self._parent.fileno() >= 0:
             channel.send_failure(self._parent, RuntimeFailure(text, kind))
 
-    def _init_exited(self, message: dict[str, Any]) -> None:
+    def _init_exited(self, end: Exit) -> None:
         """The container has ended: when its last words have been passed on, so do we."""
-        _write_json(self._request["report"], {key: message.get(key) for key in ("oom",)})
-        code = exit_code(message["status"])
+        self._write_report(oom=end.oom)
+        code = exit_code(end.status)
         self._deadline = time.monotonic() + _LAST_WORDS
 
         def check(*_: Any) -> None:
@@ -207,8 +211,15 @@ class Shim(Host):
             self._deadline = time.monotonic() + _PATIENCE
             self.ask({"op": "close"}, self._files_closed)
 
-    def _files_closed(self, _: dict[str, Any]) -> None:
+    def _files_closed(self, _: Reply) -> None:
         self.code = 0
+
+    def _write_report(self, **found: Any) -> None:
+        """What the engine reads when this process has ended."""
+        try:
+            os.pwrite(self._report, quickjson.dumps(found).encode(), 0)
+        except OSError as error:
+            self.log.write(f"sampan: no report: {error}")
 
 
 def _open_shares(rows: list[dict[str, Any]], fds: list[int]) -> list[int]:
@@ -225,11 +236,3 @@ def _open_shares(rows: list[dict[str, Any]], fds: list[int]) -> list[int]:
     if table >= 0:
         os.close(table)
     return held
-
-
-def _write_json(path: str, value: dict[str, Any]) -> None:
-    try:
-        with open(path, "w", encoding="ascii") as file:
-            file.write(quickjson.dumps(value))
-    except OSError as error:
-        print(f"sampan-vm: {error}", file=sys.stderr)

@@ -77,6 +77,8 @@ class Templates:
                 say(f"booting a guest once, with {shape.cpus} CPU and {shape.memory} MiB, under {shape.accelerator}")
                 await self._make(shape, target)
         os.utime(target)  # it is still wanted
+        for name in os.listdir(target):
+            os.chmod(f"{target}/{name}", 0o400)  # the QEMU that has written them is nobody any more
         memory = await asyncio.to_thread(memfd.sealed_copy, f"{target}/memory", "sampan-template")
         state = os.open(f"{target}/state", os.O_RDONLY | os.O_CLOEXEC)
         return self._open.setdefault(key, Template(shape, memory, state, f"{target}/disk"))
