@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sampan.engine import broken, container_record
 from sampan.engine.container import Container, new_state
-from sampan.engine.container_record import Unreadable, read, salvage, write
+from sampan.engine.container_record import SCHEMA, Unreadable, read, salvage, write
 from sampan.engine.records import Row
 
 ID = "ab" * 32
@@ -59,7 +59,7 @@ def test_every_saved_field_has_a_type() -> None:
     ("path", "value"),
     [
         (("invented",), 1),
-        (("schema",), 2),
+        (("schema",), 3),
         (("schema",), "1"),
         (("schema",), -1),
         (("id",), "../../etc"),
@@ -198,7 +198,7 @@ def test_damaged_records(record: dict[str, Any]) -> None:
         _is_broken(data)
         return
     assert container.id == ID
-    assert write(container)["schema"] == 1
+    assert write(container)["schema"] == SCHEMA
     assert read(ID, body(write(copy.copy(container)))).id == ID
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from contextvars import copy_context
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,11 +14,29 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from sampan.engine.errors import Forbidden
 from sampan.engine.events import Events
-from sampan.engine.policy import caller
 from sampan.engine.policy import facts as of
+from sampan.engine.policy.caller import Caller, at_page
 from sampan.engine.policy.decide import decide
-from sampan.engine.policy.guard import Guard
+from sampan.engine.policy.gate import Gate
 from sampan.engine.policy.model import Conditions, Facts, Policy, PolicyError, Rule, Tenant, parse
+
+
+def container(request: Facts, own_kernel: bool) -> Any:
+    """As much of a container as the gate looks at; its facts are those that it was made by."""
+    return SimpleNamespace(id=request.user, own_kernel=own_kernel, running=False, owner=request.user, claim=request.claim,
+                           facts=request)  # fmt: skip
+
+
+def gate_of(engine: Any, policy: Callable[[], Policy]) -> Gate:
+    gate = Gate(engine, "/nonexistent")
+    gate.source = SimpleNamespace(active=True, error="", path="", policy=policy)  # type: ignore[assignment]
+    gate.facts_of = lambda made: made.facts  # type: ignore[method-assign, attr-defined]
+    return gate
+
+
+def somebody(user: str) -> Caller:
+    return at_page(user)
+
 
 POLICY = """
 default = "container"
@@ -192,49 +210,40 @@ def test_the_order_of_rules_means_nothing(policy: Policy, request: Facts, others
 def test_a_start_after_a_change_of_the_policy() -> None:
     policy = parse(POLICY)
     engine: Any = SimpleNamespace(containers={}, events=Events(), isolation="")
-    guard = Guard(engine, "/nonexistent")
-    guard.source = SimpleNamespace(active=True, error="", path="", policy=lambda: policy)  # type: ignore[assignment]
+    gate = gate_of(engine, lambda: policy)
     for user in ("alice", "bob"):
-        container = SimpleNamespace(id=user, own_kernel=False, running=False, owner=user, claim="")
-        engine.containers[user] = container
-    with guard.starting(engine.containers["alice"]):
+        engine.containers[user] = container(facts(user), False)
+    with gate.starting(engine.containers["alice"]):
         engine.containers["alice"].running = True
     policy = parse(POLICY.replace('tenants = ["ops", "shop"]', 'tenants = ["ops"]'))
     with (
         pytest.raises(Forbidden, match="containers of ops, whom shop does not share"),
-        guard.starting(engine.containers["bob"]),
+        gate.starting(engine.containers["bob"]),
     ):
         raise AssertionError("it must not come to this")
     engine.containers["bob"].running = True  # it ran before the change
-    assert guard.meetings(policy) == [
+    assert gate.meetings(policy) == [
         "ops and shop share the host's kernel, though the policy does not let them: stop the containers of one"
     ]
 
 
 def test_paths_are_a_matter_of_trust_and_not_of_rules() -> None:
-    guard = Guard(SimpleNamespace(containers={}, events=Events(), isolation=""), "/nonexistent")  # type: ignore[arg-type]
     policy = parse(POLICY.replace('default = "container"', 'default = "deny"'))
-    guard.source = SimpleNamespace(active=True, error="", path="", policy=lambda: policy)  # type: ignore[assignment]
-
-    def check(user: str, path: str) -> None:
-        caller.enter(user)
-        guard.check_path(path)
-
-    copy_context().run(check, "alice", "/etc/hostname")
-    copy_context().run(check, "bob", "/srv/shop/x")
+    gate = gate_of(SimpleNamespace(containers={}, events=Events(), isolation=""), lambda: policy)
+    gate.may_have(somebody("alice"), "/etc/hostname")
+    gate.may_have(somebody("bob"), "/srv/shop/x")
     with pytest.raises(Forbidden, match="/etc/hostname is the host's, and shop may not"):
-        copy_context().run(check, "bob", "/etc/hostname")
+        gate.may_have(somebody("bob"), "/etc/hostname")
 
 
 class Tenants(RuleBasedStateMachine):
-    """Anything that users ask for, under any policy whose rules are shuffled at will: the guard that the engine asks decides."""
+    """Anything that users ask for, under any policy whose rules are shuffled at will: the gate that the engine asks decides."""
 
     @initialize(policy=policies)
     def begin(self, policy: Policy) -> None:
         self.policy = policy
         self.engine: Any = SimpleNamespace(containers={}, events=Events(), isolation="")
-        self.guard = Guard(self.engine, "/nonexistent")
-        self.guard.source = SimpleNamespace(active=True, error="", path="", policy=lambda: self.policy)  # type: ignore[assignment]
+        self.gate = gate_of(self.engine, lambda: self.policy)
 
     @rule(rng=st.randoms())
     def shuffle(self, rng: random.Random) -> None:
@@ -247,16 +256,11 @@ class Tenants(RuleBasedStateMachine):
     def create(self, request: Facts, at_once: list[Facts]) -> None:
         identifier = f"c{len(self.engine.containers)}-{random.random()}"
         try:
-            with self.guard.admitted(identifier, request) as decision:
+            with self.gate.admitted(somebody(request.user), identifier, request) as decision:
                 for other in at_once:  # asked for while the first is being made
                     self.create(other, [])
-                self.engine.containers[identifier] = SimpleNamespace(
-                    id=identifier,
-                    own_kernel=decision.isolation == "vm",
-                    running=False,
-                    owner=request.user,
-                    claim=request.claim,
-                )
+                made = self.engine.containers[identifier] = container(request, decision.isolation == "vm")
+                made.id = identifier
         except Forbidden:
             pass
 
@@ -265,7 +269,7 @@ class Tenants(RuleBasedStateMachine):
         stopped = sorted(key for key, container in self.engine.containers.items() if not container.running)
         if stopped:
             container = self.engine.containers[data.draw(st.sampled_from(stopped))]
-            with self.guard.starting(container):  # what could be made can be started
+            with self.gate.starting(container):  # what could be made can be started
                 container.running = True
 
     @rule(data=st.data())
@@ -285,7 +289,7 @@ class Tenants(RuleBasedStateMachine):
         for one in here:
             for other in here:
                 assert self.policy.trusts(one, other), (one, other)
-        assert self.guard.meetings(self.policy) == []
+        assert self.gate.meetings(self.policy) == []
 
 
 Tenants.TestCase.settings = settings(

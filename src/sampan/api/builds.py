@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
-from sampan.api import conform, schema
+from sampan.api import access, conform, schema
 from sampan.api.conform import Reader
 from sampan.api.json import decode
 from sampan.api.registries import credentials_of
@@ -20,6 +20,7 @@ from sampan.engine.builds import Request
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest
 from sampan.engine.filters import cache as wanted
+from sampan.engine.policy.caller import Caller
 from sampan.engine.registries import platform_of, server_name
 from sampan.images.builder import exporting
 from sampan.images.builder.errors import BuildError
@@ -100,7 +101,7 @@ async def build(request: web.Request) -> web.StreamResponse:
     engine = engine_of(request)
     if request.query.get("version") == "2":
         return await _build_in_session(engine, request)
-    asked = Request(_options(request), request.query.get("dockerfile") or "Dockerfile", remote=request.query.get("remote", ""),
+    asked = Request(access.who(request), _options(request), request.query.get("dockerfile") or "Dockerfile", remote=request.query.get("remote", ""),
                     credentials=_credentials(request))  # fmt: skip
     if not asked.remote:
         asked.archive = await spool(request, engine.data_root)
@@ -119,21 +120,25 @@ async def _build_in_session(engine: Engine, request: web.Request) -> web.StreamR
     identifier = request.query.get("buildid", "")
     if identifier.startswith(f"{classic.UPLOAD}:"):
         # The context of another request, on standard input: kept until that one has ended.
-        waiting = buildkit.upload(identifier.partition(":")[2])
+        waiting = buildkit.upload(access.who(request), identifier.partition(":")[2])
         with await spool(request, engine.data_root) as file:
             waiting.ready.set_result(f"/proc/{os.getpid()}/fd/{file.fileno()}")
             await waiting.done.wait()
         return web.Response()
     upload = None
-    waiting = buildkit.upload(identifier) if request.query.get("remote") == classic.UPLOAD else None
+    waiting = (
+        buildkit.upload(access.who(request), identifier) if request.query.get("remote") == classic.UPLOAD else None
+    )
     try:
         if waiting is not None:
             upload = await asyncio.wait_for(asyncio.shield(waiting.ready), 60)
-        return await json_stream(request, classic.messages(engine, buildkit.sessions, request, upload))
+        return await json_stream(
+            request, classic.messages(engine, access.who(request), buildkit.sessions, request, upload)
+        )
     finally:
         if waiting is not None:
             waiting.done.set()
-            buildkit.uploads.pop(identifier, None)
+            buildkit.uploads.pop((access.who(request).owner, identifier), None)
 
 
 async def _image(engine: Engine, asked: Request, quiet: bool) -> AsyncIterator[dict[str, Any]]:
@@ -186,7 +191,7 @@ def _open(request: web.Request, path: str) -> int:
     except OSError as error:
         raise BadRequest(f"unable to prepare context: path {path!r}: {os.strerror(error.errno or 0).lower()}") from None
     try:
-        engine_of(request).guard.check_path(os.readlink(f"/proc/self/fd/{fd}"))
+        engine_of(request).gate.may_have(access.who(request), os.readlink(f"/proc/self/fd/{fd}"))
     except BaseException:
         os.close(fd)
         raise
@@ -197,7 +202,7 @@ async def build_here(request: web.Request) -> web.StreamResponse:
     """POST /sampan/build: as /build, the options and the context's path in the body; also with secrets, ssh and other outputs."""
     engine, asked = engine_of(request), schema.check(await body(request), schema.Build)
     for path in (asked.get("ssh") or {}).values():
-        engine.guard.check_path(path)
+        engine.gate.may_have(access.who(request), os.path.realpath(path))
     args = dict(asked.get("buildargs") or {})
     options = Options(
         platform=platform_of(asked.get("platform") or ""),
@@ -220,7 +225,7 @@ async def build_here(request: web.Request) -> web.StreamResponse:
         inline_cache=bool(asked.get("inlinecache")) or args.get("BUILDKIT_INLINE_CACHE") == "1",
     )
     encoded = {key: _decoded(asked[key], key) for key in ("text", "ignore") if asked.get(key) is not None}
-    wanted = Request(options, asked.get("dockerfile") or "Dockerfile", encoded.get("text"), encoded.get("ignore"),
+    wanted = Request(access.who(request), options, asked.get("dockerfile") or "Dockerfile", encoded.get("text"), encoded.get("ignore"),
                      remote=asked.get("remote") or "",
                      credentials={server_name(s): credentials_of(f) for s, f in (asked.get("auths") or {}).items()})  # fmt: skip
     if asked.get("context"):
@@ -286,7 +291,7 @@ async def prune(request: web.Request) -> web.Response:
     return web.json_response({"CachesDeleted": keys, "SpaceReclaimed": freed})
 
 
-def cache_rows(engine: Engine) -> list[dict[str, Any]]:
+def cache_rows(engine: Engine, who: Caller) -> list[dict[str, Any]]:
     """The build cache, as /system/df shows it."""
     import datetime
 
@@ -296,5 +301,5 @@ def cache_rows(engine: Engine) -> list[dict[str, Any]]:
     return [
         {"ID": row.key[:25], "Type": "regular", "Description": shlex.join(row.description.split()), "InUse": False, "Shared": False,
          "Size": row.size, "CreatedAt": shown(row.created), "LastUsedAt": shown(row.used), "UsageCount": 1}
-        for row in engine.builds.cache.all()
+        for row in engine.builds.cache_of(who).all()
     ]  # fmt: skip

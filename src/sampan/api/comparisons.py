@@ -14,10 +14,12 @@ from typing import Any
 
 from aiohttp import web
 
+from sampan.api import access
 from sampan.api.requests import body, engine_of, json_stream
 from sampan.compare import report
 from sampan.compare.model import CompareError, from_json
 from sampan.engine.errors import BadRequest, EngineError, NotFound
+from sampan.engine.policy.operation import Verb
 from sampan.linux import durable
 
 _MOST = 20
@@ -92,7 +94,7 @@ async def measure(request: web.Request) -> web.StreamResponse:
         raise BadRequest("missing Image")
     if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
         raise BadRequest("Command must be a list of texts")
-    engine_of(request).images.find(image)
+    engine_of(request).finding.image(access.who(request), image, Verb.USE)
     options = ["--quick"] if wanted.get("Quick", True) else []
     words = [*options, image, *(["--", *command] if command else [])]
     return await json_stream(request, _measured(request.app[HOST], words))

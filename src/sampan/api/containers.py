@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from sampan.api import listing, schema
+from sampan.api import access, listing, schema
 from sampan.api.requests import body, engine_of, filters, flag, number
 from sampan.engine import (
     creation,
@@ -24,17 +24,10 @@ from sampan.engine import (
     updating,
     waiting,
 )
-from sampan.engine.container import Container
-from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, DiskError, NotModified
 from sampan.engine.filters import containers as wanted
 
 _LONGEST_NAME = 255  # as of any file
-
-
-def _container(request: web.Request) -> tuple[Engine, Container]:
-    engine = engine_of(request)
-    return engine, engine.find(request.match_info["id"])
 
 
 def _name(request: web.Request) -> str:
@@ -48,7 +41,9 @@ async def create(request: web.Request) -> web.Response:
     """POST /containers/create"""
     engine = engine_of(request)
     wanted = schema.check(await body(request), schema.ContainerCreate)
-    container, warnings = await creation.create(engine, wanted, _name(request), request.query.get("platform", ""))
+    container, warnings = await creation.create(
+        engine, access.who(request), wanted, _name(request), request.query.get("platform", "")
+    )
     isolation = "vm" if container.virtual else "container"
     return web.json_response({"Id": container.id, "Warnings": warnings, "Isolation": isolation}, status=201)
 
@@ -56,7 +51,7 @@ async def create(request: web.Request) -> web.Response:
 async def list_(request: web.Request) -> web.Response:
     """GET /containers/json"""
     engine = engine_of(request)
-    rows = listing.select(engine, filters(request), flag(request, "all"), number(request, "limit"))
+    rows = listing.select(engine, access.who(request), filters(request), flag(request, "all"), number(request, "limit"))
     shown = [listing.summary(engine, container) for container in rows]
     if flag(request, "size"):
         for container, row in zip(rows, shown, strict=True):
@@ -66,7 +61,7 @@ async def list_(request: web.Request) -> web.Response:
 
 async def inspect(request: web.Request) -> web.Response:
     """GET /containers/{id}/json"""
-    engine, container = _container(request)
+    engine, container = access.container(request)
     shown = listing.details(engine, container)
     if flag(request, "size"):
         shown |= await pools.run("look", listing.sizes, engine, container)
@@ -75,7 +70,7 @@ async def inspect(request: web.Request) -> web.Response:
 
 async def start(request: web.Request) -> web.Response:
     """POST /containers/{id}/start"""
-    engine, container = _container(request)
+    engine, container = access.container(request)
     warnings = await lifecycle.start(engine, container)
     response = web.Response(status=204)
     for text in warnings:
@@ -85,34 +80,34 @@ async def start(request: web.Request) -> web.Response:
 
 async def stop(request: web.Request) -> web.Response:
     """POST /containers/{id}/stop"""
-    engine, container = _container(request)
+    engine, container = access.container(request)
     await killing.stop(engine, container, number(request, "t"), request.query.get("signal", ""))
     return web.Response(status=204)
 
 
 async def restart(request: web.Request) -> web.Response:
     """POST /containers/{id}/restart"""
-    engine, container = _container(request)
+    engine, container = access.container(request)
     await lifecycle.restart(engine, container, number(request, "t"), request.query.get("signal", ""))
     return web.Response(status=204)
 
 
 async def kill(request: web.Request) -> web.Response:
     """POST /containers/{id}/kill"""
-    engine, container = _container(request)
+    engine, container = access.container(request)
     await killing.kill(engine, container, request.query.get("signal", ""))
     return web.Response(status=204)
 
 
 async def pause(request: web.Request) -> web.Response:
     """POST /containers/{id}/pause"""
-    await freezing.pause(*_container(request))
+    await freezing.pause(*access.container(request))
     return web.Response(status=204)
 
 
 async def unpause(request: web.Request) -> web.Response:
     """POST /containers/{id}/unpause"""
-    await freezing.unpause(*_container(request))
+    await freezing.unpause(*access.container(request))
     return web.Response(status=204)
 
 
@@ -121,7 +116,7 @@ async def wait(request: web.Request) -> web.StreamResponse:
 
     A code that was told stands, whatever happens to the power; but nobody waits longer because the disk takes nothing.
     """
-    engine, container = _container(request)
+    engine, container = access.container(request)
     future = waiting.wait(container, request.query.get("condition", ""))
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
@@ -140,21 +135,21 @@ async def wait(request: web.Request) -> web.StreamResponse:
 
 async def remove(request: web.Request) -> web.Response:
     """DELETE /containers/{id}"""
-    engine, container = _container(request)
+    engine, container = access.container(request)
     await removing.remove(engine, container, flag(request, "force"), flag(request, "v"))
     return web.Response(status=204)
 
 
 async def rename(request: web.Request) -> web.Response:
     """POST /containers/{id}/rename"""
-    engine, container = _container(request)
-    await updating.rename(engine, container, _name(request))
+    engine, container = access.container(request)
+    await updating.rename(engine, access.who(request), container, _name(request))
     return web.Response(status=204)
 
 
 async def update(request: web.Request) -> web.Response:
     """POST /containers/{id}/update"""
-    engine, container = _container(request)
+    engine, container = access.container(request)
     return web.json_response(
         {"Warnings": await updating.update(engine, container, schema.check(await body(request), schema.HostConfig))}
     )
@@ -162,7 +157,7 @@ async def update(request: web.Request) -> web.Response:
 
 async def resize(request: web.Request) -> web.Response:
     """POST /containers/{id}/resize"""
-    engine, container = _container(request)
+    engine, container = access.container(request)
     rows, columns = number(request, "h"), number(request, "w")
     if rows is None or columns is None:
         raise BadRequest("resize needs h and w")
@@ -172,7 +167,7 @@ async def resize(request: web.Request) -> web.Response:
 
 async def top(request: web.Request) -> web.Response:
     """GET /containers/{id}/top"""
-    engine, container = _container(request)
+    engine, container = access.container(request)
     if not container.running:
         from sampan.engine.errors import Conflict
 
@@ -185,7 +180,7 @@ async def top(request: web.Request) -> web.Response:
 
 async def stats_(request: web.Request) -> web.StreamResponse:
     """GET /containers/{id}/stats"""
-    engine, container = _container(request)
+    engine, container = access.container(request)
     stream = flag(request, "stream", True)
     if not stream:
         first = None
@@ -205,7 +200,7 @@ async def stats_(request: web.Request) -> web.StreamResponse:
 
 async def footprint(request: web.Request) -> web.Response:
     """GET /sampan/containers/{id}/footprint: bytes of memory and disk that are there because of it"""
-    engine, container = _container(request)
+    engine, container = access.container(request)
     return web.json_response(await pools.run("look", sampling.footprint, engine, container))
 
 
@@ -214,7 +209,7 @@ async def prune(request: web.Request) -> web.Response:
     engine = engine_of(request)
     passes = wanted.pruned(filters(request))
     deleted, freed = [], 0
-    for container in list(engine.containers.values()):
+    for container in engine.finding.containers(access.who(request)):
         if (
             container.running
             or container.system

@@ -6,14 +6,18 @@ from typing import IO, Any
 
 from aiohttp import web
 
-from sampan.api import piped, registries
+from sampan.api import access, piped, registries
 from sampan.api.requests import engine_of, filters, flag, json_line, spool
 from sampan.api.transfer import parse_changes
-from sampan.engine import pools
+from sampan.engine import pools, removal
+from sampan.engine.bringing import bringing
 from sampan.engine.broken import refuse_prune
+from sampan.engine.container import Container
 from sampan.engine.engine import Engine
-from sampan.engine.errors import BadRequest
+from sampan.engine.errors import BadRequest, Forbidden
 from sampan.engine.filters import images as wanted
+from sampan.engine.policy.caller import Caller
+from sampan.engine.policy.operation import Kind, Verb
 from sampan.images import archive, bootstrap
 from sampan.images.errors import ImageError
 from sampan.images.store import Image
@@ -29,8 +33,10 @@ def digests(engine: Engine, image: Image) -> list[str]:
     return [reference.parse(text).familiar for text in engine.images.digests(image)]
 
 
-def summary(engine: Engine, image: Image, patterns: list[str] | None = None) -> dict[str, Any]:
-    """A row of GET /images/json; with patterns of references, only the names that they match."""
+def summary(
+    engine: Engine, image: Image, containers: list[Container], patterns: list[str] | None = None
+) -> dict[str, Any]:
+    """A row of GET /images/json, with how many of these containers are of it; with patterns of references, only the names that they match."""
     tags, by_digest = image.tags, engine.images.digests(image)
     if patterns:
         tags, by_digest = wanted.matching_names(tags, patterns), wanted.matching_names(by_digest, patterns)
@@ -44,24 +50,30 @@ def summary(engine: Engine, image: Image, patterns: list[str] | None = None) -> 
         "SharedSize": -1,
         "VirtualSize": image.size,  # of API versions before 1.44
         "Labels": (image.config.get("config") or {}).get("Labels"),
-        "Containers": sum(1 for c in engine.containers.values() if c.image == image.id),
+        "Containers": sum(1 for c in containers if c.image == image.id),
         **({"Broken": image.broken} if image.broken else {}),
     }
 
 
 async def list_(request: web.Request) -> web.Response:
     """GET /images/json"""
-    engine = engine_of(request)
+    engine, who = engine_of(request), access.who(request)
     asked = filters(request)
-    passes = wanted.listed(engine.images, asked)
-    patterns = asked.get("reference") or []
-    return web.json_response([summary(engine, image, patterns) for image in engine.images.all() if passes(image)])
+    passes = wanted.listed(engine.images, lambda text: engine.finding.image(who, text, Verb.SEE), asked)
+    patterns, containers = asked.get("reference") or [], engine.finding.containers(who)
+    images = filter(passes, engine.finding.images(who))
+    return web.json_response([summary(engine, image, containers, patterns) for image in images])
+
+
+def _shown(request: web.Request) -> Image:
+    """The image of the path, by such names as its reader sees."""
+    engine = engine_of(request)
+    return engine.finding.shown(access.image(request), engine.gate.sight(access.who(request)))
 
 
 async def inspect(request: web.Request) -> web.Response:
     """GET /images/{name}/json"""
-    engine = engine_of(request)
-    image = engine.images.find(request.match_info["name"])
+    engine, image = engine_of(request), _shown(request)
     return web.json_response(
         {
             "Id": image.id,
@@ -88,7 +100,9 @@ async def inspect(request: web.Request) -> web.Response:
 
 async def history(request: web.Request) -> web.Response:
     """GET /images/{name}/history"""
-    image = engine_of(request).images.usable(request.match_info["name"])
+    image = _shown(request)
+    if image.broken:
+        raise ImageError(f"image {image.name} is broken: {image.broken}")
     layers = iter(image.layers)
     rows = []
     for entry in image.config.get("history") or []:
@@ -109,19 +123,20 @@ async def history(request: web.Request) -> web.Response:
     return web.json_response(rows)
 
 
-async def _load(engine: Engine, file: IO[bytes]) -> list[tuple[Image, list[str]]]:
+async def _load(engine: Engine, who: Caller, file: IO[bytes]) -> list[tuple[Image, list[str]]]:
     """Closes the file when nobody reads it any more: a thread that does is not ended by its client's leaving."""
     with file:
-        images = await pools.run("images", archive.load, engine.images, file)
+        async with bringing(engine, who) as coming:
+            images = await pools.run("images", archive.load, engine.images, file, coming.check)
     for image, _ in images:
-        engine.events.publish("image", "load", image.id, {"name": image.id})
+        coming.announce("load", image, image.id, image.id)
     return images
 
 
 async def load(request: web.Request) -> web.StreamResponse:
     """POST /images/load"""
     engine = engine_of(request)
-    images = await engine.carry(_load(engine, await spool(request, engine.data_root)))
+    images = await engine.carry(_load(engine, access.who(request), await spool(request, engine.data_root)))
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
     for image, names in images:
@@ -141,12 +156,13 @@ async def save(request: web.Request) -> web.StreamResponse:
         raise BadRequest("no images to save: give at least one name")
     chosen: dict[str, tuple[Image, list[str]]] = {}
     for name in names:
-        image = engine.images.find(name)
+        image = engine.finding.image(access.who(request), name, Verb.SAVE)
         entry = chosen.setdefault(image.id, (image, []))
         if not image.id.removeprefix("sha256:").startswith(name.removeprefix("sha256:")):
             ref = reference.parse(name)
             plain = not ref.tag and not ref.digest
-            matching = [t for t in image.tags if reference.parse(t).name == ref.name] if plain else [str(ref)]
+            known = engine.finding.shown(image, engine.gate.sight(access.who(request))).tags
+            matching = [t for t in known if reference.parse(t).name == ref.name] if plain else [str(ref)]
             entry[1].extend(tag for tag in matching if tag not in entry[1])
     return await piped.answer(request, "saves", lambda out: archive.save(engine.images, list(chosen.values()), out))
 
@@ -171,8 +187,11 @@ async def _import(request: web.Request) -> web.StreamResponse:
 
     async def take() -> Image:
         with file:
-            image = await pools.run("images", archive.from_tar, engine.images, file, name, config, message)
-        engine.events.publish("image", "import", image.id, {"name": image.id})
+            async with bringing(engine, access.who(request)) as coming:
+                image = await pools.run(
+                    "images", archive.from_tar, engine.images, file, name, config, message, coming.check
+                )
+        coming.announce("import", image, image.id, image.id)
         return image
 
     image = await engine.carry(take())
@@ -184,42 +203,37 @@ async def _import(request: web.Request) -> web.StreamResponse:
 
 async def tag(request: web.Request) -> web.Response:
     """POST /images/{name}/tag"""
-    engine = engine_of(request)
-    image = engine.images.find(request.match_info["name"])
+    engine, image = engine_of(request), access.image(request)
     name = request.query.get("repo", "")
     if request.query.get("tag"):
         name += f":{request.query['tag']}"
-    await pools.run("images", engine.images.tag, image, name)
-    engine.events.publish("image", "tag", image.id, {"name": name})
+    async with bringing(engine, access.who(request)) as coming:
+        await pools.run("images", engine.images.tag, image, name, coming.check)
+    coming.announce("tag", image, image.id, name)
     return web.Response(status=201)
 
 
 async def remove(request: web.Request) -> web.Response:
     """DELETE /images/{name}"""
-    engine = engine_of(request)
-    name = request.match_info["name"]
-    image = engine.images.find(name)
-    rows = await pools.run("remove", engine.images.remove, name, flag(request, "force"), engine.image_user)
-    for row in rows:
-        action, what = ("untag", row["Untagged"]) if "Untagged" in row else ("delete", row["Deleted"])
-        engine.events.publish("image", action, image.id, {"name": what})
-    return web.json_response(rows)
+    engine, who, name = engine_of(request), access.who(request), request.match_info["name"]
+    return web.json_response(await removal.image(engine, who, name, flag(request, "force")))
 
 
 async def prune(request: web.Request) -> web.Response:
     """POST /images/prune"""
-    engine = engine_of(request)
-    passes = wanted.pruned(engine.images, filters(request))
+    engine, who = engine_of(request), access.who(request)
+    passes = wanted.pruned(lambda text: engine.finding.image(who, text, Verb.SEE), filters(request))
     refuse_prune(engine, "image", "images")
     used = {c.image for c in engine.containers.values()}
     deleted: list[dict[str, str]] = []
     freed = 0
-    for image in engine.images.all():
-        if image.id in used or image.broken or not passes(image):
+    for image in engine.finding.images(who):
+        subject = engine.finding.owners.subject(Kind.IMAGE, image.id)
+        if image.id in used or image.broken or not passes(image) or not engine.gate.may(who, Verb.REMOVE, subject):
             continue  # what is broken goes when a person says so
         try:
-            deleted += await pools.run("remove", engine.images.remove, image.id, True, engine.image_user)
-        except ImageError:
+            deleted += await removal.image(engine, who, image.id, True)
+        except (ImageError, Forbidden):
             continue  # used, or removed by somebody else, since it was listed
         freed += image.size
     return web.json_response({"ImagesDeleted": deleted or None, "SpaceReclaimed": freed})
@@ -228,7 +242,9 @@ async def prune(request: web.Request) -> web.Response:
 async def make(request: web.Request) -> web.StreamResponse:
     """POST /sampan/bootstrap?name=debian:bookworm (our own)"""
     engine = engine_of(request)
-    engine.guard.check_trusted("bootstrap, which runs packages' scripts as root,")
-    image = await pools.run("images", bootstrap.bootstrap, engine.images, request.query.get("name", ""))
-    engine.events.publish("image", "import", image.id, {"name": image.id})
+    async with bringing(engine, access.who(request)) as coming:
+        image = await pools.run(
+            "images", bootstrap.bootstrap, engine.images, request.query.get("name", ""), None, coming.check
+        )
+    coming.announce("import", image, image.id, image.id)
     return web.json_response({"Id": image.id, "Size": image.size})

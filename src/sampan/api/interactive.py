@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from sampan.api import schema, streams
+from sampan.api import access, schema, streams
 from sampan.api.requests import body, engine_of, flag, number
 from sampan.engine import execs, lines, output
 from sampan.engine.container import Container, timestamp
@@ -42,8 +42,7 @@ class Client(Protocol):
 
 async def attach(request: web.Request) -> web.StreamResponse:
     """POST /containers/{id}/attach"""
-    engine = engine_of(request)
-    container = engine.find(request.match_info["id"])
+    engine, container = access.container(request)
     if container.state["Paused"]:
         from sampan.engine.errors import Conflict
 
@@ -173,8 +172,7 @@ async def _close_stdin(engine: Engine, container: Container) -> None:
 
 async def container_logs(request: web.Request) -> web.StreamResponse:
     """GET /containers/{id}/logs"""
-    engine = engine_of(request)
-    container = engine.find(request.match_info["id"])
+    engine, container = access.container(request)
     wanted = {number_ for number_, name in ((1, "stdout"), (2, "stderr")) if flag(request, name)}
     if not wanted:
         raise BadRequest("Bad parameters: you must choose at least one stream")
@@ -231,17 +229,16 @@ async def _follow_logs(engine, container, response, log, chosen, render) -> None
 
 async def exec_create(request: web.Request) -> web.Response:
     """POST /containers/{id}/exec"""
-    engine = engine_of(request)
-    session = execs.create(
-        engine, engine.find(request.match_info["id"]), schema.check(await body(request), schema.ExecCreate)
-    )
+    engine, container = access.container(request)
+    wanted = schema.check(await body(request), schema.ExecCreate)
+    engine.gate.ask_container(access.who(request), access.verb(request), container, execs.extra(wanted))
+    session = execs.create(engine, container, wanted)
     return web.json_response({"Id": session.id}, status=201)
 
 
 async def exec_start(request: web.Request) -> web.StreamResponse:
     """POST /exec/{id}/start"""
-    engine = engine_of(request)
-    session = execs.find(engine, request.match_info["id"])
+    engine, session = engine_of(request), access.execution(request)
     options = schema.check(await body(request, optional=True), schema.ExecStart)
     if options.get("ConsoleSize"):
         session.config["ConsoleSize"] = options["ConsoleSize"]
@@ -373,7 +370,7 @@ async def _pump(fd: int, stream: int, tty: bool, client: Client) -> None:
 
 async def exec_inspect(request: web.Request) -> web.Response:
     """GET /exec/{id}/json"""
-    session = execs.find(engine_of(request), request.match_info["id"])
+    session = access.execution(request)
     config = session.config
     return web.json_response(
         {
@@ -400,7 +397,7 @@ async def exec_inspect(request: web.Request) -> web.Response:
 
 async def exec_kill(request: web.Request) -> web.Response:
     """POST /exec/{id}/kill: ends the process and all it has started. Sampan's own."""
-    session = execs.find(engine_of(request), request.match_info["id"])
+    session = access.execution(request)
     try:
         execs.kill(session, signals.number(request.query.get("signal") or "KILL"))
     except ValueError as error:
@@ -410,8 +407,7 @@ async def exec_kill(request: web.Request) -> web.Response:
 
 async def exec_resize(request: web.Request) -> web.Response:
     """POST /exec/{id}/resize"""
-    engine = engine_of(request)
-    session = execs.find(engine, request.match_info["id"])
+    engine, session = engine_of(request), access.execution(request)
     rows, columns = number(request, "h"), number(request, "w")
     if rows is None or columns is None:
         raise BadRequest("resize needs h and w")

@@ -10,19 +10,20 @@ from sampan.engine.container import ZERO_TIME, Container, timestamp
 from sampan.engine.engine import Engine
 from sampan.engine.filters.containers import listed
 from sampan.engine.filters.reading import Filters
+from sampan.engine.policy.caller import Caller
 from sampan.images.errors import ImageNotFound
 from sampan.linux import filetree
 from sampan.network.model import Endpoint, Network
 from sampan.runtime import init_program
 
 
-def select(engine: Engine, wanted: Filters, everything: bool, limit: int | None) -> list[Container]:
-    """The containers of a list, newest first. Raises BadRequest for a filter that is unknown or has a bad value."""
-    passes = listed(engine, wanted)
+def select(engine: Engine, who: Caller, wanted: Filters, everything: bool, limit: int | None) -> list[Container]:
+    """The containers of a list that somebody sees, newest first. Raises BadRequest for a filter that is unknown or has a bad value."""
+    passes = listed(engine, engine.finding.sees(who), wanted)
     implied = everything or limit or wanted.get("status") or wanted.get("exited")
     rows = [
         c
-        for c in engine.containers.values()
+        for c in engine.finding.containers(who)
         if not c.system and (implied or c.running or c.state["Status"] == "restarting") and passes(c)
     ]
     rows.sort(key=lambda container: -container.created)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 import sampan
+from sampan.api import access
 from sampan.api.requests import ENGINE, engine_of
 from sampan.engine import pools, sampling
 from sampan.engine.container import Container
@@ -24,9 +25,19 @@ _ID = ["id", "name", "image", "isolation"]
 async def metrics(request: web.Request) -> web.Response:
     """GET /metrics"""
     engine = engine_of(request)
+    return await _answer(engine, engine.finding.containers(access.who(request)))
+
+
+async def _everything(request: web.Request) -> web.Response:
+    """The same of all containers: the port is there because the operator wants it for whoever is on this machine."""
+    engine = engine_of(request)
+    return await _answer(engine, list(engine.containers.values()))
+
+
+async def _answer(engine: Engine, containers: list[Container]) -> web.Response:
     samples = await sampling.readings(engine)
     processes = await sampling.own_processes(engine)
-    text = await pools.run("look", _render, engine, samples, processes)
+    text = await pools.run("look", _render, engine, containers, samples, processes)
     return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
 
@@ -34,33 +45,35 @@ def application(engine: Engine) -> web.Application:
     """Nothing but /metrics, for a port that anybody on this machine can read."""
     app = web.Application()
     app[ENGINE] = engine
-    app.router.add_get("/metrics", metrics)
+    app.router.add_get("/metrics", _everything)
     return app
 
 
-def _render(engine: Engine, samples: dict[str, Reading], processes: dict[str, dict[str, float]]) -> bytes:
+def _render(
+    engine: Engine, shown: list[Container], samples: dict[str, Reading], processes: dict[str, dict[str, float]]
+) -> bytes:
     from prometheus_client import CollectorRegistry, generate_latest
     from prometheus_client.registry import Collector
 
     class Found(Collector):
         def collect(self) -> Iterator[Metric]:
-            yield from _engine(engine)
+            yield from _engine(engine, shown)
             yield from _processes(processes)
             yield from _starts(engine)
 
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Found())
-    containers = [c for c in engine.containers.values() if not c.system]
+    containers = [c for c in shown if not c.system]
     return generate_latest(registry) + "".join(_containers(containers, samples)).encode()
 
 
-def _engine(engine: Engine) -> Iterator[Metric]:
+def _engine(engine: Engine, shown: list[Container]) -> Iterator[Metric]:
     from prometheus_client.core import GaugeMetricFamily
 
     build = GaugeMetricFamily("sampan_build_info", "The engine's version.", labels=["version"])
     build.add_metric([sampan.__version__], 1)
     yield build
-    states = Counter((c.state["Status"], c.isolation) for c in engine.containers.values())
+    states = Counter((c.state["Status"], c.isolation) for c in shown)
     family = GaugeMetricFamily(
         "sampan_containers", "Containers and virtual machines by state.", labels=["state", "isolation"]
     )

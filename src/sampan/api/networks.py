@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from aiohttp import web
 
-from sampan.api import schema
+from sampan.api import access, schema
 from sampan.api.requests import body, engine_of, filters
 from sampan.engine.container import Container, timestamp
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest
 from sampan.engine.filters import networks as wanted
+from sampan.engine.policy.operation import Kind, Operation, Subject, Verb
 from sampan.network.model import Network
 
 _LONGEST_NAME = 255
+_HOST_S = {"com.docker.network.bridge.name", "parent"}  # options that name an interface of the host's
 
 
-def describe(network: Network, whole: bool = True) -> dict[str, Any]:
-    """A network as the API shows it; its containers only when `whole`."""
+def describe(network: Network, seen: Collection[str] = ()) -> dict[str, Any]:
+    """A network as the API shows it, with those of its containers whose ids are in `seen`."""
     containers = {}
-    for endpoint in network.endpoints.values() if whole else ():
+    for endpoint in network.endpoints.values():
+        if endpoint.container not in seen:
+            continue
         containers[endpoint.container] = {
             "Name": endpoint.name,
             "EndpointID": endpoint.id,
@@ -48,27 +53,25 @@ def describe(network: Network, whole: bool = True) -> dict[str, Any]:
     }
 
 
-def _users(engine: Engine, network: Network) -> list[str]:
-    """The names of all containers that are on it or will be when they start."""
-    return [c.name for c in engine.containers.values() if network.name in c.networks]
+def _used(engine: Engine, network: Network) -> bool:
+    """Whether containers are on it or will be when they start, whosever they are."""
+    return any(network.name in c.networks for c in engine.containers.values())
 
 
 async def list_(request: web.Request) -> web.Response:
     """GET /networks"""
     engine = engine_of(request)
-    passes = wanted.listed(filters(request), lambda network: bool(_users(engine, network)))
-    found = [network for network in engine.networking.networks.all.values() if passes(network)]
-    return web.json_response([describe(network, whole=False) for network in found])
-
-
-def _network(request: web.Request) -> tuple[Engine, Network]:
-    engine = engine_of(request)
-    return engine, engine.networking.networks.find(request.match_info["id"])
+    passes = wanted.listed(filters(request), lambda network: _used(engine, network))
+    found = [network for network in engine.finding.networks(access.who(request)) if passes(network)]
+    return web.json_response([describe(network) for network in found])
 
 
 async def inspect(request: web.Request) -> web.Response:
     """GET /networks/{id}"""
-    return web.json_response(describe(_network(request)[1]))
+    network = access.network(request)
+    assert network is not None
+    seen = {container.id for container in engine_of(request).finding.containers(access.who(request))}
+    return web.json_response(describe(network, seen))
 
 
 async def create(request: web.Request) -> web.Response:
@@ -80,15 +83,26 @@ async def create(request: web.Request) -> web.Response:
     ipam = asked.get("IPAM") or {}
     if ipam.get("Driver") not in (None, "", "default"):
         raise BadRequest(f"ipam driver {ipam['Driver']!r} not found: there is only default")
+    who, driver, options = access.who(request), asked.get("Driver") or "bridge", asked.get("Options") or {}
+    beyond = tuple(
+        text
+        for text, wanted in (
+            (f"a network with driver {driver}", driver != "bridge"),
+            *((f"the network option {name}", True) for name in _HOST_S & set(options)),
+        )
+        if wanted
+    )
+    engine.gate.ask(who, Operation(access.verb(request), Subject(Kind.NETWORK, "", (who.owner,), False), extra=beyond))
     network = await engine.networking.create(
+        who.owner,
         asked.get("Name") or "",
-        driver=asked.get("Driver") or "bridge",
+        driver=driver,
         ipam=[row for row in ipam.get("Config") or [] if row],
         ipam_options=ipam.get("Options") or {},
         ipv6=bool(asked.get("EnableIPv6")),
         internal=bool(asked.get("Internal")),
         attachable=bool(asked.get("Attachable")),
-        options=asked.get("Options") or {},
+        options=options,
         labels=asked.get("Labels") or {},
     )
     return web.json_response({"Id": network.id, "Warning": ""}, status=201)
@@ -96,21 +110,23 @@ async def create(request: web.Request) -> web.Response:
 
 async def remove(request: web.Request) -> web.Response:
     """DELETE /networks/{id}"""
-    networks = engine_of(request).networking.networks
-    broken = networks.find_broken(request.match_info["id"])
-    if broken is not None:
-        networks.remove_broken(broken)
+    engine, network = engine_of(request), access.network(request)
+    if network is None:
+        broken = engine.networking.networks.find_broken(request.match_info["id"])
+        if broken is not None:
+            engine.networking.networks.remove_broken(broken)
         return web.Response(status=204)
-    engine, network = _network(request)
     await engine.networking.remove(network)
     return web.Response(status=204)
 
 
 async def _pair(request: web.Request) -> tuple[Engine, Network, Container, dict[str, Any]]:
     """The network of the path, the container in the body, and the body."""
-    engine, network = _network(request)
+    engine, network = engine_of(request), access.network(request)
+    assert network is not None
     asked = schema.check(await body(request), schema.NetworkConnect)
-    return engine, network, engine.find(asked.get("Container") or ""), asked
+    container = engine.finding.container(access.who(request), asked.get("Container") or "", Verb.CONNECT)
+    return engine, network, container, asked
 
 
 async def connect(request: web.Request) -> web.Response:
@@ -132,10 +148,17 @@ async def disconnect(request: web.Request) -> web.Response:
 async def prune(request: web.Request) -> web.Response:
     """POST /networks/prune"""
     engine = engine_of(request)
+    who = access.who(request)
     passes = wanted.pruned(filters(request))
     deleted = []
-    for network in list(engine.networking.networks.all.values()):
-        if network.predefined or _users(engine, network) or network.endpoints or not passes(network):
+    for network in engine.finding.networks(who):
+        if (
+            network.predefined
+            or not engine.gate.may(who, Verb.REMOVE, engine.finding.owners.subject(Kind.NETWORK, network.id))
+            or _used(engine, network)
+            or network.endpoints
+            or not passes(network)
+        ):
             continue
         await engine.networking.remove(network)
         deleted.append(network.name)

@@ -6,11 +6,13 @@ from typing import Any
 
 from aiohttp import web
 
-from sampan.api import schema
+from sampan.api import access, schema
 from sampan.api.requests import body, engine_of
+from sampan.engine import creation
 from sampan.engine.errors import BadRequest, Forbidden, NotFound
-from sampan.engine.policy.caller import caller
+from sampan.engine.policy.caller import at_page
 from sampan.engine.policy.model import Policy, PolicyError, parse
+from sampan.engine.policy.operation import Verb
 from sampan.images import signatures
 from sampan.images.errors import ImageNotFound
 
@@ -19,13 +21,13 @@ async def check(request: web.Request) -> web.Response:
     """POST /sampan/policy/check: the policy in use, or the one in the body's "Text"; errors name their place."""
     engine = engine_of(request)
     wanted = await body(request, optional=True)
-    source = engine.guard.source
+    source = engine.gate.source
     if "Text" in wanted:
         return web.json_response(_answer("", _parsed(str(wanted["Text"])), []))
     if not source.active:
         return web.json_response({"Path": source.path, "Active": False, "Error": "", "Notes": []})
     try:
-        found = _answer(source.path, source.policy(), engine.guard.meetings(source.policy()))
+        found = _answer(source.path, source.policy(), engine.gate.meetings(source.policy()))
     except PolicyError as error:
         raise BadRequest(str(error)) from None
     return web.json_response(found | {"Error": source.error})
@@ -59,15 +61,19 @@ async def explain(request: web.Request) -> web.Response:
     """POST /sampan/policy/explain?as=USER: what would become of the request to create that is the body, and why."""
     engine = engine_of(request)
     wanted = schema.check(await body(request), schema.ContainerCreate)
-    user = request.query.get("as", "")
-    if user and caller() != "root" and user != caller():
-        raise Forbidden("only root may ask about other users")
+    caller, user = access.who(request), request.query.get("as", "")
+    other = caller
+    if user and user != caller.user:
+        if caller.uid != 0:
+            raise Forbidden("only root may ask about other users")
+        engine.gate.ask_engine(caller, Verb.ADMINISTER)
+        other = at_page(user)
     try:
-        image = engine.images.find(wanted.get("Image") or "")
+        image = engine.finding.image(other, wanted.get("Image") or "", Verb.USE)
+        facts = creation.explained(engine, other, wanted, image)
     except ImageNotFound:
         raise NotFound(f"No such image: {wanted.get('Image')}") from None
-    facts = engine.guard.facts(wanted, image, user)
-    decision = engine.guard.explain(facts)
+    decision = engine.gate.decide(facts)
     return web.json_response(
         {
             "Isolation": decision.isolation,

@@ -8,12 +8,13 @@ from typing import Any
 
 from aiohttp import web
 
-from sampan.api import schema
+from sampan.api import access, schema
 from sampan.api.json import decode
 from sampan.api.requests import body, engine_of, filters, json_stream, number
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest
 from sampan.engine.filters import rules
+from sampan.engine.policy.caller import Caller
 from sampan.engine.registries import complete
 from sampan.images.registry.auth import Credentials, from_fields
 from sampan.oci import manifest as oci
@@ -51,16 +52,17 @@ async def pull(request: web.Request) -> web.StreamResponse:
     engine = engine_of(request)
     if not ref.tag and not ref.digest and "tag" not in request.query:
         # As the Engine API has it: no tag means all of them; the CLI always sends one.
-        return await json_stream(request, _all(engine, ref, platform, credentials))
-    return await json_stream(request, engine.registries.pull(ref.with_default_tag(), platform, credentials))
+        return await json_stream(request, _all(engine, access.who(request), ref, platform, credentials))
+    who = access.who(request)
+    return await json_stream(request, engine.registries.pull(who, ref.with_default_tag(), platform, credentials))
 
 
 async def _all(
-    engine: Engine, ref: Reference, platform: str, credentials: Credentials
+    engine: Engine, who: Caller, ref: Reference, platform: str, credentials: Credentials
 ) -> AsyncIterator[dict[str, Any]]:
     for tag in await engine.registries.tags(ref, credentials):
         one = reference.parse(f"{ref.name}:{tag}")
-        async for message in engine.registries.pull(one, platform, credentials):
+        async for message in engine.registries.pull(who, one, platform, credentials):
             yield message
 
 
@@ -71,14 +73,16 @@ async def push(request: web.Request) -> web.StreamResponse:
     if ref.digest:
         raise BadRequest("cannot push a digest reference")
     if ref.tag:
-        return await json_stream(request, engine.registries.push(ref, credentials))
-    return await json_stream(request, _push_all(engine, ref, credentials))
+        return await json_stream(request, engine.registries.push(access.who(request), ref, credentials))
+    return await json_stream(request, _push_all(engine, access.who(request), ref, credentials))
 
 
-async def _push_all(engine: Engine, ref: Reference, credentials: Credentials) -> AsyncIterator[dict[str, Any]]:
-    names = [tag for image in engine.images.all() for tag in image.tags if reference.parse(tag).name == ref.name]
+async def _push_all(
+    engine: Engine, who: Caller, ref: Reference, credentials: Credentials
+) -> AsyncIterator[dict[str, Any]]:
+    names = [tag for image in engine.finding.images(who) for tag in image.tags if reference.parse(tag).name == ref.name]
     for name in sorted(names) or [str(ref.with_default_tag())]:
-        async for message in engine.registries.push(reference.parse(name), credentials):
+        async for message in engine.registries.push(who, reference.parse(name), credentials):
             yield message
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 import traceback
-from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
 from aiohttp import web
 
 from sampan.api import (
+    access,
     builds,
     comparisons,
     containers,
@@ -18,115 +18,15 @@ from sampan.api import (
     images,
     interactive,
     machines,
-    metrics,
-    networks,
     piped,
-    policy,
     registries,
     system,
     systemmachines,
-    transfer,
-    websockets,
 )
-from sampan.api.requests import ENGINE, begin, begun, engine_of, peer
+from sampan.api.requests import ENGINE, begin, begun, engine_of
+from sampan.api.routes import ROUTES, Handler, Route
 from sampan.engine.engine import Engine
 from sampan.engine.errors import DiskError
-from sampan.engine.policy import caller
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-_ROUTES: list[tuple[str, str, Handler]] = [
-    ("GET", "/_ping", system.ping),
-    ("HEAD", "/_ping", system.ping),
-    ("GET", "/version", system.version),
-    ("GET", "/info", system.info),
-    ("GET", "/plugins", system.plugins),
-    ("GET", "/events", system.events),
-    ("GET", "/metrics", metrics.metrics),
-    ("GET", "/system/df", system.disk_usage),
-    ("POST", "/containers/create", containers.create),
-    ("GET", "/containers/json", containers.list_),
-    ("POST", "/containers/prune", containers.prune),
-    ("GET", "/containers/{id}/json", containers.inspect),
-    ("POST", "/containers/{id}/start", containers.start),
-    ("POST", "/containers/{id}/stop", containers.stop),
-    ("POST", "/containers/{id}/restart", containers.restart),
-    ("POST", "/containers/{id}/kill", containers.kill),
-    ("POST", "/containers/{id}/pause", containers.pause),
-    ("POST", "/containers/{id}/unpause", containers.unpause),
-    ("POST", "/containers/{id}/wait", containers.wait),
-    ("POST", "/containers/{id}/rename", containers.rename),
-    ("POST", "/containers/{id}/update", containers.update),
-    ("POST", "/containers/{id}/resize", containers.resize),
-    ("GET", "/containers/{id}/top", containers.top),
-    ("GET", "/containers/{id}/stats", containers.stats_),
-    ("DELETE", "/containers/{id}", containers.remove),
-    ("POST", "/containers/{id}/attach", interactive.attach),
-    ("GET", "/containers/{id}/logs", interactive.container_logs),
-    ("POST", "/containers/{id}/exec", interactive.exec_create),
-    ("POST", "/exec/{id}/start", interactive.exec_start),
-    ("POST", "/exec/{id}/resize", interactive.exec_resize),
-    ("POST", "/exec/{id}/kill", interactive.exec_kill),
-    ("GET", "/exec/{id}/json", interactive.exec_inspect),
-    ("HEAD", "/containers/{id}/archive", transfer.head_archive),
-    ("GET", "/containers/{id}/archive", transfer.get_archive),
-    ("PUT", "/containers/{id}/archive", transfer.put_archive),
-    ("GET", "/containers/{id}/export", transfer.export),
-    ("GET", "/containers/{id}/changes", transfer.changes),
-    ("POST", "/commit", transfer.commit),
-    ("GET", "/images/json", images.list_),
-    ("GET", "/images/get", images.save),
-    ("GET", "/images/search", registries.search),
-    ("POST", "/images/load", images.load),
-    ("POST", "/images/create", images.create),
-    ("POST", "/images/prune", images.prune),
-    ("GET", "/images/{name:.+}/json", images.inspect),
-    ("GET", "/images/{name:.+}/history", images.history),
-    ("GET", "/images/{name:.+}/get", images.save),
-    ("POST", "/images/{name:.+}/push", registries.push),
-    ("POST", "/images/{name:.+}/tag", images.tag),
-    ("POST", "/auth", registries.auth),
-    ("GET", "/distribution/{name:.+}/json", registries.distribution),
-    ("DELETE", "/images/{name:.+}", images.remove),
-    ("POST", "/sampan/bootstrap", images.make),
-    ("POST", "/build", builds.build),
-    ("POST", "/build/prune", builds.prune),
-    ("POST", "/grpc", builds.grpc),
-    ("POST", "/session", builds.session),
-    ("POST", "/sampan/build", builds.build_here),
-    ("GET", "/sampan/containers/{id}/footprint", containers.footprint),
-    ("GET", "/sampan/containers/{id}/terminal", websockets.terminal),
-    ("GET", "/sampan/overview", system.overview_),
-    ("GET", "/sampan/comparisons", comparisons.list_),
-    ("POST", "/sampan/comparisons", comparisons.keep),
-    ("GET", "/sampan/comparisons/{name}", comparisons.show),
-    ("POST", "/sampan/compare", comparisons.measure),
-    ("POST", "/sampan/policy/check", policy.check),
-    ("POST", "/sampan/policy/explain", policy.explain),
-    ("POST", "/sampan/vm/prepare", machines.prepare),
-    ("POST", "/sampan/vm/create", systemmachines.create),
-    ("GET", "/sampan/vm/export", systemmachines.export),
-    ("GET", "/sampan/vm/json", systemmachines.list_),
-    ("GET", "/sampan/vm/{name}/json", systemmachines.inspect),
-    ("POST", "/sampan/vm/{name}/start", systemmachines.start),
-    ("POST", "/sampan/vm/{name}/stop", systemmachines.stop),
-    ("POST", "/sampan/vm/{name}/{action:kill|pause|unpause|reset}", systemmachines.act),
-    ("POST", "/sampan/vm/{name}/snapshots/{snapshot}/{action}", systemmachines.snapshot),
-    ("DELETE", "/sampan/vm/{name}", systemmachines.remove),
-    ("POST", "/volumes/create", system.volume_create),
-    ("POST", "/volumes/prune", system.volume_prune),
-    ("GET", "/volumes", system.volume_list),
-    ("GET", "/volumes/{name}", system.volume_inspect),
-    ("DELETE", "/volumes/{name}", system.volume_remove),
-    ("GET", "/networks", networks.list_),
-    ("POST", "/networks/create", networks.create),
-    ("POST", "/networks/prune", networks.prune),
-    ("GET", "/networks/{id}", networks.inspect),
-    ("DELETE", "/networks/{id}", networks.remove),
-    ("POST", "/networks/{id}/connect", networks.connect),
-    ("POST", "/networks/{id}/disconnect", networks.disconnect),
-]
-
 
 # What is told a client as it goes on. They look after themselves: what they show ends with the client, what they do does not.
 _STREAMS = (
@@ -204,10 +104,8 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     for name, value in [*request.match_info.items(), *request.query.items()]:
         if "\0" in value or "\0" in name:
             return errors.response(400, f"invalid value for {name!r}: a NUL byte")
-    found = peer(request)
-    if found is not None:
-        caller.enter(caller.user_name(found[1]))
     try:
+        access.enter(request)
         response = await handler(request)
     except web.HTTPNotFound:
         return await _without_slash(request) or errors.response(404, "page not found")
@@ -262,8 +160,19 @@ def application(engine: Engine, host: str) -> web.Application:
     app[builds.BUILDKIT] = []
     piped.add(app)
     app.on_response_prepare.append(_mark)
-    for method, path, plain in _ROUTES:
-        handler = plain if method in ("GET", "HEAD") or plain in _STREAMS else _carried(plain)
-        for prefix in ("", r"/v{version:\d+\.\d+}"):
-            app.router.add_route(method, prefix + path, handler)
+    for route in ROUTES:
+        add(app, route)
     return app
+
+
+def add(app: web.Application, route: Route) -> None:
+    """Makes an application answer a path, with and without a version: the gate is asked before anything else is done."""
+    plain = route.handler
+    handler = plain if route.method in ("GET", "HEAD") or plain in _STREAMS else _carried(plain)
+
+    async def asked(request: web.Request) -> web.StreamResponse:
+        access.settle(request, route.asks)
+        return await handler(request)
+
+    for prefix in ("", r"/v{version:\d+\.\d+}"):
+        app.router.add_route(route.method, prefix + route.path, asked)

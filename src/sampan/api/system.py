@@ -5,24 +5,27 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import time
 from typing import Any
 
 from aiohttp import web
 
 import sampan
-from sampan.api import listing, schema
+from sampan.api import access, listing, schema
 from sampan.api.builds import cache_rows
 from sampan.api.images import summary
 from sampan.api.requests import body, engine_of, filters, flag
-from sampan.engine import pools, trouble
+from sampan.engine import pools, removal, trouble
 from sampan.engine.broken import refuse_prune
-from sampan.engine.container import timestamp
+from sampan.engine.container import Container, timestamp
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict
 from sampan.engine.filters import events as wanted_events
 from sampan.engine.filters import volumes as wanted_volumes
 from sampan.engine.moments import moment, never
+from sampan.engine.policy.caller import Caller
+from sampan.engine.policy.operation import ENGINE, Kind, Verb
 from sampan.linux.cgroup import hierarchies
 from sampan.linux.namespaces import initial_user_namespace
 from sampan.volumes.local import Volume, VolumeNotFound
@@ -69,9 +72,10 @@ async def version(request: web.Request) -> web.Response:
 async def info(request: web.Request) -> web.Response:
     """GET /info"""
     engine = engine_of(request)
-    states = [c.state["Status"] for c in engine.containers.values() if not c.system]
+    who = access.who(request)
+    states = [c.state["Status"] for c in engine.finding.containers(who) if not c.system]
     groups = hierarchies()
-    damage = await asyncio.to_thread(trouble.found, engine)
+    damage = await asyncio.to_thread(trouble.found, engine) if engine.gate.may(who, Verb.ADMINISTER, ENGINE) else []
     v2, limits = groups.version == "2", bool(groups.v1 or groups.v2)
     rootless = [] if initial_user_namespace() else ["name=rootless"]
     return web.json_response(
@@ -81,7 +85,7 @@ async def info(request: web.Request) -> web.Response:
             "ContainersRunning": states.count("running"),
             "ContainersPaused": states.count("paused"),
             "ContainersStopped": len(states) - states.count("running") - states.count("paused"),
-            "Images": len(engine.images.all()),
+            "Images": len(engine.finding.images(who)),
             "Driver": "overlay2",
             "DriverStatus": [["Supports d_type", "true"]],
             "Plugins": {
@@ -132,16 +136,17 @@ async def info(request: web.Request) -> web.Response:
             ),
             "InitBinary": "tini-static",
             "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns", *rootless],
-            "Warnings": _warnings(engine, damage) or None,
+            "Warnings": _warnings(engine, who, damage) or None,
             "Trouble": damage,  # our own, for doctor
         }
     )
 
 
-def _warnings(engine: Engine, damage: list[str]) -> list[str]:
+def _warnings(engine: Engine, who: Caller, damage: list[str]) -> list[str]:
     """What `docker info` shows at its end."""
     known = engine.machines.templates.known_accelerator()
-    found = [f"WARNING: isolation policy: {text}" for text in engine.guard.notes()]
+    notes = engine.gate.notes() if engine.gate.may(who, Verb.ADMINISTER, ENGINE) else []
+    found = [f"WARNING: isolation policy: {text}" for text in notes]
     found += [f"WARNING: {text}" for text in damage]
     if known and known[0] == "tcg":
         found.append(f"WARNING: virtual machines run without hardware virtualization: {known[1]}")
@@ -164,13 +169,15 @@ async def plugins(request: web.Request) -> web.Response:
 
 async def overview_(request: web.Request) -> web.Response:
     """GET /sampan/overview: the picture of the page"""
-    return web.json_response(await engine_of(request).overview.now())
+    engine = engine_of(request)
+    return web.json_response(await engine.overview.now(engine.finding.containers(access.who(request))))
 
 
 async def events(request: web.Request) -> web.StreamResponse:
     """GET /events"""
     engine = engine_of(request)
     passes = wanted_events.wanted(filters(request))
+    sees = engine.gate.sees_event(access.who(request))
     since = moment(request.query.get("since"), time.time()) / 1e9
     until_text = never(request.query.get("until"))
     until = moment(until_text, 0) / 1e9 if until_text else None
@@ -180,17 +187,17 @@ async def events(request: web.Request) -> web.StreamResponse:
     try:
         await response.prepare(request)
         if request.query.get("since"):
-            for event in engine.events.past(since, until or time.time()):
-                if passes(event):
+            for event, owners in engine.events.past(since, until or time.time()):
+                if sees(event, owners) and passes(event):
                     await response.write(json.dumps(event).encode() + b"\n")
         while until is None or time.time() < until:
             try:
-                event = await asyncio.wait_for(
+                event, owners = await asyncio.wait_for(
                     listener.queue.get(), None if until is None else max(0.0, until - time.time())
                 )
             except TimeoutError:
                 break
-            if passes(event):
+            if sees(event, owners) and passes(event):
                 await response.write(json.dumps(event).encode() + b"\n")
     finally:
         engine.events.forget(listener)
@@ -200,21 +207,22 @@ async def events(request: web.Request) -> web.StreamResponse:
 async def disk_usage(request: web.Request) -> web.Response:
     """GET /system/df"""
     engine = engine_of(request)
-    images = engine.images.all()
-    containers = [c for c in engine.containers.values() if not c.system]
+    who = access.who(request)
+    images = engine.finding.images(who)
+    containers = [c for c in engine.finding.containers(who) if not c.system]
     rows = [listing.summary(engine, c) | await pools.run("look", listing.sizes, engine, c) for c in containers]
-    volumes = engine.volumes.all()
+    volumes = engine.finding.volumes(who)
     used = {v.name: await pools.run("look", listing.tree_size, v.path) for v in volumes}
     return web.json_response(
         {
             "LayersSize": sum({x.digest: x.size for image in images for x in image.layers}.values()),
-            "Images": [summary(engine, image) for image in images],
+            "Images": [summary(engine, image, containers) for image in images],
             "Containers": rows,
             "Volumes": [
-                _volume(v) | {"UsageData": {"Size": used[v.name], "RefCount": len(_users(engine, v.name))}}
+                _volume(v) | {"UsageData": {"Size": used[v.name], "RefCount": len(_users(engine, v.name, containers))}}
                 for v in volumes
             ],
-            "BuildCache": cache_rows(engine),
+            "BuildCache": cache_rows(engine, who),
         }
     )
 
@@ -222,8 +230,10 @@ async def disk_usage(request: web.Request) -> web.Response:
 # volumes
 
 
-def _users(engine: Any, name: str) -> list[str]:
-    return [c.id for c in engine.containers.values() if any(row.get("Name") == name for row in c.mounts)]
+def _users(engine: Engine, name: str, containers: list[Container] | None = None) -> list[str]:
+    """The containers, of these or of all, that have a volume."""
+    known = engine.containers.values() if containers is None else containers
+    return [c.id for c in known if any(row.get("Name") == name for row in c.mounts)]
 
 
 def _volume(volume: Volume) -> dict[str, Any]:
@@ -245,10 +255,21 @@ async def volume_create(request: web.Request) -> web.Response:
     wanted = schema.check(await body(request, optional=True), schema.VolumeCreate)
     if wanted.get("Driver") not in (None, "", "local"):
         raise BadRequest(f"error looking up volume plugin {wanted['Driver']}: plugin {wanted['Driver']!r} not found")
-    volume = await asyncio.to_thread(
-        engine.volumes.create, wanted.get("Name") or "", wanted.get("Labels") or {}, wanted.get("DriverOpts") or {}
-    )
-    engine.events.publish("volume", "create", volume.name, {"driver": "local"})
+    who, name = access.who(request), wanted.get("Name") or secrets.token_hex(32)
+    options = wanted.get("DriverOpts") or {}
+    engine.finding.check_volume(who, name, access.verb(request))
+    if options.get("device", "").startswith("/"):
+        await asyncio.to_thread(lambda: engine.gate.may_have(who, os.path.realpath(options["device"])))
+    engine.finding.own_volume(name, who.owner)
+    try:
+        await engine.finding.owned()
+        volume = await asyncio.to_thread(
+            engine.volumes.create, name, wanted.get("Labels") or {}, options, not wanted.get("Name")
+        )
+    except BaseException:
+        engine.finding.disown_missing([name])
+        raise
+    engine.events.publish("volume", "create", volume.name, {"driver": "local"}, (who.owner,))
     return web.json_response(_volume(volume), status=201)
 
 
@@ -256,28 +277,29 @@ async def volume_list(request: web.Request) -> web.Response:
     """GET /volumes"""
     engine = engine_of(request)
     passes = wanted_volumes.listed(filters(request), lambda name: bool(_users(engine, name)))
-    rows = [_volume(volume) for volume in engine.volumes.all() if passes(volume)]
+    rows = [_volume(volume) for volume in engine.finding.volumes(access.who(request)) if passes(volume)]
     return web.json_response({"Volumes": rows, "Warnings": None})
 
 
 async def volume_inspect(request: web.Request) -> web.Response:
     """GET /volumes/{name}"""
-    return web.json_response(_volume(engine_of(request).volumes.get(request.match_info["name"])))
+    return web.json_response(_volume(engine_of(request).volumes.get(access.volume(request))))
 
 
 async def volume_remove(request: web.Request) -> web.Response:
     """DELETE /volumes/{name}"""
     engine = engine_of(request)
-    name = request.match_info["name"]
+    name = access.volume(request)
     users = _users(engine, name)
     if users:
-        raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
+        shown = _users(engine, name, engine.finding.containers(access.who(request)))
+        raise Conflict(f"remove {name}: volume is in use - [{', '.join(shown)}]")
     try:
-        await pools.run("remove", engine.volumes.remove, name)
+        await removal.volume(engine, name)
     except VolumeNotFound:
         if not flag(request, "force"):
             raise
-    engine.events.publish("volume", "destroy", name, {"driver": "local"})
+        engine.events.publish("volume", "destroy", name, {"driver": "local"}, (access.who(request).owner,))
     return web.Response(status=204)
 
 
@@ -286,13 +308,15 @@ async def volume_prune(request: web.Request) -> web.Response:
     engine = engine_of(request)
     passes = wanted_volumes.pruned(filters(request))
     refuse_prune(engine, "mounts", "volumes")
-    deleted, freed = [], 0
-    for volume in engine.volumes.all():
+    deleted, freed, who = [], 0, access.who(request)
+    for volume in engine.finding.volumes(who):
+        if not engine.gate.may(who, Verb.REMOVE, engine.finding.owners.subject(Kind.VOLUME, volume.name)):
+            continue
         if volume.broken or not passes(volume) or _users(engine, volume.name):
             continue
         freed += await pools.run("look", listing.tree_size, volume.path)
         if _users(engine, volume.name):
             continue  # since then
-        await pools.run("remove", engine.volumes.remove, volume.name)
+        await removal.volume(engine, volume.name)
         deleted.append(volume.name)
     return web.json_response({"VolumesDeleted": deleted, "SpaceReclaimed": freed})

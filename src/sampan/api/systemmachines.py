@@ -11,7 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
-from sampan.api import schema
+from sampan.api import access, schema
 from sampan.api.requests import body, engine_of, flag, json_stream, number
 from sampan.engine import freezing, killing, lifecycle
 from sampan.engine.container import Container, timestamp
@@ -19,11 +19,6 @@ from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, EngineError
 
 _BLOCK = 1 << 20
-
-
-def _machine(request: web.Request) -> tuple[Engine, Container]:
-    engine = engine_of(request)
-    return engine, engine.system.find(request.match_info["name"])
 
 
 def _summary(engine: Engine, container: Container) -> dict[str, Any]:
@@ -37,10 +32,10 @@ def _summary(engine: Engine, container: Container) -> dict[str, Any]:
 async def create(request: web.Request) -> web.StreamResponse:
     """POST /sampan/vm/create"""
     wanted = schema.check(await body(request), schema.Machine)
-    engine = engine_of(request)
+    engine, who = engine_of(request), access.who(request)
 
     async def make(say: Callable[[str], None]) -> None:
-        container = await engine.carry(engine.system.create(wanted, say))
+        container = await engine.carry(engine.system.create(who, wanted, say))
         await engine.store.flush()
         say(f"\0{container.id}")
 
@@ -64,12 +59,13 @@ async def _told(work: Callable[[Callable[[str], None]], Awaitable[None]]) -> Asy
 async def list_(request: web.Request) -> web.Response:
     """GET /sampan/vm/json"""
     engine = engine_of(request)
-    return web.json_response([_summary(engine, container) for container in engine.system.all()])
+    sees = engine.finding.sees(access.who(request))
+    return web.json_response([_summary(engine, container) for container in filter(sees, engine.system.all())])
 
 
 async def inspect(request: web.Request) -> web.Response:
     """GET /sampan/vm/{name}/json"""
-    engine, container = _machine(request)
+    engine, container = access.container(request)
     directory = engine.directory(container)
     disk = f"{directory}/disk.qcow2"
     found = _summary(engine, container) | {
@@ -93,21 +89,21 @@ async def inspect(request: web.Request) -> web.Response:
 
 async def start(request: web.Request) -> web.Response:
     """POST /sampan/vm/{name}/start"""
-    engine, container = _machine(request)
+    engine, container = access.container(request)
     warnings = await lifecycle.start(engine, container)
     return web.Response(status=204, headers=[("Warning", f'299 - "{text}"') for text in warnings])
 
 
 async def stop(request: web.Request) -> web.Response:
     """POST /sampan/vm/{name}/stop?t=SECONDS: the power button, then the plug"""
-    engine, container = _machine(request)
+    engine, container = access.container(request)
     await killing.stop(engine, container, number(request, "t"))
     return web.Response(status=204)
 
 
 async def act(request: web.Request) -> web.Response:
     """POST /sampan/vm/{name}/{kill,pause,unpause,reset}"""
-    engine, container = _machine(request)
+    engine, container = access.container(request)
     action = request.match_info["action"]
     if action == "kill":
         await killing.kill(engine, container, "KILL")
@@ -124,7 +120,7 @@ async def act(request: web.Request) -> web.Response:
 
 async def remove(request: web.Request) -> web.Response:
     """DELETE /sampan/vm/{name}?force=1"""
-    engine, container = _machine(request)
+    engine, container = access.container(request)
     await engine.system.remove(container, flag(request, "force"))
     engine.system.announce(container, "destroy")
     return web.Response(status=204)
@@ -132,7 +128,7 @@ async def remove(request: web.Request) -> web.Response:
 
 async def snapshot(request: web.Request) -> web.Response:
     """POST /sampan/vm/{name}/snapshots/{snapshot}/{create,restore,delete}"""
-    engine, container = _machine(request)
+    engine, container = access.container(request)
     action = request.match_info["action"]
     if action not in ("create", "restore", "delete"):
         raise BadRequest(f"unknown action {action}: create, restore or delete")
@@ -148,7 +144,9 @@ async def export(request: web.Request) -> web.StreamResponse:
     if not source:
         raise BadRequest("missing query parameter 'source'")
     with tempfile.NamedTemporaryFile(dir=engine.data_root, prefix="export-") as file:
-        await engine.system.export(source, form, number(request, "size") or 0, file.name, lambda _: None)
+        await engine.system.export(
+            access.who(request), source, form, number(request, "size") or 0, file.name, lambda _: None
+        )
         response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
         await response.prepare(request)
         while data := await asyncio.to_thread(file.read, _BLOCK):

@@ -9,9 +9,10 @@ from typing import IO
 
 from aiohttp import web
 
-from sampan.api import piped, schema
+from sampan.api import access, piped, schema
 from sampan.api.requests import body, engine_of, flag, spool
 from sampan.engine import files, freezing, pools
+from sampan.engine.bringing import bringing
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest
@@ -26,8 +27,7 @@ def _path(request: web.Request) -> str:
 
 
 def _stat_header(request: web.Request) -> str:
-    engine = engine_of(request)
-    found = files.path_stat(engine, engine.find(request.match_info["id"]), _path(request))
+    found = files.path_stat(*access.container(request), _path(request))
     return base64.b64encode(json.dumps(found).encode()).decode()
 
 
@@ -39,8 +39,8 @@ async def head_archive(request: web.Request) -> web.Response:
 
 async def get_archive(request: web.Request) -> web.StreamResponse:
     """GET /containers/{id}/archive"""
-    engine = engine_of(request)
-    container, path = engine.find(request.match_info["id"]), _path(request)
+    engine, container = access.container(request)
+    path = _path(request)
     header = await pools.run("look", _stat_header, request)
     return await piped.answer(
         request,
@@ -56,8 +56,8 @@ def _unpack(engine: Engine, container: Container, path: str, file: IO[bytes], ke
 
 async def put_archive(request: web.Request) -> web.Response:
     """PUT /containers/{id}/archive"""
-    engine = engine_of(request)
-    container, path = engine.find(request.match_info["id"]), _path(request)
+    engine, container = access.container(request)
+    path = _path(request)
     keep_type = flag(request, "noOverwriteDirNonDir")
     with await spool(request, engine.data_root) as file:
         await pools.run("archive", _unpack, engine, container, path, file, keep_type)
@@ -66,15 +66,13 @@ async def put_archive(request: web.Request) -> web.Response:
 
 async def export(request: web.Request) -> web.StreamResponse:
     """GET /containers/{id}/export"""
-    engine = engine_of(request)
-    container = engine.find(request.match_info["id"])
+    engine, container = access.container(request)
     return await piped.answer(request, "exports", lambda out: files.export(engine, container, out))
 
 
 async def changes(request: web.Request) -> web.Response:
     """GET /containers/{id}/changes"""
-    engine = engine_of(request)
-    rows = await pools.run("look", files.changes, engine, engine.find(request.match_info["id"]))
+    rows = await pools.run("look", files.changes, *access.container(request))
     return web.json_response(rows or None)
 
 
@@ -116,7 +114,7 @@ def parse_changes(lines: list[str]) -> dict[str, object]:
 async def commit(request: web.Request) -> web.Response:
     """POST /commit"""
     engine = engine_of(request)
-    container = engine.find(request.query.get("container", ""))
+    container = engine.finding.container(access.who(request), request.query.get("container", ""), access.verb(request))
     config = {
         **schema.check(await body(request, optional=True), schema.Config),
         **parse_changes(request.query.getall("changes", [])),
@@ -125,6 +123,7 @@ async def commit(request: web.Request) -> web.Response:
     if name and request.query.get("tag"):
         name += f":{request.query['tag']}"
     comment = request.query.get("comment", "")
-    async with freezing.still(engine, container) if flag(request, "pause", True) else contextlib.nullcontext():
-        image = await pools.run("commit", files.commit, engine, container, name, comment, config)
+    still = freezing.still(engine, container) if flag(request, "pause", True) else contextlib.nullcontext()
+    async with bringing(engine, access.who(request)) as coming, still:
+        image = await pools.run("commit", files.commit, engine, container, name, comment, config, coming.check)
     return web.json_response({"Id": image.id}, status=201)

@@ -12,13 +12,16 @@ from typing import Any
 
 from aiohttp import web
 
-from sampan.api import door, errors
+from sampan.api import access, door, errors, server
+from sampan.api.access import Ask
 from sampan.api.comparisons import HOST
 from sampan.api.requests import ENGINE, body
+from sampan.api.routes import Route
 from sampan.api.server import application
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest
-from sampan.engine.policy import caller
+from sampan.engine.policy.caller import at_page
+from sampan.engine.policy.operation import Verb
 from sampan.web.sessions import Sessions
 
 Bind = Callable[[str, str, int], socket.socket]
@@ -88,7 +91,7 @@ class Page:
             origin = request.headers.get("Origin")
             if origin is not None and origin != f"http://{request.host}":
                 return errors.response(403, f"not for pages of {origin}")
-            caller.enter(user)
+            access.enter(request, at_page(user))
             return await handler(request)  # type: ignore[no-any-return]
         response: web.StreamResponse = await handler(request)
         response.headers.update(_HEADERS)
@@ -138,7 +141,7 @@ async def open_(request: web.Request) -> web.Response:
     if not isinstance(port, int) or not 0 <= port < 1 << 16:
         raise BadRequest(f"invalid port {port!r}")
     page = request.app[PAGE]
-    return web.json_response({"Url": await page.open(port, caller.caller()), "Port": page.port})
+    return web.json_response({"Url": await page.open(port, access.who(request).user), "Port": page.port})
 
 
 async def close(request: web.Request) -> web.Response:
@@ -150,6 +153,6 @@ async def close(request: web.Request) -> web.Response:
 def add(app: web.Application, bind: Bind) -> Page:
     """Lets those on the socket ask for the page. `bind`: what listens on the host, as network.ports.bind() does."""
     app[PAGE] = page = Page(app[ENGINE], app[HOST], bind)
-    app.router.add_post("/sampan/ui", open_)
-    app.router.add_delete("/sampan/ui", close)
+    server.add(app, Route("POST", "/sampan/ui", open_, Ask(Verb.INFORM)))
+    server.add(app, Route("DELETE", "/sampan/ui", close, Ask(Verb.ADMINISTER)))
     return page

@@ -8,8 +8,7 @@ import json
 
 from aiohttp import WSMsgType, web
 
-from sampan.api import interactive, streams
-from sampan.api.requests import engine_of
+from sampan.api import access, interactive, streams
 from sampan.engine import execs
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
@@ -96,8 +95,7 @@ def _shell(engine: Engine, container: Container, command: list[str]) -> execs.Ex
 
 async def terminal(request: web.Request) -> web.StreamResponse:
     """GET /sampan/containers/{id}/terminal: a shell in it or, with attach=1, its own terminal."""
-    engine = engine_of(request)
-    container = engine.find(request.match_info["id"])
+    engine, container = access.container(request)
     attach = request.query.get("attach") == "1"
     response = web.WebSocketResponse(protocols=("sampan",), max_msg_size=_LARGEST, heartbeat=30)
     session = None if attach else _shell(engine, container, request.query.getall("cmd", _SHELL))

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import secrets
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 from sampan.engine import ends, limits, mounts, spec
 from sampan.engine import output as streams
+from sampan.engine.bringing import bringing
 from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest
+from sampan.engine.policy import facts as facts_of
+from sampan.engine.policy.caller import Caller
+from sampan.engine.policy.model import Facts
+from sampan.engine.policy.operation import Verb
 from sampan.images.builder import dockerfile, exporting, fetching
 from sampan.images.builder.build import Build
 from sampan.images.builder.cache import BuildCache
@@ -45,6 +51,7 @@ _DOCKERFILE = "Dockerfile"
 class Request:
     """A build as the API gets it. The context is a descriptor of a directory, a stream, or a URL."""
 
+    who: Caller
     options: Options
     dockerfile: str = _DOCKERFILE
     text: bytes | None = None  # the Dockerfile itself, when it does not come with the context
@@ -69,6 +76,20 @@ class Builds:
         self._hashes = Hashes()
         self._waiting: dict[str, asyncio.Future[int]] = {}
 
+    def cache_of(self, who: Caller) -> BuildCache:
+        """The results of steps that somebody may get: the network, hosts and mounts of a step are not in its key, so that whoever
+        shares a cache has to be trusted with what is in it."""
+        return self.cache.of(self._engine.gate.space(who))
+
+    def _caches(self, who: Caller) -> str:
+        """The directory of their cache mounts."""
+        space = self._engine.gate.space(who)
+        if not space:
+            return f"{self._top}/caches"
+        path = f"{self._top}/caches/of-{hashlib.sha256(space.encode()).hexdigest()[:16]}"
+        os.makedirs(path, 0o700, exist_ok=True)
+        return path
+
     def exited(self, identifier: str, status: int) -> bool:
         """A process of the keeper's has ended; whether it was one of ours."""
         waiter = self._waiting.pop(identifier, None)
@@ -86,14 +107,15 @@ class Builds:
 
         Raises BuildError, ImageError, Forbidden.
         """
-        insecure = "security.insecure" in request.options.entitlements
         limits.check(request.options.host)
-        with self._engine.guard.building(secrets.token_hex(16), insecure, request.options.host):
-            async with self._state(request, out) as state:
+        identifier = secrets.token_hex(16)
+        facts = _facts(request.who, request.options.host, "", "security.insecure" in request.options.entitlements, [])
+        with self._engine.gate.building(request.who, identifier, facts):
+            async with self._state(identifier, request, out) as state:
                 yield state
 
     @contextlib.asynccontextmanager
-    async def _state(self, request: Request, out: Output) -> AsyncIterator[State]:
+    async def _state(self, identifier: str, request: Request, out: Output) -> AsyncIterator[State]:
         work = tempfile.mkdtemp(dir=f"{self._top}/work")
         opened: list[int] = []
         with self._engine.images.hold():
@@ -102,9 +124,10 @@ class Builds:
                 parsed = await asyncio.to_thread(dockerfile.parse, text)
                 for warning in parsed.warnings:
                     out.say(f"[Warning] {warning}")
-                runner = _Runner(self._engine, self._waiting, request.credentials)
-                build = Build(self._engine.images, self.cache, runner, parsed, Sources(tree, self._hashes), request.options, out,
-                              f"{work}/steps", f"{self._top}/caches")  # fmt: skip
+                runner = _Runner(self._engine, request, identifier, self._waiting)
+                cache, caches = self.cache_of(request.who), self._caches(request.who)
+                build = Build(self._engine.images, cache, runner, parsed, Sources(tree, self._hashes), request.options, out,
+                              f"{work}/steps", caches)  # fmt: skip
                 os.mkdir(f"{work}/steps")
                 yield await build.run()
             finally:
@@ -115,12 +138,22 @@ class Builds:
     async def image(self, request: Request, out: Output) -> Image:
         """Builds an image and gives it its tags."""
         async with self.state(request, out) as state:
+            return await self.export(request, state)
+
+    async def export(self, request: Request, state: State) -> Image:
+        """Makes an image of a build's result, with the tags that the request says. Raises Forbidden for tags that are others'."""
+        async with bringing(self._engine, request.who) as coming:
             image = await asyncio.to_thread(
-                exporting.export_image, self._engine.images, self.cache, state, request.options
+                exporting.export_image,
+                self._engine.images,
+                self.cache_of(request.who),
+                state,
+                request.options,
+                coming.check,
             )
-        self._engine.events.publish("image", "build", image.id, {"name": image.id})
+        coming.announce("build", image, image.id, image.id)
         for tag in request.options.tags:
-            self._engine.events.publish("image", "tag", image.id, {"name": tag})
+            coming.announce("tag", image, image.id, tag)
         return image
 
     async def _context(self, request: Request, work: str, opened: list[int]) -> tuple[Tree, bytes]:
@@ -177,20 +210,36 @@ class _Runner:
     """What a build asks of the engine."""
 
     def __init__(
-        self, engine: Engine, waiting: dict[str, asyncio.Future[int]], credentials: dict[str, Credentials]
+        self, engine: Engine, request: Request, identifier: str, waiting: dict[str, asyncio.Future[int]]
     ) -> None:
-        self._engine, self._waiting, self._credentials = engine, waiting, credentials
+        self._engine, self._waiting, self._credentials = engine, waiting, request.credentials
+        self._who, self._identifier, self._host = request.who, identifier, request.options.host
+        self._images: dict[str, Image] = {}  # all that it has used so far
+
+    def _check(self, host: dict[str, Any]) -> None:
+        """Asks the gate about a step, of any of the images that the build has. Raises Forbidden."""
+        gate = self._engine.gate
+        for image in self._images.values():
+            facts = _facts(self._who, host, image.id, False, image.tags, gate.signers(image))
+            gate.check_step(self._who, self._identifier, facts)
+        if not self._images:
+            gate.check_step(self._who, self._identifier, _facts(self._who, host, "", False, []))
 
     async def base_image(self, name: str, platform: Platform, pull: bool, say: Callable[[str], None]) -> Image:
-        """An image, pulled when it is missing, for another platform, or wanted anew."""
-        images = self._engine.images
+        """An image, pulled when it is missing, for another platform, or wanted anew. Raises Forbidden, ImageError, BuildError."""
+        image = await self._base_image(name, platform, pull, say)
+        self._images[image.id] = image
+        self._check(self._host)
+        return image
+
+    async def _base_image(self, name: str, platform: Platform, pull: bool, say: Callable[[str], None]) -> Image:
         try:
             ref = reference.parse(name).with_default_tag()
         except reference.BadReference as error:
             raise BuildError(f"failed to parse stage name {name!r}: {error}") from None
         if not pull:
             try:
-                image = images.usable(name)
+                image = self._engine.finding.image(self._who, name, Verb.USE, usable=True)
                 system, architecture = (
                     image.config.get("os") or platform.os,
                     image.config.get("architecture") or platform.architecture,
@@ -200,17 +249,21 @@ class _Runner:
             except ImageNotFound:
                 pass
         credentials = self._credentials.get(ref.registry, Credentials())
-        async for message in self._engine.registries.pull(ref, str(platform), credentials):
+        async for message in self._engine.registries.pull(self._who, ref, str(platform), credentials):
             if message.get("id") is None or message["status"] in ("Pull complete", "Already exists"):
                 say(str(message["status"]))
-        return images.usable(str(ref))
+        return self._engine.finding.image(self._who, str(ref), Verb.USE, usable=True)
 
     async def run(self, command: Command, output: Callable[[bytes], None]) -> int:
         """Runs a step in a container that nobody else sees."""
         engine = self._engine
         container = _container(command, engine.identity.group)
         container.place = command.directory
-        planned, _ = engine.networking.plan(container.host_config, {}, "")
+        if command.network.startswith("container:"):
+            other = engine.finding.container(self._who, command.network.partition(":")[2], Verb.SHARE)
+            container.host_config["NetworkMode"] = f"container:{other.id}"
+        planned, _ = engine.networking.plan(self._who, container.host_config, {}, "")
+        self._check(container.host_config)
         container.networks = planned
         os.makedirs(f"{command.directory}/rootfs", 0o700)
         os.makedirs(f"{command.directory}/log", 0o700)
@@ -292,6 +345,14 @@ async def _relay(
         log.close()
 
 
+def _facts(
+    who: Caller, host: dict[str, Any], image: str, insecure: bool, tags: list[str], signers: Iterable[str] = ()
+) -> Facts:
+    """What the gate is asked about a step: what it would be asked about a container of the same options."""
+    wanted = {**host, "Privileged": True} if insecure else host
+    return facts_of.make(who.owner, image, tags, signers, {}, wanted, (), (), "")
+
+
 def _container(command: Command, group: str) -> Container:
     identifier = secrets.token_hex(32)
     host = {
@@ -320,7 +381,9 @@ def _request(engine: Engine, container: Container, command: Command) -> dict[str
         "pid": "",
         "ipc": "",
     }
-    entries = mounts.specification(container, command.directory, engine.volumes, None, [])
+    entries = mounts.specification(
+        container, command.directory, engine.volumes, None, [], engine.gate.allowed(container)
+    )
     try:
         request = spec.build(container, [*entries, *command.mounts], joins)
     except BadRequest as error:

@@ -63,6 +63,9 @@ class Container:
     owner: str = "root"  # the user who made it
     claim: str = ""  # the tenant that user said it was for
     decision: list[str] = field(default_factory=list)  # why it has the isolation it has
+    asked: dict[str, Any] = field(
+        default_factory=dict
+    )  # what the policy looks at again: "labels" of the request, "names" of the image
     group: str = "/sampan"  # the control group that its own is in; this one in records of engines without an id
 
     # Only while this process runs.
@@ -84,7 +87,7 @@ class Container:
     followers: int = 0  # readers of its log; the files stay until they are done
 
     SAVED: ClassVar[tuple[str, ...]] = ("id", "name", "created", "image", "image_name", "config", "host_config", "state", "mounts", "networks", "ports",
-             "restart_count", "stopped_by_user", "start_time", "health", "owner", "claim", "decision", "group")  # fmt: skip
+             "restart_count", "stopped_by_user", "start_time", "health", "owner", "claim", "decision", "asked", "group")  # fmt: skip
 
     @contextlib.asynccontextmanager
     async def exclusive(self) -> AsyncIterator[None]:

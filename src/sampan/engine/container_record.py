@@ -17,7 +17,7 @@ import msgspec
 from sampan.engine.container import Container, new_state
 from sampan.volumes.local import NAME as VOLUME_NAME
 
-SCHEMA = 1
+SCHEMA = 2
 ID = re.compile(r"[0-9a-f]{64}")
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 GROUP = re.compile(r"/sampan(-[0-9a-f]{8})?")
@@ -194,12 +194,17 @@ class _HostConfig(TypedDict, total=False):
     DeviceRequests: _Objects
 
 
+class _Asked(TypedDict, total=False):
+    labels: dict[str, str]
+    names: list[str]
+
+
 _TYPES: dict[str, Any] = {
     "id": str, "name": str, "created": _Natural, "image": str, "image_name": str, "config": _Config,
     "host_config": _HostConfig, "state": _State, "mounts": list[_MountRow], "networks": dict[str, _Settings],
     "ports": list[_PublishedPort], "restart_count": _Natural, "stopped_by_user": bool,
     "start_time": Annotated[int, msgspec.Meta(ge=-1, le=1 << 62)], "health": _Health | None, "owner": str, "claim": str,
-    "decision": list[str], "group": str,
+    "decision": list[str], "asked": _Asked, "group": str,
 }  # fmt: skip
 _NEEDED = ("id", "name", "created", "image", "image_name", "config", "host_config")
 
@@ -214,8 +219,13 @@ def _to_1(record: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
+def _to_2(record: dict[str, Any]) -> dict[str, Any]:
+    """Before there was `asked`: the policy looks at all labels then, and at the names that the image has."""
+    return record
+
+
 # _MIGRATIONS[n] makes a record of schema n + 1 of one of schema n.
-_MIGRATIONS: list[Callable[[dict[str, Any]], dict[str, Any]]] = [_to_1]
+_MIGRATIONS: list[Callable[[dict[str, Any]], dict[str, Any]]] = [_to_1, _to_2]
 
 
 def read(key: str, body: bytes) -> Container:

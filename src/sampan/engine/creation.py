@@ -11,15 +11,18 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from sampan.engine import container_record, limits, machine_shape, mounts, spec
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, Forbidden, NotFound
+from sampan.engine.policy import facts as facts_of
+from sampan.engine.policy.caller import Caller, Owner
 from sampan.engine.policy.decide import Decision
-from sampan.engine.policy.facts import endpoints
 from sampan.engine.policy.model import Facts
+from sampan.engine.policy.operation import Verb
 from sampan.engine.publishing import check_ports
 from sampan.images.errors import ImageNotFound
 from sampan.images.store import Image
@@ -27,6 +30,7 @@ from sampan.linux import filetree
 from sampan.oci import manifest as oci
 from sampan.runtime import init_program
 
+_APART = ("HostConfig", "NetworkingConfig")  # what of a request is not the container's configuration
 _NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _ADJECTIVES = [
     "amber",
@@ -82,25 +86,28 @@ _NOUNS = [
 ]
 
 
-async def create(engine: Engine, body: dict[str, Any], name: str, platform: str = "") -> tuple[Container, list[str]]:
-    """Makes a container from the API's request. Returns it and the warnings for the user.
+async def create(
+    engine: Engine, who: Caller, body: dict[str, Any], name: str, platform: str = ""
+) -> tuple[Container, list[str]]:
+    """Makes a container for somebody from the API's request. Returns it and the warnings for the user.
 
     Raises BadRequest, NotFound (image), Conflict (name).
     """
     host: dict[str, Any] = dict(body.get("HostConfig") or {})
-    config = {key: value for key, value in body.items() if key not in ("HostConfig", "NetworkingConfig")}
+    config = {key: value for key, value in body.items() if key not in _APART}
     if not config.get("Image"):
         raise BadRequest("config cannot be empty in order to create a container")
     try:
-        image = engine.images.usable(config["Image"])
+        image = engine.finding.image(who, config["Image"], Verb.USE, usable=True)
         with engine.images.using(image.id):  # it is not removed before the container is there
-            return await _create(engine, body, config, host, image, name, platform)
+            return await _create(engine, who, body, config, host, image, name, platform)
     except ImageNotFound:
         raise NotFound(f"No such image: {config['Image']}") from None
 
 
 async def _create(
     engine: Engine,
+    who: Caller,
     body: dict[str, Any],
     config: dict[str, Any],
     host: dict[str, Any],
@@ -111,21 +118,68 @@ async def _create(
     if platform:
         _check_platform(config["Image"], image, platform)
     identifier = secrets.token_hex(32)
+    labels = dict(config.get("Labels") or {})
     _merge_image(config, image)
-    facts = engine.guard.facts(body, image)
-    with claim_name(engine, name, identifier) as name, engine.guard.admitted(identifier, facts) as decision:
+    wanted = normalise(engine, who, body, config, host, image, labels)
+    facts = wanted.facts
+    with claim_name(engine, name, identifier, who) as name, engine.gate.admitted(who, identifier, facts) as decision:
         host["Isolation"] = decision.isolation if decision.isolation == "vm" else facts.asked
         warnings = limits.check(host)
         if (host.get("MemorySwap") or 0) > 0 and not host.get("Memory"):
             raise BadRequest("You should always set the Memory limit when using Memoryswap limit, see usage")
-        planned, more = engine.networking.plan(host, endpoints(body), config.get("MacAddress") or "")
-        _defaults(engine, identifier, config, host)
+        _defaults(identifier, config, host)
         _check_against(decision, facts, config, host)
-        container = Container(identifier, name, time.time_ns(), image.id, body["Image"], config, host, networks=planned,
-                              owner=facts.user, claim=facts.claim, decision=decision.reasons,
-                              group=engine.identity.group)  # fmt: skip
-        await _make(engine, container, image)
-    return container, warnings + more
+        container = Container(identifier, name, time.time_ns(), image.id, body["Image"], config, host, networks=wanted.networks,
+                              owner=facts.user, claim=facts.claim, decision=decision.reasons, group=engine.identity.group,
+                              asked={"labels": labels, "names": list(image.tags)})  # fmt: skip
+        await _make(engine, container, image, wanted.mounts)
+    return container, warnings + wanted.warnings
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a container is to be, with every name in it resolved: what the gate decides on and what is made are these values."""
+
+    facts: Facts
+    networks: dict[str, dict[str, Any]]
+    mounts: list[dict[str, Any]]
+    warnings: list[str]
+
+
+def normalise(
+    engine: Engine, who: Caller, body: dict[str, Any], config: dict[str, Any], host: dict[str, Any], image: Image,
+    labels: dict[str, str],
+) -> Wanted:  # fmt: skip
+    """Resolves what a request names: containers by the ids of such as the caller may share, networks by their names, mounts to
+    rows. `config` and `host` are what is kept of it, and are changed. Raises BadRequest, NotFound, Forbidden."""
+    for key in ("PidMode", "IpcMode", "NetworkMode"):
+        mode = host.get(key) or ""
+        if mode.startswith("container:"):
+            host[key] = f"container:{engine.finding.container(who, mode[10:], Verb.SHARE).id}"
+        elif key != "NetworkMode" and mode not in ("", "host", "private", "shareable", "none"):
+            raise BadRequest(f"invalid {key}: {mode}")
+    for text in host.get("VolumesFrom") or []:
+        engine.finding.container(who, text.partition(":")[0], Verb.SHARE)
+    for text in host.get("Links") or []:
+        engine.finding.container(who, text.partition(":")[0], Verb.SHARE)
+    endpoints = (body.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}
+    planned, warnings = engine.networking.plan(who, host, endpoints, config.get("MacAddress") or "")
+    rows = mounts.parse(config, host)
+    for row in rows:
+        if row["Type"] == "volume":
+            engine.finding.check_volume(who, row["Name"], Verb.USE)
+    owner = Owner(who.user, facts_of.claim(labels))
+    facts = facts_of.make(owner, image.id, image.tags, engine.gate.signers(image), labels, host, planned, rows,
+                          facts_of.isolation(host, engine.isolation))  # fmt: skip
+    return Wanted(facts, planned, rows, warnings)
+
+
+def explained(engine: Engine, who: Caller, body: dict[str, Any], image: Image) -> Facts:
+    """What would be decided on if somebody asked for this container; nothing is made. Raises what create raises."""
+    host, config = dict(body.get("HostConfig") or {}), {k: v for k, v in body.items() if k not in _APART}
+    labels = dict(config.get("Labels") or {})
+    _merge_image(config, image)
+    return normalise(engine, who, body, config, host, image, labels).facts
 
 
 def _check_against(decision: Decision, facts: Facts, config: dict[str, Any], host: dict[str, Any]) -> None:
@@ -139,14 +193,10 @@ def _check_against(decision: Decision, facts: Facts, config: dict[str, Any], hos
     check_ports(config, host)
 
 
-async def _make(engine: Engine, container: Container, image: Image) -> None:
+async def _make(engine: Engine, container: Container, image: Image, rows: list[dict[str, Any]]) -> None:
     """The container's mounts, directory and files; with them it is there. Raises BadRequest."""
-    config, host = container.config, container.host_config
     spec.build(container, [], {})  # every complaint about the configuration comes now, not at start
-    if config.get("Volumes") or host.get("Binds") or host.get("Mounts"):  # a new volume waits for the disk
-        container.mounts = await asyncio.to_thread(mounts.plan, config, host, engine.volumes)
-    else:
-        container.mounts = mounts.plan(config, host, engine.volumes)
+    container.mounts = await _mounts(engine, Owner(container.owner, container.claim), rows)
     try:
         container_record.check(container)
     except container_record.Unreadable as error:
@@ -184,6 +234,22 @@ async def _make_working_directory(engine: Engine, container: Container) -> None:
         raise
 
 
+async def _mounts(engine: Engine, owner: Owner, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows as the container keeps them, with what they need made; new volumes are their maker's before they are there."""
+    names = [row["Name"] for row in rows if row["Type"] == "volume"]
+    for name in names:
+        engine.finding.own_volume(name, owner)
+    if all(row["Type"] == "tmpfs" for row in rows):
+        return mounts.make(rows, engine.volumes)
+    try:
+        if names:
+            await engine.finding.owned()
+        return await asyncio.to_thread(mounts.make, rows, engine.volumes)  # a new volume waits for the disk
+    except BaseException:
+        engine.finding.disown_missing(names)
+        raise
+
+
 def _check_platform(name: str, image: Image, wanted: str) -> None:
     """Refuses an image of another platform than was asked for; what an image does not say, fits. Raises NotFound (P027)."""
     try:
@@ -207,13 +273,13 @@ def announce(engine: Engine, container: Container, action: str, **extra: str) ->
         **(container.config.get("Labels") or {}),
         **extra,
     }
-    engine.events.publish("container", action, container.id, attributes)
+    engine.events.publish("container", action, container.id, attributes, (Owner(container.owner, container.claim),))
 
 
 @contextlib.contextmanager
-def claim_name(engine: Engine, name: str, identifier: str) -> Iterator[str]:
+def claim_name(engine: Engine, name: str, identifier: str, who: Caller) -> Iterator[str]:
     """A free name, the one asked for or one made up, that nobody else gets while its container is made. Raises BadRequest, Conflict."""
-    name = _free_name(engine, name)
+    name = _free_name(engine, name, who)
     engine.claimed_names[name] = identifier
     try:
         yield name
@@ -221,15 +287,18 @@ def claim_name(engine: Engine, name: str, identifier: str) -> Iterator[str]:
         del engine.claimed_names[name]
 
 
-def _free_name(engine: Engine, name: str) -> str:
+def _free_name(engine: Engine, name: str, who: Caller) -> str:
     taken = {container.name: container.id for container in engine.containers.values()} | engine.claimed_names
     if name:
         if not _NAME.fullmatch(name):
             raise BadRequest(f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
         name = name.removeprefix("/")
         if name in taken:
+            # That it is taken can't be kept from anybody; by which container can.
+            holder = engine.containers.get(taken[name])
+            shown = f' by container "{taken[name]}"' if holder is None or engine.finding.sees(who)(holder) else ""
             raise Conflict(
-                f'Conflict. The container name "/{name}" is already in use by container "{taken[name]}". '
+                f'Conflict. The container name "/{name}" is already in use{shown}. '
                 "You have to remove (or rename) that container to be able to reuse that name."
             )
         return name
@@ -263,13 +332,7 @@ def _merge_image(config: dict[str, Any], image: Image) -> None:
         config[key] = {**(base.get(key) or {}), **(config.get(key) or {})}
 
 
-def _defaults(engine: Engine, identifier: str, config: dict[str, Any], host: dict[str, Any]) -> None:
-    for key in ("PidMode", "IpcMode"):
-        value = host.get(key) or ""
-        if value.startswith("container:"):
-            host[key] = f"container:{engine.find(value[10:]).id}"
-        elif value not in ("", "host", "private", "shareable", "none"):
-            raise BadRequest(f"invalid {key}: {value}")
+def _defaults(identifier: str, config: dict[str, Any], host: dict[str, Any]) -> None:
     if not config.get("Hostname") and host.get("NetworkMode") != "host":
         config["Hostname"] = identifier[:12]
     elif host.get("NetworkMode") == "host" and not config.get("Hostname"):

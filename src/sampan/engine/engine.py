@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from sampan.engine import container_record, identity, keeperlink, leftovers, premises, reconnecting, trouble
@@ -14,10 +14,11 @@ from sampan.engine.directories import Directories
 from sampan.engine.durations import Durations
 from sampan.engine.errors import BadRequest, NotFound
 from sampan.engine.events import Events
+from sampan.engine.finding import Finding
 from sampan.engine.machines import Machines
 from sampan.engine.networking import Networking
 from sampan.engine.overview import Overview
-from sampan.engine.policy.guard import Guard
+from sampan.engine.policy.gate import Gate
 from sampan.engine.records import Records
 from sampan.engine.registries import Registries
 from sampan.engine.roots import Roots
@@ -54,8 +55,9 @@ class Engine:
         self.data_root, self.run_root = data_root, run_root
         self.identity = identity.load(data_root)
         self.isolation = isolation  # of containers that do not say: "", "vm" or "auto"
-        self.guard = Guard(self, policy or f"{data_root}/policy.toml")
+        self.gate = Gate(self, policy or f"{data_root}/policy.toml")
         self.store = Records(f"{data_root}/sampan.db", run_root)
+        self.finding = Finding(self)
         self.images = ImageStore(f"{data_root}/images", f"{run_root}/images-session")
         self.mountpoints = self.images.mountpoints_directory()
         self.volumes = LocalVolumes(f"{data_root}/volumes")
@@ -124,15 +126,16 @@ class Engine:
         if self._buried % _REMEMBERED == 0:
             self.background(asyncio.to_thread(leftovers.forget_removed, self))
 
-    def find(self, text: str) -> Container:
-        """A container by id, name or unique id prefix; a system machine by its whole id only. Raises NotFound, BadRequest when ambiguous."""
-        if text in self.containers:
+    def find(self, text: str, sees: Callable[[Container], bool] = lambda container: True) -> Container:
+        """A container by id, name or unique id prefix, among those that `sees` lets through; a system machine by its whole id only.
+        For somebody it is found by `finding`. Raises NotFound, BadRequest when ambiguous."""
+        if text in self.containers and sees(self.containers[text]):
             return self.containers[text]
         name = text.removeprefix("/")
         for container in self.containers.values():
-            if container.name == name and not container.system:
+            if container.name == name and not container.system and sees(container):
                 return container
-        matches = [c for c in self.containers.values() if text and c.id.startswith(text) and not c.system]
+        matches = [c for c in self.containers.values() if text and c.id.startswith(text) and not c.system and sees(c)]
         if len(matches) > 1:
             raise BadRequest(f"Multiple IDs found with provided prefix: {text}")
         if not matches:

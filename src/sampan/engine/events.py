@@ -7,17 +7,26 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+from sampan.engine.policy.caller import Owner
 
 _HISTORY = 2048
 _QUEUE = 4096
+
+
+class Told(NamedTuple):
+    """An event, and whose it is when it happens: what it tells of may be gone by the time it is shown."""
+
+    event: dict[str, Any]
+    owners: tuple[Owner, ...]
 
 
 @dataclass(eq=False, slots=True)
 class Listener:
     """Somebody who listens. `behind` is called when too many events wait to be read."""
 
-    queue: asyncio.Queue[dict[str, Any]]
+    queue: asyncio.Queue[Told]
     behind: Callable[[], None]
 
 
@@ -25,11 +34,13 @@ class Events:
     """Publishes events to listeners; one that does not keep up is told so and gets no more, nobody else waits."""
 
     def __init__(self) -> None:
-        self._history: deque[dict[str, Any]] = deque(maxlen=_HISTORY)
+        self._history: deque[Told] = deque(maxlen=_HISTORY)
         self._listeners: set[Listener] = set()
 
-    def publish(self, kind: str, action: str, actor: str, attributes: dict[str, str]) -> None:
-        """Announces that `action` happened to an object ("container", "image", "volume")."""
+    def publish(
+        self, kind: str, action: str, actor: str, attributes: dict[str, str], owners: tuple[Owner, ...] = ()
+    ) -> None:
+        """Announces that `action` happened to an object ("container", "image", "volume") of these owners; of none, the engine's."""
         now = time.time_ns()
         event = {
             "Type": kind,
@@ -43,17 +54,18 @@ class Events:
             event |= {"status": action, "id": actor}
             if kind == "container":
                 event["from"] = attributes.get("image", "")
-        self._history.append(event)
+        told = Told(event, owners)
+        self._history.append(told)
         for listener in list(self._listeners):
             if listener.queue.qsize() < _QUEUE:
-                listener.queue.put_nowait(event)
+                listener.queue.put_nowait(told)
             else:
                 self._listeners.discard(listener)
                 listener.behind()
 
-    def past(self, since: float, until: float) -> list[dict[str, Any]]:
+    def past(self, since: float, until: float) -> list[Told]:
         """Events kept in the history between two times (seconds since the epoch)."""
-        return [event for event in self._history if since * 1e9 <= event["timeNano"] <= until * 1e9]
+        return [told for told in self._history if since * 1e9 <= told.event["timeNano"] <= until * 1e9]
 
     def listen(self, behind: Callable[[], None]) -> Listener:
         """A listener that gets every event from now on, until it is `behind` by too many; hand it back with `forget`."""

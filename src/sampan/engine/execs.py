@@ -38,6 +38,16 @@ class Exec:
     deserted: bool = False  # whoever started it is gone
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
+    @property
+    def extra(self) -> tuple[str, ...]:
+        """What it has beyond its container."""
+        return extra(self.config)
+
+
+def extra(config: dict[str, Any]) -> tuple[str, ...]:
+    """What an exec asks for beyond what its container has, for the gate."""
+    return ("exec --privileged",) if config.get("Privileged") else ()
+
 
 @dataclass(slots=True)
 class Streams:
@@ -56,7 +66,6 @@ def create(engine: Engine, container: Container, config: dict[str, Any]) -> Exec
         raise Conflict(f"container {container.id} is not running")
     if container.state["Paused"]:
         raise Conflict(f"Container {container.id} is paused, unpause the container before exec")
-    engine.guard.check_exec(container, bool(config.get("Privileged")))
     session = Exec(secrets.token_hex(32), container, config)
     engine.execs[session.id] = session
     size = sum(map(len, [*config["Cmd"], *(config.get("Env") or [])]))

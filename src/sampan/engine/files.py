@@ -17,7 +17,7 @@ from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Forbidden, NotFound
 from sampan.images import archive, compression, pack, rooted
 from sampan.images.errors import ImageError, StoreFull
-from sampan.images.store import Image
+from sampan.images.store import Check, Image
 from sampan.linux import mount
 
 
@@ -232,7 +232,9 @@ def changes(engine: Engine, container: Container) -> list[dict[str, Any]]:
     ]
 
 
-def commit(engine: Engine, container: Container, name: str, comment: str, config: dict[str, Any]) -> Image:
+def commit(
+    engine: Engine, container: Container, name: str, comment: str, config: dict[str, Any], check: Check
+) -> Image:
     """Makes an image of the container's changes on top of its image."""
     merged = {**(engine.images.get(container.image).config.get("config") or {})}
     keys = (
@@ -257,4 +259,4 @@ def commit(engine: Engine, container: Container, name: str, comment: str, config
             with vanishing.named(container):
                 pack.pack_layer(f"{engine.directory(container)}/upper", file)
         file.seek(0)
-        return archive.add_layer(engine.images, base, file, merged, comment or "sampan commit", name)
+        return archive.add_layer(engine.images, base, file, merged, comment or "sampan commit", name, check)

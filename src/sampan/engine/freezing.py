@@ -34,7 +34,8 @@ async def unpause(engine: Engine, container: Container) -> None:
     async with container.exclusive():
         if not container.state["Paused"]:
             raise Conflict(f"Container {container.id} is not paused")
-        await thaw(engine, container)
+        with engine.gate.starting(container):
+            await thaw(engine, container)
         engine.owe(container)
 
 

@@ -73,7 +73,7 @@ def _request(engine: Engine, container: Container, directory: str, given: list[i
             if not other.running:
                 raise Conflict(f"cannot join the {kind} namespace of a non running container: {other.name}")
             joins[kind] = f"/proc/{other.state['Pid']}/ns/{file}"
-    entries = mounts.specification(container, directory, engine.volumes, init, given)
+    entries = mounts.specification(container, directory, engine.volumes, init, given, engine.gate.allowed(container))
     request = spec.build(container, entries, joins)
     if init:
         request["spec"]["process"]["args"] = ["/sbin/docker-init", "--", *request["spec"]["process"]["args"]]

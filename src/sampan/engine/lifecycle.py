@@ -48,7 +48,7 @@ async def _start(engine: Engine, container: Container) -> list[str]:
         container.start_time = BEGUN
         engine.save(container)
         recorded = engine.store.begin_flush()  # while the process is made
-        with engine.guard.starting(container):
+        with engine.gate.starting(container):
             request, shared = await launching.prepare(engine, container, given)
             reply, fds = await engine.keeper.call(
                 "start",

@@ -71,7 +71,9 @@ class Machines:
         """
         host, directory = container.host_config, self._engine.directory(container)
         init = init_program.find() if host.get("Init") else None
-        entries = mounts.specification(container, directory, self._engine.volumes, init, given)
+        entries = mounts.specification(
+            container, directory, self._engine.volumes, init, given, self._engine.gate.allowed(container)
+        )
         shares = machine_shape.share(entries, directory)
         inner = spec.build(container, entries, dict.fromkeys(NAMESPACES, "")) | {"cgroup": GROUP}
         if init:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import secrets
 import stat
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from sampan.engine.container import Container
@@ -21,13 +23,14 @@ _MODES = ("ro", "rw", "z", "Z", "nocopy", "cached", "delegated", "consistent", *
 DEFAULT_SHM = 64 << 20
 
 
+Allowed = Callable[[str], None]  # whether a path of the host's may be had: raises what says why not
+_WISHES = ("Make", "Anonymous", "Labels", "Options")  # of a row until it is made
 _MOST = 1000  # mounts of one container: each is a descriptor on its way to the container's process
 
 
-def plan(config: dict[str, Any], host: dict[str, Any], volumes: LocalVolumes) -> list[dict[str, Any]]:
-    """The rows of `Mounts` for a new container; makes anonymous and missing named volumes.
-
-    Raises BadRequest for contradictions and NotFound... never: a missing volume is created.
+def parse(config: dict[str, Any], host: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of `Mounts` for a new container, out of everything that says so; nothing is made or looked at yet. Sources are
+    absolute and clean: what the policy decides on is what is mounted. Raises BadRequest.
     """
     asked = sum(
         len(part or ()) for part in (host.get("Binds"), host.get("Mounts"), host.get("Tmpfs"), config.get("Volumes"))
@@ -47,22 +50,48 @@ def plan(config: dict[str, Any], host: dict[str, Any], volumes: LocalVolumes) ->
         rows[destination] = {**row, "Destination": destination}
 
     for text in host.get("Binds") or []:
-        add(_parse_bind(text, volumes))
+        add(_parse_bind(text))
     for item in host.get("Mounts") or []:
-        add(_parse_mount(item, volumes))
+        add(_parse_mount(item))
     for destination, options in (host.get("Tmpfs") or {}).items():
         add({"Type": "tmpfs", "Source": "", "Destination": destination, "Mode": options, "RW": True,
              "Propagation": ""})  # fmt: skip
     for destination in config.get("Volumes") or {}:
         path = os.path.normpath(destination)
         if path not in rows:
-            volume = volumes.create("", {}, {})
-            add({"Type": "volume", "Name": volume.name, "Source": volume.path, "Destination": destination,
-                 "Driver": "local", "Mode": "", "RW": True, "Propagation": ""}, explicit=False)  # fmt: skip
+            add({**_volume(""), "Destination": destination, "Mode": "", "RW": True, "Propagation": ""}, explicit=False)
     return list(rows.values())
 
 
-def _parse_bind(text: str, volumes: LocalVolumes) -> dict[str, Any]:
+def make(rows: list[dict[str, Any]], volumes: LocalVolumes) -> list[dict[str, Any]]:
+    """The rows as a container keeps them; makes anonymous and missing named volumes, and sources that may be missing. Blocks.
+    Raises BadRequest, Conflict.
+    """
+    return [_made(row, volumes) for row in rows]
+
+
+def _made(row: dict[str, Any], volumes: LocalVolumes) -> dict[str, Any]:
+    kept = {key: value for key, value in row.items() if key not in _WISHES}
+    if row["Type"] == "bind" and not os.path.lexists(row["Source"]):
+        if not row.get("Make"):
+            raise BadRequest(f'invalid mount config for type "bind": bind source path does not exist: {row["Source"]}')
+        os.makedirs(row["Source"], 0o755, exist_ok=True)
+    if row["Type"] != "volume":
+        return kept
+    try:
+        volume = volumes.create(row["Name"], row["Labels"], row["Options"], row["Anonymous"])
+    except VolumeConflict as error:
+        raise Conflict(str(error)) from error
+    except VolumeError as error:
+        raise BadRequest(str(error)) from error
+    return {**kept, "Name": volume.name, "Source": volume.path}
+
+
+def _clean(source: str) -> str:
+    return "/" + os.path.normpath(source).lstrip("/")
+
+
+def _parse_bind(text: str) -> dict[str, Any]:
     parts = text.split(":")
     if len(parts) > 3 or len(parts) < 2 or not all(parts[:2]):
         raise BadRequest(f"invalid volume specification: '{text}'")
@@ -79,22 +108,17 @@ def _parse_bind(text: str, volumes: LocalVolumes) -> dict[str, Any]:
            "NoCopy": "nocopy" in modes}  # fmt: skip
     propagation = next((mode for mode in modes if mode in _PROPAGATIONS), "")
     if source.startswith("/"):
-        os.makedirs(source, 0o755, exist_ok=True) if not os.path.lexists(source) else None
-        return {**row, "Type": "bind", "Source": os.path.normpath(source), "Propagation": propagation or "rprivate"}
-    return {**row, **_volume(volumes, source, {}, {}), "Propagation": ""}
+        return {**row, "Type": "bind", "Source": _clean(source), "Make": True, "Propagation": propagation or "rprivate"}
+    return {**row, **_volume(source), "Propagation": ""}
 
 
-def _volume(volumes: LocalVolumes, name: str, labels: dict[str, str], options: dict[str, str]) -> dict[str, Any]:
-    try:
-        volume = volumes.create(name, labels, options)
-    except VolumeConflict as error:
-        raise Conflict(str(error)) from error
-    except VolumeError as error:
-        raise BadRequest(str(error)) from error
-    return {"Type": "volume", "Name": volume.name, "Source": volume.path, "Driver": "local"}
+def _volume(name: str, labels: dict[str, str] | None = None, options: dict[str, str] | None = None) -> dict[str, Any]:
+    """A volume that is wanted; without a name one of its own, whose name is settled now, so that it has an owner before it is there."""
+    return {"Type": "volume", "Name": name or secrets.token_hex(32), "Source": "", "Driver": "local", "Anonymous": not name,
+            "Labels": labels or {}, "Options": options or {}}  # fmt: skip
 
 
-def _parse_mount(item: dict[str, Any], volumes: LocalVolumes) -> dict[str, Any]:
+def _parse_mount(item: dict[str, Any]) -> dict[str, Any]:
     kind, target, source = item.get("Type"), item.get("Target") or "", item.get("Source") or ""
     if not target.startswith("/"):
         raise BadRequest(
@@ -103,16 +127,16 @@ def _parse_mount(item: dict[str, Any], volumes: LocalVolumes) -> dict[str, Any]:
     row: dict[str, Any] = {"Destination": target, "Mode": "", "RW": not item.get("ReadOnly"), "Propagation": ""}
     if kind == "bind":
         bind = item.get("BindOptions") or {}
-        if not os.path.lexists(source):
-            if not bind.get("CreateMountpoint"):
-                raise BadRequest(f'invalid mount config for type "bind": bind source path does not exist: {source}')
-            os.makedirs(source, 0o755, exist_ok=True)
-        return {**row, "Type": "bind", "Source": source, "Propagation": bind.get("Propagation") or "rprivate",
+        if not source.startswith("/"):
+            raise BadRequest(
+                f"invalid mount config for type \"bind\": invalid mount path: '{source}' mount path must be absolute"
+            )
+        return {**row, "Type": "bind", "Source": _clean(source), "Make": bool(bind.get("CreateMountpoint")), "Propagation": bind.get("Propagation") or "rprivate",
                 "NonRecursive": bool(bind.get("NonRecursive"))}  # fmt: skip
     if kind == "volume":
         options = item.get("VolumeOptions") or {}
         driver = options.get("DriverConfig") or {}
-        found = _volume(volumes, source, options.get("Labels") or {}, driver.get("Options") or {})
+        found = _volume(source, options.get("Labels") or {}, driver.get("Options") or {})
         return {**row, **found, "NoCopy": bool(options.get("NoCopy")), "Subpath": options.get("Subpath") or ""}
     if kind == "tmpfs":
         options = item.get("TmpfsOptions") or {}
@@ -141,12 +165,12 @@ def shared_memory(size: int) -> dict[str, Any]:
 
 
 def specification(
-    container: Container, directory: str, volumes: LocalVolumes, init: str | None, held: list[int]
+    container: Container, directory: str, volumes: LocalVolumes, init: str | None, held: list[int], allowed: Allowed
 ) -> list[dict[str, Any]]:
     """The `mounts` of the runtime specification, in the order in which they must be done.
 
     What is mounted from the host is opened here, once; its entry has the descriptor as "source_fd", which is added to
-    `held`: the caller's, to be closed when the mounts have been made.
+    `held`: the caller's, to be closed when the mounts have been made. `allowed` is asked about the real path of each such descriptor.
     """
     host = container.host_config
     out = standard(bool(host.get("Privileged")))
@@ -162,7 +186,7 @@ def specification(
     if init:
         out.append({"destination": "/sbin/docker-init", "type": "bind", "source": init, "options": ["bind", "ro"]})
     for row in sorted(container.mounts, key=lambda item: item["Destination"].count("/")):
-        out.append(_entry(row, volumes, held))
+        out.append(_entry(row, volumes, held, allowed))
     return out
 
 
@@ -175,11 +199,11 @@ def _fs(destination: str, kind: str, *options: str) -> dict[str, Any]:
     return {"destination": destination, "type": kind, "source": kind, "options": list(options)}
 
 
-def _entry(row: dict[str, Any], volumes: LocalVolumes, held: list[int]) -> dict[str, Any]:
+def _entry(row: dict[str, Any], volumes: LocalVolumes, held: list[int], allowed: Allowed) -> dict[str, Any]:
     if row["Type"] == "tmpfs":
         given = [item for item in row["Mode"].split(",") if item]
         return _fs(row["Destination"], "tmpfs", "nosuid", "nodev", "noexec", *given, *([] if row["RW"] else ["ro"]))
-    held.append(open_source(row, volumes))
+    held.append(open_source(row, volumes, allowed))
     options = ["bind" if row.get("NonRecursive") else "rbind", row["Propagation"] or "rprivate"]
     if row["Type"] == "bind":
         _check_propagation(held[-1], row["Source"], row["Propagation"])
@@ -194,10 +218,11 @@ def _entry(row: dict[str, Any], volumes: LocalVolumes, held: list[int]) -> dict[
     }
 
 
-def open_source(row: dict[str, Any], volumes: LocalVolumes) -> int:
-    """What a row of `Mounts` shows of the host, as an O_PATH descriptor: its name is looked up here and nowhere else.
+def open_source(row: dict[str, Any], volumes: LocalVolumes, allowed: Allowed) -> int:
+    """What a row of `Mounts` shows of the host, as an O_PATH descriptor: its name is looked up here and nowhere else, and what it
+    has led to is what the container's owner must be allowed to have.
 
-    Raises BadRequest, NotFound, Conflict.
+    Raises BadRequest, NotFound, Conflict, Forbidden.
     """
     if row["Type"] == "volume":
         try:
@@ -208,13 +233,19 @@ def open_source(row: dict[str, Any], volumes: LocalVolumes) -> int:
             raise Conflict(str(error)) from error
         return _subpath(top, row["Subpath"]) if row.get("Subpath") else top
     try:
-        return mount.open_tree(mount.AT_FDCWD, row["Source"], clone=False)  # and not open(2): what is automounted is
+        fd = mount.open_tree(mount.AT_FDCWD, row["Source"], clone=False)  # and not open(2): what is automounted is
     except FileNotFoundError:
         text = f'invalid mount config for type "bind": bind source path does not exist: {row["Source"]}'
         raise BadRequest(text) from None
     except OSError as error:
         text = f'invalid mount config for type "bind": {row["Source"]}: {os.strerror(error.errno or 0)}'
         raise BadRequest(text) from None
+    try:
+        allowed(os.readlink(f"/proc/self/fd/{fd}"))
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _subpath(top: int, subpath: str) -> int:

@@ -12,6 +12,8 @@ from sampan.engine.errors import BadRequest, DiskError, Forbidden, NotFound
 from sampan.engine.machines import Wiring, slot_of
 from sampan.engine.machines import interface as described
 from sampan.engine.names import Names
+from sampan.engine.policy.caller import Caller, Owner
+from sampan.engine.policy.operation import Kind, Verb
 from sampan.engine.publishing import Publishing, way_out
 from sampan.engine.sandboxes import Sandboxes
 from sampan.linux import netns
@@ -41,31 +43,42 @@ class Networking:
     # create
 
     def plan(
-        self, host: dict[str, Any], wanted: dict[str, Any], mac: str
+        self, who: Caller, host: dict[str, Any], wanted: dict[str, Any], mac: str
     ) -> tuple[dict[str, dict[str, Any]], list[str]]:
-        """(settings by network name, warnings) of a new container; sets NetworkMode. Raises BadRequest, NotFound."""
+        """(settings by network name, warnings) of a new container; sets NetworkMode. Networks may be named by their ids, and only
+        such as `who` may use. Raises BadRequest, NotFound, Forbidden."""
         mode = host.get("NetworkMode") or "default"
         if mode == "default":
             mode = host["NetworkMode"] = "bridge"
         given = {("bridge" if name == "default" else name): settings or {} for name, settings in wanted.items()}
-        if mode.startswith("container:"):
-            host["NetworkMode"] = f"container:{self._engine.find(mode[10:]).id}"
+        if not shares_network(host):
+            host["NetworkMode"] = self._usable(who, mode).name  # an id may be that of the host's
         if shares_network(host):
-            if [name for name in given if name != mode]:
+            if [name for name in given if name not in (mode, host["NetworkMode"])]:
                 raise BadRequest(f"conflicting options: cannot attach to further networks with network mode {mode}")
-            return {}, self._shared_warnings(host, mode)
-        planned = {mode: given.pop(mode, {}), **given}
-        for name, settings in planned.items():
-            try:
-                network = self.networks.find(name)
-            except NetworkNotFound as error:
-                raise NotFound(str(error)) from None
+            return {}, self._shared_warnings(host, host["NetworkMode"])
+        planned: dict[str, dict[str, Any]] = {}
+        for text, settings in {mode: given.pop(mode, {}), **given}.items():
+            network = self._usable(who, text)
+            if network.driver in ("host", "null"):
+                raise BadRequest(
+                    f"conflicting options: {network.name} is not a network to be attached to beside others"
+                )
+            if network.name in planned:
+                settings = {**planned[network.name], **settings}
             if not network.has_names and (settings.get("Aliases") or []):
                 raise BadRequest("network-scoped aliases are only supported for user-defined networks")
-            if mac and name == mode:
+            if mac and not planned:  # it is of the first
                 settings.setdefault("MacAddress", mac)
-            planned[name] = places.checked(network, settings)
+            planned[network.name] = places.checked(network, settings)
+        host["NetworkMode"] = next(iter(planned))
         return planned, []
+
+    def _usable(self, who: Caller, text: str) -> Network:
+        try:
+            return self._engine.finding.network(who, text, Verb.USE)
+        except NetworkNotFound as error:
+            raise NotFound(str(error)) from None
 
     @staticmethod
     def _shared_warnings(host: dict[str, Any], mode: str) -> list[str]:
@@ -311,18 +324,23 @@ class Networking:
         attributes = {"name": network.name, "type": network.driver}
         if container is not None:
             attributes["container"] = container.id
-        self._engine.events.publish("network", action, network.id, attributes)
+        owners = self._engine.finding.owners.of(Kind.NETWORK, network.id)
+        if container is not None:
+            owners = (Owner(container.owner, container.claim),)
+        self._engine.events.publish("network", action, network.id, attributes, owners)
 
-    async def create(self, name: str, **options: Any) -> Network:
-        """Makes a network; it is on disk when this returns. Raises NetworkError."""
+    async def create(self, owner: Owner, name: str, **options: Any) -> Network:
+        """Makes a network of somebody's; it is on disk when this returns. Raises NetworkError."""
         async with self._changing:  # names, bridges and subnets are looked at before they are taken
             network = await asyncio.to_thread(lambda: self.networks.make(name, **options))
             try:
+                self._engine.finding.owners.set(Kind.NETWORK, network.id, (owner,))
                 self.networks.add(network)
                 await self.publishing.apply()
                 await self._engine.store.flush()
             except BaseException:
                 self.networks.drop(network)
+                self._engine.finding.owners.forget(Kind.NETWORK, network.id)
                 await asyncio.to_thread(bridge.remove, network, self.networks.owner)
                 raise
         self.announce(network, None, "create")
@@ -338,6 +356,7 @@ class Networking:
         await self.publishing.apply()
         await self._engine.store.flush()
         self.announce(network, None, "destroy")
+        self._engine.finding.owners.forget(Kind.NETWORK, network.id)
 
     def close(self) -> None:
         """Ends our part; what is in the kernel stays, unless nothing runs that needs it."""

@@ -29,8 +29,8 @@ class Overview:
         self._kept = _KEPT
         self._measuring: asyncio.Task[None] | None = None
 
-    async def now(self) -> dict[str, Any]:
-        """Host, engine, containers and system machines. CPU times are totals in seconds: two of these give a share."""
+    async def now(self, shown: list[Container]) -> dict[str, Any]:
+        """Host, engine, and these containers and system machines. CPU times are totals in seconds: two of these give a share."""
         engine = self._engine
         readings = await sampling.readings(engine)
         await self._refresh()
@@ -39,9 +39,7 @@ class Overview:
             "host": await asyncio.to_thread(_host),
             "engine": await sampling.own_processes(engine),
             "accelerator": (engine.machines.templates.known_accelerator() or ("", ""))[0],
-            "containers": [
-                self._row(container, readings.get(container.id)) for container in engine.containers.values()
-            ],
+            "containers": [self._row(container, readings.get(container.id)) for container in shown],
         }
 
     async def _refresh(self) -> None:

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from sampan.engine.bringing import bringing
 from sampan.engine.errors import BadRequest, NotFound
+from sampan.engine.policy.caller import Caller
+from sampan.engine.policy.operation import Verb
 from sampan.images.errors import ImageNotFound
 from sampan.images.registry.auth import Credentials
 from sampan.images.registry.client import Registry
@@ -49,14 +52,16 @@ class Registries:
     def _registry(self, name: str, credentials: Credentials, push: bool = False) -> Registry:
         return Registry(self._hosts, name, credentials, push)
 
-    async def pull(self, ref: Reference, platform: str, credentials: Credentials) -> AsyncIterator[Message]:
-        """Pulls one reference; yields Docker's messages. Raises RegistryError, ImageError, BadRequest."""
+    async def pull(
+        self, who: Caller, ref: Reference, platform: str, credentials: Credentials
+    ) -> AsyncIterator[Message]:
+        """Pulls one reference for somebody; yields Docker's messages. Raises RegistryError, ImageError, BadRequest."""
         wanted = platform_of(platform)
-        key = (ref, wanted, credentials)
+        key = (who.owner, ref, wanted, credentials)
         running = self._running.get(key)
         if running is None:
             progress = Progress()
-            task = self._engine.background(self._pull(ref, wanted, credentials, progress))
+            task = self._engine.background(self._pull(who, ref, wanted, credentials, progress))
             running = self._running[key] = _Running(progress, task)
 
             def ended(_: asyncio.Task[Any]) -> None:
@@ -83,17 +88,20 @@ class Registries:
             if not running.listeners:
                 running.task.cancel()  # nobody is there to want it any more (P115)
 
-    async def _pull(self, ref: Reference, platform: Platform, credentials: Credentials, progress: Progress) -> None:
+    async def _pull(
+        self, who: Caller, ref: Reference, platform: Platform, credentials: Credentials, progress: Progress
+    ) -> None:
         store = self._engine.images
         try:
             before = store.find(str(ref)).id
         except ImageNotFound:
             before = ""
-        async with self._registry(ref.registry, credentials) as registry:
-            image = await Pull(store, registry, ref, platform, progress, self._engine.guard.wants_signatures).run()
+        async with bringing(self._engine, who) as coming, self._registry(ref.registry, credentials) as registry:
+            signed = self._engine.gate.wants_signatures
+            image = await Pull(store, registry, ref, platform, progress, signed, coming.check).run()
         news = "Image is up to date" if image.id == before else "Downloaded newer image"
         progress.say(f"Status: {news} for {ref.familiar}")
-        self._engine.events.publish("image", "pull", ref.familiar, {"name": ref.familiar_name})
+        coming.announce("pull", image, ref.familiar, ref.familiar_name)
 
     async def tags(self, ref: Reference, credentials: Credentials) -> list[str]:
         """All tags of a repository (`pull --all-tags`)."""
@@ -101,10 +109,10 @@ class Registries:
             path = f"v2/{ref.repository}/tags/list?n={_PAGE}"
             return await _listed(registry, path, pull_scope(ref.repository), "tags")
 
-    async def push(self, ref: Reference, credentials: Credentials) -> AsyncIterator[Message]:
+    async def push(self, who: Caller, ref: Reference, credentials: Credentials) -> AsyncIterator[Message]:
         """Pushes one reference. Raises NotFound when there is no such image, RegistryError."""
         try:
-            image = self._engine.images.find(str(ref))
+            image = self._engine.finding.image(who, str(ref), Verb.PUSH)
         except ImageNotFound:
             raise NotFound(f"An image does not exist locally with the tag: {ref.familiar_name}") from None
         progress = Progress()

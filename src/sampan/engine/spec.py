@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+from collections.abc import Mapping
 from typing import Any
 
 from sampan.engine.container import Container
@@ -58,7 +59,7 @@ _NAMESPACED_SYSCTLS = re.compile(
 
 def capability_sets(host: dict[str, Any]) -> tuple[list[str], list[str]]:
     """(capabilities, those asked for by name) from Privileged, CapAdd, CapDrop. Raises BadRequest."""
-    add = [_capability(name) for name in host.get("CapAdd") or []]
+    add = added_capabilities(host)
     drop = [_capability(name) for name in host.get("CapDrop") or []]
     everything = [f"CAP_{name}" for name in caps.NAMES]
     permitted = caps.permitted()
@@ -72,6 +73,11 @@ def capability_sets(host: dict[str, Any]) -> tuple[list[str], list[str]]:
     return available, [name for name in add if name in available and "ALL" not in add]
 
 
+def added_capabilities(host: Mapping[str, Any]) -> list[str]:
+    """What CapAdd asks for, by whole names; ALL. Raises BadRequest."""
+    return [_capability(name) for name in host.get("CapAdd") or []]
+
+
 def _capability(name: str) -> str:
     upper = name.upper()
     if upper == "ALL":
@@ -82,7 +88,7 @@ def _capability(name: str) -> str:
     return full
 
 
-def security_options(host: dict[str, Any]) -> dict[str, str]:
+def security_options(host: Mapping[str, Any]) -> dict[str, str]:
     """SecurityOpt by name. Raises BadRequest for one that is unknown."""
     found: dict[str, str] = {}
     for option in host.get("SecurityOpt") or []:

@@ -12,12 +12,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sampan.engine import limits, machine_shape, mounts, spec
+from sampan.engine.bringing import bringing
 from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest, Conflict, NotFound
 from sampan.engine.machines import GROUP, NAMESPACES, Wiring, interface
+from sampan.engine.policy import facts as facts_of
+from sampan.engine.policy.caller import Caller, Owner
+from sampan.engine.policy.model import VM
+from sampan.engine.policy.operation import Kind, Verb
 from sampan.images import bootstrap
-from sampan.images.errors import ImageError, ImageNotFound
-from sampan.images.store import Image
+from sampan.images.errors import ImageError
+from sampan.images.store import Check, Image
 from sampan.linux import filetree, openat2
 from sampan.vm import bootdisk, initramfs, iso, kernel, ovf, pc, seed
 from sampan.vm.errors import VmError
@@ -51,10 +56,11 @@ class SystemMachines:
         found = [c for c in self._engine.containers.values() if c.system]
         return sorted(found, key=lambda container: -container.created)
 
-    def find(self, text: str) -> Container:
-        """One by name, id or unique prefix of an id. Raises NotFound, BadRequest."""
-        named = [c for c in self.all() if text in (c.name, c.id)]
-        matches = named or [c for c in self.all() if text and c.id.startswith(text)]
+    def find(self, text: str, sees: Callable[[Container], bool]) -> Container:
+        """One by name, id or unique prefix of an id, among those that `sees` lets through. Raises NotFound, BadRequest."""
+        known = list(filter(sees, self.all()))
+        named = [c for c in known if text in (c.name, c.id)]
+        matches = named or [c for c in known if text and c.id.startswith(text)]
         if len(matches) > 1:
             raise BadRequest(f"Multiple IDs found with provided prefix: {text}")
         if not matches:
@@ -63,16 +69,15 @@ class SystemMachines:
 
     # creation
 
-    async def create(self, wanted: dict[str, Any], say: Say) -> Container:
-        """Makes one of {"Name", one of "Disk", "Image" and "Bootstrap", "Cpus", "Memory", "DiskSize", "Bus", "Network", "User",
+    async def create(self, who: Caller, wanted: dict[str, Any], say: Say) -> Container:
+        """Makes one for somebody, of {"Name", one of "Disk", "Image" and "Bootstrap", "Cpus", "Memory", "DiskSize", "Bus", "Network", "User",
         "SshKeys", "Password", "UserData", "Ports"}. Raises BadRequest, NotFound, Conflict, VmError.
         """
         from sampan.engine.creation import claim_name
 
         limits.check_machine(wanted)
-        self._engine.guard.check_path(wanted.get("Disk") or "")
         if wanted.get("Bootstrap"):
-            self._engine.guard.check_trusted("bootstrap, which runs packages' scripts as root,")
+            self._engine.gate.ask_engine(who, Verb.BOOTSTRAP)
         sources = [key for key in ("Disk", "Image", "Bootstrap") if wanted.get(key)]
         if len(sources) != 1:
             raise BadRequest(
@@ -81,13 +86,23 @@ class SystemMachines:
         if wanted.get("Bus") and wanted["Bus"] not in pc.BUSES:
             raise BadRequest(f"unknown bus {wanted['Bus']}: one of {', '.join(pc.BUSES)}")
         identifier = secrets.token_hex(32)
-        with claim_name(self._engine, wanted.get("Name") or "", identifier) as name:
-            return await self._make(identifier, name, sources[0], wanted, say)
-
-    async def _make(self, identifier: str, name: str, source: str, wanted: dict[str, Any], say: Say) -> Container:
+        image = self._engine.finding.image(who, wanted["Image"], Verb.USE, usable=True) if wanted.get("Image") else None
         host: dict[str, Any] = {"Isolation": "machine", "NetworkMode": wanted.get("Network") or "default", "PortBindings": wanted.get("Ports") or {},
                                 "LogConfig": {"Type": "json-file", "Config": {"max-size": "4m", "max-file": "2"}}}  # fmt: skip
-        planned, _ = self._engine.networking.plan(host, {}, "")
+        planned, _ = self._engine.networking.plan(who, host, {}, "")
+        tags, signers = (image.tags, self._engine.gate.signers(image)) if image is not None else ([], [])
+        disk = [{"Type": "bind", "Source": wanted["Disk"]}] if wanted.get("Disk") else []
+        facts = facts_of.make(who.owner, image.id if image else "", tags, signers, {}, host, planned, disk, VM)
+        with (
+            self._engine.gate.admitted(who, identifier, facts, Kind.MACHINE),
+            claim_name(self._engine, wanted.get("Name") or "", identifier, who) as name,
+        ):
+            return await self._make(who, identifier, name, sources[0], wanted, image, host, planned, say)
+
+    async def _make(
+        self, who: Caller, identifier: str, name: str, source: str, wanted: dict[str, Any], image: Image | None,
+        host: dict[str, Any], planned: dict[str, dict[str, Any]], say: Say,
+    ) -> Container:  # fmt: skip
         settings = {
             key: wanted.get(key) for key in ("Cpus", "Memory", "Bus", "User", "SshKeys", "Password", "UserData")
         }
@@ -109,12 +124,14 @@ class SystemMachines:
             config,
             host,
             networks=planned,
+            owner=who.user,
+            asked={"labels": {}, "names": list(image.tags) if image is not None else []},
             group=self._engine.identity.group,
         )
         directory = self._engine.directory(container)
         os.makedirs(f"{directory}/log", 0o700)
         try:
-            await self._make_disk(container, source, wanted, directory, say)
+            await self._make_disk(who, container, source, wanted, image, directory, say)
             self._engine.networking.names.write_all_files(container)
         except BaseException:
             await asyncio.to_thread(filetree.remove, directory, True)
@@ -126,11 +143,12 @@ class SystemMachines:
 
     def announce(self, container: Container, action: str) -> None:
         """Publishes a machine's event."""
-        self._engine.events.publish("machine", action, container.id, {"name": container.name})
+        owners = (Owner(container.owner, container.claim),)
+        self._engine.events.publish("machine", action, container.id, {"name": container.name}, owners)
 
     async def _make_disk(
-        self, container: Container, source: str, wanted: dict[str, Any], directory: str, say: Say
-    ) -> None:
+        self, who: Caller, container: Container, source: str, wanted: dict[str, Any], image: Image | None, directory: str, say: Say
+    ) -> None:  # fmt: skip
         size = int(wanted.get("DiskSize") or 0)
         target = f"{directory}/disk.qcow2"
         if source == "Disk":
@@ -138,9 +156,9 @@ class SystemMachines:
             return
         if source == "Bootstrap":
             say(f"making {wanted['Bootstrap']} from the distribution's packages")
-            image = await asyncio.to_thread(self._bootstrap, wanted["Bootstrap"])
-        else:
-            image = self._image(wanted["Image"])
+            async with bringing(self._engine, who) as coming:
+                image = await asyncio.to_thread(self._bootstrap, wanted["Bootstrap"], coming.check)
+        assert image is not None
         say("making the disk")
         await self.build_disk(image, f"{directory}/disk.raw", size, say)
         await asyncio.to_thread(bootdisk.convert, f"{directory}/disk.raw", target, "qcow2", "raw")
@@ -166,17 +184,11 @@ class SystemMachines:
         if source != path:
             os.unlink(source)
 
-    def _bootstrap(self, name: str) -> Image:
+    def _bootstrap(self, name: str, check: Check) -> Image:
         try:
-            return bootstrap.bootstrap(self._engine.images, name, _GUEST_PACKAGES)
+            return bootstrap.bootstrap(self._engine.images, name, _GUEST_PACKAGES, check)
         except ImageError as error:
             raise BadRequest(str(error)) from error
-
-    def _image(self, name: str) -> Image:
-        try:
-            return self._engine.images.usable(name)
-        except ImageNotFound:
-            raise NotFound(f"No such image: {name}") from None
 
     async def build_disk(self, image: Image, target: str, size: int, say: Say) -> None:
         """Writes a bootable raw disk of an image. Raises VmError."""
@@ -275,20 +287,23 @@ class SystemMachines:
 
     # export
 
-    async def export(self, source: str, form: str, size: int, target: str, say: Say) -> None:
+    async def export(self, who: Caller, source: str, form: str, size: int, target: str, say: Say) -> None:
         """Writes an image, or a machine that does not run, as a disk for other hypervisors. Raises BadRequest, NotFound, VmError."""
         if form not in bootdisk.FORMATS:
             raise BadRequest(f"unknown format {form!r}: one of {', '.join(bootdisk.FORMATS)}")
         with tempfile.TemporaryDirectory(dir=self._engine.data_root) as work:
-            machine = next((c for c in self.all() if source in (c.name, c.id)), None)
+            known = filter(self._engine.finding.sees(who), self.all())
+            machine = next((c for c in known if source in (c.name, c.id)), None)
             if machine is not None:
+                self._engine.gate.ask_container(who, Verb.EXPORT, machine)
                 if machine.running:
                     raise Conflict(f"virtual machine {machine.name} is running: stop it before it is exported")
                 disk, disk_form = f"{self._engine.directory(machine)}/disk.qcow2", "qcow2"
                 settings = machine.config["Machine"]
             else:
                 disk, disk_form, settings = f"{work}/disk.raw", "raw", {}
-                await self.build_disk(self._image(source), disk, size, say)
+                image = self._engine.finding.image(who, source, Verb.EXPORT, usable=True)
+                await self.build_disk(image, disk, size, say)
             if form == "ova":
                 await asyncio.to_thread(_pack, work, disk, disk_form, source, settings, target)
             else:

@@ -9,6 +9,7 @@ from sampan.engine.container import Container
 from sampan.engine.creation import announce, check_restart, claim_name
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, EngineError
+from sampan.engine.policy.caller import Caller
 from sampan.linux.cgroup import Cgroup
 from sampan.linux.cgroup_limits import LimitRefused
 
@@ -16,13 +17,13 @@ _CHANGEABLE = ("Memory", "MemorySwap", "MemoryReservation", "CpuShares", "CpuPer
                "PidsLimit", "BlkioWeight", "RestartPolicy")  # fmt: skip
 
 
-async def rename(engine: Engine, container: Container, name: str) -> None:
+async def rename(engine: Engine, who: Caller, container: Container, name: str) -> None:
     """Gives a container another name. Raises Conflict, BadRequest."""
     if not name:
         raise BadRequest("Neither old nor new names may be empty")
     async with container.exclusive():
         old = container.name
-        with claim_name(engine, name, container.id) as claimed:
+        with claim_name(engine, name, container.id, who) as claimed:
             container.name = claimed
             try:
                 engine.save(container)

@@ -18,7 +18,7 @@ from sampan.images.errors import ImageError, StoreFull
 from sampan.images.extract import normalise
 from sampan.images.image import MAX_CONFIG, Image, checked_config
 from sampan.images.layerstore import Layer
-from sampan.images.store import ImageStore
+from sampan.images.store import Check, ImageStore
 from sampan.images.tarstream import Entry, TarStream
 from sampan.oci import documents, reference
 from sampan.oci import manifest as oci
@@ -115,16 +115,16 @@ class _Part(io.RawIOBase):
         return len(data)
 
 
-def load(store: ImageStore, file: IO[bytes]) -> list[tuple[Image, list[str]]]:
+def load(store: ImageStore, file: IO[bytes], check: Check | None = None) -> list[tuple[Image, list[str]]]:
     """Loads every image of an archive, each with the names it got. Raises ImageError; nothing half loaded gets a name."""
     try:
         with store.hold():
             archive = _Archive(file, store.temporary)
             if "manifest.json" in archive:
-                return [_load_docker(store, archive, entry) for entry in _rows(archive.json("manifest.json"))]
+                return [_load_docker(store, archive, entry, check) for entry in _rows(archive.json("manifest.json"))]
             if "index.json" in archive:
                 found = [
-                    _load_oci(store, archive, row)
+                    _load_oci(store, archive, row, check)
                     for row in _rows(archive.json("index.json")["manifests"])
                     if row.get("mediaType") == _MANIFEST_TYPE or "manifest.v2" in row.get("mediaType", "")
                 ]
@@ -150,7 +150,9 @@ def _names(tags: list[str]) -> list[str]:
     return [str(reference.parse(tag).with_default_tag()) for tag in tags]
 
 
-def _load_docker(store: ImageStore, archive: _Archive, entry: dict[str, Any]) -> tuple[Image, list[str]]:
+def _load_docker(
+    store: ImageStore, archive: _Archive, entry: dict[str, Any], check: Check | None
+) -> tuple[Image, list[str]]:
     config = archive.read(entry["Config"], MAX_CONFIG)
     diff_ids = checked_config(config)["rootfs"]["diff_ids"]
     names = entry["Layers"] or []
@@ -161,10 +163,12 @@ def _load_docker(store: ImageStore, archive: _Archive, entry: dict[str, Any]) ->
         digest, size = store.put_blob(archive.open(name))
         layers.append(Layer(digest, size, diff_id))
     tags = _names(entry.get("RepoTags") or [])
-    return store.add(config, layers, tags, again=True), tags
+    return store.add(config, layers, tags, again=True, check=check), tags
 
 
-def _load_oci(store: ImageStore, archive: _Archive, row: dict[str, Any]) -> tuple[Image, list[str]]:
+def _load_oci(
+    store: ImageStore, archive: _Archive, row: dict[str, Any], check: Check | None
+) -> tuple[Image, list[str]]:
     manifest = archive.json(_blob_name(row["digest"]), oci.MAX_SIZE)
     config = archive.read(_blob_name(manifest["config"]["digest"]), MAX_CONFIG)
     diff_ids = checked_config(config)["rootfs"]["diff_ids"]
@@ -179,7 +183,7 @@ def _load_oci(store: ImageStore, archive: _Archive, row: dict[str, Any]) -> tupl
     annotations = row.get("annotations") or {}
     name = annotations.get("io.containerd.image.name") or annotations.get("org.opencontainers.image.ref.name")
     tags = _names([name] if name else [])
-    return store.add(config, layers, tags, again=True), tags
+    return store.add(config, layers, tags, again=True, check=check), tags
 
 
 def _blob_name(digest: str) -> str:
@@ -266,9 +270,11 @@ def _add_file(tar: tarfile.TarFile, store: ImageStore, layer: Layer, written: se
                 pass
 
 
-def from_tar(store: ImageStore, stream: IO[bytes], tag: str, config: dict[str, Any], comment: str) -> Image:
+def from_tar(
+    store: ImageStore, stream: IO[bytes], tag: str, config: dict[str, Any], comment: str, check: Check | None = None
+) -> Image:
     """Makes a one-layer image of a root file system's tar (`import`, `bootstrap`)."""
-    return add_layer(store, None, stream, config, comment, tag)
+    return add_layer(store, None, stream, config, comment, tag, check)
 
 
 def _diff_id(store: ImageStore, digest: str) -> str:
@@ -306,8 +312,9 @@ def image_config(
 
 
 def add_layer(
-    store: ImageStore, base: Image | None, layer: IO[bytes], config: dict[str, Any], comment: str, tag: str
-) -> Image:
+    store: ImageStore, base: Image | None, layer: IO[bytes], config: dict[str, Any], comment: str, tag: str,
+    check: Check | None = None,
+) -> Image:  # fmt: skip
     """Makes an image of `base` and one more layer (`commit`)."""
     names = _names([tag] if tag else [])
     with store.hold():
@@ -315,4 +322,4 @@ def add_layer(
         diff_id = _diff_id(store, digest)
         layers = [*(base.layers if base else []), Layer(digest, size, diff_id)]
         body = image_config([x.diff_id for x in layers], config, comment, base.config if base else None)
-        return store.add(body, layers, names)
+        return store.add(body, layers, names, check=check)

@@ -12,29 +12,29 @@ import tempfile
 
 from sampan.images import archive
 from sampan.images.errors import ImageError
-from sampan.images.store import Image, ImageStore
+from sampan.images.store import Check, Image, ImageStore
 
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SUITE = re.compile(r"[a-z][a-z0-9-]{1,40}")
 _DISTRIBUTIONS = ("debian", "ubuntu")
 
 
-def bootstrap(store: ImageStore, name: str, packages: list[str] | None = None) -> Image:
+def bootstrap(store: ImageStore, name: str, packages: list[str] | None = None, check: Check | None = None) -> Image:
     """Makes `busybox` or `debian:SUITE` / `ubuntu:SUITE`. Raises ImageError with the way out.
 
     With `packages` beside the smallest set the image has no name: it is for a machine.
     """
     distribution, _, suite = name.partition(":")
     if distribution == "busybox":
-        return _busybox(store, name)
+        return _busybox(store, name, check)
     if distribution not in _DISTRIBUTIONS or not _SUITE.fullmatch(suite):
         raise ImageError(
             f"can't bootstrap {name!r}: say busybox, debian:SUITE or ubuntu:SUITE, such as debian:bookworm"
         )
-    return _debian(store, name, suite, packages or [])
+    return _debian(store, name, suite, packages or [], check)
 
 
-def _busybox(store: ImageStore, name: str) -> Image:
+def _busybox(store: ImageStore, name: str, check: Check | None) -> Image:
     binary = next((p for p in ("/bin/busybox", "/usr/bin/busybox") if os.path.exists(p)), None)
     if binary is None:
         raise ImageError("no busybox on this host: apt-get install busybox-static")
@@ -73,7 +73,7 @@ def _busybox(store: ImageStore, name: str) -> Image:
                 link.type, link.linkname, link.mode = tarfile.LNKTYPE, "bin/busybox", 0o755
                 tar.addfile(link)
     out.seek(0)
-    return archive.from_tar(store, out, name, {"Cmd": ["sh"], "Env": [_PATH]}, "sampan bootstrap busybox")
+    return archive.from_tar(store, out, name, {"Cmd": ["sh"], "Env": [_PATH]}, "sampan bootstrap busybox", check)
 
 
 def _mirror(suite: str) -> list[str]:
@@ -89,7 +89,7 @@ def _mirror(suite: str) -> list[str]:
     return (exact or plain)[:1]
 
 
-def _debian(store: ImageStore, name: str, suite: str, packages: list[str]) -> Image:
+def _debian(store: ImageStore, name: str, suite: str, packages: list[str], check: Check | None) -> Image:
     tool = next((t for t in ("mmdebstrap", "debootstrap") if shutil.which(t)), None)
     if tool is None:
         raise ImageError("bootstrapping needs mmdebstrap or debootstrap: apt-get install mmdebstrap")
@@ -111,5 +111,10 @@ def _debian(store: ImageStore, name: str, suite: str, packages: list[str]) -> Im
             raise ImageError(f"{tool} {suite} failed:\n{(run.stderr or run.stdout)[-2000:]}")
         with open(target, "rb") as file:
             return archive.from_tar(
-                store, file, "" if packages else name, {"Cmd": ["bash"], "Env": [_PATH]}, f"sampan bootstrap {name}"
+                store,
+                file,
+                "" if packages else name,
+                {"Cmd": ["bash"], "Env": [_PATH]},
+                f"sampan bootstrap {name}",
+                check,
             )

@@ -26,6 +26,9 @@ from sampan.oci.reference import Reference
 __all__ = ["Image", "ImageStore"]
 
 
+Check = Callable[[str, list[str]], None]  # whether an image of this id may get these tags: raises what says why not
+
+
 def _nobody(_: str) -> str:
     return ""
 
@@ -88,12 +91,13 @@ class ImageStore(LayerStore):
         return list(directories) or [self.mountpoints_directory()]
 
     def add(
-        self, config: bytes, layers: list[Layer], tags: list[str], again: bool = False, more: tuple[Statement, ...] = ()
-    ) -> Image:
+        self, config: bytes, layers: list[Layer], tags: list[str], again: bool = False, more: tuple[Statement, ...] = (),
+        check: Check | None = None,
+    ) -> Image:  # fmt: skip
         """Unpacks all layers and enters the image under `tags`, durably. Raises ImageError.
 
         `again`: layers that are there already are compared with their records first (see LayerStore.trusted). `more`
-        goes into the same transaction.
+        goes into the same transaction. `check` is asked about the tags before they are another image's no more.
         """
         parsed = checked_config(config)
         diff_ids = parsed["rootfs"]["diff_ids"]
@@ -107,10 +111,14 @@ class ImageStore(LayerStore):
             if not self.blobs.sound(image_id):
                 self.put_blob(io.BytesIO(config))
             self.seal()
+            if check is not None:
+                check(image_id, tags)
             if not again and not more and self._is_so(image_id, rows, tags):
                 return self.get(image_id)  # a build that found everything in its cache
             durable.write(f"{self._root}/index/{image_id[7:]}.json", json.dumps({"layers": rows, "loaded": now}))
             with self._changing:
+                if check is not None:  # nobody gives names meanwhile
+                    check(image_id, tags)
                 self._ledger.change(
                     # An image that is here keeps its time, and gets layers that are known to be good.
                     ("INSERT INTO images VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET layers = excluded.layers",
@@ -182,13 +190,27 @@ class ImageStore(LayerStore):
                 raise ImageError(f"{text} is the beginning of several image ids: give more of it")
         raise ImageNotFound(f"No such image: {text}")
 
-    def tag(self, image: Image, name: str) -> None:
+    def named(self, text: str) -> str:
+        """The tag that this text means, if an image has it, or ""."""
+        try:
+            ref = reference.parse(text).with_default_tag()
+        except reference.BadReference:
+            return ""
+        return "" if ref.digest or not self._ledger.rows("SELECT id FROM tags WHERE name = ?", str(ref)) else str(ref)
+
+    def tagged(self, name: str) -> str:
+        """The id of the image that has a tag, or ""."""
+        return next((str(row[0]) for row in self._ledger.rows("SELECT id FROM tags WHERE name = ?", name)), "")
+
+    def tag(self, image: Image, name: str, check: Check | None = None) -> None:
         """Gives an image one more name, taking it from any other; durable. Raises ImageNotFound when it is gone."""
         ref = reference.parse(name).with_default_tag()
         if ref.digest:
             raise reference.BadReference(f"refusing to create a tag with a digest reference: {name}")
         with self._changing:
             self.get(image.id)
+            if check is not None:
+                check(image.id, [str(ref)])
             self._ledger.change(("INSERT OR REPLACE INTO tags VALUES (?, ?)", (str(ref), image.id)))
 
     def owner_of(self, digest: str) -> str:

@@ -127,6 +127,10 @@ class LocalVolumes:
             name, f"{directory}/_data", body["created"], body["labels"], body["options"], body["anonymous"], broken
         )
 
+    def exists(self, name: str) -> bool:
+        """Whether there is a volume of that name, whatever state it is in."""
+        return bool(NAME.fullmatch(name)) and os.path.isdir(f"{self._root}/{name}")
+
     def usable(self, name: str) -> Volume:
         """A volume whose data is there. Raises VolumeNotFound, VolumeConflict."""
         volume = self.get(name)

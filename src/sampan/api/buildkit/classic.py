@@ -16,7 +16,7 @@ from sampan.api.buildkit.sessions import Sessions
 from sampan.api.json import decode
 from sampan.engine.engine import Engine
 from sampan.engine.errors import EngineError
-from sampan.images.builder import exporting
+from sampan.engine.policy.caller import Caller
 from sampan.images.builder.errors import BuildError
 from sampan.images.errors import ImageError
 
@@ -47,22 +47,20 @@ def _attributes(request: web.Request) -> dict[str, str]:
 
 
 async def messages(
-    engine: Engine, sessions: Sessions, request: web.Request, upload: str | None
+    engine: Engine, who: Caller, sessions: Sessions, request: web.Request, upload: str | None
 ) -> AsyncIterator[dict[str, Any]]:
     """The build's messages. `upload`: a file with the context's tar, or None."""
     attributes = _attributes(request)
-    session = await sessions.get(request.query.get("session", ""))
+    session = await sessions.get(who, request.query.get("session", ""))
     job = Job(request.query.get("buildid") or "build")
     queue = job.watch()
 
     async def run() -> str:
         try:
-            async with frontend.prepared(engine, session, attributes, ["network.host"], upload) as wanted:
+            async with frontend.prepared(engine, who, session, attributes, ["network.host"], upload) as wanted:
                 wanted.options.tags = [tag for tag in request.query.getall("t", []) if tag]
                 async with engine.builds.state(wanted, job) as state:
-                    image = await asyncio.to_thread(
-                        exporting.export_image, engine.images, engine.builds.cache, state, wanted.options
-                    )
+                    image = await engine.builds.export(wanted, state)
             return image.id
         finally:
             job.close()

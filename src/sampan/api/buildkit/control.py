@@ -26,6 +26,8 @@ from sampan.engine.builds import Request
 from sampan.engine.engine import Engine
 from sampan.engine.errors import EngineError
 from sampan.engine.filters import cache as wanted
+from sampan.engine.policy.caller import Caller, Owner
+from sampan.engine.policy.operation import Verb
 from sampan.images import archive
 from sampan.images.builder import exporting, writable
 from sampan.images.builder.errors import BuildError
@@ -71,12 +73,14 @@ def _told(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return call
 
 
-class Control:
-    """The services of one engine; a connection to /grpc is served by them."""
+Jobs = dict[tuple[Owner, str], Job]  # by whose they are, and their ref
 
-    def __init__(self, engine: Engine, sessions: Sessions) -> None:
-        self._engine, self._sessions = engine, sessions
-        self._jobs: dict[str, Job] = {}
+
+class Control:
+    """The services as one connection to /grpc has them, for whoever made it."""
+
+    def __init__(self, engine: Engine, who: Caller, sessions: Sessions, jobs: Jobs) -> None:
+        self._engine, self._who, self._sessions, self._jobs = engine, who, sessions, jobs
 
     def __mapping__(self) -> dict[str, Handler]:
         """What grpclib wants to know: path → handler."""
@@ -126,7 +130,7 @@ class Control:
         return [
             messages.new("UsageRecord", ID=row.key[:25], Size=row.size, CreatedAt=when(row.created), LastUsedAt=when(row.used),
                          UsageCount=1, Description=row.description, RecordType="regular", Mutable=True)
-            for row in self._engine.builds.cache.all()
+            for row in self._engine.builds.cache_of(self._who).all()
         ]  # fmt: skip
 
     async def _disk_usage(self, stream: Any) -> None:
@@ -135,6 +139,10 @@ class Control:
 
     async def _prune(self, stream: Any) -> None:
         request = await stream.recv_message()
+        try:
+            self._engine.gate.ask_engine(self._who, Verb.ADMINISTER)
+        except EngineError as error:
+            raise GRPCError(Status.PERMISSION_DENIED, str(error)) from None
         before = self._usage()
         cache = self._engine.builds.cache
         try:
@@ -155,7 +163,7 @@ class Control:
         return await self._started(ref)
 
     async def _started(self, ref: str) -> Job:
-        job = self._jobs.setdefault(ref, Job(ref))
+        job = self._jobs.setdefault((self._who.owner, ref), Job(ref))
         try:
             async with asyncio.timeout(_TIMEOUT):
                 await asyncio.shield(job.started)
@@ -165,7 +173,7 @@ class Control:
 
     async def _solve(self, stream: Any) -> None:
         request = await stream.recv_message()
-        job = self._jobs.setdefault(request.Ref, Job(request.Ref))
+        job = self._jobs.setdefault((self._who.owner, request.Ref), Job(request.Ref))
         exporter = request.Exporters[0] if request.Exporters else None
         job.exporter = (
             (exporter.Type, dict(exporter.Attrs)) if exporter else (request.Exporter, dict(request.ExporterAttrs))
@@ -183,18 +191,18 @@ class Control:
             raise GRPCError(Status.UNKNOWN, str(error)) from None
         finally:
             job.close()
-            self._jobs.pop(request.Ref, None)
+            self._jobs.pop((self._who.owner, request.Ref), None)
             if job.build is not None:
                 await job.build.stack.aclose()
 
     async def _build(self, job: Job, name: str, attributes: dict[str, str]) -> None:
         if name not in ("dockerfile.v0", "gateway.v0"):
             raise BuildError(f"unknown frontend {name!r}: this engine builds dockerfile.v0")
-        session = await self._sessions.get(job.session)
+        session = await self._sessions.get(self._who, job.session)
         stack = contextlib.AsyncExitStack()
         try:
             request = await stack.enter_async_context(
-                frontend.prepared(self._engine, session, attributes, job.entitlements)
+                frontend.prepared(self._engine, self._who, session, attributes, job.entitlements)
             )
             state = await stack.enter_async_context(self._engine.builds.state(request, job))
         except BaseException:
@@ -253,7 +261,7 @@ class Control:
         if job.build is None:
             return {}  # a client that only wanted to look around
         prepared: _Prepared = job.build
-        session = await self._sessions.get(job.session)
+        session = await self._sessions.get(self._who, job.session)
         if kind in ("", "image", "moby"):
             return await self._export_image(job, prepared, session, attributes) if kind else {}
         if kind == "local":
@@ -266,23 +274,20 @@ class Control:
             await filesync.send_bytes(session, path, {})
         return {}
 
-    def _image(self, prepared: _Prepared, attributes: dict[str, str]) -> Image:
+    async def _image(self, prepared: _Prepared, attributes: dict[str, str]) -> Image:
         prepared.request.options.tags = [name for name in attributes.get("name", "").split(",") if name]
-        return exporting.export_image(
-            self._engine.images, self._engine.builds.cache, prepared.state, prepared.request.options
-        )
+        return await self._engine.builds.export(prepared.request, prepared.state)
 
     async def _export_image(
         self, job: Job, prepared: _Prepared, session: Session, attributes: dict[str, str]
     ) -> dict[str, str]:
-        image = await asyncio.to_thread(self._image, prepared, attributes)
-        self._engine.events.publish("image", "build", image.id, {"name": image.id})
+        image = await self._image(prepared, attributes)
         digest = image.id
         if attributes.get("push") in ("true", "1", ""):
             for name in prepared.request.options.tags if "push" in attributes else []:
                 ref = reference.parse(name).with_default_tag()
                 host = "https://index.docker.io/v1/" if ref.registry == reference.DEFAULT_REGISTRY else ref.registry
-                async for message in self._engine.registries.push(ref, await session.credentials(host)):
+                async for message in self._engine.registries.push(self._who, ref, await session.credentials(host)):
                     digest = message.get("aux", {}).get("Digest") or digest
         job.say(f"writing image {image.id}")
         descriptor = {"mediaType": oci.OCI_MANIFEST, "digest": digest, "size": 0}
@@ -299,7 +304,7 @@ class Control:
                 if kind == "tar":
                     await asyncio.to_thread(exporting.export_tar, images, prepared.state, out)
                 else:
-                    image = await asyncio.to_thread(self._image, prepared, attributes)
+                    image = await self._image(prepared, attributes)
                     await asyncio.to_thread(archive.save, images, [(image, prepared.request.options.tags)], out)
             yield path
         finally:

@@ -14,6 +14,7 @@ from sampan.api.buildkit import agents, filesync
 from sampan.api.buildkit.sessions import Session
 from sampan.engine.builds import Request
 from sampan.engine.engine import Engine
+from sampan.engine.policy.caller import Caller
 from sampan.images.builder import dockerfile, running
 from sampan.images.builder.errors import BuildError
 from sampan.images.builder.model import Options
@@ -73,14 +74,19 @@ def options_of(attributes: dict[str, str], entitlements: list[str]) -> Options:
 
 @contextlib.asynccontextmanager
 async def prepared(
-    engine: Engine, session: Session, attributes: dict[str, str], entitlements: list[str], upload: str | None = None
+    engine: Engine,
+    who: Caller,
+    session: Session,
+    attributes: dict[str, str],
+    entitlements: list[str],
+    upload: str | None = None,
 ) -> AsyncIterator[Request]:
     """A build request with its context, secrets, agents and credentials brought over from the client.
 
     `upload`: a file with the context's tar, when that has come another way.
     """
     rootfd = -1
-    request = Request(options_of(attributes, entitlements), attributes.get("filename") or "Dockerfile")
+    request = Request(who, options_of(attributes, entitlements), attributes.get("filename") or "Dockerfile")
     work = await asyncio.to_thread(tempfile.mkdtemp, dir=f"{engine.data_root}/builds/work")
     try:
         os.mkdir(f"{work}/context")

@@ -9,9 +9,11 @@ from typing import Any
 from aiohttp import web
 from grpclib.server import Server
 
-from sampan.api.buildkit.control import Control
+from sampan.api import access
+from sampan.api.buildkit.control import Control, Jobs
 from sampan.api.buildkit.sessions import CONFIG, Sessions, take_over
 from sampan.engine.engine import Engine
+from sampan.engine.policy.caller import Caller, Owner
 
 
 @dataclass(slots=True)
@@ -26,25 +28,29 @@ class Upload:
 class BuildKit:
     """The state of an engine's BuildKit side, made when it is first asked for."""
 
+    engine: Engine
     sessions: Sessions
-    server: Any
-    uploads: dict[str, Upload] = field(default_factory=dict)
+    jobs: Jobs = field(default_factory=dict)
+    uploads: dict[tuple[Owner, str], Upload] = field(default_factory=dict)
 
-    def upload(self, identifier: str) -> Upload:
-        """The upload of a build, whichever of its two requests comes first."""
-        return self.uploads.setdefault(identifier, Upload(asyncio.get_running_loop().create_future()))
+    def upload(self, who: Caller, identifier: str) -> Upload:
+        """The upload of somebody's build, whichever of its two requests comes first."""
+        return self.uploads.setdefault((who.owner, identifier), Upload(asyncio.get_running_loop().create_future()))
 
 
 def make(engine: Engine) -> BuildKit:
     """For one engine."""
-    sessions = Sessions()
-    return BuildKit(sessions, Server([Control(engine, sessions)], config=CONFIG))
+    return BuildKit(engine, Sessions())
 
 
 async def serve(buildkit: BuildKit, request: web.Request) -> None:
     """POST /grpc: serves HTTP/2 on the connection until it ends."""
+    control = Control(buildkit.engine, access.who(request), buildkit.sessions, buildkit.jobs)
+    server: Any = Server(
+        [control], config=CONFIG
+    )  # of one connection: whatever is asked on it is for whoever has made it
     transport = take_over(request)
-    protocol = buildkit.server._protocol_factory()
+    protocol = server._protocol_factory()
     transport.set_protocol(protocol)
     protocol.connection_made(transport)
     while not transport.is_closing():

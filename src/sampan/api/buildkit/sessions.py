@@ -13,8 +13,10 @@ from grpclib.config import Configuration
 from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 
+from sampan.api import access
 from sampan.api.buildkit import messages
 from sampan.api.requests import begin
+from sampan.engine.policy.caller import Caller, Owner
 from sampan.images.builder.errors import BuildError
 from sampan.images.registry.auth import Credentials
 
@@ -109,15 +111,15 @@ class Session:
 
 
 class Sessions:
-    """The sessions there are, by the id that the client has given them."""
+    """The sessions there are, by whose they are and the id that the client has given them."""
 
     def __init__(self) -> None:
-        self._sessions: dict[str, Session] = {}
+        self._sessions: dict[tuple[Owner, str], Session] = {}
         self._news = asyncio.Condition()
 
     async def serve(self, request: web.Request) -> None:
         """POST /session: keeps the session until its connection ends."""
-        identifier = request.headers.get("X-Docker-Expose-Session-Uuid", "")
+        identifier = (access.who(request).owner, request.headers.get("X-Docker-Expose-Session-Uuid", ""))
         methods = request.headers.getall("X-Docker-Expose-Session-Grpc-Method", [])
         transport = take_over(request)
         session = Session(transport, methods)
@@ -131,11 +133,12 @@ class Sessions:
             self._sessions.pop(identifier, None)
             session.close()
 
-    async def get(self, identifier: str) -> Session:
-        """A session, which may still be on its way. Raises BuildError."""
+    async def get(self, who: Caller, identifier: str) -> Session:
+        """A session of somebody's, which may still be on its way: to others there is none. Raises BuildError."""
+        key = (who.owner, identifier)
         try:
             async with asyncio.timeout(_WAIT), self._news:
-                await self._news.wait_for(lambda: identifier in self._sessions)
-                return self._sessions[identifier]
+                await self._news.wait_for(lambda: key in self._sessions)
+                return self._sessions[key]
         except TimeoutError:
             raise BuildError(f"no active session for {identifier}: context deadline exceeded") from None

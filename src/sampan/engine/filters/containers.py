@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from sampan.engine.container import ZERO_TIME, Container
@@ -83,11 +83,11 @@ def _networks(engine: Engine) -> Rule[Container]:
     return rule
 
 
-def _edge(engine: Engine, after: bool) -> Rule[Container]:
+def _edge(engine: Engine, sees: Callable[[Container], bool], after: bool) -> Rule[Container]:
     """Made before, or after, each of the containers that the values name."""
 
     def rule(key: str, values: list[str]) -> Test[Container]:
-        moments = [engine.find(value).created for value in values]
+        moments = [engine.find(value, sees).created for value in values]
         return (lambda c: c.created > max(moments)) if after else (lambda c: c.created < min(moments))
 
     return rule
@@ -110,11 +110,11 @@ def _isolation(key: str, values: list[str]) -> Test[Container]:
     return lambda container: container.isolation in wanted
 
 
-def listed(engine: Engine, wanted: Filters) -> Test[Container]:
+def listed(engine: Engine, sees: Callable[[Container], bool], wanted: Filters) -> Test[Container]:
     """The test of a list's filters. Raises BadRequest; NotFound for a container that `before` or `since` names."""
     table: dict[str, Rule[Container]] = {
         "ancestor": _ancestor(engine),
-        "before": _edge(engine, after=False),
+        "before": _edge(engine, sees, after=False),
         "exited": rules.number(_exit_code),
         "expose": rules.ignored,
         "health": rules.one_of(_HEALTH, _health),
@@ -124,7 +124,7 @@ def listed(engine: Engine, wanted: Filters) -> Test[Container]:
         "name": rules.expressions(_names),
         "network": _networks(engine),
         "publish": rules.ignored,
-        "since": _edge(engine, after=True),
+        "since": _edge(engine, sees, after=True),
         "status": rules.one_of(_STATES, lambda container: str(container.state["Status"])),
         "volume": rules.exactly(_volumes),
         **rules.labels(labels_of),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from sampan import matching
 from sampan.engine.filters import rules
@@ -13,6 +13,8 @@ from sampan.images.errors import ImageError
 from sampan.images.store import Image, ImageStore
 from sampan.oci import reference
 from sampan.oci.reference import BadReference
+
+Find = Callable[[str], Image]  # an image by its name, for whoever asks
 
 
 def labels_of(image: Image) -> Mapping[str, str] | None:
@@ -30,9 +32,9 @@ def created(image: Image) -> int:
         return int(image.loaded * 1e9)
 
 
-def _edge(store: ImageStore, after: bool) -> Rule[Image]:
+def _edge(find: Find, after: bool) -> Rule[Image]:
     def rule(key: str, values: list[str]) -> Test[Image]:
-        moments = [created(store.find(value)) for value in values]
+        moments = [created(find(value)) for value in values]
         return (lambda image: created(image) > max(moments)) if after else (lambda image: created(image) < min(moments))
 
     return rule
@@ -60,29 +62,29 @@ def _references(store: ImageStore) -> Rule[Image]:
     return rule
 
 
-def _common(store: ImageStore) -> dict[str, Rule[Image]]:
+def _common(find: Find) -> dict[str, Rule[Image]]:
     return {
-        "before": _edge(store, after=False),
-        "since": _edge(store, after=True),
+        "before": _edge(find, after=False),
+        "since": _edge(find, after=True),
         "until": rules.until(created),
         **rules.labels(labels_of),
     }
 
 
-def listed(store: ImageStore, wanted: Filters) -> Test[Image]:
+def listed(store: ImageStore, find: Find, wanted: Filters) -> Test[Image]:
     """The test of a list's filters. Raises BadRequest; ImageNotFound for an image that `before` or `since` names."""
     table: dict[str, Rule[Image]] = {
         "dangling": rules.boolean(lambda image: not image.tags),
         "reference": _references(store),
-        **_common(store),
+        **_common(find),
     }
     return rules.compile(table, wanted)
 
 
-def pruned(store: ImageStore, wanted: Filters) -> Test[Image]:
+def pruned(find: Find, wanted: Filters) -> Test[Image]:
     """The test of a prune's filters; without a tag only unless `dangling` is false. Raises BadRequest."""
     everything = bool(wanted.get("dangling")) and not rules.boolean_of("dangling", wanted["dangling"])
-    table: dict[str, Rule[Image]] = {"dangling": rules.ignored, **_common(store)}
+    table: dict[str, Rule[Image]] = {"dangling": rules.ignored, **_common(find)}
     test = rules.compile(table, wanted)
     return lambda image: (everything or not image.tags) and test(image)
 

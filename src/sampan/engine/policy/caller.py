@@ -1,12 +1,41 @@
-"""Who the request at hand comes from; it goes along with every task that the request begins."""
+"""Who something is done for: a value that is made once, of the other end of the socket, and handed on to everything that acts for them."""
 
 from __future__ import annotations
 
-import os
 import pwd
-from contextvars import ContextVar
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
 
-_CALLER: ContextVar[str | None] = ContextVar("caller", default=None)
+
+class Owner(NamedTuple):
+    """Whose a thing is: the user who made it, and the tenant that an admin said it was for."""
+
+    user: str
+    claim: str = ""
+
+
+class Door(Enum):
+    """The way that a request came."""
+
+    SOCKET = "socket"
+    PAGE = "page"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Somebody who asks. `pid` is 0 unless they are at the other end of the socket. What the engine does of itself (a restart policy,
+    a health check, a start of the daemon) has no caller: it is done for the container's owner, whose rules are asked again."""
+
+    user: str
+    uid: int
+    door: Door
+    pid: int = 0
+
+    @property
+    def owner(self) -> Owner:
+        """The owner of what they make."""
+        return Owner(self.user)
 
 
 def user_name(uid: int) -> str:
@@ -17,11 +46,18 @@ def user_name(uid: int) -> str:
         return str(uid)
 
 
-def enter(user: str) -> None:
-    """Notes for this task, and those it begins, whom they are for."""
-    _CALLER.set(user)
+def _uid(user: str) -> int:
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return int(user) if user.isdecimal() and len(user) < 11 else -1
 
 
-def caller() -> str:
-    """The user whom this is done for; the engine's own when nobody asked."""
-    return _CALLER.get() or user_name(os.geteuid())
+def at_socket(pid: int, uid: int) -> Caller:
+    """Whoever is at the other end of the socket (SO_PEERCRED, unix(7))."""
+    return Caller(user_name(uid), uid, Door.SOCKET, pid)
+
+
+def at_page(user: str) -> Caller:
+    """Whoever has a key of the page, which a user got over the socket."""
+    return Caller(user, _uid(user), Door.PAGE)

@@ -1,37 +1,45 @@
-"""What rules look at, out of the API's request."""
+"""What rules look at: out of the same values that a runtime specification is made of."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sampan.engine import spec
+from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest
+from sampan.engine.policy.caller import Owner
 from sampan.engine.policy.model import AUTO, CONTAINER, TENANT_LABEL, VM, Facts
 from sampan.images.store import Image
+from sampan.linux import caps
 from sampan.oci import reference
 
 _HOST_MODES = (("NetworkMode", "--network"), ("PidMode", "--pid"), ("IpcMode", "--ipc"), ("UTSMode", "--uts"),
                ("CgroupnsMode", "--cgroupns"), ("UsernsMode", "--userns"))  # fmt: skip
-_WEAKENING = ("seccomp", "apparmor", "systempaths", "label", "writable-cgroups")
+_HARMLESS = {
+    "no-new-privileges": None,  # whatever it says
+    "seccomp": ("builtin", "default"),
+    "apparmor": ("true", "false", "docker-default", "builtin"),
+    "systempaths": ("true", "false"),
+    "label": ("true", "false"),
+    "writable-cgroups": ("false",),
+}
 
 
-def endpoints(body: dict[str, Any]) -> dict[str, Any]:
-    """The networks that a request names, with what it wants of each."""
-    return (body.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}
-
-
-def dangers(host: dict[str, Any]) -> list[str]:
+def dangers(host: Mapping[str, Any]) -> list[str]:
     """The options of a HostConfig that weaken what keeps a container from the host's kernel (S049), as they are written."""
     found = ["--privileged"] if host.get("Privileged") else []
     found += [f"{flag} host" for key, flag in _HOST_MODES if host.get(key) == "host"]
-    found += [f"--cap-add {name}" for name in _added(host) if f"CAP_{name}" not in spec.DEFAULT_CAPABILITIES]
+    found += [f"--cap-add {name[4:] if name != 'ALL' else name}" for name in spec.added_capabilities(host)
+              if name not in spec.DEFAULT_CAPABILITIES]  # fmt: skip
     found += [f"--device {item.get('PathOnHost')}" for item in host.get("Devices") or []]
     found += ["--device-cgroup-rule" for _ in host.get("DeviceCgroupRules") or []]
     found += ["--gpus" for _ in host.get("DeviceRequests") or []]
-    for option in host.get("SecurityOpt") or []:
-        name, _, value = option.replace(":", "=", 1).partition("=")
-        if name in _WEAKENING and (value not in ("", "builtin", "false")):
+    found += ["--cgroup-parent"] if host.get("CgroupParent") else []
+    for name, value in spec.security_options(host).items():
+        harmless = _HARMLESS.get(name, ())
+        if harmless is not None and value not in harmless:
             found.append(f"--security-opt {name}={value if len(value) < 40 else '...'}")
     for key in ("MaskedPaths", "ReadonlyPaths"):
         if host.get(key) is not None:
@@ -39,43 +47,76 @@ def dangers(host: dict[str, Any]) -> list[str]:
     return found
 
 
-def capabilities(host: dict[str, Any]) -> list[str]:
-    """The capabilities asked for, without CAP_."""
-    return ["ALL", *_added(host)] if host.get("Privileged") else _added(host)
+def capabilities(host: Mapping[str, Any]) -> list[str]:
+    """The capabilities asked for, without CAP_; ALL is each of them, too."""
+    asked = spec.added_capabilities(host)
+    if host.get("Privileged") or "ALL" in asked:
+        return ["ALL", *caps.NAMES]
+    return [name.removeprefix("CAP_") for name in asked]
 
 
-def _added(host: dict[str, Any]) -> list[str]:
-    return [str(name).upper().removeprefix("CAP_") for name in host.get("CapAdd") or []]
+def host_paths(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The host's paths among a container's mounts, with links resolved."""
+    return [os.path.realpath(row["Source"]) for row in rows if row["Type"] == "bind"]
 
 
-def host_paths(host: dict[str, Any]) -> list[str]:
-    """The host's paths that a request wants mounted, with links resolved."""
-    sources = [text.partition(":")[0] for text in host.get("Binds") or []]
-    sources += [str(item.get("Source") or "") for item in host.get("Mounts") or [] if item.get("Type") == "bind"]
-    return [os.path.realpath(source) for source in sources if source.startswith("/")]
-
-
-def names(image: Image) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(every name of an image, complete and short; the registries in them)."""
-    found, registries = [image.id], []
-    for tag in image.tags:
+def names(tags: Iterable[str]) -> tuple[list[str], list[str]]:
+    """(every form of an image's names, complete and short; the registries in them)."""
+    found, registries = [], []
+    for tag in tags:
         ref = reference.parse(tag)
         found += [str(ref), ref.familiar, ref.familiar_name]
         registries.append(ref.registry)
-    return tuple(dict.fromkeys(found)), tuple(dict.fromkeys(registries))
+    return found, registries
 
 
-def of_container(user: str, body: dict[str, Any], image: Image, signers: list[str], default: str) -> Facts:
-    """The facts of a request to create a container; `default` is the isolation of one that names none. Raises BadRequest for an isolation that there is not."""
-    host: dict[str, Any] = body.get("HostConfig") or {}
-    labels: dict[str, str] = body.get("Labels") or {}
-    every, registries = names(image)
-    networks = dict.fromkeys([host.get("NetworkMode") or "default", *endpoints(body)])
-    return Facts(user, labels.get(TENANT_LABEL, ""), every, registries, tuple(signers), tuple(sorted(labels.items())), tuple(networks),
-                 tuple(capabilities(host)), tuple(dangers(host)), tuple(host_paths(host)), _asked(host, default))  # fmt: skip
+def networks(host: Mapping[str, Any], planned: Iterable[str]) -> tuple[str, ...]:
+    """The names of the networks that it is on, whatever they were called by; the default one has two."""
+    mode = host.get("NetworkMode") or "default"
+    found = list(dict.fromkeys([mode, *planned]))
+    return tuple(found + [other for one, other in (("bridge", "default"), ("default", "bridge"))
+                          if one in found and other not in found])  # fmt: skip
 
 
-def _asked(host: dict[str, Any], default: str) -> str:
+def make(
+    owner: Owner, image: str, tags: Iterable[str], signers: Iterable[str], labels: Mapping[str, str], host: Mapping[str, Any],
+    planned: Iterable[str], mounts: Iterable[Mapping[str, Any]], asked: str,
+) -> Facts:  # fmt: skip
+    """The facts of a container. Raises BadRequest for what no container can have."""
+    forms, registries = names(tags)
+    return Facts(
+        owner.user,
+        owner.claim,
+        tuple(dict.fromkeys([*([image] if image else []), *forms])),
+        tuple(dict.fromkeys(registries)),
+        tuple(signers),
+        tuple(sorted(labels.items())),
+        networks(host, planned),
+        tuple(capabilities(host)),
+        tuple(dangers(host)),
+        tuple(host_paths(mounts)),
+        asked,
+    )
+
+
+def of_record(container: Container, image: Image | None, signers: list[str]) -> Facts:
+    """Of a container that there is. An image has the names it has now and those by which the container was made."""
+    wanted = container.host_config.get("Isolation") or ""
+    asked = VM if container.own_kernel else CONTAINER if wanted in (CONTAINER, "process") else ""
+    tags = list(dict.fromkeys([*container.asked.get("names", []), *(image.tags if image is not None else [])]))
+    labels = container.asked.get("labels")
+    labels = (container.config.get("Labels") or {}) if labels is None else labels
+    return make(Owner(container.owner, container.claim), container.image, tags, signers, labels, container.host_config,
+                container.networks, container.mounts, asked)  # fmt: skip
+
+
+def claim(labels: Mapping[str, str]) -> str:
+    """The tenant that a request says it is for."""
+    return labels.get(TENANT_LABEL, "")
+
+
+def isolation(host: Mapping[str, Any], default: str) -> str:
+    """What a request asks for: "container", "vm" or "" for whatever is decided; `default` where it says nothing. Raises BadRequest."""
     wanted = host.get("Isolation") or "default"
     wanted = default if wanted == "default" else wanted
     if wanted in ("", AUTO):

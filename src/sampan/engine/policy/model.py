@@ -92,6 +92,7 @@ class Tenant:
     users: tuple[str, ...] = ()
     trusted: bool = False
     mounts: tuple[str, ...] = ()
+    manages: tuple[str, ...] = ()  # tenants whose things are as their own; "*" is everybody
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +129,23 @@ class Policy:
         """Whether two tenants may share a kernel. Trust is mutual, and not handed on."""
         return one == other or any(all(name in group or "*" in group for name in (one, other)) for group in self.trust)
 
+    def administers(self, user: str, tenant: str) -> bool:
+        """Whether somebody may do with everybody's things as with their own: who is trusted could anyway, by the host."""
+        return user in self.admins or self.settings(tenant).trusted
+
+    def rules_over(self, user: str, tenant: str, other: str) -> bool:
+        """Whether a user, of `tenant`, may do with another tenant's things what that one may."""
+        return (
+            tenant == other or self.administers(user, tenant) or bool({other, "*"} & {*self.settings(tenant).manages})
+        )
+
     def notes(self) -> list[str]:
         """What is allowed but probably not meant."""
         known = {tenant.name for tenant in self.tenants}
         found = [f"trust names the tenant {name!r}, which is not defined"
                  for group in self.trust for name in sorted(group) if name not in known | {"*"} and not name.startswith("~")]  # fmt: skip
+        found += [f"tenant {tenant.name!r} manages {name!r}, which is not defined"
+                  for tenant in self.tenants for name in tenant.manages if name not in known | {"*"} and not name.startswith("~")]  # fmt: skip
         keys = {key.name for key in self.keys}
         for rule in self.rules:
             for each in (rule.when, rule.unless or Conditions()):
@@ -171,7 +184,7 @@ def parse(text: str) -> Policy:
 
 def _tenant(row: dict[str, Any], index: int) -> Tenant:
     where = f"tenant {row.get('name') or index}"
-    _only(row, ("name", "users", "trusted", "mounts"), where)
+    _only(row, ("name", "users", "trusted", "mounts", "manages"), where)
     mounts = _texts(row, "mounts", where)
     for path in mounts:
         if not path.startswith("/"):
@@ -179,7 +192,8 @@ def _tenant(row: dict[str, Any], index: int) -> Tenant:
     name = _text(row, "name", where)
     if name.startswith("~") or name == "*":
         raise PolicyError(f"{where}: a name can't be '*' nor begin with '~', which is for users that no tenant names")
-    return Tenant(name, _texts(row, "users", where), _flag(row, "trusted", where) or False, mounts)
+    return Tenant(name, _texts(row, "users", where), _flag(row, "trusted", where) or False, mounts,
+                  _texts(row, "manages", where))  # fmt: skip
 
 
 def _key(row: dict[str, Any], index: int) -> Key:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import time
@@ -39,13 +40,21 @@ class BuildCache:
 
     def __init__(self, store: ImageStore, path: str) -> None:
         self._store = store
+        self._space = ""
         # What it says may be lost with the power: then a step runs again. What it says is never more than what is there.
         self._db = Database(path, _TABLES, os.path.dirname(path), durable=False)
         store.kept_layers = self.layers
         store.spare_numbers(self.layers())
 
+    def of(self, space: str) -> BuildCache:
+        """The same cache as somebody has it who must not get what others' steps have made; of "" it is the whole."""
+        found = copy.copy(self)
+        found._space = f"@{space}" if space else ""
+        return found
+
     def find(self, key: str) -> Record | None:
         """A step's result, if its layer is still there, and whole."""
+        key += self._space
         rows = self._db.rows("SELECT key, layer, used, created, description, size FROM steps WHERE key = ?", key)
         if not rows:
             return None
@@ -61,7 +70,7 @@ class BuildCache:
     def put(self, key: str, layer: int, description: str, size: int) -> float:
         """Remembers a step's result. Returns when that was, in seconds since the epoch."""
         now = time.time()
-        row = (key, layer, now, now, description[:200], size)
+        row = (key + self._space, layer, now, now, description[:200], size)
         self._db.change(("INSERT OR REPLACE INTO steps VALUES (?, ?, ?, ?, ?, ?)", row))
         return now
 
@@ -81,7 +90,7 @@ class BuildCache:
     def all(self) -> list[Record]:
         """Everything, the longest unused first."""
         rows = self._db.rows("SELECT key, layer, used, created, description, size FROM steps ORDER BY used")
-        return [Record(*row) for row in rows]
+        return [Record(*row) for row in rows if row[0].endswith(self._space)]
 
     def layers(self) -> set[int]:
         """The numbers of the layer directories that the cache needs."""

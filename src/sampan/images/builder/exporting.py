@@ -19,7 +19,7 @@ from sampan.images.builder.model import LayerRef, Options, State
 from sampan.images.builder.trees import Tree
 from sampan.images.extract import FORBIDDEN_XATTRS, remove_tree
 from sampan.images.layerstore import Layer
-from sampan.images.store import Image, ImageStore
+from sampan.images.store import Check, Image, ImageStore
 from sampan.linux import filetree, mount
 from sampan.oci import manifest as oci
 from sampan.oci import reference
@@ -48,7 +48,9 @@ def pack_directory(store: ImageStore, directory: str, clamp: int | None) -> Laye
     return Layer(digest, size, f"sha256:{counted.hash.hexdigest()}", f"{oci.OCI_LAYER}+gzip")
 
 
-def export_image(store: ImageStore, cache: BuildCache, state: State, options: Options) -> Image:
+def export_image(
+    store: ImageStore, cache: BuildCache, state: State, options: Options, check: Check | None = None
+) -> Image:
     """Enters the state as an image under the tags asked for."""
     with store.hold():
         layers = [_layer(store, cache, ref, options.epoch) for ref in state.layers]
@@ -66,7 +68,7 @@ def export_image(store: ImageStore, cache: BuildCache, state: State, options: Op
                     store.link_chain(diff_ids[: index + 1], ref.number)
         config = json.dumps(configuration(state, options, diff_ids, history), separators=(",", ":")).encode()
         tags = [str(reference.parse(tag).with_default_tag()) for tag in options.tags]
-        return store.add(config, layers, tags)
+        return store.add(config, layers, tags, check=check)
 
 
 def configuration(state: State, options: Options, diff_ids: list[str], history: list[dict[str, Any]]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from sampan.images.registry.client import Registry, Scopes
 from sampan.images.registry.errors import RegistryError, RegistryNotFound, Unauthorized
 from sampan.images.registry.progress import Progress
 from sampan.images.staging import Staged, Workers
-from sampan.images.store import Image, ImageStore
+from sampan.images.store import Check, Image, ImageStore
 from sampan.linux import filetree
 from sampan.oci import documents
 from sampan.oci import manifest as oci
@@ -65,7 +65,9 @@ class Pull:
         platform: Platform,
         progress: Progress,
         signatures: bool = False,
+        check: Check | None = None,
     ) -> None:
+        self._check = check
         self._store, self._registry, self._ref, self._signatures = store, registry, ref, signatures
         self._platform, self._progress = platform, progress
         self._scopes = pull_scope(ref.repository)
@@ -151,7 +153,12 @@ class Pull:
         image_id = f"sha256:{hashlib.sha256(config).hexdigest()}"
         tag = ref.tag if not ref.digest else ""  # with both the digest decides, and the tag stays where it is (P028)
         names = self._store.known_as(image_id, found.data, ref.name, top, tag)
-        image = self._store.add(config, entries, [], more=names)
+
+        def check(image_id: str, tags: list[str]) -> None:
+            if self._check is not None:
+                self._check(image_id, [f"{ref.name}:{tag}"] if tag else [])
+
+        image = self._store.add(config, entries, [], more=names, check=check)
         self._store.remember_sources([layer.digest for layer in entries], ref.registry, ref.repository)
         return image
 

@@ -1,0 +1,144 @@
+"""What somebody names, found for them: the only way from a name of a request to a thing. Who may not see it gets the answer of
+one that there is not; who may not do with it what they want is told so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from sampan.engine.container import Container
+from sampan.engine.errors import Conflict, NotFound
+from sampan.engine.owners import Owners
+from sampan.engine.policy.caller import Caller, Owner
+from sampan.engine.policy.gate import subject_of
+from sampan.engine.policy.operation import Kind, Operation, Subject, Verb
+from sampan.images.errors import ImageNotFound
+from sampan.images.store import Image
+from sampan.network.errors import NetworkNotFound
+from sampan.network.model import Network
+from sampan.volumes.local import VolumeNotFound
+
+if TYPE_CHECKING:
+    from sampan.engine.engine import Engine
+    from sampan.engine.execs import Exec
+
+
+class Finding:
+    """Finds for an engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.owners = Owners(engine.store)
+
+    # containers and machines
+
+    def sees(self, who: Caller) -> Callable[[Container], bool]:
+        """Which containers and machines somebody sees."""
+        sight = self._engine.gate.sight(who)
+        return lambda container: sight(subject_of(container))
+
+    def containers(self, who: Caller) -> list[Container]:
+        """All containers and machines that somebody sees."""
+        return list(filter(self.sees(who), self._engine.containers.values()))
+
+    def container(self, who: Caller, text: str, verb: Verb, extra: tuple[str, ...] = ()) -> Container:
+        """A container by id, name or unique prefix. Raises NotFound, BadRequest, Forbidden."""
+        found = self._engine.find(text, self.sees(who))
+        self._engine.gate.ask_container(who, verb, found, extra)
+        return found
+
+    def machine(self, who: Caller, text: str, verb: Verb) -> Container:
+        """A system machine. Raises NotFound, BadRequest, Forbidden."""
+        found = self._engine.system.find(text, self.sees(who))
+        self._engine.gate.ask_container(who, verb, found)
+        return found
+
+    def execution(self, who: Caller, identifier: str, verb: Verb) -> Exec:
+        """An exec by its id, which goes with its container. Raises NotFound, Forbidden."""
+        from sampan.engine import execs
+
+        session = execs.find(self._engine, identifier)
+        gate, container = self._engine.gate, session.container
+        whole = subject_of(container)
+        gate.ask(
+            who, Operation(verb, Subject(Kind.EXEC, identifier, whole.owners, whole.own_kernel), extra=session.extra)
+        )
+        if verb == Verb.START:
+            gate.ask_container(who, Verb.EXEC, container, session.extra)
+        return session
+
+    # images
+
+    def image(self, who: Caller, text: str, verb: Verb, usable: bool = False) -> Image:
+        """An image by name or id. Raises ImageNotFound, Forbidden; ImageError for a broken one when it is to be `usable`."""
+        images, gate = self._engine.images, self._engine.gate
+        image = images.usable(text) if usable else images.find(text)
+        name = images.named(text)
+        try:
+            gate.ask(who, Operation(verb, self.owners.subject(Kind.IMAGE, image.id)))
+            if name:
+                gate.ask(
+                    who, Operation(Verb.USE if verb == Verb.USE else Verb.SEE, self.owners.subject(Kind.TAG, name))
+                )
+        except NotFound:
+            raise ImageNotFound(f"No such image: {text}") from None
+        return image
+
+    def images(self, who: Caller) -> list[Image]:
+        """All images that somebody sees, by such names as they see."""
+        sees = self._engine.gate.sight(who)
+        found = [image for image in self._engine.images.all() if sees(self.owners.subject(Kind.IMAGE, image.id))]
+        return [self.shown(image, sees) for image in found]
+
+    def shown(self, image: Image, sees: Callable[[Subject], bool]) -> Image:
+        """An image with such names as somebody sees."""
+        image.tags = [tag for tag in image.tags if sees(self.owners.subject(Kind.TAG, tag))]
+        return image
+
+    # volumes and networks
+
+    def check_volume(self, who: Caller, name: str, verb: Verb) -> None:
+        """Raises Forbidden, VolumeNotFound; Conflict for a name that is to be used and is another's, which can't be hidden."""
+        try:
+            self._engine.gate.ask(who, Operation(verb, self.owners.subject(Kind.VOLUME, name)))
+        except NotFound:
+            if verb in (Verb.USE, Verb.CREATE):
+                raise Conflict(f"the volume name {name} is taken by another tenant") from None
+            raise VolumeNotFound(f"get {name}: no such volume") from None
+
+    def own_volume(self, name: str, owner: Owner) -> None:
+        """A volume that is about to be made is its maker's; one that is there stays whose it is."""
+        if not self.owners.of(Kind.VOLUME, name) and not self._engine.volumes.exists(name):
+            self.owners.set(Kind.VOLUME, name, (owner,))
+
+    async def owned(self) -> None:
+        """Whose things are is on disk before they are there: without a record they would be everybody's. Raises DiskError."""
+        if self._engine.gate.active:
+            await self._engine.store.flush()
+
+    def disown_missing(self, names: Iterable[str]) -> None:
+        """Forgets whose volumes are that were not made."""
+        for name in names:
+            if not self._engine.volumes.exists(name):
+                self.owners.forget(Kind.VOLUME, name)
+
+    def network(self, who: Caller, text: str, verb: Verb) -> Network:
+        """A network by name, id or prefix. Raises NetworkNotFound, NetworkError, Forbidden."""
+        found = self._engine.networking.networks.find(text)
+        try:
+            self._engine.gate.ask(who, Operation(verb, self.owners.subject(Kind.NETWORK, found.id)))
+        except NotFound:
+            raise NetworkNotFound(f"network {text} not found") from None
+        return found
+
+    def networks(self, who: Caller) -> list[Network]:
+        """All networks that somebody sees."""
+        sees = self._engine.gate.sight(who)
+        return [network for network in self._engine.networking.networks.all.values()
+                if sees(self.owners.subject(Kind.NETWORK, network.id))]  # fmt: skip
+
+    def volumes(self, who: Caller) -> list[Any]:
+        """All volumes that somebody sees."""
+        sees = self._engine.gate.sight(who)
+        return [volume for volume in self._engine.volumes.all() if sees(self.owners.subject(Kind.VOLUME, volume.name))]

@@ -1,0 +1,285 @@
+"""The gate: every operation is asked here, as one value, by whoever it is for (ADR 24). Without a policy's file everybody may everything that is known."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from sampan.engine.container import Container
+from sampan.engine.errors import Forbidden, NotFound
+from sampan.engine.policy import facts as of
+from sampan.engine.policy import rules
+from sampan.engine.policy.caller import Caller, Owner
+from sampan.engine.policy.decide import Decision, decide, foreign
+from sampan.engine.policy.model import CONTAINER, DENY, VM, Facts, Policy, PolicyError
+from sampan.engine.policy.operation import ENGINE, Kind, Operation, Subject, Verb
+from sampan.engine.policy.source import Source
+from sampan.images.errors import ImageError
+from sampan.images.store import Image
+
+if TYPE_CHECKING:
+    from sampan.engine.engine import Engine
+
+Seen = Callable[[Subject], bool]
+_BESIDE = "make the container anew with --isolation auto"
+
+
+class Gate:
+    """Asks the policy for an engine."""
+
+    def __init__(self, engine: Engine, path: str) -> None:
+        self._engine = engine
+        self.source = Source(path)
+        self._entering: dict[str, Owner] = {}  # whose is what is about to be on the host's kernel
+
+    # questions
+
+    def ask(self, who: Caller, operation: Operation) -> None:
+        """Whether somebody may do something. Raises Forbidden, or NotFound for what they may not even see."""
+        rule = rules.RULES.get((operation.subject.kind, operation.verb))
+        if rule is None:
+            raise Forbidden(f"no rule knows of {operation.verb.value} of a {operation.subject.kind.value}: refused")
+        policy = self._visible()
+        if policy is None:
+            return
+        why = rule(rules.Question(policy, who, operation))
+        if why == rules.HIDDEN:
+            raise NotFound(f"No such {operation.subject.kind.value}: {operation.subject.id}")
+        if why:
+            raise Forbidden(f"denied by the isolation policy: {why}")
+
+    def may(self, who: Caller, verb: Verb, subject: Subject) -> bool:
+        """As ask, as an answer."""
+        try:
+            self.ask(who, Operation(verb, subject))
+        except (Forbidden, NotFound):
+            return False
+        return True
+
+    def sight(self, who: Caller) -> Seen:
+        """What somebody sees, for lists: the policy is looked at once for all of one."""
+        policy = self._visible()
+        if policy is None:
+            return lambda subject: True
+        rule_of = {kind: rules.RULES[kind, Verb.SEE] for kind, verb in rules.RULES if verb == Verb.SEE}
+
+        def sees(subject: Subject) -> bool:
+            return not rule_of[subject.kind](rules.Question(policy, who, Operation(Verb.SEE, subject)))
+
+        return sees
+
+    def sees_event(self, who: Caller) -> Callable[[dict[str, Any], tuple[Owner, ...]], bool]:
+        """Which events somebody sees: those of what is theirs when it happens; of what is everybody's only who administers it."""
+        policy = self._visible()
+        if policy is None:
+            return lambda event, owners: True
+
+        def sees(event: dict[str, Any], owners: tuple[Owner, ...]) -> bool:
+            rule = rules.shared if event["Type"] == "image" and owners else rules.own
+            subject = Subject(Kind.CONTAINER, str(event["Actor"]["ID"]), owners)
+            return not rule(rules.Question(policy, who, Operation(Verb.SEE, subject)))
+
+        return sees
+
+    def space(self, who: Caller) -> str:
+        """Where the caches of somebody's builds are: those who are trusted share one, "", and every other tenant has one."""
+        policy = self._visible()
+        if policy is None:
+            return ""
+        tenant = policy.tenant(who.user)
+        return "" if policy.administers(who.user, tenant) else tenant
+
+    def ask_engine(self, who: Caller, verb: Verb) -> None:
+        """About the engine as a whole. Raises Forbidden."""
+        self.ask(who, Operation(verb, ENGINE))
+
+    def ask_container(self, who: Caller, verb: Verb, container: Container, extra: tuple[str, ...] = ()) -> None:
+        """About a container or machine. To act inside it, it must be one that its tenant may have today. Raises Forbidden, NotFound."""
+        subject = subject_of(container)
+        self.ask(who, Operation(verb, subject, extra=extra))
+        policy = self._visible()
+        if policy is None or container.own_kernel:
+            return
+        if rules.RULES[subject.kind, verb] is rules.inside and verb != Verb.START:
+            decision = decide(policy, self.facts_of(container), ())
+            if decision.isolation != CONTAINER:
+                raise Forbidden(
+                    f"denied by the isolation policy: {verb.value}: the container would not be allowed today: "
+                    f"{'; '.join(decision.reasons)}"
+                )
+
+    def may_have(self, who: Caller, path: str) -> None:
+        """Whether somebody may have a path of the host by way of the engine. It is the real one, of a descriptor that is what is
+        used then: a name could be another file's by that time. Raises Forbidden."""
+        self._may_have(self._policy(), who.owner, path)
+
+    def allowed(self, container: Container) -> Callable[[str], None]:
+        """As may_have for a container's owner, whoever starts it. What it says is asked of all its mounts, so it looks at the policy once."""
+        policy, owner = self._policy(), Owner(container.owner, container.claim)
+        return lambda path: self._may_have(policy, owner, path)
+
+    @staticmethod
+    def _may_have(policy: Policy | None, owner: Owner, path: str) -> None:
+        reasons = [] if policy is None or not path else foreign(policy, policy.tenant(*owner), [path])
+        if reasons:
+            raise Forbidden(f"denied by the isolation policy: {'; '.join(reasons)}")
+
+    # the policy
+
+    def _policy(self) -> Policy | None:
+        """The policy, None when there is none. Raises Forbidden when there is one that can't be used."""
+        if not self.source.active:
+            return None
+        try:
+            return self.source.policy()
+        except PolicyError as error:
+            raise Forbidden(f"the isolation policy can't be used, so nothing is started: {error}") from None
+
+    def _visible(self) -> Policy | None:
+        """As _policy; of one that can't be used, nothing but that everybody has their own things holds."""
+        try:
+            return self._policy()
+        except Forbidden:
+            return Policy()
+
+    @property
+    def active(self) -> bool:
+        """Whether there is a policy."""
+        return self.source.active
+
+    def notes(self) -> list[str]:
+        """What an operator should see: a file that is wrong, tenants that share a kernel against the policy."""
+        found = [f"{self.source.path}: {self.source.error}"] if self.source.active and self.source.error else []
+        with contextlib.suppress(Forbidden):
+            if policy := self._policy():
+                found += self.meetings(policy)
+        return found
+
+    def meetings(self, policy: Policy) -> list[str]:
+        """Tenants who share the host's kernel now though they should not: the policy has changed since."""
+        tenants = sorted(self._tenants(policy, running=True))
+        return [f"{one} and {other} share the host's kernel, though the policy does not let them: stop the containers of one"
+                for index, one in enumerate(tenants) for other in tenants[index + 1 :] if not policy.trusts(one, other)]  # fmt: skip
+
+    def _tenants(self, policy: Policy, running: bool, but: str = "") -> set[str]:
+        """The tenants who have containers on the host's kernel, or only those of whom some run."""
+        found = {policy.tenant(*owner) for key, owner in self._entering.items() if key != but}
+        for container in self._engine.containers.values():
+            if not container.own_kernel and container.id != but and (container.running or not running):
+                found.add(policy.tenant(container.owner, container.claim))
+        return found
+
+    # what would run
+
+    @property
+    def wants_signatures(self) -> bool:
+        """Whether the policy has keys to check signatures with."""
+        with contextlib.suppress(Forbidden):
+            policy = self._policy()
+            return policy is not None and bool(policy.keys)
+        return True
+
+    def signers(self, image: Image) -> list[str]:
+        """The names of the policy's keys that have signed an image."""
+        from sampan.images import signatures
+
+        policy = self._policy()
+        if policy is None or not policy.keys:
+            return []
+        return signatures.signers(self._engine.images, image, {key.name: key.file for key in policy.keys})
+
+    def facts_of(self, container: Container) -> Facts:
+        """What rules look at of a container that there is, today."""
+        try:
+            image = self._engine.images.get(container.image) if container.image else None
+        except ImageError:  # its record is lost: it has the names that it was made by
+            image = None
+        return of.of_record(container, image, self.signers(image) if image is not None else [])
+
+    def decide(self, facts: Facts) -> Decision:
+        """What would become of a container if it were created now."""
+        policy = self._policy()
+        if policy is None:
+            isolation = facts.asked or CONTAINER
+            return Decision(isolation, f"~{facts.user}", [f"there is no policy ({self.source.path}): {isolation}"])
+        return decide(policy, facts, self._tenants(policy, running=False))
+
+    @contextlib.contextmanager
+    def admitted(self, who: Caller, identifier: str, facts: Facts, kind: Kind = Kind.CONTAINER) -> Iterator[Decision]:
+        """Decides on what is created meanwhile; what is for the host's kernel counts from now on. Raises Forbidden."""
+        self.ask(who, Operation(Verb.CREATE, Subject(kind, identifier, (who.owner,)), facts))
+        decision = self.decide(facts)
+        self._tell(identifier, facts, decision)
+        if decision.isolation == DENY:
+            raise Forbidden(f"denied by the isolation policy: {'; '.join(decision.reasons)}")
+        if decision.isolation == CONTAINER:
+            self._entering[identifier] = Owner(facts.user, facts.claim)
+        try:
+            yield decision
+        finally:
+            self._entering.pop(identifier, None)
+
+    @contextlib.contextmanager
+    def starting(self, container: Container) -> Iterator[None]:
+        """While something is started, whoever wants it to: its rules are asked again, as they are now, and nobody who does not
+        trust its tenant runs beside it. Raises Forbidden."""
+        policy = self._policy()
+        if policy is None:
+            yield
+            return
+        facts = self.facts_of(container)
+        others = () if container.own_kernel else self._tenants(policy, running=True, but=container.id)
+        decision = decide(policy, facts, others)
+        if decision.isolation == DENY or (decision.isolation == VM and not container.own_kernel):
+            self._tell(container.id, facts, Decision(DENY, decision.tenant, decision.reasons))
+            raise Forbidden(f"denied by the isolation policy: {'; '.join(decision.reasons)}"
+                            + (f": {_BESIDE}" if decision.isolation == VM or facts.asked != VM else ""))  # fmt: skip
+        if not container.own_kernel:
+            self._entering[container.id] = Owner(container.owner, container.claim)
+        try:
+            yield
+        finally:
+            self._entering.pop(container.id, None)
+
+    # builds
+
+    @contextlib.contextmanager
+    def building(self, who: Caller, identifier: str, facts: Facts) -> Iterator[None]:
+        """While a build runs, whose commands are containers on the host's kernel. Raises Forbidden."""
+        self.ask(who, Operation(Verb.BUILD, ENGINE, facts))
+        self.check_step(who, identifier, facts)
+        self._entering[identifier] = who.owner
+        try:
+            yield
+        finally:
+            self._entering.pop(identifier, None)
+
+    def check_step(self, who: Caller, identifier: str, facts: Facts) -> None:
+        """Asks about a step of the build `identifier`, as about a container of the same facts. Raises Forbidden."""
+        self.ask(who, Operation(Verb.STEP, Subject(Kind.CONTAINER, identifier, (who.owner,)), facts))
+        policy = self._policy()
+        if policy is None:
+            return
+        decision = decide(policy, facts, self._tenants(policy, running=False, but=identifier))
+        if decision.isolation != CONTAINER:
+            self._tell(identifier, facts, Decision(DENY, decision.tenant, decision.reasons))
+            raise Forbidden(
+                f"denied by the isolation policy: builds run on the host's kernel: {'; '.join(decision.reasons)}"
+            )
+
+    def _tell(self, identifier: str, facts: Facts, decision: Decision) -> None:
+        """An event of each decision that somebody may ask for later: under a policy, or of dangerous options."""
+        if self.source.active or facts.dangers:
+            attributes = {"user": facts.user, "tenant": decision.tenant, "isolation": decision.isolation,
+                          "reason": "; ".join(decision.reasons), "options": ", ".join(facts.dangers),
+                          "image": next(iter(facts.names[1:]), "")}  # fmt: skip
+            self._engine.events.publish(
+                "policy", decision.isolation, identifier, attributes, (Owner(facts.user, facts.claim),)
+            )
+
+
+def subject_of(container: Container) -> Subject:
+    """A container, or a machine, as a subject."""
+    kind = Kind.MACHINE if container.system else Kind.CONTAINER
+    return Subject(kind, container.id, (Owner(container.owner, container.claim),), container.own_kernel)
