@@ -50,17 +50,17 @@ async def get_archive(request: web.Request) -> web.StreamResponse:
     )
 
 
-def _unpack(engine: Engine, container: Container, path: str, file: IO[bytes], keep_type: bool) -> None:
-    files.put_archive(engine, container, path, compression.decompress(file), keep_type)
+def _unpack(engine: Engine, container: Container, path: str, file: IO[bytes], keep_type: bool, own: bool) -> None:
+    files.put_archive(engine, container, path, compression.decompress(file), keep_type, own)
 
 
 async def put_archive(request: web.Request) -> web.Response:
     """PUT /containers/{id}/archive"""
     engine, container = access.container(request)
     path = _path(request)
-    keep_type = flag(request, "noOverwriteDirNonDir")
+    keep_type, own = flag(request, "noOverwriteDirNonDir"), flag(request, "copyUIDGID")
     with await spool(request, engine.data_root) as file:
-        await pools.run("archive", _unpack, engine, container, path, file, keep_type)
+        await pools.run("archive", _unpack, engine, container, path, file, keep_type, own)
     return web.Response(status=200)
 
 

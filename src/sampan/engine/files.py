@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import IO, Any
 
-from sampan.engine import guest_answers, vanishing
+from sampan.engine import guest_answers, mounts, vanishing
 from sampan.engine.container import Container, timestamp
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Forbidden, NotFound
@@ -19,6 +19,7 @@ from sampan.images import archive, compression, pack, rooted
 from sampan.images.errors import ImageError, StoreFull
 from sampan.images.store import Check, Image
 from sampan.linux import mount
+from sampan.runtime.errors import RuntimeFailure
 
 
 def lower_root(engine: Engine, image: Image) -> int:
@@ -56,7 +57,7 @@ def _located(engine: Engine, container: Container, path: str, write: bool = Fals
     A running container's root shows its mounts already; for a stopped one the longest mount that
     contains the path is opened instead. The descriptor is -1 when the files are in a virtual machine.
     """
-    own, inner, read_only = _place(container, path)
+    own, inner, read_only = _place(engine, container, path)
     if own >= 0:
         opened: contextlib.AbstractContextManager[int] = _closing(own)
     elif container.virtual:
@@ -77,7 +78,7 @@ def _closing(fd: int) -> Iterator[int]:
         os.close(fd)
 
 
-def _place(container: Container, path: str) -> tuple[int, str, bool]:
+def _place(engine: Engine, container: Container, path: str) -> tuple[int, str, bool]:
     """As _located(), with -1 for what is in the container's root."""
     normal = os.path.normpath("/" + path.lstrip("/"))
     rows = [row for row in container.mounts if row["Type"] in ("volume", "bind")]
@@ -86,15 +87,17 @@ def _place(container: Container, path: str) -> tuple[int, str, bool]:
     read_only = not best["RW"] if best else bool(container.host_config.get("ReadonlyRootfs"))
     if container.running or best is None:
         return -1, path, read_only
-    source = best["Source"]
-    if not os.path.isdir(source):
-        return (
-            os.open(os.path.dirname(source), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC),
-            os.path.basename(source),
-            read_only,
-        )
-    fd = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    return fd, normal[len(best["Destination"]) :] or "/", read_only
+    held = mounts.open_source(best, engine.volumes)
+    try:
+        if stat.S_ISDIR(os.fstat(held).st_mode):
+            fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=held)
+            return fd, normal[len(best["Destination"]) :] or "/", read_only
+    finally:
+        os.close(held)
+    # A file: by the name that it has in its directory.
+    source = os.path.join(best["Source"], best.get("Subpath") or "").rstrip("/")
+    above, name = os.path.split(source)
+    return os.open(above, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), name, read_only
 
 
 def path_stat(engine: Engine, container: Container, path: str) -> dict[str, Any]:
@@ -160,8 +163,13 @@ def _into_guest(engine: Engine, container: Container, stream: IO[bytes], name: s
     done.result()
 
 
-def put_archive(engine: Engine, container: Container, path: str, stream: IO[bytes], keep_type: bool) -> None:
-    """Extracts a tar into the directory `path`. Raises NotFound, BadRequest, Forbidden (read-only)."""
+def put_archive(
+    engine: Engine, container: Container, path: str, stream: IO[bytes], keep_type: bool, own: bool = False
+) -> None:
+    """Extracts a tar into the directory `path`; with `own` everything belongs to the container's user.
+
+    Raises NotFound, BadRequest, Forbidden (read-only).
+    """
     container.check_whole()
     try:
         with _located(engine, container, path, write=True) as (rootfd, inner, read_only):
@@ -169,13 +177,14 @@ def put_archive(engine: Engine, container: Container, path: str, stream: IO[byte
                 engine.machines.in_thread(engine.machines.job(container, "check", path=inner))
             else:
                 os.close(rooted.open_directory(rootfd, inner))
+            user = str(container.config.get("User") or "") if own else ""
             if read_only:
                 raise Forbidden("container rootfs is marked read-only")
             if rootfd < 0:
-                _into_guest(engine, container, stream, "put", path=inner, keep_type=keep_type)
+                _into_guest(engine, container, stream, "put", path=inner, keep_type=keep_type, user=user)
             else:
-                rooted.put(rootfd, inner, stream, keep_type)
-    except ImageError as error:
+                rooted.put(rootfd, inner, stream, keep_type, user)
+    except (ImageError, RuntimeFailure) as error:
         raise BadRequest(str(error)) from error
     except OSError as error:
         if error.errno == errno.ENOTDIR:

@@ -10,7 +10,7 @@ from typing import IO
 
 from sampan.images.errors import ImageError, StoreFull
 from sampan.images.tarstream import Entry, TarStream
-from sampan.linux import filetree, openat2
+from sampan.linux import filetree, nodes, openat2
 
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
 _KINDS = {b"3": stat.S_IFCHR, b"4": stat.S_IFBLK, b"6": stat.S_IFIFO}
@@ -50,14 +50,7 @@ class Extractor:
             for member in members:
                 self._member(members, member)
             for path, mtime in reversed(self._directories.items()):
-                try:
-                    fd = openat2.open_in_root(self.rootfd, path)
-                except (FileNotFoundError, NotADirectoryError):
-                    continue  # something later has taken its place
-                try:
-                    os.utime(f"/proc/self/fd/{fd}", ns=(mtime, mtime))
-                finally:
-                    os.close(fd)
+                self._touch(path, mtime)
         except (ValueError, OverflowError) as error:
             raise ImageError(f"damaged tar archive: {error}") from error
         except OSError as error:
@@ -71,7 +64,7 @@ class Extractor:
         path = normalise(member.name)
         if not path:
             if member.kind == b"5":
-                os.chmod(f"/proc/self/fd/{self.rootfd}", member.mode)
+                nodes.chmod(self.rootfd, member.mode)
             return
         parent, _, name = path.rpartition("/")
         parent_fd = self._parent(parent)
@@ -86,17 +79,24 @@ class Extractor:
         self._clear(parent_fd, name)
         if member.is_file:
             self._file(members, parent_fd, name, member)
-        elif member.kind == b"2":
-            os.symlink(member.target, name, dir_fd=parent_fd)
-        elif member.kind == b"1":
+            return
+        if member.kind == b"1":
             self._hard_link(parent_fd, name, member)
             return
+        if member.kind == b"2":
+            os.symlink(member.target, name, dir_fd=parent_fd)
         elif member.kind in _KINDS:
             number = os.makedev(member.major, member.minor)
             os.mknod(name, _KINDS[member.kind] | 0o600, number, dir_fd=parent_fd)
         else:
             raise ImageError(f"{member.name}: unknown tar member type {member.kind!r}")
-        self._metadata(parent_fd, name, member)
+        made = nodes.hold(parent_fd, name)
+        try:
+            if stat.S_IFMT(os.fstat(made).st_mode) != _KINDS.get(member.kind, stat.S_IFLNK):
+                raise _exchanged(member)
+            self._metadata(made, member)
+        finally:
+            os.close(made)
 
     def _parent(self, parent: str) -> int:
         if parent != self._parent_path:
@@ -139,9 +139,27 @@ class Extractor:
                     raise ImageError(f"cannot overwrite non-directory {name!r} with a directory") from None
                 os.unlink(name, dir_fd=parent_fd)
                 os.mkdir(name, 0o755, dir_fd=parent_fd)
-        self._metadata(parent_fd, name, member)
+        try:
+            made = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent_fd)
+        except (FileNotFoundError, NotADirectoryError):
+            raise _exchanged(member) from None
+        try:
+            self._metadata(made, member)
+        finally:
+            os.close(made)
         self._directories.pop(path, None)
         self._directories[path] = member.mtime
+
+    def _touch(self, path: str, mtime: int) -> None:
+        """Sets a directory's time, when all is in it; one that somebody has exchanged meanwhile has another's."""
+        try:
+            fd = openat2.open_in_root(self.rootfd, path, os.O_RDONLY | os.O_DIRECTORY)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        try:
+            os.utime(fd, ns=(mtime, mtime))
+        finally:
+            os.close(fd)
 
     def _is_directory(self, path: str) -> bool:
         try:
@@ -162,6 +180,7 @@ class Extractor:
             for piece in members.content():
                 self._write(fd, piece)
             os.ftruncate(fd, member.size)
+            self._metadata(fd, member)
         finally:
             os.close(fd)
 
@@ -188,15 +207,16 @@ class Extractor:
         finally:
             os.close(source)
 
-    def _metadata(self, parent_fd: int, name: str, member: Entry) -> None:
+    def _metadata(self, fd: int, member: Entry) -> None:
+        """Owner, attributes, mode and time of what was made, by its descriptor. The owner first: chown(2) clears set-uid bits."""
         uid, gid = self.owner or (member.uid, member.gid)
-        os.chown(name, uid, gid, dir_fd=parent_fd, follow_symlinks=False)
+        nodes.chown(fd, uid, gid)
         if member.xattrs:
-            set_xattrs(parent_fd, name, member)
+            set_xattrs(fd, member)
         if member.kind != b"2":
-            os.chmod(name, member.mode, dir_fd=parent_fd)
+            nodes.chmod(fd, member.mode)
         if member.kind != b"5":
-            os.utime(name, ns=(member.mtime, member.mtime), dir_fd=parent_fd, follow_symlinks=False)
+            nodes.utime(fd, member.mtime)
 
     def _whiteout(self, parent: str, parent_fd: int, name: str) -> None:
         if name == OPAQUE:
@@ -241,16 +261,20 @@ def normalise(name: str) -> str:
     return "/".join(parts)
 
 
-def set_xattrs(parent_fd: int, name: str, member: Entry) -> None:
+def set_xattrs(fd: int, member: Entry) -> None:
     """Sets a member's extended attributes; those of the engine's own overlay are left out."""
     for attribute, value in member.xattrs.items():
         if attribute.startswith(FORBIDDEN_XATTRS):
             continue
         try:
-            os.setxattr(f"/proc/self/fd/{parent_fd}/{name}", attribute, value, follow_symlinks=False)
+            nodes.set_xattr(fd, attribute, value)
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.ENOTSUP):  # a namespace that this file system has not
                 raise
+
+
+def _exchanged(member: Entry) -> ImageError:
+    return ImageError(f"{member.name}: somebody has put something else in its place while it was unpacked")
 
 
 def remove_tree(parent_fd: int, name: str) -> None:

@@ -14,7 +14,7 @@ import stat
 from sampan.images.errors import ImageError, StoreFull
 from sampan.images.extract import FORBIDDEN_XATTRS, HOSTILE, OPAQUE, WHITEOUT, normalise, remove_tree, set_xattrs
 from sampan.images.tarstream import Entry, TarStream
-from sampan.linux import mount, openat2
+from sampan.linux import mount, nodes, openat2
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _HOLE = 4096
@@ -163,7 +163,7 @@ class LayerExtractor:
             if entry.mode & 0o6022:  # what the umask or the change of owner has taken
                 os.fchmod(fd, entry.mode)
             if entry.xattrs:
-                set_xattrs(self._parent_fd, name, entry)
+                set_xattrs(fd, entry)
             os.utime(fd, ns=(entry.mtime, entry.mtime))
         finally:
             os.close(fd)
@@ -180,10 +180,14 @@ class LayerExtractor:
                 if gone:  # a whiteout came first: nothing of the lower directory shows through
                     self._make_opaque(name)
         self._explicit.add(path)
-        os.chown(name, entry.uid, entry.gid, dir_fd=self._parent_fd, follow_symlinks=False)
-        if entry.xattrs:
-            set_xattrs(self._parent_fd, name, entry)
-        os.chmod(name, entry.mode, dir_fd=self._parent_fd)
+        fd = self._open_directory(name)
+        try:
+            os.fchown(fd, entry.uid, entry.gid)
+            if entry.xattrs:
+                set_xattrs(fd, entry)
+            os.fchmod(fd, entry.mode)
+        finally:
+            os.close(fd)
         self._times.pop(path, None)
         self._times[path] = entry.mtime
 
@@ -208,19 +212,27 @@ class LayerExtractor:
             os.close(source)
 
     def _metadata(self, name: str, entry: Entry) -> None:
-        os.chown(name, entry.uid, entry.gid, dir_fd=self._parent_fd, follow_symlinks=False)
-        if entry.xattrs:
-            set_xattrs(self._parent_fd, name, entry)
-        if entry.kind != b"2":
-            os.chmod(name, entry.mode, dir_fd=self._parent_fd)
-        os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=self._parent_fd, follow_symlinks=False)
+        """Of what is no file and no directory: a link, a device, a fifo."""
+        made = nodes.hold(self._parent_fd, name)
+        try:
+            nodes.chown(made, entry.uid, entry.gid)
+            if entry.xattrs:
+                set_xattrs(made, entry)
+            if entry.kind != b"2":
+                nodes.chmod(made, entry.mode)
+            nodes.utime(made, entry.mtime)
+        finally:
+            os.close(made)
+
+    def _open_directory(self, name: str) -> int:
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._parent_fd)
 
     def _whiteout(self, name: str) -> None:
         if name == OPAQUE:
             if not self._parent:
                 raise NeedsLower("/")
             self._opaque.add(self._parent)
-            os.setxattr(f"/proc/self/fd/{self._parent_fd}/.", mount.overlay_attribute("opaque"), b"y")
+            nodes.set_xattr(self._parent_fd, mount.overlay_attribute("opaque"), b"y")
             return
         hidden = name.removeprefix(WHITEOUT)
         if hidden in ("", ".", ".."):
@@ -234,9 +246,11 @@ class LayerExtractor:
 
     def _make_opaque(self, name: str) -> None:
         self._opaque.add(f"{self._parent}/{name}".lstrip("/"))
-        os.setxattr(
-            f"/proc/self/fd/{self._parent_fd}/{name}", mount.overlay_attribute("opaque"), b"y", follow_symlinks=False
-        )
+        fd = self._open_directory(name)
+        try:
+            os.setxattr(fd, mount.overlay_attribute("opaque"), b"y")
+        finally:
+            os.close(fd)
 
 
 def settle(upper: int, implied: list[str], lower: int) -> None:
@@ -256,9 +270,9 @@ def settle(upper: int, implied: list[str], lower: int) -> None:
                 raise NeedsLower(path)
             os.fchown(own, info.st_uid, info.st_gid)
             os.fchmod(own, stat.S_IMODE(info.st_mode))
-            for name in os.listxattr(f"/proc/self/fd/{below}"):
+            for name, value in nodes.xattrs(below).items():
                 if not name.startswith(FORBIDDEN_XATTRS):
-                    os.setxattr(own, name, os.getxattr(f"/proc/self/fd/{below}", name))
+                    os.setxattr(own, name, value)
             os.utime(own, ns=(info.st_mtime_ns, info.st_mtime_ns))
         finally:
             os.close(below)

@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Iterator
 from typing import IO, cast
 
-from sampan.linux import filetree, mount, openat2
+from sampan.linux import filetree, mount, nodes, openat2
 
 _XATTR = "SCHILY.xattr."
 _LONGEST = 4095  # a path that is longer can't be named, and so not unpacked
@@ -28,30 +28,28 @@ class _Packer:
 
     def add(self, parent_fd: int, name: str, path: str) -> None:
         """Adds what is there under the name `path`, a directory with all that is in it."""
-        if not stat.S_ISDIR(os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode):
-            self._one(parent_fd, name, path)
-            return
-        place = filetree.Descent(name, parent_fd)
-        paths, waiting = [path], [self._enter(place.fd, path)]
+        held = nodes.hold(parent_fd, name)
         try:
-            while True:
-                while waiting[-1]:
-                    entry = waiting[-1].pop()
-                    full = f"{paths[-1]}/{entry}" if paths[-1] else entry
-                    if self._one(place.fd, entry, full):
-                        place.enter(entry)
-                        paths.append(full)
-                        waiting.append(self._enter(place.fd, full))
-                paths.pop()
-                waiting.pop()
-                if not paths:
-                    return
-                place.leave()
+            if not stat.S_ISDIR(os.fstat(held).st_mode):
+                self._one(held, path)
+                return
+            top = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=held)
         finally:
-            place.close()
+            os.close(held)
+        try:
+            self._directory(top, path)
+            for entry in filetree.descend(top, path):
+                if len(entry.path) > _LONGEST:
+                    text = f"directories are nested too deep to be archived, below {entry.path[:60]}…"
+                    raise OSError(errno.ENAMETOOLONG, text)
+                if entry.fd >= 0:
+                    self._directory(entry.fd, entry.path)
+                else:
+                    self._named(entry)
+        finally:
+            os.close(top)
 
-    def _enter(self, fd: int, path: str) -> list[str]:
-        """Adds a directory; returns what is in it, the first name last."""
+    def _directory(self, fd: int, path: str) -> None:
         if path:
             member = self._member(path, os.fstat(fd))
             member.type = tarfile.DIRTYPE
@@ -59,33 +57,38 @@ class _Packer:
             self._add(member)
             if self._layer and is_opaque(fd):
                 self._add(tarfile.TarInfo(f"{path}/.wh..wh..opq"))
-        return sorted(os.listdir(fd), reverse=True)
 
-    def _one(self, parent_fd: int, name: str, path: str) -> bool:
-        """Adds what is no directory; whether it is one."""
-        info = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
-        if len(path) > _LONGEST:
-            raise OSError(errno.ENAMETOOLONG, f"directories are nested too deep to be archived, below {path[:60]}…")
-        if stat.S_ISDIR(info.st_mode):
-            return True
+    def _named(self, entry: filetree.Entry) -> None:
+        try:
+            held = nodes.hold(entry.parent, entry.name)
+        except FileNotFoundError:
+            return  # since it was listed
+        try:
+            self._one(held, entry.path)
+        finally:
+            os.close(held)
+
+    def _one(self, held: int, path: str) -> None:
+        """Adds what is held, and no directory."""
+        info = os.fstat(held)
         if self._layer and is_whiteout(info):
             base, _, last = path.rpartition("/")
             self._add(tarfile.TarInfo(f"{base}/.wh.{last}" if base else f".wh.{last}"))
-            return False
-        if stat.S_ISSOCK(info.st_mode):
-            return False
+            return
+        if stat.S_ISSOCK(info.st_mode) or stat.S_ISDIR(info.st_mode):  # the latter since it was listed
+            return
         member = self._member(path, info)
         if info.st_nlink > 1:
             first = self._inodes.setdefault((info.st_dev, info.st_ino), path)
             if first != path:
                 member.type, member.linkname = tarfile.LNKTYPE, first
                 self._add(member)
-                return False
+                return
         if stat.S_ISREG(info.st_mode):
-            self._file(parent_fd, name, member, info)
-            return False
+            self._file(held, member, info)
+            return
         if stat.S_ISLNK(info.st_mode):
-            member.type, member.linkname = tarfile.SYMTYPE, os.readlink(name, dir_fd=parent_fd)
+            member.type, member.linkname = tarfile.SYMTYPE, os.readlink("", dir_fd=held)
         else:
             kinds = {
                 stat.S_IFCHR: tarfile.CHRTYPE,
@@ -95,7 +98,6 @@ class _Packer:
             member.type = kinds[stat.S_IFMT(info.st_mode)]
             member.devmajor, member.devminor = os.major(info.st_rdev), os.minor(info.st_rdev)
         self._add(member)
-        return False
 
     def _add(self, member: tarfile.TarInfo, content: _Padded | None = None) -> None:
         self._tar.addfile(member, cast("IO[bytes]", content))
@@ -108,11 +110,10 @@ class _Packer:
         member.mtime = int(info.st_mtime) if self._clamp is None else min(int(info.st_mtime), self._clamp)
         return member
 
-    def _file(self, parent_fd: int, name: str, member: tarfile.TarInfo, info: os.stat_result) -> None:
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=parent_fd)
-        with os.fdopen(fd, "rb") as file:
+    def _file(self, held: int, member: tarfile.TarInfo, info: os.stat_result) -> None:
+        with os.fdopen(nodes.reopen_regular(held, member.name), "rb") as file:
             member.size = info.st_size
-            self._xattrs(fd, member)
+            self._xattrs(file.fileno(), member)
             self._add(member, _Padded(file, info.st_size))
 
     @staticmethod
@@ -188,31 +189,22 @@ def pack_layer(upper: str, out: IO[bytes], clamp: int | None = None) -> None:
 
 def changes(upper: str, lowerfd: int) -> Iterator[tuple[str, int]]:
     """(path, kind) rows of what a container changed: 0 modified, 1 added, 2 deleted, as the API counts."""
-    place = filetree.Descent(upper)
-    paths, waiting = [""], [sorted(os.listdir(place.fd), reverse=True)]
+    top = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        while True:
-            while waiting[-1]:
-                name = waiting[-1].pop()
-                info = os.stat(name, dir_fd=place.fd, follow_symlinks=False)
-                full = f"{paths[-1]}/{name}"
-                existed = _exists(lowerfd, full)
-                if is_whiteout(info):
-                    if existed:
-                        yield full, 2
-                    continue
+        for entry in filetree.descend(top):
+            full = f"/{entry.path}"
+            try:
+                info = entry.stat()
+            except FileNotFoundError:
+                continue  # since it was listed
+            existed = _exists(lowerfd, full)
+            if not is_whiteout(info):
                 yield full, 0 if existed else 1
-                if stat.S_ISDIR(info.st_mode) and len(full) <= _LONGEST:
-                    place.enter(name)
-                    paths.append(full)
-                    waiting.append(sorted(os.listdir(place.fd), reverse=True))
-            paths.pop()
-            waiting.pop()
-            if not paths:
-                return
-            place.leave()
+            elif existed:
+                yield full, 2
+            entry.enter = len(full) <= _LONGEST
     finally:
-        place.close()
+        os.close(top)
 
 
 def _exists(rootfd: int, path: str) -> bool:

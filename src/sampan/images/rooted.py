@@ -9,6 +9,7 @@ from typing import IO, Any
 from sampan.images.extract import Extractor
 from sampan.images.pack import pack_tree
 from sampan.linux import openat2
+from sampan.runtime import accounts
 
 
 def stat_of(rootfd: int, path: str) -> dict[str, Any]:
@@ -41,10 +42,14 @@ def open_directory(rootfd: int, path: str) -> int:
     return openat2.open_in_root(rootfd, path, os.O_RDONLY | os.O_DIRECTORY)
 
 
-def put(rootfd: int, path: str, stream: IO[bytes], keep_type: bool) -> None:
-    """Extracts a tar into the directory at `path`. Raises NotADirectoryError, OSError, ImageError."""
+def put(rootfd: int, path: str, stream: IO[bytes], keep_type: bool, user: str = "") -> None:
+    """Extracts a tar into the directory at `path`; with a `user` of the root's all of it belongs to that one.
+
+    Raises NotADirectoryError, OSError, ImageError, RuntimeFailure for a user that there is not.
+    """
+    found = accounts.resolve(rootfd, user) if user else None
     target = open_directory(rootfd, path)
     try:
-        Extractor(target, keep_type=keep_type).extract(stream)
+        Extractor(target, keep_type=keep_type, owner=(found.uid, found.gid) if found else None).extract(stream)
     finally:
         os.close(target)

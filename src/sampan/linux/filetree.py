@@ -11,6 +11,8 @@ import errno
 import os
 import stat
 
+from sampan.linux import nodes
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,6 +84,62 @@ class Descent:
 def _key(fd: int) -> tuple[int, int]:
     info = os.fstat(fd)
     return info.st_dev, info.st_ino
+
+
+class Entry:
+    """What descend() has found: `name` in the directory `parent`, both good until the next is asked for.
+
+    A directory is open as `fd`, and is gone into unless `enter` is set to False; of anything else nothing is known yet.
+    """
+
+    __slots__ = ("enter", "fd", "name", "parent", "path")
+
+    def __init__(self, path: str, name: str, parent: int) -> None:
+        self.path, self.name, self.parent = path, name, parent
+        self.fd, self.enter = -1, True
+
+    def stat(self) -> os.stat_result:
+        """As lstat(2). Raises FileNotFoundError when it has gone meanwhile, OSError."""
+        return os.fstat(self.fd) if self.fd >= 0 else os.stat(self.name, dir_fd=self.parent, follow_symlinks=False)
+
+
+def descend(top: int, path: str = "") -> Iterator[Entry]:
+    """Everything below a directory, by names in their order, each directory before what is in it. Raises OSError.
+
+    Paths begin with `path`. What is gone or has become something else since it was listed is left out.
+    """
+    place = Descent(".", top)
+    prefixes, waiting = [f"{path}/" if path else ""], [_listed(place.fd)]
+    try:
+        while True:
+            while waiting[-1]:
+                name, is_directory = waiting[-1].pop()
+                entry = Entry(f"{prefixes[-1]}{name}", name, place.fd)
+                if is_directory:
+                    try:
+                        place.enter(name)
+                    except (FileNotFoundError, NotADirectoryError):
+                        continue
+                    entry.fd = place.fd
+                yield entry
+                if is_directory and entry.enter:
+                    prefixes.append(f"{entry.path}/")
+                    waiting.append(_listed(place.fd))
+                elif is_directory:
+                    place.leave()
+            prefixes.pop()
+            waiting.pop()
+            if not waiting:
+                return
+            place.leave()
+    finally:
+        place.close()
+
+
+def _listed(fd: int) -> list[tuple[str, bool]]:
+    """(name, whether it is a directory) of what is in a directory, the first name last."""
+    with os.scandir(fd) as found:
+        return sorted(((entry.name, entry.is_dir(follow_symlinks=False)) for entry in found), reverse=True)
 
 
 def walk(path: str) -> Iterator[tuple[int, list[os.DirEntry[str]]]]:
@@ -294,22 +352,26 @@ def copy(source: int, target: int) -> None:
 def _copy_files(reader: int, writer: int) -> list[str]:
     directories: list[str] = []
     for entry in _entries(reader):
-        info = os.stat(entry.name, dir_fd=reader, follow_symlinks=False)
-        if stat.S_ISDIR(info.st_mode):
-            directories.append(entry.name)
-        elif stat.S_ISREG(info.st_mode):
-            _copy_file(reader, writer, entry.name)
-        elif stat.S_ISLNK(info.st_mode):
-            os.symlink(os.readlink(entry.name, dir_fd=reader), entry.name, dir_fd=writer)
-            os.chown(entry.name, info.st_uid, info.st_gid, dir_fd=writer, follow_symlinks=False)
-        elif not stat.S_ISSOCK(info.st_mode):
-            os.mknod(entry.name, info.st_mode, info.st_rdev, dir_fd=writer)
-            os.chown(entry.name, info.st_uid, info.st_gid, dir_fd=writer, follow_symlinks=False)
+        held = nodes.hold(reader, entry.name)
+        try:
+            info = os.fstat(held)
+            if stat.S_ISDIR(info.st_mode):
+                directories.append(entry.name)
+            elif stat.S_ISREG(info.st_mode):
+                _copy_file(held, writer, entry.name)
+            elif not stat.S_ISSOCK(info.st_mode):
+                if stat.S_ISLNK(info.st_mode):
+                    os.symlink(os.readlink("", dir_fd=held), entry.name, dir_fd=writer)
+                else:
+                    os.mknod(entry.name, info.st_mode, info.st_rdev, dir_fd=writer)
+                os.chown(entry.name, info.st_uid, info.st_gid, dir_fd=writer, follow_symlinks=False)
+        finally:
+            os.close(held)
     return directories
 
 
-def _copy_file(reader: int, writer: int, name: str) -> None:
-    source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=reader)
+def _copy_file(held: int, writer: int, name: str) -> None:
+    source = nodes.reopen_regular(held, name)
     try:
         target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=writer)
         try:

@@ -24,7 +24,7 @@ def hold(parent: int, name: str) -> int:
 
 def reopen(fd: int, flags: int) -> int:
     """Opens what is held, which the caller has looked at. Raises OSError."""
-    return os.open(f"/proc/self/fd/{fd}", flags | os.O_CLOEXEC)
+    return os.open(_name(fd), flags | os.O_CLOEXEC)
 
 
 def open_regular(parent: int, name: str, flags: int = os.O_RDONLY) -> int:
@@ -46,7 +46,9 @@ def reopen_regular(fd: int, name: str = "", flags: int = os.O_RDONLY) -> int:
 
 
 def chown(fd: int, uid: int, gid: int) -> None:
-    """Gives what is held to somebody, a link itself too. Raises OSError."""
+    """Gives what is held to somebody, a link itself too. Raises OSError, ValueError for what is no id: -1 leaves it root's."""
+    if not (0 <= uid < 0xFFFFFFFF and 0 <= gid < 0xFFFFFFFF):
+        raise ValueError(f"{uid}:{gid} is no owner")
     result = libc.fchownat(
         ctypes.c_int(fd), b"", ctypes.c_uint32(uid), ctypes.c_uint32(gid), ctypes.c_int(_AT_EMPTY_PATH)
     )
@@ -54,8 +56,56 @@ def chown(fd: int, uid: int, gid: int) -> None:
 
 
 def chmod(fd: int, mode: int) -> None:
-    """Changes the mode of what is held. Raises OSError, for a link too."""
-    os.chmod(f"/proc/self/fd/{fd}", mode)
+    """Changes the mode of what is held or open. Raises OSError, for a link too."""
+    try:
+        os.fchmod(fd, mode)
+    except OSError as error:
+        if error.errno != errno.EBADF:  # O_PATH
+            raise
+        os.chmod(_name(fd), mode)
+
+
+def utime(fd: int, moment: int) -> None:
+    """Sets the times of what is held or open, a link itself too, to nanoseconds. Raises OSError."""
+    try:
+        os.utime(fd, ns=(moment, moment))
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            raise
+        os.utime(_name(fd), ns=(moment, moment))
+
+
+def set_xattr(fd: int, name: str, value: bytes) -> None:
+    """Sets an extended attribute of what is held or open, a link itself too. Raises OSError."""
+    try:
+        os.setxattr(fd, name, value)
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            raise
+        os.setxattr(_name(fd), name, value)
+
+
+def xattrs(fd: int) -> dict[str, bytes]:
+    """The extended attributes of what is held or open; none where there are none to be had. Raises OSError."""
+    where: int | str = fd
+    try:
+        try:
+            names = os.listxattr(where)
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+            where = _name(fd)
+            names = os.listxattr(where)
+        return {name: os.getxattr(where, name) for name in names}
+    except OSError as error:
+        if error.errno in (errno.ENOTSUP, errno.EPERM):
+            return {}
+        raise
+
+
+def _name(fd: int) -> str:
+    """A path that leads to what is held and is followed no further, whatever that is (proc_pid_fd(5))."""
+    return f"/proc/self/fd/{fd}"
 
 
 def is_device(fd: int, kind: int, number: int) -> bool:

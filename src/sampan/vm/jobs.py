@@ -8,6 +8,7 @@ from collections.abc import Callable
 from sampan import quickjson
 from sampan.images import pack, rooted
 from sampan.images.errors import ImageError
+from sampan.runtime.errors import RuntimeFailure
 from sampan.vm import guestroot
 
 TYPE_CHECKING = False
@@ -45,9 +46,12 @@ def _check(root: int, reader: int, writer: int, path: str) -> None:
     os.close(rooted.open_directory(root, path))
 
 
-def _put(root: int, reader: int, writer: int, path: str, keep_type: bool) -> None:
+def _put(root: int, reader: int, writer: int, path: str, keep_type: bool, user: str) -> None:
     with os.fdopen(reader, "rb") as stream:
-        rooted.put(root, path, stream, keep_type)
+        try:
+            rooted.put(root, path, stream, keep_type, user)
+        except RuntimeFailure as error:
+            raise ImageError(str(error)) from error
 
 
 def _export(root: int, reader: int, writer: int) -> None:

@@ -17,7 +17,7 @@ from sampan.api.buildkit import messages
 from sampan.api.buildkit.sessions import Session
 from sampan.images.builder.errors import BuildError
 from sampan.images.builder.trees import Tree, clean
-from sampan.linux import openat2
+from sampan.linux import nodes, openat2
 
 _STAT, _REQ, _DATA, _FIN, _ERR = range(5)
 # Go's os.FileMode, which the protocol speaks.
@@ -103,6 +103,8 @@ class _Receiver:
         row, number = packet.stat, self._count
         self._count += 1
         path = clean(row.path)
+        if not path:
+            raise BuildError(f"the client sends a file without a name: {row.path[:200]!r}")
         parent = openat2.mkdir_in_root(self._rootfd, posixpath.dirname(path))
         name, mode = posixpath.basename(path), row.mode & 0o777
         mode |= (
@@ -112,12 +114,17 @@ class _Receiver:
         )
         try:
             if row.mode & _DIR:
-                os.makedirs(f"/proc/self/fd/{parent}/{name}", 0o755, exist_ok=True)
-                os.chmod(name, mode, dir_fd=parent)
+                made = openat2.mkdir_beneath(parent, name)
+                try:
+                    nodes.chmod(made, mode)
+                finally:
+                    os.close(made)
                 self._directories.append((path, row))
             elif row.mode & _LINK:
                 os.symlink(row.linkname, name, dir_fd=parent)
-                os.utime(name, ns=(row.modTime, row.modTime), dir_fd=parent, follow_symlinks=False)
+                made = nodes.hold(parent, name)
+                nodes.utime(made, row.modTime)
+                os.close(made)
             elif not row.mode & _TYPES and row.linkname:  # a hard link to a file sent before
                 source = openat2.open_in_root(
                     self._rootfd, posixpath.dirname(clean(row.linkname)) or ".", os.O_PATH | os.O_DIRECTORY
@@ -136,9 +143,11 @@ class _Receiver:
                 fd = os.open(
                     name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent
                 )
-                os.fchmod(fd, mode)
                 self._files[number] = (fd, row)
+                os.fchmod(fd, mode)
                 await self._stream.send_message(messages.new("Packet", type=_REQ, ID=number))
+        except (OSError, OverflowError, ValueError) as error:
+            raise BuildError(f"the client's {path[:200]!r} can't be made: {error}") from None
         finally:
             os.close(parent)
 
@@ -201,7 +210,11 @@ def _described(path: str, parent_fd: int, info: os.stat_result) -> Any:
 async def _send_file(stream: Any, tree: Tree, number: int, files: dict[int, str]) -> None:
     if number not in files:
         raise BuildError(f"the client asks for a file {number} that there is not")
-    fd = openat2.open_in_root(tree.rootfd, files.pop(number), os.O_RDONLY | os.O_NONBLOCK)
+    held = openat2.open_in_root(tree.rootfd, files[number])
+    try:
+        fd = nodes.reopen_regular(held, files.pop(number))
+    finally:
+        os.close(held)
     with open(fd, "rb") as file:
         while block := file.read(_CHUNK):
             await stream.send_message(messages.new("Packet", type=_DATA, ID=number, data=block))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from sampan.images.builder.errors import BuildError
 from sampan.images.builder.patterns import Ignore
 from sampan.images.builder.trees import Tree
-from sampan.linux import openat2
+from sampan.linux import nodes, openat2
 
 _SYMBOLIC = re.compile(r"([ugoa]*)([-+=])([rwxXst]*)")
 
@@ -102,7 +102,7 @@ def _copy_content(tree: Tree, path: str, info: os.stat_result, rootfd: int, targ
                 continue
             _copy_one(source_fd, posixpath.basename(full), entry, parent, name, manner, links, top, relative)
         for relative, entry in reversed(later):
-            os.utime(relative, ns=(entry.st_mtime_ns, entry.st_mtime_ns), dir_fd=top, follow_symlinks=False)
+            parents.touch(relative, entry.st_mtime_ns)
         if not existed:
             _metadata_fd(top, info, manner, directory=True)
     finally:
@@ -133,10 +133,17 @@ class _Parents:
             self._path, self._fd = path, fd
         return self._fd
 
+    def touch(self, path: str, moment: int) -> None:
+        """Sets a directory's time, when all is in it."""
+        fd = openat2.open_beneath(self.top, path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.utime(fd, ns=(moment, moment))
+        finally:
+            os.close(fd)
+
     @staticmethod
     def _below(fd: int, path: str) -> int:
-        resolve = openat2.RESOLVE_BENEATH | openat2.RESOLVE_NO_SYMLINKS
-        return openat2.openat2(fd, path, os.O_PATH | os.O_DIRECTORY, resolve=resolve)
+        return openat2.open_beneath(fd, path, os.O_PATH | os.O_DIRECTORY)
 
     def _make(self, path: str) -> int:
         current = os.dup(self.top)
@@ -169,8 +176,12 @@ def _make_directory(parent: int, name: str, info: os.stat_result, manner: Manner
             return False
         raise BuildError(f"cannot copy to non-directory: {name}") from None
     uid, gid = manner.owner or (info.st_uid, info.st_gid)
-    os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
-    os.chmod(name, changed_mode(stat.S_IMODE(info.st_mode), manner.mode, True), dir_fd=parent)
+    fd = openat2.open_beneath(parent, name, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fchown(fd, uid, gid)
+        os.fchmod(fd, changed_mode(stat.S_IMODE(info.st_mode), manner.mode, True))
+    finally:
+        os.close(fd)
     return True
 
 
@@ -195,8 +206,12 @@ def _copy_one(
     else:
         os.mknod(name, info.st_mode, info.st_rdev, dir_fd=parent)
     uid, gid = manner.owner or (info.st_uid, info.st_gid)
-    os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
-    os.utime(name, ns=(info.st_mtime_ns, info.st_mtime_ns), dir_fd=parent, follow_symlinks=False)
+    made = nodes.hold(parent, name)
+    try:
+        nodes.chown(made, uid, gid)
+        nodes.utime(made, info.st_mtime_ns)
+    finally:
+        os.close(made)
 
 
 def _make_room(parent: int, name: str) -> None:
@@ -210,7 +225,12 @@ def _make_room(parent: int, name: str) -> None:
 
 
 def _copy_file(source: int, source_name: str, parent: int, name: str, info: os.stat_result, manner: Manner) -> None:
-    reading = os.open(source_name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=source)
+    try:
+        reading = nodes.open_regular(source, source_name)
+    except OSError as error:
+        raise BuildError(
+            f"cannot copy {source_name}: {os.strerror(error.errno or 0)}: it was exchanged meanwhile"
+        ) from None
     try:
         writing = os.open(
             name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=parent
@@ -250,11 +270,10 @@ def copy_data(reading: int, writing: int) -> None:
 
 
 def _metadata_fd(fd: int, info: os.stat_result, manner: Manner, directory: bool) -> None:
-    path = f"/proc/self/fd/{fd}"
     uid, gid = manner.owner or (info.st_uid, info.st_gid)
-    os.chown(path, uid, gid)
-    os.chmod(path, changed_mode(stat.S_IMODE(info.st_mode), manner.mode, directory))
-    os.utime(path, ns=(info.st_mtime_ns, info.st_mtime_ns))
+    nodes.chown(fd, uid, gid)
+    nodes.chmod(fd, changed_mode(stat.S_IMODE(info.st_mode), manner.mode, directory))
+    nodes.utime(fd, info.st_mtime_ns)
 
 
 def _is_directory(rootfd: int, path: str) -> bool:

@@ -20,7 +20,7 @@ from sampan.images.builder.trees import Tree
 from sampan.images.extract import FORBIDDEN_XATTRS, remove_tree
 from sampan.images.layerstore import Layer
 from sampan.images.store import Check, Image, ImageStore
-from sampan.linux import filetree, mount
+from sampan.linux import filetree, mount, nodes
 from sampan.oci import manifest as oci
 from sampan.oci import reference
 
@@ -161,17 +161,20 @@ def _merge_one(source: int, target: int, name: str) -> bool:
     if not directory:
         os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
         return False
+    held = nodes.hold(source, name)
+    try:
+        attributes = nodes.xattrs(held)
+    finally:
+        os.close(held)
     if below is None:
         os.mkdir(name, 0o700, dir_fd=target)
     fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=target)
     try:
         os.fchown(fd, info.st_uid, info.st_gid)
         os.fchmod(fd, stat.S_IMODE(info.st_mode))
-        for attribute in os.listxattr(f"/proc/self/fd/{source}/{name}", follow_symlinks=False):
+        for attribute, value in attributes.items():
             if not attribute.startswith(FORBIDDEN_XATTRS):
-                os.setxattr(
-                    fd, attribute, os.getxattr(f"/proc/self/fd/{source}/{name}", attribute, follow_symlinks=False)
-                )
+                os.setxattr(fd, attribute, value)
         if opaque:
             os.setxattr(fd, mount.overlay_attribute("opaque"), b"y")
     finally:

@@ -25,7 +25,7 @@ from sampan.images.builder.trees import Tree, clean
 from sampan.images.builder.words import WordError, expand_body, split
 from sampan.images.extract import Extractor
 from sampan.images.tarstream import is_tar
-from sampan.linux import openat2
+from sampan.linux import nodes, openat2
 from sampan.runtime import accounts
 from sampan.runtime.errors import RuntimeFailure
 
@@ -185,7 +185,13 @@ def _copy_path(source: Source, copy: Copy, rootfd: int, target: str, into: bool)
 
 def _unpack(copy: Copy, path: str, rootfd: int, target: str) -> bool:
     """Unpacks a local archive, known by its content (P014). False when it is none."""
-    fd = openat2.open_in_root(copy.tree.rootfd, path, os.O_RDONLY)
+    held = openat2.open_in_root(copy.tree.rootfd, path)
+    try:
+        fd = nodes.reopen_regular(held, path)
+    except OSError:
+        return False
+    finally:
+        os.close(held)
     with open(fd, "rb") as file:
         return unpack_stream(file, rootfd, target, copy.manner.owner if copy.chown else None)
 

@@ -284,13 +284,7 @@ class MountMaker:
         path, _ = tree.resolve(item.options.get("source", "/"))
         # The keeper clones the mount, which kernels before 6.15 do only of one that is attached somewhere.
         rootfd = self._attach(lm.overlay(tree.layers, None, None)) if tree.layers else tree.rootfd
-        try:
-            # What resolve() has found has no links in it: one that is there now was not looked at.
-            fd = openat2.open_beneath(rootfd, path, os.O_PATH)
-        except OSError as error:
-            raise BuildError(
-                f"{path}: {os.strerror(error.errno or 0)}: it was exchanged while the build read it"
-            ) from None
+        fd = openat2.open_in_root(rootfd, path or ".")
         self._held.append(fd)
         if item.on("rw") and stat.S_ISDIR(os.fstat(fd).st_mode):
             fd = self._scratch(fd)

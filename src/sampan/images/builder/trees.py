@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from sampan.images.builder.errors import BuildError
 from sampan.images.builder.patterns import Ignore, compile_pattern, has_wildcards
-from sampan.linux import filetree, openat2
+from sampan.linux import filetree, nodes, openat2
 
 _BLOCK = 1 << 20
 _MAX_KNOWN = 200_000
@@ -37,7 +37,7 @@ class Hashes:
 
 def _hash(parent_fd: int, name: str) -> bytes:
     digest = hashlib.sha256()
-    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=parent_fd)
+    fd = nodes.open_regular(parent_fd, name)
     try:
         while block := os.read(fd, _BLOCK):
             digest.update(block)
@@ -114,44 +114,39 @@ class Tree:
     ) -> Iterator[tuple[str, int, os.stat_result]]:
         """As walk(), down to `depth`, hidden entries too if `everything`. The descriptor is good until the next is asked for."""
         fd = openat2.open_in_root(self.rootfd, path or ".", os.O_RDONLY | os.O_DIRECTORY)
+        base = path.count("/") + 1 if path else 0
         try:
-            place = filetree.Descent(".", fd)
+            for entry in filetree.descend(fd, path):
+                full = entry.path
+                hidden = bool(self.ignore) and self.ignore.hides(full)
+                if not hidden or everything:
+                    try:
+                        info = entry.stat()
+                    except FileNotFoundError:
+                        continue  # since it was listed
+                    yield full, entry.parent, info
+                if entry.fd < 0:
+                    continue
+                entry.enter = depth is None or full.count("/") - base < depth
+                entry.enter &= not (hidden and self.ignore.hides_all_below(full))
+                if entry.enter and len(full) > _LONGEST:
+                    raise BuildError(f"{self.name}: directories are nested too deep below {full[:60]}…")
         finally:
             os.close(fd)
-        prefixes, waiting = [f"{path}/" if path else ""], [sorted(os.listdir(place.fd), reverse=True)]
-        try:
-            while True:
-                while waiting[-1]:
-                    name = waiting[-1].pop()
-                    full = f"{prefixes[-1]}{name}"
-                    info = os.stat(name, dir_fd=place.fd, follow_symlinks=False)
-                    hidden = bool(self.ignore) and self.ignore.hides(full)
-                    if not hidden or everything:
-                        yield full, place.fd, info
-                    below = stat.S_ISDIR(info.st_mode) and (depth is None or place.depth < depth)
-                    if below and not (hidden and self.ignore.hides_all_below(full)):
-                        if len(full) > _LONGEST:
-                            raise BuildError(f"{self.name}: directories are nested too deep below {full[:60]}…")
-                        place.enter(name)
-                        prefixes.append(f"{full}/")
-                        waiting.append(sorted(os.listdir(place.fd), reverse=True))
-                prefixes.pop()
-                waiting.pop()
-                if not waiting:
-                    return
-                place.leave()
-        finally:
-            place.close()
 
     def read(self, path: str, limit: int = 16 << 20) -> bytes | None:
         """A small file's content, or None when there is no such file. Never what is outside of the root."""
         try:
-            fd = openat2.open_in_root(self.rootfd, path, os.O_RDONLY | os.O_NONBLOCK)
+            held = openat2.open_in_root(self.rootfd, path)
         except OSError:
             return None
+        try:
+            fd = nodes.reopen_regular(held, path)
+        except OSError:
+            return None
+        finally:
+            os.close(held)
         with open(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                return None
             data = file.read(limit + 1)
         if len(data) > limit:
             raise BuildError(f"{path} is larger than {limit} bytes")
