@@ -87,17 +87,28 @@ def _place(engine: Engine, container: Container, path: str) -> tuple[int, str, b
     read_only = not best["RW"] if best else bool(container.host_config.get("ReadonlyRootfs"))
     if container.running or best is None:
         return -1, path, read_only
-    held = mounts.open_source(best, engine.volumes)
+    held = mounts.open_source(best, engine.volumes, engine.gate.allowed(container))
     try:
         if stat.S_ISDIR(os.fstat(held).st_mode):
             fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=held)
             return fd, normal[len(best["Destination"]) :] or "/", read_only
+        above, name = _above(held)
+        return above, name, read_only
     finally:
         os.close(held)
-    # A file: by the name that it has in its directory.
-    source = os.path.join(best["Source"], best.get("Subpath") or "").rstrip("/")
-    above, name = os.path.split(source)
-    return os.open(above, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), name, read_only
+
+
+def _above(held: int) -> tuple[int, str]:
+    """The directory that a file, which has been looked at, is in, and its name there. Raises FileNotFoundError."""
+    above, name = os.path.split(os.readlink(f"/proc/self/fd/{held}"))
+    fd = os.open(above, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if not os.path.samestat(os.stat(name, dir_fd=fd, follow_symlinks=False), os.fstat(held)):
+            raise FileNotFoundError(errno.ENOENT, "it was moved", name)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd, name
 
 
 def path_stat(engine: Engine, container: Container, path: str) -> dict[str, Any]:
