@@ -142,3 +142,34 @@ def test_a_client_that_leaves_a_silent_keeper(own_daemon: Daemon) -> None:
         return len(_commands("sleep\x0072727\0")) == int(running)
 
     eventually(agreed, 40)
+
+
+@pytest.mark.skipif(not SOAK, reason="a standstill is told after 20 s")
+def test_a_qemu_that_is_stopped_within_a_start(own_daemon: Daemon) -> None:
+    """It is given up, and named, long before one that is slow."""
+    daemon = own_daemon
+    daemon.ok("run", "--rm", "--isolation", "vm", *NONE, "busybox", "true", timeout=300)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(daemon.sampan, "run", "--isolation", "vm", *NONE, "busybox", "true", timeout=LIMIT + 30)
+        eventually(lambda: bool(_booting(daemon)))
+        os.kill(_booting(daemon)[0], signal.SIGSTOP)
+        answer = asked.result()
+    assert answer.returncode
+    assert b"QEMU has done nothing for 20 s" in answer.stderr or b"monitor does not answer" in answer.stderr
+    eventually(lambda: not _booting(daemon))
+
+
+def _booting(daemon: Daemon) -> list[int]:
+    """QEMUs whose guests have been let go on: they use the processor."""
+    found = []
+    todo = [daemon.keeper_pid()]
+    while todo:
+        pid = todo.pop()
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text()
+            if "(qemu" in stat and int(stat.rpartition(")")[2].split()[11]) > 30:
+                found.append(pid)
+            todo += [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        except OSError:
+            continue
+    return found

@@ -9,12 +9,12 @@ import sys
 import time
 from typing import Any
 
-from sampan.engine import health, keeperlink, killing, launching, removing, waiting
+from sampan.engine import health, keeperlink, killing, launching, machines, removing, waiting
 from sampan.engine.container import BEGUN, ZERO_TIME, Container, timestamp
 from sampan.engine.creation import announce
 from sampan.engine.engine import Engine
 from sampan.engine.errors import Conflict, EngineError, NotModified
-from sampan.keeper.client import KeeperGone
+from sampan.keeper.client import LONGEST, KeeperGone
 from sampan.linux.cgroup import Cgroup
 from sampan.linux.pidfd import exit_code
 from sampan.network.errors import NetworkError
@@ -53,6 +53,7 @@ async def _start(engine: Engine, container: Container) -> list[str]:
             reply, fds = await engine.keeper.call(
                 "start",
                 shared,
+                machines.LONGEST if container.virtual else LONGEST,
                 id=container.id,
                 request=request,
                 directory=directory,

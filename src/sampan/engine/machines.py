@@ -20,6 +20,7 @@ from sampan.linux.cgroup import Cgroup
 from sampan.linux.files import read_or_empty, regular
 from sampan.network.model import Endpoint, Network
 from sampan.runtime import init_program
+from sampan.vm import progress
 from sampan.vm.disks import Disks
 from sampan.vm.hypervisor import SLOTS, Shape
 from sampan.vm.templates import Templates
@@ -33,6 +34,8 @@ NAMESPACES = ("pid", "ipc", "uts", "cgroup")
 _FILES_PATIENCE = 30.0  # seconds that a machine for files may take to end
 _LONG = {"savevm": 600.0, "loadvm": 600.0, "delvm": 120.0}  # seconds for what QEMU itself does with all of a machine
 GROUP = "/sampan/container"
+# Seconds that the keeper may take for a start: the machine's own process knows whether its guest does anything.
+LONGEST = progress.LONGEST + 60
 
 
 def ordinary() -> dict[str, Any]:
@@ -278,7 +281,7 @@ class Machines:
         try:
             request, fds = await self._machine(container, guest, [], wiring)
             request |= {"inner": {"op": "open", "cwd": cwd}, "control": path, "process": {}}
-            _, held = await self._engine.keeper.call("exec", [*null, *fds], id=name, request=request)
+            _, held = await self._engine.keeper.call("exec", [*null, *fds], LONGEST, id=name, request=request)
             return list(held)
         finally:
             for fd in [*null, wiring.namespace, *fds[2:]]:

@@ -7,10 +7,11 @@ import time
 from typing import Any
 
 from sampan.engine.container import ZERO_TIME, Container, timestamp
-from sampan.engine.errors import BadRequest
+from sampan.engine.errors import BadRequest, EngineError
 from sampan.linux.cgroup import Cgroup
 from sampan.runtime import usage
 
+_LONGEST = 20.0  # seconds for ps(1)
 TITLES = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
 
 
@@ -61,7 +62,10 @@ def top_of(rows: list[list[str]], arguments: str) -> dict[str, Any]:
 def _ps(arguments: str, pids: list[int]) -> dict[str, Any]:
     import subprocess
 
-    answer = subprocess.run(["ps", *arguments.split()], capture_output=True, text=True)
+    try:
+        answer = subprocess.run(["ps", *arguments.split()], capture_output=True, text=True, timeout=_LONGEST)
+    except subprocess.TimeoutExpired:
+        raise EngineError(f"ps {arguments} has not ended in {_LONGEST:g} s") from None
     if answer.returncode:
         raise BadRequest(f"ps {arguments}: {answer.stderr.strip()}")
     lines = answer.stdout.splitlines()

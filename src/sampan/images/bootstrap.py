@@ -14,6 +14,7 @@ from sampan.images import archive
 from sampan.images.errors import ImageError
 from sampan.images.store import Check, Image, ImageStore
 
+_LONGEST = 3600.0  # seconds for a tool that downloads a distribution
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SUITE = re.compile(r"[a-z][a-z0-9-]{1,40}")
 _DISTRIBUTIONS = ("debian", "ubuntu")
@@ -41,7 +42,7 @@ def _busybox(store: ImageStore, name: str, check: Check | None) -> Image:
     with open(binary, "rb") as file:
         if b"ld-linux" in file.read(4096):
             raise ImageError("the host's busybox needs shared libraries: apt-get install busybox-static")
-    applets = subprocess.run([binary, "--list"], capture_output=True, text=True, check=True).stdout.split()
+    applets = subprocess.run([binary, "--list"], capture_output=True, text=True, check=True, timeout=60).stdout.split()
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         for directory, mode in (("bin", 0o755), ("dev", 0o755), ("etc", 0o755), ("home", 0o755), ("proc", 0o755),
@@ -78,11 +79,8 @@ def _busybox(store: ImageStore, name: str, check: Check | None) -> Image:
 
 def _mirror(suite: str) -> list[str]:
     """The archive address the host's own apt uses, so that we reach what it reaches."""
-    answer = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME)", "Created-By: Packages"],
-        capture_output=True,
-        text=True,
-    )
+    command = ["apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME)", "Created-By: Packages"]
+    answer = _run(command)
     rows = [line.split() for line in answer.stdout.splitlines() if line.strip()]
     exact = [row[0] for row in rows if row[-1] == suite]
     plain = [row[0] for row in rows if "security" not in row[0]]
@@ -99,14 +97,14 @@ def _debian(store: ImageStore, name: str, suite: str, packages: list[str], check
         target = f"{directory}/rootfs.tar"
         if tool == "mmdebstrap":
             command = [tool, "--mode=root", "--variant=minbase", *include, suite, target, *mirror]
-            run = subprocess.run(command, capture_output=True, text=True)
+            run = _run(command)
         else:
             command = [tool, "--variant=minbase", *include, suite, f"{directory}/root", *mirror]
-            run = subprocess.run(command, capture_output=True, text=True)
+            run = _run(command)
             if run.returncode == 0:
-                run = subprocess.run(
-                    ["tar", "--numeric-owner", "--one-file-system", "-C", f"{directory}/root", "-cf", target, "."],
-                    capture_output=True, text=True)  # fmt: skip
+                run = _run(
+                    ["tar", "--numeric-owner", "--one-file-system", "-C", f"{directory}/root", "-cf", target, "."]
+                )
         if run.returncode != 0:
             raise ImageError(f"{tool} {suite} failed:\n{(run.stderr or run.stdout)[-2000:]}")
         with open(target, "rb") as file:
@@ -118,3 +116,11 @@ def _debian(store: ImageStore, name: str, suite: str, packages: list[str], check
                 f"sampan bootstrap {name}",
                 check,
             )
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """A program that has ended. Raises ImageError when it goes on for too long."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=_LONGEST)
+    except subprocess.TimeoutExpired:
+        raise ImageError(f"{command[0]}: it has not ended in {_LONGEST:g} s") from None

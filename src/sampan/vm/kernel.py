@@ -16,6 +16,7 @@ from sampan.images import compression
 from sampan.linux import durable, filetree
 from sampan.vm.errors import VmError
 
+_LONGEST = 900.0  # seconds for any program: a download of 100 MB on a slow line
 _PACKAGE = {"x86_64": "linux-image-amd64", "aarch64": "linux-image-arm64"}
 # What of a package is kept: the kernel, and the parts of the module tree where MODULES of initramfs are.
 _KEPT = ["./boot/vmlinuz-*", *(f"./*lib/modules/*/kernel/{part}/*" for part in ("fs", "net", "lib", "crypto", "arch", "block", "drivers/virtio",
@@ -107,9 +108,13 @@ def fetch(cache: str) -> Kernel:
 
 def _extract(archive: str, target: str) -> None:
     os.mkdir(target, 0o755)
-    unpack = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE)
-    _run(["tar", "-x", "-C", target, "--wildcards", "--wildcards-match-slash", *_KEPT], "/", unpack.stdout)
-    if unpack.wait():
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", archive], stdout=subprocess.PIPE) as unpack:
+        try:
+            _run(["tar", "-x", "-C", target, "--wildcards", "--wildcards-match-slash", *_KEPT], "/", unpack.stdout)
+        except BaseException:
+            unpack.kill()
+            raise
+    if unpack.returncode:
         raise VmError(f"dpkg-deb: {os.path.basename(archive)} can't be read")
 
 
@@ -124,7 +129,12 @@ def _real(package: str) -> str:
 
 
 def _run(command: list[str], directory: str, stdin: IO[bytes] | None = None) -> str:
-    done = subprocess.run(command, cwd=directory, stdin=stdin, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(
+            command, cwd=directory, stdin=stdin, capture_output=True, text=True, check=False, timeout=_LONGEST
+        )
+    except subprocess.TimeoutExpired:
+        raise VmError(f"{' '.join(command[:3])}: it has not ended in {_LONGEST:g} s") from None
     if done.returncode:
         raise VmError(f"{' '.join(command[:3])}: {(done.stderr or done.stdout).strip()[-500:]}")
     return done.stdout

@@ -15,6 +15,7 @@ from sampan.vm.errors import VmError
 from sampan.vm.hypervisor import DISK_SIZE, SLOTS, Machine, Parts, Shape, microvm
 from sampan.vm.loop import Loop
 from sampan.vm.mux import Mux
+from sampan.vm.progress import STANDSTILL, Progress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,9 +60,10 @@ def make(
     user = confine.identity()
     machine = microvm(user, shape, Parts(memory, -1, fresh, -1, taps), restored=False)
     log.follow(machine.console, machine.errors)
+    progress = Progress(machine.pid)
     confine.enter(user, resolver=False)
     try:
-        guest = _Guest(loop, machine, time.monotonic() + timeout)
+        guest = _Guest(loop, machine, time.monotonic() + timeout, progress)
         guest.hear()
         if expect is not None:
             guest.ask({"op": "expect", "request": expect, "seq": 1})
@@ -81,14 +83,16 @@ def _file(path: str, size: int) -> int:
 class _Guest:
     """A conversation with the agent, one message at a time."""
 
-    def __init__(self, loop: Loop, machine: Machine, deadline: float) -> None:
+    def __init__(self, loop: Loop, machine: Machine, deadline: float, progress: Progress) -> None:
         self._heard: list[Any] = []
-        self._loop, self._deadline = loop, deadline
+        self._loop, self._deadline, self._progress = loop, deadline, progress
         self._mux = Mux(loop, machine.port.fileno(), self._heard.append, lambda _: self._heard.append(None))
 
     def hear(self) -> Any:
         """Its next message. Raises VmError."""
         while not self._heard:
+            if self._progress.stands_still():
+                raise VmError(f"QEMU has done nothing for {STANDSTILL:g} s, and the guest's agent does not answer")
             if time.monotonic() > self._deadline:
                 raise VmError("the guest's agent did not answer in time")
             self._loop.turn(0.5)

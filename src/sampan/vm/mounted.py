@@ -13,6 +13,8 @@ from sampan.linux import mount
 from sampan.linux import namespaces as ns
 from sampan.vm.errors import VmError
 
+_LONGEST = 1800.0  # seconds: a large image on a slow disk
+
 _ENTRY = """
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -37,10 +39,13 @@ def enter(tree: int, where: str, command: list[str]) -> None:
 def run(tree: int, where: str, command: list[str]) -> str:
     """What a program prints that finds the file system `tree` on the directory `where`. Raises VmError."""
     source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-B", "-c", _ENTRY, source, str(tree), where, *command],
-        pass_fds=(tree,), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-B", "-c", _ENTRY, source, str(tree), where, *command],
+            pass_fds=(tree,), capture_output=True, text=True, check=False, timeout=_LONGEST,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise VmError(f"{command[0]}: it has not ended in {_LONGEST:g} s") from None
     if done.returncode:
         raise VmError(f"{command[0]}: {(done.stderr or done.stdout).strip()[-500:]}")
     return done.stdout

@@ -23,6 +23,7 @@ from sampan.vm.errors import VmError
 from sampan.vm.host import Client, Host, live
 from sampan.vm.hypervisor import SLOTS, Machine, Parts, Shape, microvm
 from sampan.vm.jail import Share
+from sampan.vm.progress import LONGEST, STANDSTILL, Progress
 from sampan.vm.protocol import Exit, Reply
 
 TYPE_CHECKING = False
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 _INIT = "init"
 _PATIENCE = 10.0  # seconds that a machine for files waits for somebody, and for its guest's end
-_START = 120.0  # seconds that a guest may take to start a container
 _LAST_WORDS = 5.0  # seconds that the main process's output may take after its end
 
 
@@ -49,6 +49,7 @@ class Shim(Host):
         self._report = os.open(request["report"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         self.exits[_INIT] = self._init_exited
         self._deadline = 0.0
+        self._progress: Progress | None = None  # while the guest starts
         self._for_files = request["inner"].get("op") == "open"  # there is no container, and no end by itself
         self._slave = -1
         self._slots: dict[int, int] = {}  # the taps that are on no network
@@ -90,16 +91,22 @@ class Shim(Host):
         held += [namespace, memory, root, disk, state]
         for fd in (*held, *(fd for fd in taps if fd not in self._slots.values())):
             os.close(fd)
+        self._progress = Progress(machine.pid)
         # From here on the guest runs, and may say anything.
         confine.enter(user)
         if stopped:
             machine.monitor.run("cont")
         self.meet(machine.port.fileno())
         self._start(stdio)
-        self._deadline = time.monotonic() + _START
+        self._deadline = time.monotonic() + LONGEST
         self.loop.watch(self._parent.fileno(), lambda _: self._forsaken())
         while self.code is None:
             self.loop.turn(0.1 if self._deadline else -1)
+            if self._progress is not None and self._progress.stands_still():
+                self._tell_failure(
+                    f"QEMU has done nothing for {STANDSTILL:g} s and its guest does not answer: {self.log.last()}"
+                )
+                break
             if self._deadline and time.monotonic() > self._deadline:
                 self._tell_failure(f"the guest does not answer: {self.log.last()}")
                 break
@@ -143,6 +150,9 @@ class Shim(Host):
 
     def _started(self, reply: Reply) -> None:
         self._deadline = 0.0
+        if self._progress is not None:
+            self._progress.close()
+            self._progress = None
         if self._parent.fileno() >= 0:
             self.loop.forget(self._parent.fileno())
         if reply.error:

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from sampan.linux import durable, filetree, memfd
-from sampan.vm import hypervisor, initramfs, kernel, maker
+from sampan.vm import hypervisor, initramfs, kernel, maker, progress
 from sampan.vm.disks import Disks
 from sampan.vm.errors import VmError
 from sampan.vm.hypervisor import Shape
 
 Say = Callable[[str], object]
-_BOOT, _TRY = 120.0, 15.0  # seconds
+_TRY = 15.0  # seconds that a guest may take to boot under KVM
 _KEPT = 30 * 86400
 
 
@@ -89,7 +89,7 @@ class Templates:
         work = await asyncio.to_thread(tempfile.mkdtemp, dir=os.path.dirname(target))
         try:
             await asyncio.to_thread(lambda: os.close(self._disks.writable(f"{work}/disk")))
-            await boot(shape, work, _BOOT, self._expected)
+            await boot(shape, work, progress.LONGEST, self._expected)
             await asyncio.to_thread(durable.sync_tree, work)  # a template that is there is whole
             os.rename(work, target)
         finally:
