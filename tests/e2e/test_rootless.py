@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from sampan.vm import kernel
-from tests.conftest import VM_CACHE, Daemon, eventually
+from tests.conftest import BIN, VM_CACHE, Daemon, eventually
 from tests.e2e.test_networks import HOST, HOST6, OUTSIDE, OUTSIDE6, Site
 from tests.faults import everyday
 
@@ -75,6 +75,30 @@ def test_everyday_images(daemon: Daemon) -> None:
     everyday.streams_of_a_user(daemon)
     everyday.streams_of_further_processes(daemon)
     everyday.files_copied_before_the_start(daemon)
+
+
+def test_files_that_the_user_names(daemon: Daemon) -> None:
+    """A context, an output and a disk of the user's own; what it may not read stays so."""
+
+    def own(*args: str) -> subprocess.CompletedProcess[bytes]:
+        command = [*daemon.prefix, str(BIN / "sampan"), *args]
+        return subprocess.run(command, env=daemon.env, cwd="/", capture_output=True, timeout=60)
+
+    user, top = pwd.getpwnam(USER), daemon.root / "context"
+    top.mkdir()
+    (top / "Dockerfile").write_text("FROM busybox\nCOPY file /file\nRUN test -s /file\n")
+    (top / "file").write_text("x")
+    (top / "disk").write_bytes(bytes(1 << 20))
+    for path in (top, *top.iterdir()):
+        os.chown(path, user.pw_uid, user.pw_gid)
+    done = own("build", "--network", "none", "-o", str(top / "out"), str(top))
+    assert done.returncode == 0, done.stderr
+    assert (top / "out/file").read_text() == "x"
+    done = own("vm", "create", "--disk", str(top / "disk"), "machine")
+    assert done.returncode == 0, done.stderr
+    daemon.http.call("DELETE", "/sampan/vm/machine?force=1")
+    done = own("vm", "create", "--disk", "/etc/shadow", "machine")
+    assert (done.returncode, b"permission denied" in done.stderr) == (1, True), done.stderr
 
 
 def test_root_inside_is_the_user_outside(daemon: Daemon) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import os
 import shlex
 from collections.abc import AsyncIterator, Callable
@@ -11,22 +12,25 @@ from typing import Any
 
 from aiohttp import web
 
-from sampan.api import access, conform, schema
+from sampan.api import access, agents, conform, peers, schema
 from sampan.api.conform import Reader
 from sampan.api.json import decode
 from sampan.api.registries import credentials_of
-from sampan.api.requests import body, engine_of, filters, flag, json_stream, number, peer, spool
+from sampan.api.requests import body, engine_of, filters, flag, json_stream, number, spool
+from sampan.engine import hostpaths
 from sampan.engine.builds import Request
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest
 from sampan.engine.filters import cache as wanted
 from sampan.engine.policy.caller import Caller
 from sampan.engine.registries import platform_of, server_name
-from sampan.images.builder import exporting
+from sampan.images.builder import exporting, sending
 from sampan.images.builder.errors import BuildError
 from sampan.images.builder.model import Options, Output, TextOutput
 from sampan.images.registry.auth import Credentials, from_fields
+from sampan.linux.peer import Peer
 from sampan.oci import reference
+from sampan.runtime import borrowed
 
 _HOST = {"memory": "Memory", "memswap": "MemorySwap", "cpushares": "CpuShares", "cpuquota": "CpuQuota", "cpuperiod": "CpuPeriod",
          "shmsize": "ShmSize"}  # fmt: skip
@@ -175,34 +179,43 @@ async def _told(make: Callable[[Output], Any], quiet: bool) -> AsyncIterator[dic
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _peer_pid(request: web.Request) -> int:
-    found = peer(request)
-    if found is None:
-        raise BadRequest("a context directory can be given only over the unix socket")
-    return found[0]
-
-
-def _open(request: web.Request, path: str) -> int:
-    """A directory as the client sees it: by its own root, whatever mount namespace it is in."""
-    if not path.startswith("/"):
-        raise BadRequest(f"the context {path!r} must be an absolute path")
-    try:
-        fd = os.open(f"/proc/{_peer_pid(request)}/root{path}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise BadRequest(f"unable to prepare context: path {path!r}: {os.strerror(error.errno or 0).lower()}") from None
-    try:
-        engine_of(request).gate.may_have(access.who(request), os.readlink(f"/proc/self/fd/{fd}"))
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
 async def build_here(request: web.Request) -> web.StreamResponse:
     """POST /sampan/build: as /build, the options and the context's path in the body; also with secrets, ssh and other outputs."""
     engine, asked = engine_of(request), schema.check(await body(request), schema.Build)
-    for path in (asked.get("ssh") or {}).values():
-        engine.gate.may_have(access.who(request), os.path.realpath(path))
+    wanted = _request_of(access.who(request), asked)
+    output = asked.get("output") or {"type": "image"}
+    if output["type"] not in ("image", "local"):
+        raise BadRequest(f"unknown output type {output['type']!r}")
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def opened(path: str, kind: str) -> int:
+            fd = await peers.opened(request, who, path, kind)
+            stack.callback(os.close, fd)
+            return fd
+
+        target = -1
+        if asked.get("context") or asked.get("ssh") or output["type"] == "local":
+            who = await stack.enter_async_context(peers.client(request, "a path"))
+            if asked.get("context"):
+                _use(wanted, who, await opened(asked["context"], borrowed.DIRECTORY))
+            sockets = {name: await opened(path, borrowed.SOCKET) for name, path in (asked.get("ssh") or {}).items()}
+            wanted.options.ssh.update(await stack.enter_async_context(agents.relayed(sockets, engine.builds.work)))
+            if output["type"] == "local":
+                target = await opened(output["dest"], borrowed.DIRECTORY)
+        if target < 0:
+            return await json_stream(request, _image(engine, wanted, bool(asked.get("quiet"))))
+        return await json_stream(request, _files(engine, wanted, who, target))
+
+
+def _use(wanted: Request, who: Peer, context: int) -> None:
+    """Takes a context as it is where that gives its client nothing it has not, else a copy that is made as the client."""
+    if who.every and hostpaths.here(context):
+        wanted.directory = context
+    else:
+        wanted.bring = lambda target: sending.bring(who, context, target, wanted.dockerfile, wanted.ignore)
+
+
+def _request_of(who: Caller, asked: dict[str, Any]) -> Request:
     args = dict(asked.get("buildargs") or {})
     options = Options(
         platform=platform_of(asked.get("platform") or ""),
@@ -215,7 +228,6 @@ async def build_here(request: web.Request) -> web.StreamResponse:
         pull=bool(asked.get("pull")),
         network=asked.get("network") or "",
         secrets={name: _decoded(data, f"secrets.{name}") for name, data in (asked.get("secrets") or {}).items()},
-        ssh={name: f"/proc/{_peer_pid(request)}/root{path}" for name, path in (asked.get("ssh") or {}).items()},
         contexts=dict(asked.get("contexts") or {}),
         entitlements=set(asked.get("entitlements") or []),
         host=dict(asked.get("host") or {}),
@@ -225,30 +237,20 @@ async def build_here(request: web.Request) -> web.StreamResponse:
         inline_cache=bool(asked.get("inlinecache")) or args.get("BUILDKIT_INLINE_CACHE") == "1",
     )
     encoded = {key: _decoded(asked[key], key) for key in ("text", "ignore") if asked.get(key) is not None}
-    wanted = Request(access.who(request), options, asked.get("dockerfile") or "Dockerfile", encoded.get("text"), encoded.get("ignore"),
+    return Request(who, options, asked.get("dockerfile") or "Dockerfile", encoded.get("text"), encoded.get("ignore"),
                      remote=asked.get("remote") or "",
                      credentials={server_name(s): credentials_of(f) for s, f in (asked.get("auths") or {}).items()})  # fmt: skip
-    if asked.get("context"):
-        wanted.directory = _open(request, asked["context"])
-    output = asked.get("output") or {"type": "image"}
-    target = -1
-    try:
-        if output["type"] == "image":
-            return await json_stream(request, _image(engine, wanted, bool(asked.get("quiet"))))
-        if output["type"] != "local":
-            raise BadRequest(f"unknown output type {output['type']!r}")
-        target = _open(request, output["dest"])
-        return await json_stream(request, _files(engine, wanted, target))
-    finally:
-        for fd in (wanted.directory, target):
-            if fd >= 0:
-                os.close(fd)
 
 
-async def _files(engine: Engine, asked: Request, target: int) -> AsyncIterator[dict[str, Any]]:
+async def _files(engine: Engine, asked: Request, who: Peer, target: int) -> AsyncIterator[dict[str, Any]]:
     async def made(out: Output) -> list[dict[str, Any]]:
         async with engine.builds.state(asked, out) as state:
-            await asyncio.to_thread(exporting.export_directory, engine.images, state, target)
+            if who.every:
+                await asyncio.to_thread(exporting.export_directory, engine.images, state, target)
+            else:
+                await asyncio.to_thread(
+                    sending.put, who, target, lambda stream: exporting.export_tar(engine.images, state, stream)
+                )
         return []
 
     async for message in _told(made, False):

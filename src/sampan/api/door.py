@@ -11,8 +11,10 @@ import logging
 import resource
 import socket
 import struct
+import time
 from collections import Counter
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 from aiohttp import web, web_runner
 
@@ -24,6 +26,9 @@ _REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\
 # What aiohttp says of requests that are no HTTP: tracebacks as large as their senders please. Errors of ours api/server prints.
 _quiet = logging.getLogger("sampan.http")
 _quiet.setLevel(logging.CRITICAL)
+
+# When a connection came, in seconds since boot: who has its pid now and is younger is somebody else.
+SINCE: WeakKeyDictionary[asyncio.BaseTransport, float] = WeakKeyDictionary()
 
 # Of every server: aiohttp's, with room for the headers and queries that Docker's clients send.
 SETTINGS: dict[str, Any] = {
@@ -57,6 +62,7 @@ class Door(asyncio.Protocol):
             transport.write(_REFUSAL % (len(text), text))
             transport.close()
             return
+        SINCE[transport] = time.clock_gettime(time.CLOCK_BOOTTIME)
         handler = self._server()
         transport.set_protocol(handler)
         handler.connection_made(transport)

@@ -15,7 +15,7 @@ from sampan.keeper.client import KeeperGone
 from sampan.network.errors import NetworkConflict, NetworkError, NetworkForbidden, NetworkNotFound
 from sampan.oci.reference import BadReference
 from sampan.runtime.errors import NOT_EXECUTABLE, NOT_FOUND, REFUSED, RuntimeFailure
-from sampan.vm.errors import VmError
+from sampan.vm.errors import BadDisk, VmError
 from sampan.volumes.local import VolumeConflict, VolumeError, VolumeNotFound
 
 _DISK = {
@@ -43,6 +43,7 @@ _STATUS: list[tuple[type[Exception], int]] = [
     (ImageError, 400),
     (BadReference, 400),
     (KeeperGone, 500),
+    (BadDisk, 400),
     (VmError, 500),
     (VolumeNotFound, 404),
     (VolumeConflict, 409),

@@ -6,17 +6,18 @@ import asyncio
 import contextlib
 import os
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 from aiohttp import web
 
-from sampan.api import access, schema
+from sampan.api import access, peers, schema
 from sampan.api.requests import body, engine_of, flag, json_stream, number
 from sampan.engine import freezing, killing, lifecycle
 from sampan.engine.container import Container, timestamp
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, EngineError
+from sampan.runtime import borrowed
 
 _BLOCK = 1 << 20
 
@@ -33,13 +34,41 @@ async def create(request: web.Request) -> web.StreamResponse:
     """POST /sampan/vm/create"""
     wanted = schema.check(await body(request), schema.Machine)
     engine, who = engine_of(request), access.who(request)
+    disk, place = await _open_disk(request, wanted.get("Disk") or "")
 
     async def make(say: Callable[[str], None]) -> None:
-        container = await engine.carry(engine.system.create(who, wanted, say))
+        # A descriptor for the work, which goes on when its client leaves.
+        own = os.dup(disk) if disk >= 0 else -1
+        container = await engine.carry(_closing(own, engine.system.create(who, wanted, say, own, place)))
         await engine.store.flush()
         say(f"\0{container.id}")
 
-    return await json_stream(request, _told(make))
+    try:
+        return await json_stream(request, _told(make))
+    finally:
+        if disk >= 0:
+            os.close(disk)
+
+
+async def _open_disk(request: web.Request, path: str) -> tuple[int, str]:
+    """The disk that is asked for, opened as who asks, and where it is on the host; -1 for none."""
+    if not path:
+        return -1, ""
+    try:
+        async with peers.client(request, "a disk's path") as who:
+            return await peers.found(request, who, path, borrowed.FILE)
+    except BadRequest as error:
+        raise BadRequest(
+            f"no disk at {path}: an absolute path of a file that you can read is needed: {error}"
+        ) from None
+
+
+async def _closing(fd: int, work: Coroutine[Any, Any, Container]) -> Container:
+    try:
+        return await work
+    finally:
+        if fd >= 0:
+            os.close(fd)
 
 
 async def _told(work: Callable[[Callable[[str], None]], Awaitable[None]]) -> AsyncIterator[dict[str, Any]]:

@@ -49,7 +49,7 @@ _DOCKERFILE = "Dockerfile"
 
 @dataclass(slots=True)
 class Request:
-    """A build as the API gets it. The context is a descriptor of a directory, a stream, or a URL."""
+    """A build as the API gets it. The context is a descriptor of a directory, what brings one, a stream, or a URL."""
 
     who: Caller
     options: Options
@@ -58,6 +58,7 @@ class Request:
     ignore: bytes | None = None
     directory: int = -1
     archive: IO[bytes] | None = None
+    bring: Callable[[int], None] | None = None  # puts the context in a directory
     remote: str = ""
     credentials: dict[str, Credentials] = field(default_factory=dict)  # by registry
 
@@ -68,6 +69,7 @@ class Builds:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._top = f"{engine.data_root}/builds"
+        self.work = f"{self._top}/work"  # directories of one build each
         for name in ("work", "caches"):
             if name == "work":
                 filetree.remove(f"{self._top}/work", ignore_errors=True)
@@ -191,6 +193,9 @@ class Builds:
         """Puts a context that is no directory in one. A context that is only a Dockerfile is returned instead."""
         if request.remote and fetching.is_git(request.remote):
             await fetching.clone(fetching.parse_git(request.remote), path, keep_git_dir=False)
+            return None
+        if request.bring is not None:
+            await asyncio.to_thread(request.bring, rootfd)
             return None
         archive: Any = request.archive
         if request.remote:

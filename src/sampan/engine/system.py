@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sampan.engine import limits, machine_shape, mounts, spec
+from sampan.engine import hostpaths, limits, machine_shape, mounts, spec
 from sampan.engine.bringing import bringing
 from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest, Conflict, NotFound
@@ -23,7 +23,7 @@ from sampan.engine.policy.operation import Kind, Verb
 from sampan.images import bootstrap
 from sampan.images.errors import ImageError
 from sampan.images.store import Check, Image
-from sampan.linux import filetree, openat2
+from sampan.linux import filetree, openat2, sparse
 from sampan.vm import bootdisk, initramfs, iso, kernel, ovf, pc, seed
 from sampan.vm.errors import VmError
 
@@ -69,9 +69,9 @@ class SystemMachines:
 
     # creation
 
-    async def create(self, who: Caller, wanted: dict[str, Any], say: Say) -> Container:
+    async def create(self, who: Caller, wanted: dict[str, Any], say: Say, disk: int = -1, place: str = "") -> Container:
         """Makes one for somebody, of {"Name", one of "Disk", "Image" and "Bootstrap", "Cpus", "Memory", "DiskSize", "Bus", "Network", "User",
-        "SshKeys", "Password", "UserData", "Ports"}. Raises BadRequest, NotFound, Conflict, VmError.
+        "SshKeys", "Password", "UserData", "Ports"}; `disk` is a descriptor of "Disk", opened as who asks, and `place` where it is on the host. Raises BadRequest, NotFound, Conflict, VmError.
         """
         from sampan.engine.creation import claim_name
 
@@ -91,17 +91,17 @@ class SystemMachines:
                                 "LogConfig": {"Type": "json-file", "Config": {"max-size": "4m", "max-file": "2"}}}  # fmt: skip
         planned, _ = self._engine.networking.plan(who, host, {}, "")
         tags, signers = (image.tags, self._engine.gate.signers(image)) if image is not None else ([], [])
-        disk = [{"Type": "bind", "Source": wanted["Disk"]}] if wanted.get("Disk") else []
-        facts = facts_of.make(who.owner, image.id if image else "", tags, signers, {}, host, planned, disk, VM)
+        source = [{"Type": "bind", "Source": place}] if place else []
+        facts = facts_of.make(who.owner, image.id if image else "", tags, signers, {}, host, planned, source, VM)
         with (
             self._engine.gate.admitted(who, identifier, facts, Kind.MACHINE),
             claim_name(self._engine, wanted.get("Name") or "", identifier, who) as name,
         ):
-            return await self._make(who, identifier, name, sources[0], wanted, image, host, planned, say)
+            return await self._make(who, identifier, name, sources[0], wanted, image, host, planned, say, disk)
 
     async def _make(
         self, who: Caller, identifier: str, name: str, source: str, wanted: dict[str, Any], image: Image | None,
-        host: dict[str, Any], planned: dict[str, dict[str, Any]], say: Say,
+        host: dict[str, Any], planned: dict[str, dict[str, Any]], say: Say, disk: int,
     ) -> Container:  # fmt: skip
         settings = {
             key: wanted.get(key) for key in ("Cpus", "Memory", "Bus", "User", "SshKeys", "Password", "UserData")
@@ -131,7 +131,7 @@ class SystemMachines:
         directory = self._engine.directory(container)
         os.makedirs(f"{directory}/log", 0o700)
         try:
-            await self._make_disk(who, container, source, wanted, image, directory, say)
+            await self._make_disk(who, container, source, wanted, image, directory, say, disk)
             self._engine.networking.names.write_all_files(container)
         except BaseException:
             await asyncio.to_thread(filetree.remove, directory, True)
@@ -147,12 +147,13 @@ class SystemMachines:
         self._engine.events.publish("machine", action, container.id, {"name": container.name}, owners)
 
     async def _make_disk(
-        self, who: Caller, container: Container, source: str, wanted: dict[str, Any], image: Image | None, directory: str, say: Say
+        self, who: Caller, container: Container, source: str, wanted: dict[str, Any], image: Image | None, directory: str, say: Say,
+        disk: int,
     ) -> None:  # fmt: skip
         size = int(wanted.get("DiskSize") or 0)
         target = f"{directory}/disk.qcow2"
         if source == "Disk":
-            await asyncio.to_thread(self._take_disk, container, wanted["Disk"], directory, size)
+            await asyncio.to_thread(self._take_disk, container, wanted["Disk"], disk, directory, size)
             return
         if source == "Bootstrap":
             say(f"making {wanted['Bootstrap']} from the distribution's packages")
@@ -164,25 +165,27 @@ class SystemMachines:
         await asyncio.to_thread(bootdisk.convert, f"{directory}/disk.raw", target, "qcow2", "raw")
         os.unlink(f"{directory}/disk.raw")
 
-    def _take_disk(self, container: Container, path: str, directory: str, size: int) -> None:
+    def _take_disk(self, container: Container, path: str, file: int, directory: str, size: int) -> None:
         """Copies a disk, or what an OVA has, in whatever format it is."""
-        if not os.path.isabs(path) or not os.path.isfile(path):
-            raise BadRequest(f"no disk at {path}: an absolute path of a file on the engine's host is needed")
-        source, form = path, ""
-        settings = container.config["Machine"]
-        if path.endswith(".ova"):
-            source = f"{directory}/taken"
-            appliance = ovf.unpack(path, source)
-            settings["Cpus"] = settings["Cpus"] or appliance.cpus
-            settings["Memory"] = settings["Memory"] or appliance.memory << 20
-        form, capacity = bootdisk.detect(source)
-        bootdisk.convert(source, f"{directory}/disk.qcow2", "qcow2", form)
+        name, settings, taken = os.path.basename(path), container.config["Machine"], f"{directory}/taken"
+        with open(taken, "w+b") as copy:
+            os.fchmod(copy.fileno(), 0o600)
+            if path.endswith(".ova"):
+                appliance = ovf.unpack(file, name, copy.fileno())
+                settings["Cpus"] = settings["Cpus"] or appliance.cpus
+                settings["Memory"] = settings["Memory"] or appliance.memory << 20
+                file, name = copy.fileno(), appliance.disk
+                copy.flush()
+            elif not hostpaths.here(file) or not os.fstat(file).st_nlink:
+                # On a file system that only its owner has, or nameless by now: no other process can be given it.
+                sparse.copy_open(file, copy.fileno(), name)
+                file = copy.fileno()
+            capacity = bootdisk.take(file, name, f"{directory}/disk.qcow2")
+        os.unlink(taken)
         if size and size < capacity:
             raise BadRequest(f"the disk has {capacity} bytes: it can't be made smaller")
         if size:
             bootdisk.resize(f"{directory}/disk.qcow2", size)
-        if source != path:
-            os.unlink(source)
 
     def _bootstrap(self, name: str, check: Check) -> Image:
         try:
@@ -238,6 +241,7 @@ class SystemMachines:
             container.id, container.config["Hostname"], settings, [seed.place(*row) for row in wiring.places], servers
         )
         with open(f"{directory}/seed.iso", "wb") as file:
+            os.fchmod(file.fileno(), 0o600)  # passwords are in it
             file.write(iso.seed(files))
         own = [os.open(f"{directory}/disk.qcow2", os.O_RDWR | os.O_CLOEXEC)]
         own.append(os.open(f"{directory}/seed.iso", os.O_RDONLY | os.O_CLOEXEC))
@@ -319,7 +323,7 @@ class SystemMachines:
 def _pack(work: str, disk: str, form: str, source: str, settings: dict[str, Any], target: str) -> None:
     name = "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in source)
     bootdisk.convert(disk, f"{work}/{name}-disk1.vmdk", "vmdk-stream", form)
-    capacity = bootdisk.detect(disk)[1]
+    capacity = bootdisk.capacity(disk, form, name)
     memory = machine_shape.system_memory(settings)
     appliance = ovf.Appliance(name, int(settings.get("Cpus") or 1), memory, f"{name}-disk1.vmdk", capacity)
     ovf.pack(target, appliance, f"{work}/{name}-disk1.vmdk")

@@ -10,17 +10,22 @@ def copy(path: str, target: int) -> None:
     """Copies a file into the empty one `target`, leaving out its holes. Raises OSError."""
     source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        size = os.fstat(source).st_size
-        os.ftruncate(target, size)
-        for begin, end in data(source, size):
-            os.lseek(target, begin, os.SEEK_SET)
-            while begin < end:
-                count = os.sendfile(target, source, begin, end - begin)
-                if not count:
-                    raise OSError(errno.EIO, f"{path} has become shorter")
-                begin += count
+        copy_open(source, target, path)
     finally:
         os.close(source)
+
+
+def copy_open(source: int, target: int, name: str) -> None:
+    """As copy(), of a file that is open; `name` is for errors."""
+    size = os.fstat(source).st_size
+    os.ftruncate(target, size)
+    for begin, end in data(source, size):
+        os.lseek(target, begin, os.SEEK_SET)
+        while begin < end:
+            count = os.sendfile(target, source, begin, end - begin)
+            if not count:
+                raise OSError(errno.EIO, f"{name} has become shorter")
+            begin += count
 
 
 def data(fd: int, size: int) -> list[tuple[int, int]]:

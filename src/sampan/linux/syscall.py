@@ -55,6 +55,7 @@ _COMMON = {
     "fsconfig": 431,
     "fsmount": 432,
     "close_range": 436,
+    "faccessat2": 439,
     "mount_setattr": 442,
 }
 NR = {**(_X86_64 if ARCH == "x86_64" else _GENERIC), **_COMMON}
@@ -75,3 +76,11 @@ def check(result: int, call: str, subject: str = "") -> int:
 def syscall(name: str, *args: object, subject: str = "") -> int:
     """Makes the system call `name` of the table above. Raises OSError."""
     return check(libc.syscall(ctypes.c_long(NR[name]), *args), name, subject)
+
+
+def faccess(fd: int, mode: int, subject: str = "") -> None:
+    """Raises OSError unless what `fd` refers to may be used so by this process's effective ids (faccessat2(2))."""
+    flags = 0x1000 | 0x200  # AT_EMPTY_PATH, AT_EACCESS
+    syscall(
+        "faccessat2", ctypes.c_int(fd), ctypes.c_char_p(b""), ctypes.c_int(mode), ctypes.c_int(flags), subject=subject
+    )

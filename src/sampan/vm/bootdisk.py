@@ -9,13 +9,12 @@ import json
 import os
 import shutil
 import struct
-import subprocess
 import tempfile
 from typing import Any
 
 from sampan.linux import mount
-from sampan.vm import mounted
-from sampan.vm.errors import VmError
+from sampan.vm import diskimage, tools
+from sampan.vm.errors import BadDisk, VmError
 from sampan.vm.kernel import Kernel
 
 _GRUB = "/usr/lib/grub/i386-pc"
@@ -40,16 +39,14 @@ def build(
     `lower`: the directories of the image, the topmost first. `settings`: what `appliance` does with it.
     Raises VmError.
     """
-    for program, package in (("grub-mkimage", "grub-common"), ("mke2fs", "e2fsprogs")):
-        if shutil.which(program) is None:
-            raise VmError(f"{program} is missing: apt-get install {package}")
+    for program in ("grub-mkimage", "mke2fs"):
+        tools.need(program)
     if not os.path.exists(f"{_GRUB}/boot.img"):
         raise VmError("GRUB for BIOS machines is missing: apt-get install grub-pc-bin")
     with tempfile.TemporaryDirectory(dir=os.path.dirname(target)) as work:
         extra = f"{work}/extra"
         os.makedirs(f"{extra}/boot/grub", 0o755)
         os.chmod(extra, 0o755)
-        os.mkdir(f"{work}/tree")
         shutil.copyfile(kernel.image, f"{extra}/boot/vmlinuz")
         shutil.copyfile(initramfs, f"{extra}/boot/initrd")
         _write(f"{extra}/boot/sampan.json", json.dumps(settings))
@@ -59,15 +56,14 @@ def build(
         os.chmod(f"{extra}/tmp", 0o1777)
         tree = mount.overlay([extra, *lower], None, None)
         try:
-            used = int(mounted.run(tree, f"{work}/tree", ["du", "-s", "-B1", "--apparent-size", "."]).split()[0])
+            used = int(tools.run(["du", "-s", "-B1", "--apparent-size", "/tree"], tree=tree).split()[0])
             size = max(size, used + used // 4 + (64 << 20)) if size else max(2 * used, 1 << 30)
-            size = -(-size // (1 << 20)) * (1 << 20)
-            with open(target, "wb") as file:
-                file.truncate(size)
+            size = -(-diskimage.check_size(size, "the disk") // (1 << 20)) * (1 << 20)
+            _empty(target, size)
             offset = f"offset={_FIRST * _SECTOR},lazy_itable_init=1,nodiscard"
             blocks = (size - _FIRST * _SECTOR) // 1024
-            mounted.run(tree, f"{work}/tree", ["mke2fs", "-q", "-t", "ext4", "-O", "^metadata_csum_seed,^orphan_file", "-F", "-L", _LABEL, "-E", offset, "-d", f"{work}/tree",
-                                               target, f"{blocks}k"])  # fmt: skip
+            tools.run(["mke2fs", "-q", "-t", "ext4", "-O", "^metadata_csum_seed,^orphan_file", "-F", "-L", _LABEL, "-E", offset, "-d", "/tree",
+                       "/disk", f"{blocks}k"], writable={"/disk": target}, tree=tree, limit=tools.seconds(2 * used))  # fmt: skip
         finally:
             os.close(tree)
         _install_grub(work, target, size)
@@ -75,7 +71,9 @@ def build(
 
 def _install_grub(work: str, target: str, size: int) -> None:
     """What grub-bios-setup does: the first stage and the second in front of the partition (boot.S, diskboot.S in GRUB)."""
-    _run(["grub-mkimage", "-O", "i386-pc", "-p", "(hd0,msdos1)/boot/grub", "-o", f"{work}/core.img", *_MODULES])
+    _empty(f"{work}/core.img")
+    make = ["grub-mkimage", "-O", "i386-pc", "-p", "(hd0,msdos1)/boot/grub", "-o", "/core.img", *_MODULES]
+    tools.run(make, writable={"/core.img": f"{work}/core.img"})
     with open(f"{_GRUB}/boot.img", "rb") as file:
         boot = bytearray(file.read(_SECTOR).ljust(_SECTOR, b"\0"))
     with open(f"{work}/core.img", "rb") as file:
@@ -103,45 +101,69 @@ def _write(path: str, text: str) -> None:
         file.write(text)
 
 
-def convert(source: str, target: str, form: str, source_form: str = "") -> None:
-    """Writes a disk in another format. Raises VmError."""
+def _empty(path: str, size: int = 0) -> None:
+    """A new file for nobody but us, for a program to write."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.ftruncate(fd, size)
+    finally:
+        os.close(fd)
+
+
+def convert(source: str | int, target: str, form: str, source_form: str) -> None:
+    """Writes a disk in another format. `source`: a path of the engine's own, or a descriptor. Raises VmError."""
     options = ["-o", "subformat=streamOptimized"] if form == "vmdk-stream" else []
     form = "vmdk" if form == "vmdk-stream" else form
-    given = ["-f", source_form] if source_form else []
-    _run(["qemu-img", "convert", *given, "-O", form, *options, source, target])
+    _empty(target)
+    size = (os.stat(source) if isinstance(source, str) else os.fstat(source)).st_size
+    command = ["qemu-img", "convert", "-f", source_form, "-O", form, *options, "/source", "/target"]
+    tools.run(command, {"/source": source}, {"/target": target}, limit=tools.seconds(2 * size))
 
 
-def detect(path: str) -> tuple[str, int]:
-    """(format, bytes that a guest sees) of a disk. Raises VmError for one with another below it: that could be any file."""
-    found = json.loads(_run(["qemu-img", "info", "--output=json", path]))
-    if found.get("backing-filename") or (found.get("format-specific") or {}).get("data", {}).get("data-file"):
-        raise VmError(f"{os.path.basename(path)} refers to another file: convert it to one that stands alone")
-    return str(found["format"]), int(found["virtual-size"])
+def take(source: int, name: str, target: str) -> int:
+    """Makes a qcow2 of a disk in whatever format, which need not be what it says. Returns the bytes that a guest sees.
+
+    Raises BadDisk for one that refers to another file, and for what is none.
+    """
+    form = diskimage.examine(lambda where, count: os.pread(source, count, where), name)
+    size = os.fstat(source).st_size if form == "raw" else capacity(source, form, name)
+    diskimage.check_size(size, name)
+    convert(source, target, "qcow2", form)
+    return size
+
+
+def capacity(source: str | int, form: str, name: str) -> int:
+    """The bytes that a guest sees of a disk that stands alone. Raises BadDisk."""
+    try:
+        text = tools.run(["qemu-img", "info", "-f", form, "--output=json", "/source"], {"/source": source})
+    except VmError as error:
+        raise BadDisk(f"{name} can't be read as a disk in the format {form}: {error}") from None
+    found = json.loads(text)
+    specific = (found.get("format-specific") or {}).get("data", {})
+    extents = [row.get("filename", "/source") for row in specific.get("extents") or []]
+    if found.get("backing-filename") or specific.get("data-file") or any(each != "/source" for each in extents):
+        raise BadDisk(f"{name} refers to another file, which is not read: convert it to one that stands alone")
+    if found.get("encrypted"):
+        raise BadDisk(f"{name} is encrypted: decrypt it first, there is nothing here to ask for its key")
+    return int(found["virtual-size"])
 
 
 def resize(path: str, size: int) -> None:
     """Makes a qcow2 larger. Raises VmError."""
-    _run(["qemu-img", "resize", "-f", "qcow2", path, str(size)])
+    command = ["qemu-img", "resize", "-f", "qcow2", "/disk", str(diskimage.check_size(size, "the disk"))]
+    tools.run(command, writable={"/disk": path})
 
 
 def snapshot(path: str, flag: str, name: str) -> None:
     """Makes (-c), goes back to (-a) or deletes (-d) a snapshot in a qcow2 that nobody uses. Raises VmError."""
-    _run(["qemu-img", "snapshot", flag, name, path])
+    limit = tools.seconds(os.stat(path).st_size)
+    tools.run(["qemu-img", "snapshot", flag, name, "/disk"], writable={"/disk": path}, limit=limit)
 
 
 def snapshots(path: str) -> list[dict[str, Any]]:
     """Name, time (seconds since the epoch) and whether it has memory, of each snapshot in a qcow2."""
-    found = json.loads(_run(["qemu-img", "info", "-U", "-f", "qcow2", "--output=json", path]))
+    found = json.loads(tools.run(["qemu-img", "info", "-U", "-f", "qcow2", "--output=json", "/disk"], {"/disk": path}))
     return [
         {"name": row["name"], "time": row["date-sec"], "memory": row["vm-state-size"] > 0}
         for row in found.get("snapshots") or []
     ]
-
-
-def _run(command: list[str]) -> str:
-    if shutil.which(command[0]) is None:
-        raise VmError(f"{command[0]} is missing: apt-get install qemu-utils e2fsprogs grub-common")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise VmError(f"{command[0]}: {(done.stderr or done.stdout).strip()[-500:]}")
-    return done.stdout

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable
 
 from sampan.linux import durable, sparse
-from sampan.vm import mounted
+from sampan.vm import tools
 from sampan.vm.errors import VmError
 from sampan.vm.hypervisor import DISK_SIZE
 
@@ -42,15 +40,11 @@ class Disks:
 
     def _make_root(self, path: str, tree: int) -> None:
         with tempfile.TemporaryDirectory(dir=self._roots) as work:
-            _need("mkfs.erofs", "erofs-utils")
-            os.mkdir(f"{work}/tree")
-            mounted.run(
-                tree,
-                f"{work}/tree",
-                ["mkfs.erofs", "--quiet", "-E", "force-inode-extended", f"{work}/disk", f"{work}/tree"],
-            )
+            os.close(os.open(f"{work}/disk", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            make = ["mkfs.erofs", "--quiet", "-E", "force-inode-extended", "/disk", "/tree"]
+            tools.run(make, writable={"/disk": f"{work}/disk"}, tree=tree, limit=3600)
             os.truncate(f"{work}/disk", DISK_SIZE)
-            os.chmod(f"{work}/disk", 0o444)
+            os.chmod(f"{work}/disk", 0o400)
             durable.publish(f"{work}/disk", path)
 
     def keep(self, image_ids: set[str]) -> None:
@@ -81,21 +75,11 @@ class Disks:
         if not os.path.exists(path):
             with tempfile.TemporaryDirectory(dir=self._empty) as work:
                 with open(f"{work}/disk", "wb") as file:
+                    os.fchmod(file.fileno(), 0o600)
                     file.truncate(size)
                 options = "lazy_itable_init=1,lazy_journal_init=1,nodiscard,packed_meta_blocks=1,root_owner=0:0"
-                _run("e2fsprogs", ["mke2fs", "-q", "-t", "ext4", "-F", "-m", "0", "-J", "size=4" if size < 1 << 30 else "size=16", "-G", "4096",
-                                   "-O", "^resize_inode", "-E", options, f"{work}/disk"])  # fmt: skip
+                make = ["mke2fs", "-q", "-t", "ext4", "-F", "-m", "0", "-J", "size=4" if size < 1 << 30 else "size=16", "-G", "4096",
+                        "-O", "^resize_inode", "-E", options, "/disk"]  # fmt: skip
+                tools.run(make, writable={"/disk": f"{work}/disk"})
                 durable.publish(f"{work}/disk", path)
         return path
-
-
-def _need(program: str, package: str) -> None:
-    if shutil.which(program) is None:
-        raise VmError(f"{program} is missing: apt-get install {package}")
-
-
-def _run(package: str, command: list[str]) -> None:
-    _need(command[0], package)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise VmError(f"{command[0]}: {(done.stderr or done.stdout).strip()[-500:]}")

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from sampan.images import compression
 from sampan.images.errors import ImageError
 from sampan.images.tarstream import TarStream
-from sampan.vm.errors import VmError
+from sampan.vm import xmltext
+from sampan.vm.errors import BadDisk
 
 _OVF = "http://schemas.dmtf.org/ovf/envelope/1"
 _RASD = "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData"
@@ -20,7 +21,8 @@ _VSSD = "http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_VirtualSystemSett
 _STREAM = "http://www.vmware.com/interfaces/specifications/vmdk.html#streamOptimized"
 # Resource types (CIM_ResourceAllocationSettingData.ResourceType).
 _CPU, _MEMORY, _ETHERNET, _DISK, _SATA = 3, 4, 10, 17, 20
-_MOST_XML = 1 << 20
+_MOST_XML = xmltext.MOST
+_MOST = {_CPU: 4096, _MEMORY: 16 << 20}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +111,8 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def parse(text: bytes) -> Appliance:
-    """What an envelope says. Raises VmError for one that is none, or that has not exactly one disk."""
-    if len(text) > _MOST_XML or b"<!DOCTYPE" in text or b"<!ENTITY" in text:
-        raise VmError("the OVF description is too large or has entities")
-    try:
-        envelope = ET.fromstring(text)
-    except ET.ParseError as error:
-        raise VmError(f"the OVF description is damaged: {error}") from None
+    """What an envelope says. Raises BadDisk for one that is none, or that has not exactly one disk."""
+    envelope = xmltext.parse(text)
     names = {"ovf": _OVF, "rasd": _RASD}
     disks = envelope.findall(".//ovf:DiskSection/ovf:Disk", names)
     files = {
@@ -124,54 +121,61 @@ def parse(text: bytes) -> Appliance:
     }
     system = envelope.find(".//ovf:VirtualSystem", names)
     if system is None or len(disks) != 1 or not files.get(disks[0].get(f"{{{_OVF}}}fileRef")):
-        raise VmError("the OVF description is not of one machine with one disk")
+        raise BadDisk("the OVF description is not of one machine with one disk")
     quantity = {_CPU: 1, _MEMORY: 1024}
     for item in system.findall(".//ovf:Item", names):
-        kind = item.findtext("rasd:ResourceType", "", names)
+        kind = _number(item.findtext("rasd:ResourceType", "", names), 1 << 16)
         value = item.findtext("rasd:VirtualQuantity", "", names)
-        if kind.isdecimal() and int(kind) in quantity and value.isdecimal():
-            quantity[int(kind)] = int(value)
-    capacity = disks[0].get(f"{{{_OVF}}}capacity") or "0"
+        if kind in quantity and value:
+            quantity[kind] = _number(value, _MOST[kind])
     disk = str(files[disks[0].get(f"{{{_OVF}}}fileRef")])
-    return Appliance(
-        system.get(f"{{{_OVF}}}id") or "machine",
-        quantity[_CPU],
-        quantity[_MEMORY],
-        disk,
-        int(capacity) if capacity.isdecimal() else 0,
-    )
+    if disk.startswith("/") or "../" in disk or "/.." in disk or "://" in disk:
+        raise BadDisk(f"the OVF description names {disk[:60]!r} as its disk, which is no file of the package")
+    capacity = _number(disks[0].get(f"{{{_OVF}}}capacity") or "0", 1 << 62)
+    return Appliance(system.get(f"{{{_OVF}}}id") or "machine", quantity[_CPU], quantity[_MEMORY], disk, capacity)
 
 
-def unpack(source: str, target: str) -> Appliance:
-    """Reads a package: writes its disk to the file `target`, and checks it against the digests. Raises VmError."""
+def _number(text: str, most: int) -> int:
+    """A number of a description; 0 is what is left out or is none. Raises BadDisk for one that can't be meant."""
+    text = text.strip()
+    if not (text.isascii() and text.isdecimal()):
+        return 0
+    if len(text) > 20 or int(text) > most:
+        raise BadDisk(f"the OVF description has {text[:24]} where {most} is the most")
+    return int(text)
+
+
+def unpack(source: int, name: str, target: int) -> Appliance:
+    """Reads a package: writes its disk to the file `target`, and checks it against the digests. Raises BadDisk."""
     digests: dict[str, str] = {}
     appliance: Appliance | None = None
     found = ""
+    room = compression.room(target)
     try:
-        with open(source, "rb") as file:
+        with open(os.dup(source), "rb") as file, open(os.dup(target), "wb") as out:
+            file.seek(0)
             members = TarStream(file.read, lambda count: file.seek(count, os.SEEK_CUR))
             for member in members:
                 if not member.is_file:
                     continue
-                if member.name.endswith(".ovf"):
+                if member.name.endswith(".ovf") and appliance is None:
                     appliance = parse(_start(members, _MOST_XML + 1))
                 elif member.name.endswith(".mf"):
                     digests = _digests(_start(members, _MOST_XML).decode(errors="replace"))
-                elif appliance is not None and member.name == appliance.disk:
+                elif appliance is not None and member.name == appliance.disk and not found:
                     digest = hashlib.sha256()
-                    with open(target, "wb") as out:
-                        if member.size > compression.room(out.fileno()):
-                            raise VmError(f"no space left on device: {member.name} has {member.size} bytes")
-                        for piece in members.content():
-                            digest.update(piece)
-                            out.write(piece)
+                    if member.size > room:
+                        raise BadDisk(f"no space left on device: {member.name} has {member.size} bytes")
+                    for piece in members.content():
+                        digest.update(piece)
+                        out.write(piece)
                     found = digest.hexdigest()
     except (ImageError, OSError) as error:
-        raise VmError(f"{os.path.basename(source)} is no OVA: {error}") from None
+        raise BadDisk(f"{name} is no OVA: {error}") from None
     if appliance is None or not found:
-        raise VmError(f"{os.path.basename(source)} has no OVF description, or not the disk that it names")
+        raise BadDisk(f"{name} has no OVF description, or not the disk that it names")
     if digests.get(appliance.disk, found) != found:
-        raise VmError(f"{appliance.disk} is not what the manifest says: the file is damaged")
+        raise BadDisk(f"{appliance.disk} is not what the manifest says: the file is damaged")
     return appliance
 
 

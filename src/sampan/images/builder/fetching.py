@@ -8,6 +8,7 @@ import hashlib
 import os
 import posixpath
 import re
+import shutil
 import tempfile
 from dataclasses import dataclass
 from typing import IO
@@ -16,15 +17,28 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from sampan.images import compression
 from sampan.images.builder.errors import BuildError
 from sampan.linux import filetree
+from sampan.runtime import jail
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _SSH_FORM = re.compile(r"(?:ssh://)?[A-Za-z0-9_.-]+@[A-Za-z0-9_.-]+[:/].+")
 # Nothing of the machine's or the user's configuration, no hooks, no other transports (P025, S024).
-_GIT = [
-    "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "protocol.allow=never", "-c", "protocol.http.allow=always",
-    "-c", "protocol.https.allow=always", "-c", "protocol.ssh.allow=always", "-c", "protocol.git.allow=always",
-    "-c", "core.symlinks=true", "-c", "advice.detachedHead=false", "-c", "init.defaultBranch=main",
-]  # fmt: skip
+_CONFIGURATION = {
+    "core.hooksPath": "/dev/null", "core.fsmonitor": "false", "protocol.allow": "never", "protocol.http.allow": "always",
+    "protocol.https.allow": "always", "protocol.ssh.allow": "always", "protocol.git.allow": "always", "core.symlinks": "true",
+    "advice.detachedHead": "false", "init.defaultBranch": "main", "credential.helper": "", "gc.auto": "0",
+}  # fmt: skip
+# In a jail of its own with the directory and the network. The second fetch is for servers that give no parts of a history, or
+# no single commits.
+_CLONE = """set -e
+git init -q .
+git remote add origin "$1"
+git fetch -q --depth=1 --no-tags origin "$2" 2>/dev/null || git fetch -q $4 origin ${5:+"$5"}
+git checkout -q "$3"
+git submodule update -q --init --recursive
+git rev-parse HEAD
+"""
+_LIMITS = jail.Limits(seconds=3600, memory=16 << 30)
+_MOST_SAID = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,37 +152,62 @@ def _without_credentials(url: str) -> str:
 async def clone(source: GitSource, target: str, keep_git_dir: bool = False) -> str:
     """Checks a repository out below `target`. Returns the commit. Raises BuildError that names the ref."""
     shown = f"{_without_credentials(source.url)}#{source.ref or 'HEAD'}"
-    await _git(target, "init", "-q", shown=shown)
-    await _git(target, "remote", "add", "origin", source.url, shown=shown)
     wanted = source.ref or "HEAD"
+    commit = bool(_COMMIT.fullmatch(wanted))
+    words = [
+        source.url,
+        wanted,
+        wanted if commit else "FETCH_HEAD",
+        "--tags" if commit else "",
+        "" if commit else wanted,
+    ]
+    fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        await _git(target, "fetch", "-q", "--depth=1", "--no-tags", "origin", wanted, shown=shown)
-    except BuildError:  # a server that gives no parts of a history, or no single commits
-        if _COMMIT.fullmatch(wanted):
-            await _git(target, "fetch", "-q", "--tags", "origin", shown=shown)
-        else:
-            await _git(target, "fetch", "-q", "origin", wanted, shown=shown)
-    await _git(target, "checkout", "-q", "FETCH_HEAD" if not _COMMIT.fullmatch(wanted) else wanted, shown=shown)
-    await _git(target, "submodule", "update", "-q", "--init", "--recursive", shown=shown)
-    commit = (await _git(target, "rev-parse", "HEAD", shown=shown)).strip()
+        found = (await _git(fd, words, shown)).strip()
+    finally:
+        os.close(fd)
     if not keep_git_dir:
         filetree.remove(f"{target}/.git", ignore_errors=True)
-    return commit
+    return found
 
 
-async def _git(directory: str, *arguments: str, shown: str) -> str:
-    with tempfile.TemporaryDirectory() as home:
-        environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "HOME": home, "GIT_CONFIG_NOSYSTEM": "1",
-                       "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_TERMINAL_PROMPT": "0", "GIT_LFS_SKIP_SMUDGE": "1"}  # fmt: skip
-        try:
-            process = await asyncio.create_subprocess_exec(
-                "git", *_GIT, *arguments, cwd=directory, env=environment, stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-            )  # fmt: skip
-        except FileNotFoundError:
-            raise BuildError("git is not installed: apt-get install git") from None
-        out, error = await process.communicate()
+async def _git(directory: int, words: list[str], shown: str) -> str:
+    if shutil.which("git") is None:
+        raise BuildError("git is not installed: apt-get install git")
+    environment = {"GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_TERMINAL_PROMPT": "0",
+                   "GIT_LFS_SKIP_SMUDGE": "1", "GIT_CONFIG_COUNT": str(len(_CONFIGURATION))}  # fmt: skip
+    for number, (key, value) in enumerate(_CONFIGURATION.items()):
+        environment |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+    given = [jail.Given(directory, "/work", writable=True, owned=True)]
+    limits = jail.Limits(_LIMITS.seconds, compression.room(directory), _LIMITS.memory)
+    command = jail.arguments(["sh", "-c", _CLONE, "sh", *words], given, limits, jail.Ways(True, environment, "/work"))
+    process = await asyncio.create_subprocess_exec(
+        *command, pass_fds=[directory], stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        said = asyncio.gather(_last(process.stdout), _last(process.stderr))
+        out, error = await asyncio.wait_for(said, _LIMITS.seconds)
+        await process.wait()
+    except TimeoutError:
+        raise BuildError(f"failed to fetch {shown}: git took longer than {_LIMITS.seconds} seconds") from None
+    finally:
+        if process.returncode is None:  # nobody waits for it any more
+            process.kill()
+            await process.wait()
     if process.returncode:
         text = error.decode(errors="replace").strip()
+        if re.search(r"repository '/.*' does not exist", text):  # in the jail, where no other directory is
+            text = f"transport 'file' not allowed: repositories come from servers only\n{text}"
         raise BuildError(f"failed to fetch {shown}: {text or f'git exited with {process.returncode}'}")
     return out.decode(errors="replace")
+
+
+async def _last(stream: asyncio.StreamReader) -> bytes:
+    """The end of what a process says."""
+    data = b""
+    while block := await stream.read(_MOST_SAID):
+        data = (data + block)[-_MOST_SAID:]
+    return data
