@@ -23,6 +23,7 @@ lint: setup
 	$(BIN)/ruff format --check src tests bench
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/lint/foreign_paths.py
 
 unit: setup
 	$(BIN)/pytest -q -m "not root"

@@ -177,6 +177,27 @@ def test_copying_out_of_a_running_container(daemon: Daemon, sentinel: Path) -> N
                     continue
 
 
+def test_cp_to_a_directory_that_others_write_to(daemon: Daemon, sentinel: Path, tmp_path: Path) -> None:
+    """`sampan cp` onto the host, as root, below a directory whose owner puts links there."""
+    with root_of(daemon, "given") as root:
+        (root / "t/d").mkdir(parents=True)
+        (root / "t/d/secret").write_text("copied")
+        (root / "t/secret").write_text("copied")
+        target = tmp_path / "theirs"
+        (target / "t/d").mkdir(parents=True)
+        (target / "t/secret").symlink_to(sentinel / "secret")
+        (target / "t/other").symlink_to(sentinel)
+        daemon.ok("cp", "given:/t", str(target))
+        assert (target / "t/secret").read_text() == (target / "t/d/secret").read_text() == "copied"
+        assert not (target / "t/secret").is_symlink()
+        with exchanged(target / "t/d", target / "t/other"):
+            for _ in tries(8):
+                daemon.sampan("cp", "given:/t", str(target))
+        (target / "t/leak").symlink_to(sentinel / "secret")
+        daemon.ok("cp", f"{target}/t/leak", "given:/leak")
+        assert os.readlink(root / "leak") == str(sentinel / "secret")
+
+
 def test_s026_the_sub_path_of_a_cache_mount(daemon: Daemon, sentinel: Path, tmp_path: Path) -> None:
     """S026, CVE-2024-23651: a step exchanges the directory of a cache for a link while another step mounts it."""
     top = lay(

@@ -7,14 +7,13 @@ import os
 import shutil
 import stat
 import sys
-import tarfile
 import tempfile
 
 from sampan.cli.flags import UsageError
 from sampan.cli.results import result
 from sampan.cli.session import write_all
 from sampan.client.http import APIError, Http, query
-from sampan.linux import filetree
+from sampan.linux import filetree, nodes, openat2
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -51,63 +50,124 @@ def _from_container(http: Http, name: str, path: str, target: str) -> int:
 
 
 def _unpack(spool: object, path: str, target: str) -> None:
-    """Writes the members below `target`, by the extractor that trusts no name in the archive."""
+    """Writes the members below `target`, by the extractor that trusts no name in the archive.
+
+    The target is looked up once, as who calls has named it. Nothing below it is followed: somebody else may write there.
+    """
     from importlib import import_module
 
     extract = import_module("sampan.images.extract")
-    contents_only = path.endswith("/.")
-    if os.path.isdir(target):
-        directory, rename = target, "" if not contents_only else "."
-    else:
-        if target.endswith("/"):
-            raise UsageError(f"destination directory does not exist: {target}")
-        directory, rename = os.path.dirname(os.path.abspath(target)), os.path.basename(target)
-    if not os.path.isdir(directory):
-        raise UsageError(f"destination directory does not exist: {directory}")
-    staging = tempfile.mkdtemp(dir=directory, prefix=".sampan-cp-")
+    new = "" if os.path.isdir(target) else os.path.basename(target)
+    if not new and not os.path.isdir(target):
+        raise UsageError(f"destination directory does not exist: {target}")
+    above = os.path.dirname(os.path.abspath(target)) if new else target
     try:
-        fd = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = os.open(above, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(f"destination directory does not exist: {above}") from None
+    name = f".sampan-cp-{os.urandom(8).hex()}"
+    try:
+        os.mkdir(name, 0o700, dir_fd=directory)
+        staging = openat2.open_beneath(directory, name, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            extract.Extractor(fd, owner=(os.getuid(), os.getgid())).extract(spool)
+            extract.Extractor(staging, owner=(os.getuid(), os.getgid())).extract(spool)
+            if path.endswith("/."):
+                _place_content(staging, directory, new)
+            else:
+                for member in os.listdir(staging):
+                    _place(staging, member, directory, new or member, target)
         finally:
-            os.close(fd)
-        for name in os.listdir(staging):
-            inside = contents_only and rename == "."
-            _move(f"{staging}/{name}", directory if inside else f"{directory}/{rename or name}")
+            os.close(staging)
+            filetree.remove_at(directory, name)
     finally:
-        filetree.remove(staging)
+        os.close(directory)
 
 
-def _move(source: str, target: str) -> None:
-    """Puts what is at `source` at `target`, on the same file system: into directories that are there, over files."""
-    waiting = [(source, target)]
-    while waiting:
-        source, target = waiting.pop()
-        above = os.path.isdir(target)
-        if not os.path.isdir(source) or os.path.islink(source):
-            if above:
-                raise UsageError(f"cannot overwrite directory {target} with a file")
-            _move_file(source, target)
-        elif above:
-            with contextlib.suppress(PermissionError):  # it is somebody else's
-                shutil.copystat(source, target)
-            waiting += [(f"{source}/{name}", f"{target}/{name}") for name in os.listdir(source)]
-        else:
-            _move_file(source, target)
+def _place_content(staging: int, directory: int, new: str) -> None:
+    """What was copied as DIR/. goes into a directory, which is made if need be."""
+    if not new:
+        _merge(staging, directory)
+        return
+    os.mkdir(new, 0o755, dir_fd=directory)
+    made = openat2.open_beneath(directory, new, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        _merge(staging, made)
+    finally:
+        os.close(made)
 
 
-def _move_file(source: str, target: str) -> None:
-    """A rename, but a device or a pipe is written to, and what a link leads to is replaced."""
-    kind = stat.S_IFMT(os.lstat(source).st_mode)
-    if not os.path.lexists(target) or (os.path.isfile(target) and not os.path.islink(target)):
-        os.replace(source, target)
-    elif kind == stat.S_IFREG:
-        with open(source, "rb") as file, result(target) as out:
+def _place(staging: int, member: str, directory: int, new: str, target: str) -> None:
+    """What was copied gets its name; where that is a link, a device or a pipe, what it leads to is written instead."""
+    mode = os.stat(member, dir_fd=staging, follow_symlinks=False).st_mode
+    there = _mode(directory, new)
+    if stat.S_ISREG(mode) and there and not stat.S_ISREG(there) and not stat.S_ISDIR(there):
+        with open(nodes.open_regular(staging, member), "rb") as file, result(target) as out:
             shutil.copyfileobj(file, out, 1 << 20)
-    elif os.path.islink(target):
-        os.replace(source, target)
-    else:
-        raise UsageError(f"{target} is no regular file: it is not replaced")
+    elif _move(staging, member, directory, new):
+        source = openat2.open_beneath(staging, member, os.O_RDONLY | os.O_DIRECTORY)
+        into = openat2.open_beneath(directory, new, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            _like(source, into)
+            _merge(source, into)
+        finally:
+            os.close(source)
+            os.close(into)
+
+
+def _mode(directory: int, name: str) -> int:
+    """The mode of what is there, 0 for nothing."""
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        return 0
+
+
+def _merge(source: int, target: int) -> None:
+    """Puts what is in one directory into another of the same file system: into directories that are there, over files and links."""
+    reader, writer = filetree.Descent(".", source), filetree.Descent(".", target)
+    waiting = [os.listdir(reader.fd)]
+    try:
+        while True:
+            while waiting[-1]:
+                name = waiting[-1].pop()
+                if _move(reader.fd, name, writer.fd, name):
+                    reader.enter(name)
+                    writer.enter(name)
+                    _like(reader.fd, writer.fd)
+                    waiting.append(os.listdir(reader.fd))
+            waiting.pop()
+            if not waiting:
+                return
+            reader.leave()
+            writer.leave()
+    finally:
+        reader.close()
+        writer.close()
+
+
+def _move(source: int, name: str, target: int, new: str) -> bool:
+    """Renames, over a file or a link. True: both are directories, and one is to be put into the other. Raises UsageError."""
+    mode, there = _mode(source, name), _mode(target, new)
+    if stat.S_ISDIR(there):
+        if stat.S_ISDIR(mode):
+            return True
+        raise UsageError(f"cannot overwrite directory {new} with a file")
+    if there and not stat.S_ISREG(there) and not stat.S_ISLNK(there):
+        raise UsageError(f"{new} is no regular file: it is not replaced")
+    if there and stat.S_ISDIR(mode):
+        if stat.S_ISREG(there):
+            raise UsageError(f"cannot overwrite non-directory {new} with a directory")
+        os.unlink(new, dir_fd=target)
+    os.rename(name, new, src_dir_fd=source, dst_dir_fd=target)
+    return False
+
+
+def _like(source: int, target: int) -> None:
+    """Mode and time of a directory that was there already."""
+    info = os.fstat(source)
+    with contextlib.suppress(PermissionError):  # it is somebody else's
+        os.fchmod(target, stat.S_IMODE(info.st_mode))
+        os.utime(target, ns=(info.st_atime_ns, info.st_mtime_ns))
 
 
 def _to_container(http: Http, source: str, name: str, target: str, follow: bool) -> int:
@@ -124,16 +184,24 @@ def _to_container(http: Http, source: str, name: str, target: str, follow: bool)
     if source.endswith("/."):
         member = "."
     with tempfile.TemporaryFile() as spool:
-        with tarfile.open(fileobj=spool, mode="w", dereference=follow) as tar:
-            tar.add(source, arcname=member, filter=_as_root)
+        _pack(source, member, follow, spool)
         spool.seek(0)
         _put(http, name, directory, spool)
     return 0
 
 
-def _as_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    member.uname = member.gname = ""
-    return member
+def _pack(source: str, member: str, follow: bool, spool: object) -> None:
+    """Writes what is at `source` as a tar; its own name is followed with `follow`, and nothing that is in it."""
+    from importlib import import_module
+
+    pack = import_module("sampan.images.pack")
+    path = os.path.realpath(source) if follow or source.endswith(("/", "/.")) else os.path.abspath(source)
+    above, name = os.path.split(path)
+    directory = os.open(above, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        pack.pack_tree(directory, name or ".", spool, member)
+    finally:
+        os.close(directory)
 
 
 def _is_directory(http: Http, name: str, path: str) -> bool:

@@ -75,7 +75,7 @@ def _made(row: dict[str, Any], volumes: LocalVolumes) -> dict[str, Any]:
     if row["Type"] == "bind" and not os.path.lexists(row["Source"]):
         if not row.get("Make"):
             raise BadRequest(f'invalid mount config for type "bind": bind source path does not exist: {row["Source"]}')
-        os.makedirs(row["Source"], 0o755, exist_ok=True)
+        _make_source(row["Source"])
     if row["Type"] != "volume":
         return kept
     try:
@@ -216,6 +216,21 @@ def _entry(row: dict[str, Any], volumes: LocalVolumes, held: list[int], allowed:
         "source_fd": held[-1],
         "options": options,
     }
+
+
+def _make_source(path: str) -> None:
+    """mkdir -p on the host, of real directories only: a link that is put in the way meanwhile is not followed. Raises BadRequest."""
+    above = path.rstrip("/")
+    while not os.path.lexists(above) and above:
+        above = os.path.dirname(above)
+    try:
+        top = os.open(above or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.close(openat2.mkdir_beneath(top, path[len(above) :]))
+        finally:
+            os.close(top)
+    except OSError as error:
+        raise BadRequest(f"invalid mount config: cannot make {path}: {os.strerror(error.errno or 0)}") from None
 
 
 def open_source(row: dict[str, Any], volumes: LocalVolumes, allowed: Allowed) -> int:

@@ -279,9 +279,4 @@ def _exchanged(member: Entry) -> ImageError:
 
 def remove_tree(parent_fd: int, name: str) -> None:
     """Removes a file or a whole directory below a descriptor, following nothing. Missing is fine."""
-    try:
-        os.unlink(name, dir_fd=parent_fd)
-    except FileNotFoundError:
-        pass
-    except (IsADirectoryError, PermissionError):
-        filetree.remove(f"/proc/self/fd/{parent_fd}/{name}")
+    filetree.remove_at(parent_fd, name)

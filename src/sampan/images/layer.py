@@ -52,7 +52,7 @@ class LayerExtractor:
                 except (FileNotFoundError, NotADirectoryError):
                     continue  # something later has taken its place
                 try:
-                    os.utime(f"/proc/self/fd/{fd}", ns=(mtime, mtime))
+                    nodes.utime(fd, mtime)
                 finally:
                     os.close(fd)
         except (ValueError, OverflowError) as error:
@@ -76,7 +76,7 @@ class LayerExtractor:
         path = normalise(entry.name)
         if not path:
             if entry.kind == b"5":
-                os.chmod(f"/proc/self/fd/{self._root}", entry.mode)
+                nodes.chmod(self._root, entry.mode)
             return
         parent, _, name = path.rpartition("/")
         if parent != self._parent:

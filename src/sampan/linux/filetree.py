@@ -224,6 +224,16 @@ def remove(path: str, ignore_errors: bool = False, files: bool = True) -> None:
             raise
 
 
+def remove_at(parent: int, name: str) -> None:
+    """As remove(), of what is called `name` in an open directory; a link is removed itself."""
+    try:
+        os.unlink(name, dir_fd=parent)
+    except FileNotFoundError:
+        pass
+    except (IsADirectoryError, PermissionError):
+        remove(f"/proc/self/fd/{parent}/{name}")
+
+
 def _remove(path: str, files: bool) -> None:
     path = path.rstrip("/")
     trouble: list[OSError] = []
