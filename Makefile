@@ -30,7 +30,7 @@ unit: setup
 
 test: setup
 	sh scripts/packages chromium
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q --durations 40
 
 soak: setup
 	SAMPAN_SOAK=1 $(BIN)/pytest -q -s --timeout 3600 tests/faults tests/security tests/e2e/test_faults.py tests/e2e/test_machines.py

@@ -151,11 +151,14 @@ def exited(engine: Engine, container: Container, status: int, moment: int) -> No
     if restart is not None:
         container.set_status("restarting")
         container.restart_count += 1
+    waited = bool(container.exit_waiters)
     waiting.resolve(container.exit_waiters, code)
     _close_taps(engine, container)
     health.end(container)
     keeperlink.release(container)
     engine.owe(container)
+    if waited:
+        engine.store.begin_flush()  # what those who wait are told has to be on disk: while they are being woken
     engine.networking.release(container)
     if container.state["OOMKilled"]:
         announce(engine, container, "oom")

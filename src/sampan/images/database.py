@@ -19,6 +19,8 @@ from sampan.linux.files import is_strange
 
 _RESERVE = 1 << 20  # bytes, for the removal of images when there are no others
 
+_FEW, _MOST_FOUND = 64, 512  # rows of an answer, and answers, that are kept
+
 Statement = tuple[str, tuple[Any, ...]]
 
 
@@ -29,6 +31,7 @@ class Database:
         """`tables`: the columns of each; `place`: the directory for a damaged database."""
         self._path, self._tables, self._durable, self._reserve = path, tables, durable, f"{path}.reserve"
         self._turn = threading.RLock()  # a connection has one transaction at a time, whichever thread began it
+        self._found: dict[tuple[str, tuple[Any, ...]], list[tuple[Any, ...]]] = {}
         self.aside, self.read_only = "", False
         try:
             if is_strange(path):
@@ -95,7 +98,18 @@ class Database:
                     self._writer.execute(f"INSERT OR IGNORE INTO {table} VALUES ({', '.join('?' * len(row))})", row)
 
     def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
-        """What a SELECT finds, as of the last change."""
+        """What a SELECT finds, as of the last change. Nobody else writes, so what was found since that need not be asked again."""
+        found = self._found
+        rows = found.get((sql, values))
+        if rows is None:
+            rows = self._read(sql, values)
+            if len(rows) <= _FEW and len(found) < _MOST_FOUND:
+                found[sql, values] = (
+                    rows  # in what was there before it was read: a change meanwhile has left that behind
+                )
+        return list(rows)
+
+    def _read(self, sql: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
         try:
             return self._reader.execute(sql, values).fetchall()
         except sqlite3.DatabaseError as error:
@@ -121,6 +135,8 @@ class Database:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(self._reserve)
                 self._apply(statements)
+            finally:
+                self._found = {}
 
     def _apply(self, statements: tuple[Statement, ...]) -> None:
         if self.read_only:
