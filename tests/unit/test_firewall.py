@@ -13,6 +13,7 @@ from sampan.network import portfilter, routed
 from sampan.network.model import Endpoint, Network
 from sampan.network.routed import Published, merge
 
+PORTS = routed.Ports("sv0")
 TWO, THREE = ip_address("10.0.0.2"), ip_address("10.0.0.3")
 
 
@@ -24,7 +25,7 @@ def network(name: str, subnet: str, **options: object) -> Network:
 
 def test_only_our_table_is_touched() -> None:
     batch = Batch()
-    routed.build(batch, "sampan-x", 0, [network("a", "10.0.0.0/24")], [Published("tcp", None, 80, TWO, 8080)])
+    routed.build(batch, "sampan-x", 0, [network("a", "10.0.0.0/24")], [Published("tcp", None, 80, TWO, 8080)], PORTS)
     portfilter.build(batch, "sampan-x", 0, "sv0", [], {})
     for _, _, payload in batch.messages:
         assert payload[4:].startswith(b"\x0d\x00\x01\x00sampan-x\x00")
@@ -42,7 +43,7 @@ def test_the_order_does_not_depend_on_the_input() -> None:
         random.shuffle(networks)
         random.shuffle(published)
         batch = Batch()
-        routed.build(batch, "sampan-x", 0, networks, published)
+        routed.build(batch, "sampan-x", 0, networks, published, PORTS)
         found.add(tuple(batch.messages))
     assert len(found) == 1
 

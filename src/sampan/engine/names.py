@@ -5,16 +5,21 @@ from __future__ import annotations
 import functools
 import ipaddress
 import os
+import re
 from typing import TYPE_CHECKING
 
 from sampan.engine.container import Container, shares_network
+from sampan.engine.errors import BadRequest
 from sampan.linux.files import is_strange, read_or_empty
-from sampan.network import dns, slirp
+from sampan.network import dns, settings, slirp
 from sampan.network.errors import NetworkError
 from sampan.network.networks import Networks
 
 if TYPE_CHECKING:
     from sampan.engine.engine import Engine
+
+
+_WORD = re.compile(r"[^\s\x00-\x20\x7f#]{1,255}")
 
 
 class Names:
@@ -110,10 +115,12 @@ class Names:
         for entry in host.get("ExtraHosts") or []:
             name, _, address = entry.partition("=" if "=" in entry else ":")
             address = address.strip("[]")
-            lines.append(f"{self._host_gateway() if address == 'host-gateway' else address}\t{name}")
-        names = str(config.get("Hostname") or "")
+            if address == "host-gateway":
+                address = self._host_gateway()
+            lines.append(f"{_address(address, entry)}\t{_word(name, 'ExtraHosts')}")
+        names = _word(str(config.get("Hostname") or "-"), "Hostname").removeprefix("-")
         if config.get("Domainname"):
-            names = f"{names}.{config['Domainname']} {names}"
+            names = f"{names}.{_word(config['Domainname'], 'Domainname')} {names}"
         for _, endpoint in self._networks.of(container.id):
             lines += [f"{text}\t{names}" for text in endpoint.addresses]
         return "\n".join(lines) + "\n"
@@ -139,10 +146,27 @@ class Names:
         options = list(host.get("DnsOptions") or []) or _host_options(text, servers == [dns.ADDRESS])
         if servers == [dns.ADDRESS] and not any(option.startswith("ndots:") for option in options):
             options.append("ndots:0")
+        for key, words in (("DnsSearch", search), ("DnsOptions", options)):
+            for word in words:
+                _word(word, key)
         lines = [f"nameserver {server}" for server in servers]
         lines += [f"search {' '.join(search)}"] if search else []
         lines += [f"options {' '.join(options)}"] if options else []
         return "\n".join(lines) + "\n" if lines and host.get("NetworkMode") != "none" else ""
+
+
+def _word(text: str, what: str) -> str:
+    """One word of a line of /etc/hosts or /etc/resolv.conf, and no more than that. Raises BadRequest."""
+    if not _WORD.fullmatch(text):
+        raise BadRequest(f"invalid {what} {text!r}: it is one word, without spaces and control characters")
+    return text
+
+
+def _address(text: str, entry: str) -> str:
+    try:
+        return str(settings.address(text, "ExtraHosts"))
+    except NetworkError:
+        raise BadRequest(f"invalid IP address in add-host: {text!r} in {entry!r}") from None
 
 
 def write_text(path: str, text: str) -> None:

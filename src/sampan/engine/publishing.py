@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest
 from sampan.linux import nftables
-from sampan.network import bridge, ports
+from sampan.network import bridge, ports, settings
 from sampan.network.errors import NetworkError
 from sampan.network.firewall import Firewall
 from sampan.network.model import Endpoint, Network
@@ -220,13 +220,13 @@ def check_ports(config: dict[str, Any], host: dict[str, Any]) -> None:
             for row in rows or []:
                 ports.host_range(row.get("HostPort") or "")
                 if row.get("HostIp"):
-                    ipaddress.ip_address(row["HostIp"])
+                    settings.address(row["HostIp"], "HostIp")
         for port in config.get("ExposedPorts") or {}:
             ports.parse_port(port)
     except (NetworkError, ValueError) as error:
         raise BadRequest(str(error)) from None
     for server in host.get("Dns") or []:
         try:
-            ipaddress.ip_address(server)
-        except ValueError:
+            settings.address(server, "Dns")
+        except NetworkError:
             raise BadRequest(f"invalid IP address {server!r} for --dns") from None

@@ -18,6 +18,7 @@ def new() -> int:
     def make() -> int:
         ns.unshare(ns.CLONE_NEWNET)
         ns.loopback_up()
+        believe_no_router("all", "default")
         return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
     return _in_thread(make)
@@ -57,6 +58,18 @@ def _in_thread(work: Callable[[], T]) -> T:
 def open_of(pid: int) -> int:
     """The network namespace of a process."""
     return os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def believe_no_router(*interfaces: str) -> None:
+    """What others on the link say of the way out is not taken: advertisements and redirects (networking/ip-sysctl.rst).
+
+    `all` and `default`, in a new namespace, are for the interfaces that it will have.
+    """
+    for name in interfaces:
+        for key in ("accept_redirects", "secure_redirects", "accept_source_route"):
+            write_sysctl(f"ipv4/conf/{name}/{key}", "0")
+        for key in ("accept_ra", "accept_redirects"):
+            write_sysctl(f"ipv6/conf/{name}/{key}", "0")
 
 
 def write_sysctl(path: str, value: str) -> None:

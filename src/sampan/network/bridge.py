@@ -48,7 +48,8 @@ def ensure(network: Network) -> None:
             rt.set_link(netlink, found.index, address=network.mac)
         if not found.alias and ownership.bridge_of(network.id) == network.bridge:
             rt.set_alias(netlink, found.index, network.alias)  # made by us before we had an id
-        netns.write_sysctl(f"ipv6/conf/{network.bridge}/accept_ra", "0")  # S043
+        if found.alias in ("", network.alias):
+            _protect(network)
         # Nobody else is on it: its link-local address can be used at once, not after a second of asking around.
         netns.write_sysctl(f"ipv6/conf/{network.bridge}/accept_dad", "0")
         for row in network.ipam:
@@ -64,6 +65,17 @@ def ensure(network: Network) -> None:
     netns.write_sysctl(f"ipv4/conf/{network.bridge}/route_localnet", "1")
     if network.row(6) and has_ipv6():
         netns.write_sysctl("ipv6/conf/all/forwarding", "1")
+
+
+def _protect(network: Network) -> None:
+    """What the host believes of those on a bridge of ours: nothing, by settings that need no firewall (S043)."""
+    name = network.bridge
+    netns.believe_no_router(name)
+    # Sources are those that are routed there; who has an address elsewhere is not told here.
+    for key, value in (("rp_filter", "1"), ("arp_ignore", "1"), ("send_redirects", "0")):
+        netns.write_sysctl(f"ipv4/conf/{name}/{key}", value)
+    if network.row(6) is None:
+        netns.write_sysctl(f"ipv6/conf/{name}/disable_ipv6", "1")
 
 
 def uplink_mtu(netlink: Netlink) -> int:

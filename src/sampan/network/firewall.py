@@ -37,7 +37,7 @@ class Firewall:
         self._gateways: list[Gateway] = []
         self._ports: dict[str, Keys] = {}  # those that may speak
         self._ended: dict[str, Keys] = {}  # those whose elements are still there
-        self._listing: list[list[bytes]] = []
+        self._listing: object = None
 
     @property
     def applied(self) -> bool:
@@ -75,7 +75,9 @@ class Firewall:
         if predecessor:
             batch.delete_table(INET, predecessor)
         flags = OWNED | PERSISTENT if self.owned else 0
-        routed.build(batch, self.table, flags, self._networks, self._published)
+        others = tuple(sorted(name for name in self._ports if not name.startswith(self._prefix)))
+        ports = routed.Ports(self._prefix, others)
+        routed.build(batch, self.table, flags, self._networks, self._published, ports)
         portfilter.build(batch, self.table, flags, self._prefix, self._gateways, self._ports)
         self._commit(batch)
         self._ended.clear()
@@ -136,8 +138,11 @@ class Firewall:
 
     # keeping it
 
-    def _list(self) -> list[list[bytes]]:
-        return [nftables.listing(family, self.table) for family in (INET, BRIDGE)]
+    def _list(self) -> object:
+        """All of both tables but for what comes and goes with ports."""
+        sets = [(INET, name) for name in routed.SETS] + [(BRIDGE, name) for name in portfilter.SETS]
+        keys = [nftables.elements(family, self.table, name) for family, name in sets]
+        return [nftables.listing(family, self.table) for family in (INET, BRIDGE)], keys
 
     def intact(self) -> bool:
         """Whether the kernel has what we put there."""

@@ -17,9 +17,6 @@ def configure(name: str, addresses: list[str], gateways: list[str], ipv6: bool, 
     """
     if not ipv6:
         netns.write_sysctl(f"ipv6/conf/{name}/disable_ipv6", "1")
-    else:
-        for key in ("accept_ra", "accept_redirects"):
-            netns.write_sysctl(f"ipv6/conf/{name}/{key}", "0")
     with Netlink() as netlink:
         found = rt.link(netlink, name)
         if found is None:

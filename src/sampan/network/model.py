@@ -9,7 +9,10 @@ from typing import Any
 from sampan.network import ownership
 from sampan.network.ipam import Subnet, mac_of
 
+ICC = "com.docker.network.bridge.enable_icc"
+MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 ANTISPOOF = "sampan.antispoof"
+SWITCHES = (ICC, MASQUERADE, ANTISPOOF)  # options that are on unless they say otherwise
 
 
 @dataclass(slots=True)
@@ -89,20 +92,23 @@ class Network:
         """The host's addresses on it."""
         return [ipaddress.ip_address(row["Gateway"]) for row in self.ipam if row.get("Gateway")]
 
+    def _switch(self, option: str) -> bool:
+        return self.options.get(option, "true").lower() not in ("0", "f", "false")
+
     @property
     def icc(self) -> bool:
         """Whether its containers reach each other."""
-        return self.options.get("com.docker.network.bridge.enable_icc") != "false"
+        return self._switch(ICC)
 
     @property
     def masquerades(self) -> bool:
         """Whether its containers have the host's address outside."""
-        return self.options.get("com.docker.network.bridge.enable_ip_masquerade", "true") == "true"
+        return self._switch(MASQUERADE)
 
     @property
     def antispoof(self) -> bool:
         """Whether each container has to be who it is, in every frame."""
-        return self.options.get(ANTISPOOF) != "false"
+        return self._switch(ANTISPOOF)
 
     @property
     def predefined(self) -> bool:

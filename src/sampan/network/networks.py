@@ -14,8 +14,9 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from sampan.network import bridge, ipam
+from sampan.network import settings as checks
 from sampan.network.errors import NetworkConflict, NetworkError, NetworkForbidden, NetworkNotFound
-from sampan.network.model import Endpoint, Network
+from sampan.network.model import SWITCHES, Endpoint, Network
 from sampan.network.ownership import DEFAULT_BRIDGE, Owner, choosing
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
@@ -292,7 +293,7 @@ class Networks:
             endpoint.ipv6 = ipam.allocate(row6, used6, wanted.get("IPv6Address") or "")
         elif wanted.get("IPv6Address"):
             raise NetworkError(f"network {network.name} has no IPv6 subnet")
-        endpoint.mac = settings.get("MacAddress") or ipam.mac_of(endpoint.ipv4)
+        endpoint.mac = _mac(network, settings.get("MacAddress") or "", endpoint.ipv4)
         endpoint.aliases = list(dict.fromkeys(settings.get("Aliases") or []))
         self._records.put(_ENDPOINT, endpoint.id, asdict(endpoint))
         network.endpoints[container] = endpoint
@@ -323,12 +324,27 @@ def _parse(record: dict[str, Any], form: type[T]) -> T:
     return made
 
 
+def _mac(network: Network, wanted: str, ipv4: str) -> str:
+    """A MAC address that nobody else on the network has: who has it would get what is for them. Raises NetworkConflict."""
+    used = {endpoint.mac for endpoint in network.endpoints.values()} | {network.mac}
+    if wanted in used:
+        raise NetworkConflict(f"MAC address {wanted} is already in use on network {network.name}")
+    address = wanted or ipam.mac_of(ipv4)
+    while address in used:
+        address = ipam.mac_of("")
+    return address
+
+
 def _check_options(network: Network) -> None:
     mtu = network.options.get("com.docker.network.driver.mtu")
-    if mtu is not None and not (mtu.isdecimal() and 68 <= int(mtu) <= 65535):
+    if mtu is not None and not (mtu.isascii() and mtu.isdecimal() and 68 <= int(mtu) <= 65535):
         raise NetworkError(f"invalid MTU {mtu}: 68 to 65535")
-    if network.driver == "bridge" and len(network.bridge) > 15:
-        raise NetworkError(f"bridge name {network.bridge} is too long: 15 characters at most")
+    for key in ("com.docker.network.bridge.name", "parent"):
+        if network.options.get(key):
+            checks.interface(network.options[key], key)
+    for key in SWITCHES:
+        if key in network.options:
+            checks.flag(network.options[key], key)
     modes = {"macvlan": ("macvlan_mode", bridge.MACVLAN_MODES), "ipvlan": ("ipvlan_mode", bridge.IPVLAN_MODES)}
     if network.driver in modes:
         key, known = modes[network.driver]

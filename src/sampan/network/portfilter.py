@@ -62,6 +62,7 @@ def gateway_of(network: Network) -> Gateway:
     return Gateway(network.mac, (*network.gateways, ipam.link_local(network.mac)))
 
 
+SETS = ("others", "macs", "gateways4", "gateways6")
 SENDERS = {"senders4": (NAME, MAC, IPV4), "senders6": (NAME, MAC, IPV6), "free": (NAME,)}  # what is in their keys
 
 

@@ -40,7 +40,7 @@ def parse_port(text: str) -> tuple[int, str]:
     protocol = protocol or "tcp"
     if protocol not in _KINDS:
         raise NetworkError(f"invalid proto: {protocol}")
-    if not number.isdecimal() or not 0 < int(number) < 65536:
+    if not (number.isascii() and number.isdecimal()) or not 0 < int(number) < 65536:
         raise NetworkError(f"invalid port: {text}")
     return int(number), protocol
 
@@ -50,7 +50,7 @@ def host_range(text: str) -> tuple[int, int]:
     if not text:
         return 0, 0
     first, dash, last = text.partition("-")
-    if not first.isdecimal() or (dash and not last.isdecimal()):
+    if not (text.isascii() and first.isdecimal()) or (dash and not last.isdecimal()):
         raise NetworkError(f"invalid hostPort: {text}")
     low, high = int(first), int(last or first)
     if not 0 <= low <= high < 65536:
@@ -99,6 +99,8 @@ def _reserve_row(
             addresses = [str(ipaddress.ip_address(host_ip))]
         except ValueError:
             raise NetworkError(f"invalid IP address: {host_ip}") from None
+        if "%" in host_ip:
+            raise NetworkError(f"invalid IP address: {host_ip!r} has a zone")
     else:
         addresses = ["0.0.0.0", "::"] if ipv6 else ["0.0.0.0"]
     first, last = host_range(port_text)

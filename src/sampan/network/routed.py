@@ -37,6 +37,7 @@ from sampan.network.model import Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Subnet = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+SETS = ("networks", "inside", "open", "others", "hosts4", "hosts6", "own4", "own6")
 PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "sctp": 132}
 _LOOPBACK = {4: ipaddress.ip_network("127.0.0.0/8"), 6: ipaddress.ip_network("::1/128")}
 _ICMPV6, _NEIGHBOURS = 58, (b"\x87", b"\x88")  # neighbour solicitation and advertisement
@@ -95,12 +96,22 @@ def merge(published: Iterable[Published]) -> list[Published]:
 DROP, ACCEPT = nf.verdict(nf.DROP), nf.verdict(nf.ACCEPT)
 
 
-def build(batch: Batch, name: str, flags: int, networks: Iterable[Network], published: Iterable[Published]) -> None:
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The bridges' ports: how their names begin, and those that engines without an id called otherwise."""
+
+    prefix: str
+    others: tuple[str, ...] = ()
+
+
+def build(
+    batch: Batch, name: str, flags: int, networks: Iterable[Network], published: Iterable[Published], ports: Ports
+) -> None:
     """Replaces the table."""
     bridges = sorted((n for n in networks if n.driver == "bridge"), key=lambda n: n.bridge)
     table = batch.replace_table(INET, name, flags)
     _sets(table, bridges)
-    _raw(table)
+    _raw(table, ports)
     _nat(table, bridges, merge(published))
     _input(table)
     _forward(table)
@@ -111,13 +122,28 @@ def _sets(table: Table, bridges: list[Network]) -> None:
     table.add_set("inside", (NAME,), (nf.name_key(n.bridge) for n in bridges if n.internal))
     table.add_set("open", (NAME, NAME), (nf.name_key(n.bridge) * 2 for n in bridges if n.icc))
     for version, kind in ((4, IPV4), (6, IPV6)):
-        gateways = [(n, address.packed) for n in bridges for address in n.gateways if address.version == version]
-        table.add_set(f"gateways{version}", (kind,), (packed for _, packed in gateways))
-        table.add_set(f"own{version}", (NAME, kind), (nf.name_key(n.bridge) + packed for n, packed in gateways))
+        mine = [(n, address.packed) for n in bridges for address in _of_host(n) if address.version == version]
+        # The default network's gateway is the host for all of them: host-gateway.
+        default = {address.packed for n in bridges if n.name == "bridge" for address in n.gateways}
+        table.add_set(f"hosts{version}", (kind,), (packed for _, packed in mine if packed not in default))
+        table.add_set(f"own{version}", (NAME, kind), (nf.name_key(n.bridge) + packed for n, packed in mine))
 
 
-def _raw(table: Table) -> None:
+def _of_host(network: Network) -> list[Address]:
+    """The addresses on a network at which the host answers: its own, and those of all (of all routers, with IPv6)."""
+    edges: list[Address] = []
+    for subnet in network.subnets:
+        edges += [subnet.network_address] + ([subnet.broadcast_address] if subnet.version == 4 else [])
+    return [*network.gateways, *edges]
+
+
+def _raw(table: Table, ports: Ports) -> None:
     table.add_base_chain("raw", PREROUTING, RAW)
+    # A port has no IP: what comes from it comes from its bridge, but for frames to the address of LLDP, which a bridge
+    # leaves to the port's own stack and shows to no rule of its own (br_handle_frame in net/bridge/br_input.c).
+    table.add_rule("raw", nf.from_prefix(ports.prefix), DROP)
+    table.add_set("others", (NAME,), map(nf.name_key, ports.others))
+    table.add_rule("raw", nf.from_any("others"), DROP)
     # route_localnet lets a DNAT to a container start from 127.0.0.1; nobody else may use it, or say that he is there (S043).
     for which in ("destination", "source"):
         table.add_rule("raw", nf.from_interface("lo", True), nf.version(4), nf.subnet(which, _LOOPBACK[4]), DROP)
@@ -154,7 +180,7 @@ def _masquerade(table: Table, network: Network, subnet: Subnet) -> None:
 
 
 def _input(table: Table) -> None:
-    """To the host itself: nothing from internal networks, and from others not by another network's gateway."""
+    """To the host itself: nothing from internal networks, and from others not by what it is on another network."""
     table.add_chain("inside")
     for kind in _NEIGHBOURS:  # the host may still ask them something, for which they must know its address
         table.add_rule("inside", nf.version(6), nf.protocol(_ICMPV6), nf.field("transport", 0, kind), ACCEPT)
@@ -165,8 +191,8 @@ def _input(table: Table) -> None:
     table.add_rule("input", nf.from_any("inside"), nf.verdict(nf.GOTO, "inside"))
     for version in (4, 6):
         foreign = nf.interface_and_address("destination", version, f"own{version}", inverted=True)
-        gateway = nf.address_in("destination", version, f"gateways{version}")
-        table.add_rule("input", nf.version(version), gateway, foreign, DROP)
+        host = nf.address_in("destination", version, f"hosts{version}")
+        table.add_rule("input", nf.version(version), host, foreign, DROP)
 
 
 def _forward(table: Table) -> None:

@@ -10,6 +10,9 @@ from sampan.network.errors import NetworkError
 from sampan.network.model import Network
 
 _MAC = re.compile(r"[0-9a-f]{2}([:-][0-9a-f]{2}){5}", re.ASCII)
+_INTERFACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}", re.ASCII)
+_NOT_ONE = ("all", "default", "lo")  # names below /proc/sys/net that are of no interface, or of the host's own
+_TRUE, _FALSE = ("1", "t", "true"), ("0", "f", "false")  # as Go's ParseBool
 _VERSIONS = (("IPv4Address", 4), ("IPv6Address", 6))
 
 
@@ -52,6 +55,22 @@ def address(text: str, what: str) -> ipaddress.IPv4Address | ipaddress.IPv6Addre
     if "%" in text:
         raise NetworkError(f"invalid {what}: {text!r} has a zone")
     return found
+
+
+def interface(text: str, what: str) -> str:
+    """The name of an interface: it becomes part of paths and rules. Raises NetworkError."""
+    if not _INTERFACE.fullmatch(text) or text in _NOT_ONE:
+        raise NetworkError(
+            f"invalid {what} {text!r}: 1 to 15 of [a-zA-Z0-9_.-], not beginning with . or -, and not {', '.join(_NOT_ONE)}"
+        )
+    return text
+
+
+def flag(text: str, what: str) -> bool:
+    """A switch of a network's options. Raises NetworkError."""
+    if text.lower() not in _TRUE + _FALSE:
+        raise NetworkError(f"invalid {what} {text!r}: true or false")
+    return text.lower() in _TRUE
 
 
 def _address(network: Network, text: str, key: str, version: int) -> str:

@@ -6,6 +6,7 @@ import binascii
 import socket
 from collections.abc import Callable
 
+from sampan.linux import netns
 from sampan.linux import rtnetlink as rt
 from sampan.linux.netlink import Netlink
 from sampan.network import interface
@@ -38,6 +39,7 @@ def connect(slot: int, name: str, mac: str, mtu: int, addresses: list[str], gate
         if found is None:
             raise FileNotFoundError(f"the guest has no interface for {name}")
         rt.set_link(netlink, found.index, name=name, mtu=mtu, address=mac)
+    netns.believe_no_router("all", "default", name)
     interface.configure(name, addresses, gateways, ipv6)
 
 
