@@ -35,7 +35,9 @@ def decompress(stream: IO[bytes]) -> IO[bytes]:
     if head[:2] == b"\x1f\x8b":
         return cast(IO[bytes], _gzip.open(stream, "rb"))
     if head[:4] == b"\x28\xb5\x2f\xfd" or (head[1:4] == b"\x2a\x4d\x18" and 0x50 <= head[0] <= 0x5F):
-        reader = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).stream_reader(stream, read_across_frames=True)
+        reader = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).stream_reader(
+            stream, read_across_frames=True, closefd=False
+        )
         return io.BufferedReader(reader, 1 << 20)
     if head[:3] == b"BZh":
         import bz2

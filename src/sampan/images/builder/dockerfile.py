@@ -27,6 +27,7 @@ _FLAGS = {
 }
 REPEATED = {"mount", "exclude", "device"}
 BOOLEAN = {"link", "parents", "keep-git-dir", "unpack"}
+_MOST_LINES = 50_000
 _DIRECTIVE = re.compile(r"#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(\S.*)")
 _KNOWN_DIRECTIVES = {"syntax", "escape", "check"}
 _HEREDOC = re.compile(r"(\d{0,9})<<(-?)([^<]*)")
@@ -89,6 +90,8 @@ def parse(data: bytes) -> Dockerfile:
         text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
     except UnicodeDecodeError as error:
         raise DockerfileError(f"dockerfile parse error: not UTF-8: {error}") from None
+    if text.count("\n") > _MOST_LINES:
+        raise DockerfileError(f"dockerfile parse error: it has more than {_MOST_LINES} lines")
     lines = text.replace("\r\n", "\n").split("\n")
     found = Dockerfile([])
     _directives(lines, found)

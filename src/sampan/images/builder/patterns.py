@@ -11,6 +11,8 @@ from sampan import matching
 from sampan.images.builder.errors import BuildError
 from sampan.matching import BadPattern, Pattern
 
+_MOST = 1000  # patterns of one list: each is compiled, and compared with every path
+
 
 def compile_pattern(pattern: str) -> Pattern:
     """A whole-path pattern; `**` matches any number of directories. Raises BuildError for a malformed one."""
@@ -41,6 +43,8 @@ class Ignore:
             cleaned = posixpath.normpath(text).lstrip("/")
             if cleaned == ".":
                 continue
+            if len(self._rules) >= _MOST:
+                raise BuildError(f"more than {_MOST} patterns of what is left out")
             self._rules.append((negated, compile_pattern(cleaned), cleaned))
         self._exceptions = any(negated for negated, _, _ in self._rules)
         self._hidden: dict[str, bool] = {}

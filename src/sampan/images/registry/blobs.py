@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import time
@@ -87,6 +88,11 @@ async def fetch(
             os.unlink(path)
             raise RegistryError(f"{registry.name}: blob {blob.digest} came with digest {found}: refused")
         await asyncio.to_thread(store.blobs.adopt, path, blob.digest)
+    except RegistryError as error:
+        if not isinstance(error, Incomplete) or not part.size:  # what lies is not gone on with
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        raise
     except OSError as error:
         if error.errno == 28:  # ENOSPC: what has arrived must not keep the disk full (P089)
             part.restart()

@@ -229,10 +229,14 @@ class Registry:
         # Encoded already: a signed query must arrive as it was given (P033).
         where = URL(url, encoded=True)
         # An answer's head comes after what is sent, which may take its time; else it comes soon, whole.
-        async with asyncio.timeout(None if data else _SOON):
-            return await self._session.request(
-                method, where, headers=headers, data=data, ssl=context, allow_redirects=False
-            )
+        try:
+            async with asyncio.timeout(None if data else _SOON):
+                return await self._session.request(
+                    method, where, headers=headers, data=data, ssl=context, allow_redirects=False
+                )
+        except (aiohttp.ClientResponseError, aiohttp.InvalidURL) as error:
+            what = " ".join(str(error).split())[:200]
+            raise RegistryError(f"{self.name} answers in no way that HTTP knows: {what}") from None
 
 
 async def _read_small(answer: aiohttp.ClientResponse) -> bytes:
