@@ -103,7 +103,7 @@ def unpack(root: int, data: bytes, way: str) -> None:
         Extractor(root, whiteouts=way == "whiteouts", keep_type=way == "cp").extract(stream)
 
 
-@fuzzed(MEMBERS, st.sampled_from(["layer", "whiteouts", "cp"]), short=200)
+@fuzzed(MEMBERS, st.sampled_from(["layer", "whiteouts", "cp"]), short=80)
 def test_members_of_any_kind_stay_inside(outside: str, rows: list[Any], way: str) -> None:
     """S017: names, links through links, whiteouts, devices, owners: in the root, or refused."""
     before = seen(outside)
@@ -121,7 +121,7 @@ def test_members_of_any_kind_stay_inside(outside: str, rows: list[Any], way: str
 PLAIN = packed([("a", b"0", "", 0o644, 0, b"x" * 700, {}), ("d", b"5", "", 0o755, 0, b"", {"path": "d/" + "e" * 200}), ("l", b"2", "a", 0o777, 0, b"", {})], "/")  # fmt: skip
 
 
-@fuzzed(mutated([PLAIN, PLAIN[:1600]], [b"ustar\0", b"ustar  \0", b"\x80" + b"\xff" * 11, b"\xff" * 12, b"20 path=../x\n"]), st.sampled_from(["layer", "whiteouts"]), short=150)  # fmt: skip
+@fuzzed(mutated([PLAIN, PLAIN[:1600]], [b"ustar\0", b"ustar  \0", b"\x80" + b"\xff" * 11, b"\xff" * 12, b"20 path=../x\n"]), st.sampled_from(["layer", "whiteouts"]), short=60)  # fmt: skip
 def test_damaged_archives(data: bytes, way: str) -> None:
     with empty_root() as (root, top):
         refused_or((ImageError, NeedsLower), unpack, root, data, way)
@@ -144,7 +144,7 @@ QUERIES = [
 ]
 
 
-@fuzzed(mutated(QUERIES, [b"\xc0\x0c", b"\x3f" + b"x" * 63, b"\x40", b"in-addr\x04arpa"], most=4), short=250)
+@fuzzed(mutated(QUERIES, [b"\xc0\x0c", b"\x3f" + b"x" * 63, b"\x40", b"in-addr\x04arpa"], most=4), short=40)
 def test_queries(data: bytes) -> None:
     reply = refused_or((), dns.local_answer, data, KNOWN.get, {"10.0.0.2": "web.net"}.get)
     if reply is not None:
@@ -153,7 +153,7 @@ def test_queries(data: bytes) -> None:
         assert reply[2] & 0x80
 
 
-@fuzzed(mutated([dhcp.packet(2, 5, b"\1" * 6, {54: b"\n\0\0\1", 1: b"\xff\xff\xff\0"})]), short=100)
+@fuzzed(mutated([dhcp.packet(2, 5, b"\1" * 6, {54: b"\n\0\0\1", 1: b"\xff\xff\xff\0"})]), short=40)
 def test_answers_of_dhcp(data: bytes) -> None:
     refused_or((), dhcp.parse, data, 5)
 
@@ -191,7 +191,7 @@ def test_descriptions_of_appliances(data: bytes) -> None:
 
 
 @fuzzed(mutated([struct.pack("!I", len(body)) + body for body in (b'{"seq": 1, "fds": 1}', b'{"op": "start", "id": "x"}', b"{}")], [b'{"fds": 16}', b"\0\0\0\2{}"], most=4),
-        st.integers(0, 3), short=150)  # fmt: skip
+        st.integers(0, 3), short=60)  # fmt: skip
 def test_messages_to_a_keeper(data: bytes, count: int) -> None:
     ours, theirs = socket.socketpair()
     before = len(os.listdir("/proc/self/fd"))
@@ -214,7 +214,7 @@ def test_messages_to_a_keeper(data: bytes, count: int) -> None:
 @fuzzed(
     mutated([b'{"a": [1, 2.5, null], "b": "x"}', b"[]", b'"\\u00e9"', b"12"])
     | values(["a"]).map(lambda value: json.dumps(value).encode()),
-    short=200,
+    short=80,
 )
 def test_quick_json(data: bytes) -> None:
     refused_or((ValueError, RecursionError), quickjson.loads, data)
@@ -225,7 +225,7 @@ LOG = b"".join(frames.header(SALT, 10**18 + n, 10, 1 + n % 2) + b"x" * 10 for n 
 OLD = b"".join(struct.pack("<QIB3s", 1_700_000_000 * 10**9 + n, 4, 1, b"SMP") + b"text" for n in range(5))
 
 
-@fuzzed(mutated([LOG, OLD, LOG[:100]], [frames.header(SALT, 5, 1 << 31, 1), frames.header(SALT, 5, 0, 7), b"\xf5SF1"]), st.sampled_from(["1.frames", "1.log"]), st.booleans(), short=200)  # fmt: skip
+@fuzzed(mutated([LOG, OLD, LOG[:100]], [frames.header(SALT, 5, 1 << 31, 1), frames.header(SALT, 5, 0, 7), b"\xf5SF1"]), st.sampled_from(["1.frames", "1.log"]), st.booleans(), short=80)  # fmt: skip
 def test_log_files(data: bytes, name: str, final: bool) -> None:
     fd = os.memfd_create("log")
     try:
@@ -254,7 +254,7 @@ def test_log_files(data: bytes, name: str, final: bool) -> None:
 
 @fuzzed(mutated([messages.new("Packet", type=0, stat=messages.new("Stat", path="a/b", mode=0o644, size=5)).SerializeToString(),
                  messages.new("ControlSolveRequest", Ref="x", Frontend="dockerfile.v0", FrontendAttrs={"filename": "D"}).SerializeToString()]),
-        st.sampled_from(["Packet", "ControlSolveRequest", "BridgeSolveRequest", "StatusRequest", "PruneRequest"]), short=150)  # fmt: skip
+        st.sampled_from(["Packet", "ControlSolveRequest", "BridgeSolveRequest", "StatusRequest", "PruneRequest"]), short=60)  # fmt: skip
 def test_messages_of_builds(data: bytes, name: str) -> None:
     refused_or(DecodeError, messages.kind(name).FromString, data)
 
@@ -282,7 +282,7 @@ PACKETS = st.lists(
 )  # fmt: skip
 
 
-@fuzzed(PACKETS, short=200)
+@fuzzed(PACKETS, short=80)
 def test_contexts_that_clients_send(outside: str, rows: list[Any]) -> None:
     """S017, S024: what a client of a build sends instead of a directory stays in the build's own."""
     before = seen(outside)

@@ -59,7 +59,7 @@ class Watch:
         while not self._over.is_set():
             now = memory(self._pid)
             self.peak, self._recent = max(self.peak, now), max(self._recent, now)
-            time.sleep(0.05)
+            time.sleep(0.1)
 
     def _drive(self) -> None:
         """One that runs goes on, and another starts."""
@@ -71,7 +71,7 @@ class Watch:
             if done.stdout != b"new\n":
                 self.failures.append(f"run: {done.stderr!r}")
             self.rounds += 1
-            self._over.wait(0.3)
+            self._over.wait(1.0)
 
     def begin(self) -> None:
         self._daemon.ok("run", "-d", "--name", "steady", "--network", "none", "busybox", "sleep", "3600")
