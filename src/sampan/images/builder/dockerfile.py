@@ -239,6 +239,8 @@ def _take_flags(made: Instruction, escape: str) -> None:
 
 
 def _take_heredocs(made: Instruction, reader: _Lines | None, escape: str) -> None:
+    if "<<" not in made.text:
+        return  # a line of megabytes need not be taken apart
     try:
         parts = words.split(made.text, escape)
     except words.WordError:
