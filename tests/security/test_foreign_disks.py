@@ -9,6 +9,7 @@ import shutil
 import struct
 import subprocess
 import tarfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -217,6 +218,35 @@ def test_what_a_program_in_the_jail_finds(tmp_path: Path) -> None:
         "chroot": "Operation not permitted",
         "kill": "No such process",
     }
+
+
+def test_what_the_host_sees_of_a_program_in_the_jail() -> None:
+    """Namespaces of its own, one capability that reaches nothing but what it is given, a filter."""
+    name = f"2{os.getpid()}"
+    thread = threading.Thread(
+        target=lambda: pytest.raises(jail.JailError, jail.run, ["sleep", name], [], jail.Limits(seconds=30))
+    )
+    thread.start()
+    try:
+        eventually(lambda: b"sleep\0" + name.encode() + b"\0" in list(commands()))
+        pid = next(path.parent.name for path in Path("/proc").glob("[0-9]*/cmdline") if is_sleep(path, name))
+        for kind in ("mnt", "net", "ipc", "uts", "pid"):
+            assert os.readlink(f"/proc/{pid}/ns/{kind}") != os.readlink(f"/proc/self/ns/{kind}"), kind
+        lines = dict(
+            line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
+        )
+        assert {lines[name] for name in ("CapPrm", "CapEff", "CapBnd")} == {f"{1 << 1:016x}"}  # CAP_DAC_OVERRIDE
+        assert (lines["NoNewPrivs"], lines["Seccomp"], lines["Groups"].strip()) == ("1", "2", "")
+        os.kill(int(pid), 9)
+    finally:
+        thread.join()
+
+
+def is_sleep(path: Path, name: str) -> bool:
+    try:
+        return path.read_bytes() == b"sleep\0" + name.encode() + b"\0"
+    except OSError:
+        return False
 
 
 def test_programs_in_the_jail_have_limits() -> None:
