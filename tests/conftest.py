@@ -123,7 +123,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 # Modules whose tests run in containers and in virtual machines alike, but for those in vm_differences.
-BOTH = ("test_cli", "test_cases", "test_docker_clients", "test_sdk", "test_security", "test_networks", "test_everyday")
+BOTH = (
+    "test_cli",
+    "test_cases",
+    "test_docker_clients",
+    "test_sdk",
+    "test_security",
+    "test_networks",
+    "test_everyday",
+    "test_path_races",
+)
 VM_CACHE = Path(tempfile.gettempdir()) / "sampan-test-vm"  # kernel and templates, for all daemons
 
 

@@ -12,4 +12,10 @@ DIFFERENCES = {
     "test_a_working_directory_that_cannot_be": "A machine's files are first looked at by its own kernel: its start says so.",
     "test_everyday_in_builds": "Steps of a build run on the host's kernel.",
     "test_everyday_in_the_runtime": "The runtime's own command line.",
+    "test_a_device_in_a_shared_volume": "The host's devices are none of a machine's: see docs/isolation.md.",
+    "test_t54_copying_into_a_running_container": "What exchanges names is on the host, and a guest's files are not.",
+    "test_copying_out_of_a_running_container": "What exchanges names is on the host, and a guest's files are not.",
+    "test_cp_to_a_directory_that_others_write_to": "It is about the host's side of a copy.",
+    "test_s026_the_sub_path_of_a_cache_mount": "Steps of a build run on the host's kernel.",
+    "test_s027_a_bind_from_a_stage": "Steps of a build run on the host's kernel.",
 }

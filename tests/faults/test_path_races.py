@@ -76,7 +76,7 @@ def test_t50_a_volumes_sub_path(daemon: Daemon, sentinel: Path, isolation: str) 
     host = {"NetworkMode": "none", "Mounts": mounts}
     seen = refused = 0
     with exchanged(data / "sub", data / "other"):
-        for _ in tries(3 if isolation == "vm" else 80):
+        for _ in tries(2 if isolation == "vm" else 50):
             text = shown(daemon, {"HostConfig": host, "Cmd": ["sh", "-c", "ls /m; touch /m/x; chmod 777 /m"]})
             assert "secret" not in text
             seen += "mine" in text
@@ -95,7 +95,7 @@ def test_s006_mountpoints_in_a_shared_volume(daemon: Daemon, sentinel: Path, iso
     (sentinel.parent / "f").write_text("")
     host = {"NetworkMode": "none", "Binds": binds, "Tmpfs": {"/v/a/t/u": ""}}
     with exchanged(data / "a", data / "x"):
-        for _ in tries(2 if isolation == "vm" else 30):
+        for _ in tries(2 if isolation == "vm" else 20):
             text = shown(daemon, {"HostConfig": host, "WorkingDir": "/v/a/w/w", "Cmd": ["sh", "-c", "find /v | sort"]})
             assert "secret" not in text
     daemon.ok("volume", "rm", "shared")
@@ -108,7 +108,7 @@ def test_a_device_in_a_shared_volume(daemon: Daemon, sentinel: Path) -> None:
     device = {"PathOnHost": "/dev/null", "PathInContainer": "/v/node", "CgroupPermissions": "rwm"}
     host = {"NetworkMode": "none", "Binds": ["nodes:/v"], "Devices": [device]}
     with covered(data / "node", sentinel / "secret"):
-        for _ in tries(60):
+        for _ in tries(30):
             shown(daemon, {"HostConfig": host, "Cmd": ["true"]})
     daemon.ok("volume", "rm", "nodes")
 
