@@ -20,6 +20,7 @@ from sampan.engine.policy.caller import Caller, at_socket
 from sampan.engine.policy.operation import ENGINE, Kind, Operation, Verb
 from sampan.images.store import Image
 from sampan.network.model import Network
+from sampan.volumes.local import VolumeNotFound
 
 _CALLER, _SUBJECT, _VERB = "sampan.caller", "sampan.subject", "sampan.verb"
 
@@ -82,8 +83,11 @@ def settle(request: web.Request, asks: Asks) -> None:
     request[_SUBJECT] = _FIND[asks.kind](engine, caller, request.match_info[asks.parameter], asks.verb)
 
 
-def _volume(engine: Engine, caller: Caller, name: str, verb: Verb) -> str:
-    engine.finding.check_volume(caller, name, verb)
+def _volume(engine: Engine, caller: Caller, name: str, verb: Verb) -> str | VolumeNotFound:
+    try:
+        engine.finding.check_volume(caller, name, verb)
+    except VolumeNotFound as error:
+        return error  # for the handler, to which one that is not there may be as good
     return name
 
 
@@ -128,8 +132,11 @@ def image(request: web.Request) -> Image:
 
 
 def volume(request: web.Request) -> str:
-    """The name of the volume in the path; there may be none of it."""
-    found: str = _subject(request, str)
+    """The name of the volume in the path; there may be none of it. Raises VolumeNotFound for one that is not seen."""
+    found = request[_SUBJECT]
+    if isinstance(found, VolumeNotFound):
+        raise found
+    assert isinstance(found, str)
     return found
 
 

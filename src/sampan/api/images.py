@@ -207,7 +207,7 @@ async def tag(request: web.Request) -> web.Response:
     name = request.query.get("repo", "")
     if request.query.get("tag"):
         name += f":{request.query['tag']}"
-    async with bringing(engine, access.who(request)) as coming:
+    async with bringing(engine, access.who(request), brings=False) as coming:
         await pools.run("images", engine.images.tag, image, name, coming.check)
     coming.announce("tag", image, image.id, name)
     return web.Response(status=201)

@@ -289,17 +289,17 @@ async def volume_inspect(request: web.Request) -> web.Response:
 async def volume_remove(request: web.Request) -> web.Response:
     """DELETE /volumes/{name}"""
     engine = engine_of(request)
-    name = access.volume(request)
-    users = _users(engine, name)
-    if users:
-        shown = _users(engine, name, engine.finding.containers(access.who(request)))
-        raise Conflict(f"remove {name}: volume is in use - [{', '.join(shown)}]")
     try:
+        name = access.volume(request)
+        if _users(engine, name):
+            shown = _users(engine, name, engine.finding.containers(access.who(request)))
+            raise Conflict(f"remove {name}: volume is in use - [{', '.join(shown)}]")
         await removal.volume(engine, name)
     except VolumeNotFound:
         if not flag(request, "force"):
             raise
-        engine.events.publish("volume", "destroy", name, {"driver": "local"}, (access.who(request).owner,))
+        owners = (access.who(request).owner,)
+        engine.events.publish("volume", "destroy", request.match_info["name"], {"driver": "local"}, owners)
     return web.Response(status=204)
 
 

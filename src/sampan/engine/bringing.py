@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Bringing:
     """One pull, load, import, commit, build or tag. `check` is for the store, which asks in whatever thread it works in."""
 
-    def __init__(self, engine: Engine, who: Caller) -> None:
-        self._engine, self._who = engine, who
+    def __init__(self, engine: Engine, who: Caller, brings: bool) -> None:
+        self._engine, self._who, self._brings = engine, who, brings
         self._came: set[str] = set()  # ids of images that were not there before
         self._touched: dict[str, None] = {}  # ids of all
         self._named: dict[str, str] = {}  # tags that were no other image's, and the ids they get
@@ -50,7 +50,7 @@ class Bringing:
     async def done(self) -> None:
         """Notes whose is what has come, even if not all of it has; on the engine's own thread. Raises DiskError."""
         images, owners, owner = self._engine.images, self._engine.finding.owners, self._who.owner
-        for image_id in self._touched:
+        for image_id in self._touched if self._brings else ():
             with contextlib.suppress(ImageNotFound):
                 images.get(image_id)
                 if image_id in self._came or owners.of(Kind.IMAGE, image_id):
@@ -70,9 +70,9 @@ class Bringing:
 
 
 @contextlib.asynccontextmanager
-async def bringing(engine: Engine, who: Caller) -> AsyncIterator[Bringing]:
-    """While an image comes for somebody."""
-    found = Bringing(engine, who)
+async def bringing(engine: Engine, who: Caller, brings: bool = True) -> AsyncIterator[Bringing]:
+    """While an image comes for somebody; without `brings` it is there already, and is only given a name."""
+    found = Bringing(engine, who, brings)
     try:
         yield found
     finally:
