@@ -24,11 +24,13 @@ from sampan.engine import creation, launching, mounts, spec
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Forbidden
+from sampan.engine.owners import Owners
 from sampan.engine.policy import facts as facts_of
-from sampan.engine.policy.caller import at_page
+from sampan.engine.policy.caller import Owner, at_page
 from sampan.engine.policy.model import Policy, Tenant
 from sampan.engine.policy.operation import ENGINE, Kind, Operation, Subject, Verb
 from sampan.engine.policy.rules import RULES
+from sampan.images.builder.errors import BuildError
 from sampan.images.errors import ImageError
 from sampan.runtime.rootfs import DEVICE_RULES
 from tests.unit.gate_world import Things, World
@@ -470,7 +472,7 @@ def test_the_facts_are_those_of_the_specification(engine: Engine) -> None:
                 facts.mounts,
             )
         # The facts of the record, by which it is asked again at each start, are the same.
-        again = facts_of.of_record(made, image, [])
+        again = facts_of.of_record(made, image.tags, [])
         assert (again.dangers, again.capabilities, again.mounts, again.networks) == (
             facts.dangers, facts.capabilities, facts.mounts, facts.networks)  # fmt: skip
 
@@ -499,6 +501,37 @@ def test_a_name_that_a_stranger_gave_is_not_what_others_run(engine: Engine) -> N
     assert engine.finding.image(at_page("root"), mallory.image, Verb.USE).id == mallory.image
 
 
+def test_what_is_the_engine_s_is_changed_by_those_who_may(engine: Engine) -> None:
+    """Images and volumes from before there were owners, and events of what is nobody's."""
+    world = World(engine)
+    engine.images.add(_config("old"), [], ["docker.io/library/old:1"])
+    engine.volumes.create("old", {}, {})
+    world.policy = Policy()
+    image, mallory, root = engine.images.find("old:1"), at_page("mallory"), at_page("root")
+    assert engine.finding.image(mallory, "old:1", Verb.USE).id == image.id
+    engine.finding.check_volume(mallory, "old", Verb.USE)
+    for subject, verb in ((Subject(Kind.IMAGE, image.id), Verb.REMOVE), (Subject(Kind.TAG, image.tags[0]), Verb.WRITE),
+                          (Subject(Kind.VOLUME, "old"), Verb.REMOVE), (Subject(Kind.NETWORK, "bridge"), Verb.REMOVE)):  # fmt: skip
+        assert engine.gate.may(root, verb, subject)
+        assert not engine.gate.may(mallory, verb, subject), subject
+    event = {"Type": "daemon", "Actor": {"ID": "/var/lib/sampan"}}
+    assert engine.gate.sees_event(root)(event, ())
+    assert not engine.gate.sees_event(mallory)(event, ())
+
+
+def test_what_strangers_call_an_image_is_nothing_to_others(engine: Engine) -> None:
+    """A rule for a name that a tenant gives to everybody's image is about that tenant alone."""
+    world = World(engine)
+    engine.images.add(_config("old"), [], ["docker.io/library/old:1", "docker.io/library/denied:1"])
+    engine.finding.owners.set(Kind.TAG, "docker.io/library/denied:1", (Owner("mallory"),))
+    image = engine.images.find("old:1")
+    world.policy = Policy()
+    assert engine.finding.names(at_page("mallory"), image) == image.tags
+    for other in ("victim", "root"):
+        assert engine.finding.names(at_page(other), image) == ["docker.io/library/old:1"]
+    assert [each.tags for each in engine.finding.images(at_page("victim"))] == [["docker.io/library/old:1"]]
+
+
 def test_without_a_policy_everybody_sees_everything(engine: Engine) -> None:
     world = World(engine)
     world.add("victim")
@@ -512,3 +545,49 @@ def test_what_has_the_host_is_for_the_trusted(engine: Engine, verb: Verb) -> Non
     engine.gate.ask_engine(at_page("root"), verb)
     with pytest.raises(Forbidden):
         engine.gate.ask_engine(at_page("mallory"), verb)
+
+
+def test_a_session_is_its_maker_s(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who knows another's session, job or upload by its id has none of it."""
+    from sampan.api.buildkit import routes as kit
+    from sampan.api.buildkit import sessions
+
+    monkeypatch.setattr(sessions, "_WAIT", 0.01)
+
+    async def work() -> None:
+        made: Any = object()
+        known = sessions.Sessions()
+        known._sessions[Owner("victim"), "s"] = made
+        assert await known.get(at_page("victim"), "s") is made
+        with pytest.raises(BuildError, match="no active session for s"):
+            await known.get(at_page("mallory"), "s")
+        buildkit = kit.make(engine)
+        assert buildkit.upload(at_page("victim"), "u") is not buildkit.upload(at_page("mallory"), "u")
+
+    run(work())
+
+
+def test_caches_of_builds_are_each_tenant_s(engine: Engine) -> None:
+    world = World(engine)
+    engine.builds.cache.put("k" * 64, 0, "root's", 0)
+    world.policy = Policy()
+    assert engine.builds.cache_of(at_page("mallory")).find("k" * 64) is None
+    engine.builds.cache_of(at_page("mallory")).put("m" * 64, 0, "mallory's", 0)
+    assert engine.builds.cache_of(at_page("victim")).all() == []
+    assert engine.builds.cache_of(at_page("root")).find("m" * 64) is None
+    assert [row.description for row in engine.builds.cache_of(at_page("mallory")).all()] == ["mallory's"]
+    assert engine.builds._caches(at_page("mallory")) != engine.builds._caches(at_page("root"))
+
+
+def test_whose_a_thing_is_outlives_the_engine_and_a_damaged_record_is_nobody_s(engine: Engine) -> None:
+    owners = engine.finding.owners
+    owners.set(Kind.VOLUME, "v", (Owner("alice", "shop"),))
+    owners.add(Kind.IMAGE, "sha256:1", Owner("alice"))
+    owners.add(Kind.IMAGE, "sha256:1", Owner("bob"))
+    engine.store._write("owner", "volume damaged", "[")
+    again = Owners(engine.store)
+    assert again.of(Kind.VOLUME, "v") == (Owner("alice", "shop"),)
+    assert again.of(Kind.IMAGE, "sha256:1") == (Owner("alice"), Owner("bob"))
+    assert again.of(Kind.VOLUME, "damaged") == (Owner("?"),)
+    owners.forget(Kind.VOLUME, "v")
+    assert Owners(engine.store).of(Kind.VOLUME, "v") == ()

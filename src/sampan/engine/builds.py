@@ -225,7 +225,9 @@ class _Runner:
         """Asks the gate about a step, of any of the images that the build has. Raises Forbidden."""
         gate = self._engine.gate
         for image in self._images.values():
-            facts = _facts(self._who, host, image.id, False, image.tags, gate.signers(image))
+            facts = _facts(
+                self._who, host, image.id, False, self._engine.finding.names(self._who, image), gate.signers(image)
+            )
             gate.check_step(self._who, self._identifier, facts)
         if not self._images:
             gate.check_step(self._who, self._identifier, _facts(self._who, host, "", False, []))

@@ -91,6 +91,11 @@ class Finding:
         found = [image for image in self._engine.images.all() if sees(self.owners.subject(Kind.IMAGE, image.id))]
         return [self.shown(image, sees) for image in found]
 
+    def names(self, who: Caller, image: Image) -> list[str]:
+        """The names by which rules know an image for somebody: what strangers call it neither forbids nor allows them anything."""
+        gate = self._engine.gate
+        return [tag for tag in image.tags if gate.may(who, Verb.USE, self.owners.subject(Kind.TAG, tag))]
+
     def shown(self, image: Image, sees: Callable[[Subject], bool]) -> Image:
         """An image with such names as somebody sees."""
         image.tags = [tag for tag in image.tags if sees(self.owners.subject(Kind.TAG, tag))]

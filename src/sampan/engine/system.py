@@ -90,7 +90,8 @@ class SystemMachines:
         host: dict[str, Any] = {"Isolation": "machine", "NetworkMode": wanted.get("Network") or "default", "PortBindings": wanted.get("Ports") or {},
                                 "LogConfig": {"Type": "json-file", "Config": {"max-size": "4m", "max-file": "2"}}}  # fmt: skip
         planned, _ = self._engine.networking.plan(who, host, {}, "")
-        tags, signers = (image.tags, self._engine.gate.signers(image)) if image is not None else ([], [])
+        tags = self._engine.finding.names(who, image) if image is not None else []
+        signers = self._engine.gate.signers(image) if image is not None else []
         source = [{"Type": "bind", "Source": place}] if place else []
         facts = facts_of.make(who.owner, image.id if image else "", tags, signers, {}, host, planned, source, VM)
         with (
@@ -125,7 +126,7 @@ class SystemMachines:
             host,
             networks=planned,
             owner=who.user,
-            asked={"labels": {}, "names": list(image.tags) if image is not None else []},
+            asked={"labels": {}, "names": self._engine.finding.names(who, image) if image is not None else []},
             group=self._engine.identity.group,
         )
         directory = self._engine.directory(container)

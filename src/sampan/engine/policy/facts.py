@@ -11,7 +11,6 @@ from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest
 from sampan.engine.policy.caller import Owner
 from sampan.engine.policy.model import AUTO, CONTAINER, TENANT_LABEL, VM, Facts
-from sampan.images.store import Image
 from sampan.linux import caps
 from sampan.oci import reference
 
@@ -99,11 +98,11 @@ def make(
     )
 
 
-def of_record(container: Container, image: Image | None, signers: list[str]) -> Facts:
-    """Of a container that there is. An image has the names it has now and those by which the container was made."""
+def of_record(container: Container, names: list[str], signers: list[str]) -> Facts:
+    """Of a container that there is. Its image has the `names` it has now and those by which the container was made."""
     wanted = container.host_config.get("Isolation") or ""
     asked = VM if container.own_kernel else CONTAINER if wanted in (CONTAINER, "process") else ""
-    tags = list(dict.fromkeys([*container.asked.get("names", []), *(image.tags if image is not None else [])]))
+    tags = list(dict.fromkeys([*container.asked.get("names", []), *names]))
     labels = container.asked.get("labels")
     labels = (container.config.get("Labels") or {}) if labels is None else labels
     return make(Owner(container.owner, container.claim), container.image, tags, signers, labels, container.host_config,

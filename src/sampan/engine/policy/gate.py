@@ -10,7 +10,7 @@ from sampan.engine.container import Container
 from sampan.engine.errors import Forbidden, NotFound
 from sampan.engine.policy import facts as of
 from sampan.engine.policy import rules
-from sampan.engine.policy.caller import Caller, Owner
+from sampan.engine.policy.caller import Caller, Owner, at_page
 from sampan.engine.policy.decide import Decision, decide, foreign
 from sampan.engine.policy.model import CONTAINER, DENY, VM, Facts, Policy, PolicyError
 from sampan.engine.policy.operation import ENGINE, Kind, Operation, Subject, Verb
@@ -195,7 +195,10 @@ class Gate:
             image = self._engine.images.get(container.image) if container.image else None
         except ImageError:  # its record is lost: it has the names that it was made by
             image = None
-        return of.of_record(container, image, self.signers(image) if image is not None else [])
+        if image is None:
+            return of.of_record(container, [], [])
+        names = self._engine.finding.names(at_page(container.owner), image)
+        return of.of_record(container, names, self.signers(image))
 
     def decide(self, facts: Facts) -> Decision:
         """What would become of a container if it were created now."""
