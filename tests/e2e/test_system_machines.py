@@ -7,6 +7,7 @@ import os
 import pty
 import select
 import shutil
+import stat
 import subprocess
 import tarfile
 import time
@@ -18,6 +19,7 @@ import pytest
 
 from sampan.vm import ovf
 from tests.conftest import Daemon, end_daemon, eventually, new_daemon
+from tests.faults.test_hypervisor import check_harmless, children_of
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("qemu-system-x86_64") or not shutil.which("grub-mkimage"), reason="QEMU or GRUB is not installed"
@@ -66,6 +68,8 @@ def test_a_system_machine(daemon: Daemon) -> None:
     daemon.ok("vm", "start", "srv1")
     eventually(lambda: inspect(daemon, "srv1").get("Agent") is True, 120)
     found = inspect(daemon, "srv1")
+    _who_reads_it(int(found["State"]["Pid"]))  # type: ignore[index]
+    assert stat.S_IMODE(next(daemon.root.glob("data/containers/*/disk.qcow2")).stat().st_mode) == 0o600  # S048
     address = found["Networks"]["bridge"]["IPv4"].partition("/")[0]  # type: ignore[index]
     assert "6." in daemon.ok("vm", "exec", "srv1", "uname", "-r")
     assert address in daemon.ok("vm", "exec", "srv1", "ip", "addr")
@@ -93,6 +97,13 @@ def test_a_system_machine(daemon: Daemon) -> None:
     daemon.ok("vm", "rm", "srv1")
     assert daemon.sampan("vm", "inspect", "srv1").returncode == 1
     assert not [name for name in os.listdir(daemon.root / "data/containers") if len(name) == 64]
+
+
+def _who_reads_it(shim: int) -> None:
+    """The shim and its QEMU have a user of their own and no rights, the shim an empty root (issue 14, item 5)."""
+    assert os.listdir(f"/proc/{shim}/root") == []
+    (qemu,) = children_of(shim)
+    assert check_harmless(qemu) == check_harmless(shim)
 
 
 def _console(daemon: Daemon) -> None:

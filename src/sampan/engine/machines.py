@@ -20,7 +20,7 @@ from sampan.linux.cgroup import Cgroup
 from sampan.linux.files import read_or_empty, regular
 from sampan.network.model import Endpoint, Network
 from sampan.runtime import init_program
-from sampan.vm import progress
+from sampan.vm import confine, progress
 from sampan.vm.disks import Disks
 from sampan.vm.hypervisor import SLOTS, Shape
 from sampan.vm.templates import Templates
@@ -118,6 +118,7 @@ class Machines:
             "entry": "sampan.vm.shim:main",
             "spec": {"process": {}, "linux": {"namespaces": namespaces, "resources": {}}},
             "cgroup": None,
+            "filter": confine.compiled(resolver=True),
             "shape": shape.fields(),
             "slots": [slot for slot, _ in wiring.taps],
             "shares": shares,
@@ -157,7 +158,7 @@ class Machines:
     def exec_request(self, container: Container, process: dict[str, Any], seccomp: str | None) -> dict[str, Any]:
         """What the keeper is asked for a further process in the guest."""
         return {"entry": "sampan.vm.relay:main", "spec": {"linux": {"namespaces": []}}, "cgroup": None, "process": process,
-                "seccomp": seccomp, "control": self.control(container.id)}  # fmt: skip
+                "seccomp": seccomp, "control": self.control(container.id), "filter": confine.compiled(resolver=False)}  # fmt: skip
 
     def ended(self, container: Container) -> tuple[bool, str]:
         """Called when a machine has ended: as guest_answers.report(); what it left is removed."""

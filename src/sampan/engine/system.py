@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import secrets
 import tempfile
 import time
@@ -24,13 +25,14 @@ from sampan.images import bootstrap
 from sampan.images.errors import ImageError
 from sampan.images.store import Check, Image
 from sampan.linux import filetree, openat2, sparse
-from sampan.vm import bootdisk, initramfs, iso, kernel, ovf, pc, seed
+from sampan.vm import bootdisk, confine, initramfs, iso, kernel, ovf, pc, seed
 from sampan.vm.errors import VmError
 
 if TYPE_CHECKING:
     from sampan.engine.engine import Engine
 
 Say = Callable[[str], object]
+_SNAPSHOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")  # a word of QEMU's monitor, and no option
 _INITS = ("/sbin/init", "/lib/systemd/systemd", "/usr/lib/systemd/systemd")
 _GUEST_PACKAGES = [
     "systemd-sysv",
@@ -242,9 +244,10 @@ class SystemMachines:
             container.id, container.config["Hostname"], settings, [seed.place(*row) for row in wiring.places], servers
         )
         with open(f"{directory}/seed.iso", "wb") as file:
-            os.fchmod(file.fileno(), 0o600)  # passwords are in it
+            os.fchmod(file.fileno(), 0o600)  # passwords are in it, as memory may be in the disk
             file.write(iso.seed(files))
         own = [os.open(f"{directory}/disk.qcow2", os.O_RDWR | os.O_CLOEXEC)]
+        os.fchmod(own[0], 0o600)
         own.append(os.open(f"{directory}/seed.iso", os.O_RDONLY | os.O_CLOEXEC))
         limits = {"memory": {"limit": memory + machine_shape.HOST_OVERHEAD << 20}}
         namespaces = [{"type": "pid"}, {"type": "ipc"}, {"type": "network", "path": "@0"}]
@@ -252,6 +255,7 @@ class SystemMachines:
             "entry": "sampan.vm.classic:main",
             "spec": {"process": {"terminal": True}, "linux": {"namespaces": namespaces, "resources": limits}},
             "cgroup": container.cgroup,
+            "filter": confine.compiled(resolver=True),
             "pc": machine,
             "control": self._engine.machines.control(container.id),
             "console": f"{directory}/console",
@@ -268,7 +272,7 @@ class SystemMachines:
         """Makes ("create"), goes back to ("restore") or deletes ("delete") a snapshot: of disk and memory of one that runs,
         of the disk of one that does not. Raises NotFound, Conflict, EngineError.
         """
-        if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+        if not _SNAPSHOT.fullmatch(name):
             raise BadRequest(f"invalid snapshot name {name!r}: letters, digits, dots, dashes and underscores")
         known = {row["name"]: row for row in await self.snapshots(container)}
         if action == "create" and name in known:

@@ -49,7 +49,7 @@ class Classic(Host):
         self.machine, self._qga = machine, GuestAgent(self.loop, qga)
         for fd in (namespace, disk, seed, *taps):
             os.close(fd)
-        confine.enter(user)  # nothing has been read of it yet
+        confine.enter(user, request["filter"])  # nothing has been read of it yet
         self.log.follow(machine.errors)
         assert machine.monitor
         parent.close()

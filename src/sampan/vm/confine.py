@@ -6,6 +6,8 @@ before it: what is left has descriptors, and no name of the host (ADR 26).
 
 from __future__ import annotations
 
+import binascii
+import functools
 import os
 import resource
 
@@ -44,26 +46,28 @@ def identity() -> int:
 
     That of its pid namespace if it is the first there; else it gets a mount namespace of its own.
     """
-    kind = "pid" if os.getpid() == 1 else "mnt"
-    if kind == "mnt":
+    kind = "pid" if _first() else "mnt"
+    if not _first():
         unshare(CLONE_NEWNS)
     if not initial_user_namespace():
         return _NOBODY  # the only one that is surely there; the host sees one of the engine's user's own
     return _FIRST_UID + (os.stat(f"/proc/self/ns/{kind}").st_ino - _FIRST_NAMESPACE) % 0x10000000
 
 
-def enter(user: int, resolver: bool = True) -> None:
-    """Gives up every right of this process, for good; `user` is from identity(), called before.
+def _first() -> bool:
+    """Whether this is the first process of its pid namespace."""
+    return os.getpid() == 1
 
-    `resolver`: whether it asks a name server, in a network namespace that has nothing else.
-    """
-    program = bpf(resolver)
+
+def enter(user: int, program: str) -> None:
+    """Gives up every right of this process, for good; `user` is from identity(), called before. `program`: compiled()."""
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     for target in (0, 1, 2):
         os.dup2(null, target)
     os.close(null)
     os.umask(0o077)
-    unshare(CLONE_NEWNS)
+    if _first():  # identity() has done it for the others
+        unshare(CLONE_NEWNS)
     mount.mount(None, "/", None, mount.MS_SLAVE | mount.MS_REC)
     pivot(mount.new_filesystem("tmpfs", [("mode", "555"), ("size", "4k"), ("nr_inodes", "1"), ("source", "empty")]))
     for kind, most in (
@@ -76,7 +80,7 @@ def enter(user: int, resolver: bool = True) -> None:
         resource.setrlimit(kind, (most, most))
     become(user, 0)
     prctl.set_dumpable(False)  # after the change of ids, which decides it anew
-    seccomp.install(program)
+    seccomp.install(binascii.a2b_base64(program))
 
 
 def pivot(top: int) -> None:
@@ -103,8 +107,12 @@ def become(user: int, kept: int) -> None:
     prctl.set_no_new_privs()
 
 
-def bpf(resolver: bool) -> bytes:
-    """The filter: what is not among these calls fails with EPERM."""
+@functools.cache
+def compiled(resolver: bool) -> str:
+    """The program for enter(), in base64, made once by who asks for many: what is not among these calls fails with EPERM.
+
+    `resolver`: whether it asks a name server, in a network namespace that has nothing else.
+    """
 
     def only(name: str, index: int, value: int, mask: int = 0xFFFFFFFF) -> dict[str, Any]:
         equal = {"index": index, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ"}
@@ -115,4 +123,5 @@ def bpf(resolver: bool) -> bytes:
         rules += [{"names": ["connect"], "action": "SCMP_ACT_ALLOW"}, only("socket", 0, _AF_INET)]
     rules += [only("ioctl", 1, number) for number in _CONTROLS]
     rules += [only(name, 2, 0, _PROT_EXEC) for name in ("mmap", "mprotect")]  # no new code
-    return seccomp.compile_filter({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules})
+    program = seccomp.compile_filter({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules})
+    return binascii.b2a_base64(program, newline=False).decode()

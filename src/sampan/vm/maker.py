@@ -57,11 +57,12 @@ def make(
     state = os.open(f"{directory}/state", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600) if expect else -1
     ns.unshare(ns.CLONE_NEWNET)  # nobody else is where its taps are
     taps = [tap.new(f"slot{number}") for number in range(SLOTS)]
+    program = confine.compiled(resolver=False)
     user = confine.identity()
     machine = microvm(user, shape, Parts(memory, -1, fresh, -1, taps), restored=False)
     log.follow(machine.console, machine.errors)
     progress = Progress(machine.pid)
-    confine.enter(user, resolver=False)
+    confine.enter(user, program)
     try:
         guest = _Guest(loop, machine, time.monotonic() + timeout, progress)
         guest.hear()

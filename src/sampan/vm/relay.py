@@ -47,7 +47,7 @@ def _run(request: dict[str, Any], stdio: Stdio | None, parent: socket.socket) ->
     wire.send(sock, message, given)
     for fd in stdio or ():
         os.close(fd)
-    confine.enter(confine.identity(), resolver=False)
+    confine.enter(confine.identity(), request["filter"])
     return _follow(sock, parent, reader, slave)
 
 

@@ -93,7 +93,7 @@ class Shim(Host):
             os.close(fd)
         self._progress = Progress(machine.pid)
         # From here on the guest runs, and may say anything.
-        confine.enter(user)
+        confine.enter(user, request["filter"])
         if stopped:
             machine.monitor.run("cont")
         self.meet(machine.port.fileno())
