@@ -21,6 +21,7 @@ from sampan.engine import guest_answers
 from sampan.engine.errors import EngineError
 from sampan.runtime import channel
 from sampan.vm import pc, protocol, qga
+from sampan.vm.console import ConsoleLog
 from sampan.vm.errors import VmError
 from sampan.vm.host import Host
 from sampan.vm.loop import Loop
@@ -280,6 +281,29 @@ def test_changes_are_rows_and_not_without_end() -> None:
 
 
 # other ways in
+
+
+def test_s047_what_qemu_and_its_guest_say_is_bounded(tmp_path: Path) -> None:
+    loop = Loop()
+    log = ConsoleLog(loop, str(tmp_path / "console"))
+    pairs = [socket.socketpair() for _ in range(2)]
+    log.follow(*(ours for ours, _ in pairs))
+    for _, theirs in pairs:
+        theirs.setblocking(False)
+    sent = 0
+    while sent < 4 << 20:
+        for _, theirs in pairs:
+            try:
+                sent += theirs.send(b"virtio: wrong descriptor\n" * 1000)
+            except BlockingIOError:
+                pass
+        loop.turn(0)
+        assert (tmp_path / "console").stat().st_size <= 256 << 10
+    pairs[1][1].send(b"the end")
+    assert "virtio: wrong descriptor" in log.last() or "the end" in log.last()
+    for pair in pairs:
+        for sock in pair:
+            sock.close()
 
 
 def _monitor(replies: list[bytes]) -> tuple[Monitor, socket.socket]:
