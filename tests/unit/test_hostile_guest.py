@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -17,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampan.engine import guest_answers
+from sampan.engine import guest_answers, shims
 from sampan.engine.errors import EngineError
 from sampan.runtime import channel
 from sampan.vm import pc, protocol, qga
@@ -304,6 +305,42 @@ def test_s047_what_qemu_and_its_guest_say_is_bounded(tmp_path: Path) -> None:
     for pair in pairs:
         for sock in pair:
             sock.close()
+
+
+@pytest.mark.parametrize("with_fds", [False, True])
+def test_a_shim_that_goes_on_talking_is_listened_to_no_more(tmp_path: Path, with_fds: bool) -> None:
+    """Whoever waits gets an error; what it has sent is not kept, neither messages nor descriptors."""
+    path, name = str(tmp_path / "shim.sock"), "box"
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen()
+
+    def serve() -> None:
+        sock = listener.accept()[0]
+        try:
+            sock.recv(65536)
+            for number in range(5000):
+                body = b'{"seq": 1, "fds": 1}' if with_fds else b'{"seq": 1, "result": "%d"}' % number
+                socket.send_fds(sock, [len(body).to_bytes(4, "big") + body], [0] if with_fds else [])
+        except OSError:
+            pass
+        sock.close()
+
+    async def talk() -> int:
+        threading.Thread(target=serve, daemon=True).start()
+        before = len(os.listdir("/proc/self/fd"))
+        async with shims.connected(path, name) as shim:
+            heard = 0
+            with pytest.raises(EngineError, match="box has ended"):
+                await shim.ask({"op": "job"}, limit=10)
+                while True:
+                    await shim.next(10)
+                    heard += 1
+            assert heard < 3
+        return len(os.listdir("/proc/self/fd")) - before
+
+    assert asyncio.run(talk()) <= 1  # the other end, perhaps
+    listener.close()
 
 
 def _monitor(replies: list[bytes]) -> tuple[Monitor, socket.socket]:
