@@ -19,7 +19,7 @@ _MAX_ROWS, _MAX_TEXT = 2000, 4096
 _MAX_REPORT = 64 << 10
 _MAX_CHANGES = 300_000
 
-_Name = Annotated[str, msgspec.Meta(max_length=15, pattern=r"")]
+_Name = Annotated[str, msgspec.Meta(max_length=15, pattern=r"^[A-Za-z0-9_.@-]+$")]
 _Key = Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[A-Za-z0-9_.]+$")]
 _Counters = Annotated[dict[_Key, int], msgspec.Meta(max_length=256)]
 _Text = Annotated[str, msgspec.Meta(max_length=_MAX_TEXT)]

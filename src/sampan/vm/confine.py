@@ -46,17 +46,12 @@ def identity() -> int:
 
     That of its pid namespace if it is the first there; else it gets a mount namespace of its own.
     """
-    kind = "pid" if _first() else "mnt"
-    if not _first():
+    kind = "pid" if os.getpid() == 1 else "mnt"
+    if kind == "mnt":
         unshare(CLONE_NEWNS)
     if not initial_user_namespace():
         return _NOBODY  # the only one that is surely there; the host sees one of the engine's user's own
     return _FIRST_UID + (os.stat(f"/proc/self/ns/{kind}").st_ino - _FIRST_NAMESPACE) % 0x10000000
-
-
-def _first() -> bool:
-    """Whether this is the first process of its pid namespace."""
-    return os.getpid() == 1
 
 
 def enter(user: int, program: str) -> None:
@@ -66,8 +61,7 @@ def enter(user: int, program: str) -> None:
         os.dup2(null, target)
     os.close(null)
     os.umask(0o077)
-    if _first():  # identity() has done it for the others
-        unshare(CLONE_NEWNS)
+    unshare(CLONE_NEWNS)  # whoever was made since identity() stays in that namespace, with its root
     mount.mount(None, "/", None, mount.MS_SLAVE | mount.MS_REC)
     pivot(mount.new_filesystem("tmpfs", [("mode", "555"), ("size", "4k"), ("nr_inodes", "1"), ("source", "empty")]))
     for kind, most in (

@@ -62,6 +62,7 @@ def make(
     machine = microvm(user, shape, Parts(memory, -1, fresh, -1, taps), restored=False)
     log.follow(machine.console, machine.errors)
     progress = Progress(machine.pid)
+    assert machine.monitor  # it is in its jail, and ends when we do
     confine.enter(user, program)
     try:
         guest = _Guest(loop, machine, time.monotonic() + timeout, progress)
