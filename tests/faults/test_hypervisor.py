@@ -162,7 +162,6 @@ def test_s047_qemu_has_what_it_needs(box: Daemon) -> None:
     assert devices == {"virtio-serial-device", "virtserialport", "virtio-rng-device", "virtio-balloon-device",
                        "virtio-9p-device", "virtio-blk-device", "virtio-net-device"}  # fmt: skip
     assert int(status_of(qemu)["Seccomp_filters"]) >= 2  # ours, and the sandbox's
-    assert box.ok("exec", "box", "sh", "-c", "grep -cE ' (vmx|svm)' /proc/cpuinfo; true") == "0\n"
     writable = set()
     for name in os.listdir(f"/proc/{qemu}/fd"):
         target = os.readlink(f"/proc/{qemu}/fd/{name}")

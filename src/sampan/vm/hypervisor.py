@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     Command = Callable[[int, int, int], list[str]]
 
 ACCELERATORS = ("tcg", "kvm")
-_NO_NESTING = ",vmx=off,svm=off"  # a guest is no host
 SLOTS = 3  # network interfaces that a guest has, plugged in or not
 MAC = "52:54:00:5a:00:{:02x}"  # of a slot, until the guest is somebody's: so the guest knows which is which
 # A guest reads its disks' sizes when it boots, which is before it is somebody's: all are this large, and sparse.
@@ -74,7 +73,7 @@ def arguments(shape: Shape, parts: Parts, console: int, monitor: int, port: int,
     share = "off" if restored else "on"
     found = [
         "qemu", "-M", "microvm,x-option-roms=off,rtc=on,pit=on,pic=on,isa-serial=on,ioapic2=on,memory-backend=ram",
-        "-accel", "tcg,thread=multi,tb-size=128" if shape.accelerator == "tcg" else shape.accelerator, "-cpu", cpu(shape.accelerator),
+        "-accel", "tcg,thread=multi,tb-size=128" if shape.accelerator == "tcg" else shape.accelerator, "-cpu", "host" if shape.accelerator == "kvm" else "max",
         "-smp", str(shape.cpus), "-m", f"{shape.memory}M",
         "-object", f"memory-backend-file,id=ram,size={shape.memory}M,mem-path=/proc/self/fd/{parts.memory},share={share}",
         "-bios", "qboot.rom", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
@@ -104,11 +103,6 @@ def arguments(shape: Shape, parts: Parts, console: int, monitor: int, port: int,
     emulated = _clock() if shape.accelerator == "tcg" else ""
     command_line = f"console=ttyS0 panic=-1 reboot=t random.trust_cpu=on quiet {emulated}rdinit=/init"
     return [*found, "-kernel", shape.kernel, "-initrd", shape.initramfs, "-append", command_line]
-
-
-def cpu(accelerator: str) -> str:
-    """The guest's CPU: all that the host's has, or all that can be emulated, but virtualization."""
-    return ("host" if accelerator == "kvm" else "max") + _NO_NESTING
 
 
 def _backend(number: int, fd: int) -> str:

@@ -71,6 +71,8 @@ def make(
             guest.ask({"op": "expect", "request": expect, "seq": 1})
             machine.monitor.save(state)
     finally:
+        log.last()  # what there is to say of its end
+        log.follow()
         machine.end()
 
 
