@@ -304,3 +304,17 @@ def test_a_tenant_may_manage_another(tenants: tuple[Daemon, Path]) -> None:
     (top / "policy.toml").write_text(POLICY.format(top=top) + more)
     assert as_user(daemon, BOB, "GET", "/containers/mine/json")[1]["Id"] == mine
     assert as_user(daemon, BOB, "POST", "/containers/mine/kill")[0] == 200
+
+
+def test_an_anonymous_volume_goes_with_whose_it_was(tenants: tuple[Daemon, Path]) -> None:
+    daemon, _ = tenants
+    body = {"Image": "busybox", "Cmd": ["true"], "Volumes": {"/data": {}}, "HostConfig": {"NetworkMode": "none"}}
+    status, made = as_user(daemon, ALICE, "POST", "/containers/create", body)
+    assert status == 200, made
+    volume = inspect(daemon, made["Id"])["Mounts"][0]["Name"]
+    assert as_user(daemon, BOB, "GET", f"/volumes/{volume}")[0] == 404
+    assert as_user(daemon, ALICE, "GET", f"/volumes/{volume}")[0] == 200
+    assert as_user(daemon, ALICE, "DELETE", f"/containers/{made['Id']}?v=1")[0] == 200
+    # The name is free again: nothing remembers whose it was.
+    assert as_user(daemon, BOB, "POST", "/volumes/create", {"Name": volume})[0] == 200
+    assert as_user(daemon, BOB, "DELETE", f"/volumes/{volume}")[0] == 200

@@ -10,6 +10,7 @@ from sampan.engine.container import Container
 from sampan.engine.creation import announce
 from sampan.engine.engine import Engine
 from sampan.engine.errors import Conflict
+from sampan.engine.policy.operation import Kind
 from sampan.volumes.local import VolumeError, VolumeNotFound
 
 
@@ -55,3 +56,4 @@ def _remove_volumes(engine: Engine, container: Container) -> None:
         with contextlib.suppress(VolumeError, VolumeNotFound):  # somebody else was first
             if name and name not in used and engine.volumes.get(name).anonymous:
                 engine.volumes.remove(name)
+                engine.finding.owners.forget(Kind.VOLUME, name)
