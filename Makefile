@@ -33,7 +33,7 @@ test: setup
 	$(BIN)/pytest -q --durations 40
 
 soak: setup
-	SAMPAN_SOAK=1 $(BIN)/pytest -q -s --timeout 3600 tests/faults tests/security tests/e2e/test_faults.py tests/e2e/test_machines.py
+	SAMPAN_SOAK=1 $(BIN)/pytest -q -s --timeout 3600 tests/faults tests/security tests/unit/test_hostile_guest.py tests/unit/test_filetree.py tests/e2e/test_faults.py tests/e2e/test_machines.py
 
 bench: setup
 	$(BIN)/python bench/start.py

@@ -278,6 +278,7 @@ def test_what_a_redirect_gets(target: Daemon, mock: Mock, tmp_path: Path, monkey
         done = target.sampan("pull", f"{mock.name}/a/b:1")
         assert done.returncode == 1
         assert b"secret-of-ann" not in done.stderr + done.stdout
+        assert "secret-of-ann" not in (target.root / "log").read_text()
         assert other.requests
         assert not any("Authorization" in headers for _, _, headers in other.requests)
     finally:

@@ -24,9 +24,9 @@ except ImportError:  # pragma: no cover - other architectures
     _gzip = importlib.import_module("gzip")
     _gzip_error = zlib.error
 
-# A window above 128 MiB only serves to exhaust memory (S020); zstd's own limit without --long.
-_MAX_WINDOW = 128 << 20
-_MAX_XZ = 160 << 20  # what `xz -9` needs is 65 MiB
+# A larger window only serves to exhaust memory (S020): 8 MiB is what every reader has to have (RFC 8878), 32 are level 20.
+_MAX_WINDOW = 32 << 20
+_MAX_XZ = 80 << 20  # what `xz -9` needs is 65 MiB
 
 
 def decompress(stream: IO[bytes]) -> IO[bytes]:

@@ -20,7 +20,8 @@ from sampan.images.layer import LayerExtractor, NeedsLower
 from sampan.images.tarstream import TarStream
 from sampan.linux.files import regular
 
-_MEMORY = 1 << 30  # of a worker: what unpacks with more is hostile
+_MEMORY = 64 << 20  # of a worker: a window, and the names of some 150,000 directories; what needs more is hostile
+_MOST = 4  # workers of one pull, as many as downloads
 _CODE = "import sys; sys.path[:0] = sys.argv[1:]; from sampan.images.staging import worker; worker()"
 
 
@@ -63,11 +64,11 @@ def stage(blob: str, directory: str) -> Staged:
 
 
 class Workers:
-    """Processes that stage layers, as many as there are processors, started when needed."""
+    """Processes that stage layers, as many as there are processors or downloads, started when needed."""
 
     def __init__(self) -> None:
         self._idle: list[asyncio.subprocess.Process] = []
-        self._slots = asyncio.Semaphore(max(2, os.cpu_count() or 1))
+        self._slots = asyncio.Semaphore(min(max(2, os.cpu_count() or 1), _MOST))
 
     async def stage(self, blob: str, directory: str) -> Staged:
         """As stage(), in a process of its own."""
