@@ -443,6 +443,9 @@ def test_scheduling_and_limits(bundle: Bundle) -> None:
         ({"linux": {"namespaces": [{"type": "pid"}]}}, "mount namespace"),
         ({"linux": {"namespaces": [{"type": "mount"}], "seccomp": {"defaultAction": "X"}}, "hostname": ""}, "X"),
         ({"linux": {"namespaces": 5}}, "config.json"),
+        ({"linux": {"namespaces": [{"type": "mount"}], "intelRdt": {"closID": "a"}}, "hostname": ""}, "resctrl"),
+        ({"linux": {"namespaces": [{"type": "mount"}], "mountLabel": "a"}, "hostname": ""}, "no SELinux"),
+        ({"process": {"args": ["x"], "cwd": "/", "selinuxLabel": "a"}}, "selinuxLabel"),
     ],
 )
 def test_a_bad_config_is_named_and_leaves_nothing(bundle: Bundle, change: dict[str, Any], message: str) -> None:
@@ -452,6 +455,48 @@ def test_a_bad_config_is_named_and_leaves_nothing(bundle: Bundle, change: dict[s
     assert done.returncode == 1
     assert message in done.stderr
     assert bundle.ok("list", "-q") == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("vm.swappiness", "of no namespace"), ("vm/swappiness", "of no namespace"), ("kernel.core_pattern", "of no namespace"),
+        ("net/../vm/swappiness", "no name"), ("net.ipv4.../../vm/swappiness", "no name"), ("net..vm", "no name"),
+        ("/vm/swappiness", "no name"), ("net.ipv4.ip_forward\0x", "no name"), ("..vm.swappiness", "no name"),
+        ("", "no name"), ("net", "of no namespace"), ("fs.mqueue", "of no namespace"), ("kernel.shmmaxx", "of no namespace"),
+        ("kernel.shmmax", "host's ipc"), ("fs.mqueue.msg_max", "host's ipc"), ("kernel.hostname", "host's uts"),
+        ("net.ipv4.ip_forward", "host's network"), ("net/ipv4/ip_forward", "host's network"),
+        ("user.max_net_namespaces", "host's user"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("how", ["absent", "by path"])
+def test_a_sysctl_of_the_host_is_refused(bundle: Bundle, name: str, message: str, how: str) -> None:
+    """T45: whatever it is called, and whether the host's namespace is not left or joined by its name."""
+    before = [Path(path).read_text() for path in ("/proc/sys/vm/swappiness", "/proc/sys/net/ipv4/ip_forward")]
+    paths = [{"type": kind, "path": f"/proc/self/ns/{file}"} for kind, file in
+             (("ipc", "ipc"), ("uts", "uts"), ("network", "net"), ("user", "user"))]  # fmt: skip
+    bundle.namespaces("mount", "pid", *(paths if how == "by path" else ()))
+    bundle.spec.pop("hostname")
+    bundle.spec["linux"]["sysctl"] = {name: "1"}
+    done = bundle.runtime("run", "c")
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert before == [Path(path).read_text() for path in ("/proc/sys/vm/swappiness", "/proc/sys/net/ipv4/ip_forward")]
+
+
+def test_sysctls_of_its_own(bundle: Bundle) -> None:
+    wanted = {"net.ipv4.conf.lo.rp_filter": "2", "net/ipv4/ip_forward": "1", "kernel.shmmax": "4096", "fs.mqueue.msg_max": "7",
+              "kernel.domainname": "d"}  # fmt: skip
+    bundle.spec["linux"]["sysctl"] = wanted
+    names = (
+        "net/ipv4/conf/lo/rp_filter",
+        "net/ipv4/ip_forward",
+        "kernel/shmmax",
+        "fs/mqueue/msg_max",
+        "kernel/domainname",
+    )
+    shown = bundle.run(" ".join(["cat", *(f"/proc/sys/{name}" for name in names)])).split()
+    assert shown == list(wanted.values())
 
 
 def test_errors_by_the_log_file(bundle: Bundle) -> None:

@@ -227,6 +227,10 @@ def sysctls(host: dict[str, Any]) -> dict[str, str]:
             raise BadRequest(f"sysctl {name!r} is not allowed: it belongs to no namespace of the container")
         if name.startswith("net.") and host.get("NetworkMode") == "host":
             raise BadRequest(f"sysctl {name!r} not allowed in host network namespace")
+        if name.startswith(("kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue.")) and host.get("IpcMode") == "host":
+            raise BadRequest(f"sysctl {name!r} not allowed in host ipc namespace")
+        if name in ("kernel.hostname", "kernel.domainname") and host.get("UTSMode") == "host":
+            raise BadRequest(f"sysctl {name!r} not allowed in host uts namespace")
     return {key: str(value) for key, value in wanted.items()}
 
 

@@ -13,11 +13,12 @@ from sampan.keeper.standby import Estate, Link, tasks_of
 from sampan.keeper.tasks import UNKNOWN_STATUS, Pipes, Task, close, kill
 from sampan.linux import pidfd, polling, tty
 from sampan.record import record
-from sampan.runtime import channel, spawn
+from sampan.runtime import spawn
 from sampan.runtime.errors import RuntimeFailure, kind_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 _IDLE_SECONDS = 10.0
@@ -315,7 +316,11 @@ class Supervisor:
         task.open_log()
 
         def report(_: int) -> None:
-            message = channel.receive(child.channel)
+            message = child.hear()
+            if child.pid != task.pid:
+                self._moved(task, child, report)
+            if message.kind in ("leaving", "moved"):
+                return
             if message.kind == "tty":
                 if not task.tty or task.stdin >= 0:  # it has one
                     close(message.fds[0])
@@ -328,6 +333,7 @@ class Supervisor:
                 warnings[63:] = [message.text]  # it may go on and on
                 return
             self._loop.forget(child.channel.fileno())
+            self._loop.forget(task.pidfd)
             child.channel.close()
             if message.kind == "error":
                 reply = {"seq": sequence, "error": message.text, "failure": message.failure}
@@ -343,6 +349,21 @@ class Supervisor:
                 exits.prepare(task.directory)
 
         self._loop.watch(child.channel.fileno(), report)
+
+    def _moved(self, task: Task, child: spawn.Child, report: Callable[[int], None]) -> None:
+        """A process has made the one that it was to become, in another's pid namespace, where others could keep its channel
+        open; its end tells us, too."""
+        self._tell("begun", child.pid, id=task.id)
+        self._tell("over", task.pid)
+        task.pid, task.pidfd = child.pid, child.pidfd
+        task.start_time = pidfd.start_time(task.pid) or 0
+
+        def ended(_: int) -> None:
+            if not polling.readable(child.channel.fileno()):
+                child.channel.shutdown(socket.SHUT_RD)
+            report(0)
+
+        self._loop.watch(task.pidfd, ended)
 
     def _buried(self, task: Task, client: Connection, reply: dict[str, Any]) -> None:
         """A process that could not be set up has ended."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import struct
 
 from sampan.linux import prctl
 from sampan.linux.syscall import check, libc
@@ -67,16 +68,15 @@ def drop_bounding(unwanted: int) -> None:
             prctl.drop_bounding(number)
 
 
+def packed(effective: int, permitted: int, inheritable: int) -> tuple[bytes, bytes]:
+    """Both arguments of capset(2)."""
+    sets = [value >> shift & 0xFFFFFFFF for shift in (0, 32) for value in (effective, permitted, inheritable)]
+    return struct.pack("Ii", _VERSION_3, 0), struct.pack("6I", *sets)
+
+
 def capset(effective: int, permitted: int, inheritable: int) -> None:
     """Sets three of the sets of the calling thread (capset(2))."""
-    header = _Header(_VERSION_3, 0)
-    data = (_Data * 2)()
-    for index in (0, 1):
-        shift = 32 * index
-        data[index].effective = effective >> shift & 0xFFFFFFFF
-        data[index].permitted = permitted >> shift & 0xFFFFFFFF
-        data[index].inheritable = inheritable >> shift & 0xFFFFFFFF
-    check(libc.capset(ctypes.byref(header), data), "capset")
+    check(libc.capset(*packed(effective, permitted, inheritable)), "capset")
 
 
 def set_ambient(wanted: int) -> None:

@@ -19,7 +19,7 @@ CLONE_NEWIPC = 0x8000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
-_NS_GET_NSTYPE = 0xB703
+_NS_GET_USERNS, _NS_GET_NSTYPE = 0xB701, 0xB703
 
 # The runtime specification's names, with the flag and the file under /proc/PID/ns.
 KINDS = {
@@ -88,13 +88,20 @@ def setns(fd: int, kind: int = 0) -> None:
 
 
 def open_namespaces(pid: int) -> dict[str, int]:
-    """Opens all namespaces of a process. The caller closes the descriptors."""
+    """Opens all namespaces of a process. The caller closes the descriptors. Raises ProcessLookupError.
+
+    All or none: one that is ending has lost its mounts and its network before its pid namespace, and who joined what is
+    left would be in that one with the host's files.
+    """
     opened: dict[str, int] = {}
-    for name, (_, file) in KINDS.items():
-        try:
-            opened[name] = os.open(f"/proc/{pid}/ns/{file}", os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue
+    try:
+        for name, (_, file) in KINDS.items():
+            if os.path.exists(f"/proc/self/ns/{file}"):
+                opened[name] = os.open(f"/proc/{pid}/ns/{file}", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        for fd in opened.values():
+            os.close(fd)
+        raise ProcessLookupError(f"process {pid} is gone") from None
     return opened
 
 
@@ -107,11 +114,20 @@ def same_namespace(fd: int, kind: str) -> bool:
 
 def members(pid: int, kind: str) -> list[int]:
     """The processes that are in the same namespace of a kind as `pid`, as far as we may look at them."""
-    file = KINDS[kind][1]
     try:
-        wanted = os.readlink(f"/proc/{pid}/ns/{file}")
+        fd = os.open(f"/proc/{pid}/ns/{KINDS[kind][1]}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return []
+    try:
+        return members_of(fd, kind)
+    finally:
+        os.close(fd)
+
+
+def members_of(fd: int, kind: str) -> list[int]:
+    """The processes that are in the namespace `fd`, as far as we may look at them."""
+    file = KINDS[kind][1]
+    wanted = os.readlink(f"/proc/self/fd/{fd}")
     found = []
     for name in os.listdir("/proc"):
         if name.isdecimal():
@@ -121,6 +137,18 @@ def members(pid: int, kind: str) -> list[int]:
             except OSError:
                 continue
     return found
+
+
+def owner(fd: int) -> tuple[int, int]:
+    """Device and inode of the user namespace that owns a namespace (NS_GET_USERNS in ioctl_ns(2)). Raises OSError."""
+    import fcntl
+
+    found = fcntl.ioctl(fd, _NS_GET_USERNS)
+    try:
+        info = os.fstat(found)
+        return info.st_dev, info.st_ino
+    finally:
+        os.close(found)
 
 
 def is_kind(fd: int, kind: str) -> bool:

@@ -101,6 +101,26 @@ def install(program: bytes, filter_flags: int = 0) -> None:
     syscall("seccomp", ctypes.c_uint(1), ctypes.c_uint(filter_flags), ctypes.c_char_p(header))
 
 
+def passage(program: bytes, calls: set[int], cookie: int) -> bytes:
+    """The filter with a way around it: for some calls by who knows `cookie`, 64 bits in the sixth argument, which none of
+    them has. Every other call takes two or three instructions more, and none that looks at an argument."""
+    around = bpf.Program()
+    known, ordinary = around.new_label(), around.new_label()
+    around.load(0)
+    for number in sorted(calls):
+        around.jump(bpf.JEQ, number, known, "")
+    around.goto(ordinary)
+    around.place(known)
+    for offset, half in ((16 + 8 * 5, cookie & 0xFFFFFFFF), (20 + 8 * 5, cookie >> 32)):
+        around.load(offset)
+        around.jump(bpf.JEQ, half, "", ordinary)
+    around.load(4)
+    around.jump(bpf.JEQ, _AUDIT_ARCH[ARCH], "", ordinary)
+    around.ret(_ALLOW)
+    around.place(ordinary)
+    return around.assemble() + program
+
+
 def _action(name: str, errno: int | None) -> int:
     if name not in _ACTIONS:
         raise SeccompError(f"unsupported seccomp action {name}")

@@ -70,7 +70,7 @@ def _clone_plainly(name: str, flags: int, fds: list[int], body: _Body) -> Child:
         memory.populate_private()
         body(parent, fds)
 
-    made = clone_child(flags, [], alone)
+    made = clone_child(flags, alone)
     made.go()
     return made
 

@@ -9,6 +9,7 @@ import resource
 
 from sampan.linux import cgroup_limits, namespaces, seccomp
 from sampan.linux.cgroup import Cgroup
+from sampan.runtime import sysctls
 from sampan.runtime.errors import RuntimeFailure
 from sampan.runtime.rootfs import DEVICE_RULES
 from sampan.runtime.sources import is_bind
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 
 OCI_VERSION = "1.2.0"
 _MAX_CONFIG = 16 << 20
+# What would leave a container less confined than its configuration says, if it were passed over.
+_NOT_HERE = {
+    "intelRdt": "this runtime has no resctrl",
+    "mountLabel": "this runtime has no SELinux; leave the label out",
+    "netDevices": "this runtime moves no network interfaces",
+}
 
 
 def load(bundle: str) -> dict[str, Any]:
@@ -65,6 +72,10 @@ def check(spec: dict[str, Any]) -> None:
         raise RuntimeFailure("hostname can't be set without a uts namespace")
     if spec["linux"].get("uidMappings") and "user" not in seen:
         raise RuntimeFailure("uidMappings without a user namespace")
+    sysctls.check(spec)
+    for key, what in _NOT_HERE.items():
+        if spec["linux"].get(key):
+            raise RuntimeFailure(f"linux.{key}: {what}")
     for entry in spec.get("mounts") or []:
         if not str(entry["destination"]).startswith("/"):
             entry["destination"] = "/" + entry["destination"]
@@ -72,6 +83,8 @@ def check(spec: dict[str, Any]) -> None:
 
 def check_process(process: dict[str, Any]) -> None:
     """Refuses a process that can't be run. Raises RuntimeFailure."""
+    if process.get("selinuxLabel"):
+        raise RuntimeFailure(f"process.selinuxLabel {process['selinuxLabel']}: {_NOT_HERE['mountLabel']}")
     if not process.get("args"):
         raise RuntimeFailure("process.args must name a program")
     if not str(process.get("cwd") or "").startswith("/"):
@@ -98,6 +111,8 @@ def cgroup_path(spec: dict[str, Any], container_id: str, systemd: bool) -> str:
     if systemd and path.count(":") == 2:
         slice_, prefix, name = path.split(":")
         unit = name if name.endswith(".slice") else f"{prefix}-{name}.scope" if prefix else f"{name}.scope"
+        if "/" in path:
+            raise RuntimeFailure(f"linux.cgroupsPath {path!r} is no slice:prefix:name of systemd's")
         return f"{_slice_path(slice_ or 'system.slice')}/{unit}"
     if path.startswith("/"):
         return os.path.normpath(path)

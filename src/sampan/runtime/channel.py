@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_MAX_MESSAGE = 64 << 10
+MAX_MESSAGE = 64 << 10
 MAX_REQUEST = 128 << 10
 _MAX_FDS = 253  # SCM_MAX_FD, unix(7)
 _MAX_TEXT = 8192
@@ -30,7 +30,8 @@ Stdio = tuple[int, int, int]
 
 @record
 class Report:
-    """A message from a child. `kind`: "tty", "warning", "error", "prepared", "created", "moved" or "started"."""
+    """A message from a child. `kind`: "tty", "warning", "error", "prepared", "created", "moved",
+    "leaving" or "started"; of a process in the airlock see crossing.read()."""
 
     kind: str
     text: str = ""
@@ -65,7 +66,7 @@ def receive(sock: socket.socket) -> Report:
 
     A child that reads what a guest says is not trusted: what is no report is an error of its own.
     """
-    data, fds = descriptors.receive(sock, _MAX_MESSAGE, 1)
+    data, fds = descriptors.receive(sock, MAX_MESSAGE, 1)
     if not data:
         return Report("started")
     try:

@@ -13,8 +13,9 @@ from sampan.linux import namespaces as ns
 from sampan.linux import openat2, prctl, tty
 from sampan.linux.cgroup import Cgroup, hierarchies
 from sampan.record import record
-from sampan.runtime import channel, hooks, process, rootfs, skeletons
+from sampan.runtime import channel, hooks, process, rootfs, skeletons, sysctls
 from sampan.runtime.channel import Stdio
+from sampan.runtime.crossing import Way, cross
 from sampan.runtime.errors import RuntimeFailure
 
 TYPE_CHECKING = False
@@ -32,11 +33,19 @@ class Base:
     skeleton: skeletons.Skeleton | None = None
 
 
+@record
+class Crossing:
+    """A pid namespace to be in at last, and whether what we have done already puts our children there."""
+
+    namespace: int
+    entered: bool
+
+
 def make_base(new: set[str], userns: bool) -> Base:
     """The part of becoming a container that needs no request. `new`: types of the new namespaces."""
     prctl.set_dumpable(False)
     if userns:
-        _become_root_inside()
+        become_root_inside()
     os.setsid()
     process.reset_signals()
     if "network" in new:
@@ -45,9 +54,13 @@ def make_base(new: set[str], userns: bool) -> Base:
 
 
 def become_container(
-    request: dict[str, Any], stdio: Stdio | None, parent: socket.socket, base: Base | None = None
+    request: dict[str, Any],
+    stdio: Stdio | None,
+    parent: socket.socket,
+    base: Base | None = None,
+    crossing: Crossing | None = None,
 ) -> None:
-    """Turns this process, in its new namespaces, into the container of `request`."""
+    """Turns this process, in its new namespaces, into the container of `request`; `crossing`: into another's pid namespace."""
     spec = request["spec"]
     new = {entry["type"] for entry in spec["linux"].get("namespaces") or [] if not entry.get("path")}
     userns = any(entry["type"] == "user" for entry in spec["linux"].get("namespaces") or [])
@@ -70,10 +83,15 @@ def become_container(
         # The parent runs the hooks that belong before pivot_root and outside of the container.
         channel.send(parent, kind="prepared")
         channel.wait_for_go(parent)
+        if crossing is not None and crossing.entered and (spec.get("hooks") or {}).get("createContainer"):
+            # They would have our root and be where the other container sees them.
+            raise RuntimeFailure(
+                "createContainer hooks can't run with a new user namespace and another's pid namespace"
+            )
         hooks.run_all(spec, "createContainer", request["state"])
     if "cgroup" in new and hierarchies().v1:
         ns.unshare(ns.CLONE_NEWCGROUP)
-    slave = _terminal_or_stdio(spec["process"], stdio, parent, rootfd)
+    slave = _terminal_or_stdio(spec["process"], stdio, parent, rootfd, crossing is not None)
     if slave >= 0:
         _console(rootfd, slave)
     if base.skeleton is None:
@@ -81,14 +99,16 @@ def become_container(
     rootfs.pivot(rootfd, spec, bool(request.get("no_pivot")))
     proc = rootfs.private_proc() if spec["linux"].get("sysctl") else -1
     if proc >= 0:
-        rootfs.write_sysctls(proc, spec["linux"]["sysctl"])
+        sysctls.write(proc, spec["linux"]["sysctl"])
     personality = spec["linux"].get("personality")
     if personality:
         _set_personality(personality)
-    _finish(request, spec["process"], rootfd, parent, create_cwd=True)
+    _finish(request, spec["process"], rootfd, parent, crossing, create_cwd=True)
 
 
-def become_joined(request: dict[str, Any], stdio: Stdio | None, parent: socket.socket) -> None:
+def become_joined(
+    request: dict[str, Any], stdio: Stdio | None, parent: socket.socket, crossing: Crossing | None = None
+) -> None:
     """Turns this process, which has entered a container's namespaces, into a further one in it."""
     if request.get("chroot"):
         os.chroot(request["chroot"])
@@ -97,12 +117,12 @@ def become_joined(request: dict[str, Any], stdio: Stdio | None, parent: socket.s
     process.reset_signals()
     prctl.join_session_keyring()
     rootfd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    _terminal_or_stdio(request["process"], stdio, parent, rootfd)
-    _finish(request, request["process"], rootfd, parent, create_cwd=False)
+    _terminal_or_stdio(request["process"], stdio, parent, rootfd, crossing is not None)
+    _finish(request, request["process"], rootfd, parent, crossing, create_cwd=False)
 
 
 def enter(group: Cgroup | None, joins: list[tuple[str, int]], wanted: dict[str, Any]) -> None:
-    """Joins the cgroups and then every namespace but the pid one, which the parent has prepared."""
+    """Joins the cgroups and then every namespace. Of a pid namespace only children of ours will be (T60)."""
     if group is not None:
         group.join()
     if wanted.get("oomScoreAdj") is not None:
@@ -110,16 +130,16 @@ def enter(group: Cgroup | None, joins: list[tuple[str, int]], wanted: dict[str, 
         prctl.set_oom_score_adj(int(wanted["oomScoreAdj"]))
     # Not dumpable: a process of the container must not ptrace us or read our memory (S003).
     prctl.set_dumpable(False)
-    order = ["cgroup", "ipc", "uts", "network", "time", "mount", "user"]
+    order = ["pid", "cgroup", "ipc", "uts", "network", "time", "mount", "user"]
     if os.geteuid() != 0:
         order = ["user", *order[:-1]]  # the user namespace gives the privilege to join the others
-    for kind, fd in sorted((j for j in joins if j[0] != "pid"), key=lambda j: order.index(j[0])):
+    for kind, fd in sorted(joins, key=lambda j: order.index(j[0])):
         ns.setns(fd, ns.KINDS[kind][0])
     if any(kind == "user" for kind, _ in joins):
-        _become_root_inside()
+        become_root_inside()
 
 
-def _become_root_inside() -> None:
+def become_root_inside() -> None:
     """In a user namespace: its root, or what we are already where only that id is mapped."""
     try:
         os.setgroups([])
@@ -132,8 +152,13 @@ def _become_root_inside() -> None:
             raise RuntimeFailure(f"id 0 is not mapped in the user namespace: {error.strerror}") from error
 
 
-def _terminal_or_stdio(wanted: dict[str, Any], stdio: Stdio | None, parent: socket.socket, rootfd: int) -> int:
-    """Puts 0, 1 and 2 in place. Returns the terminal's descriptor, or -1 without one."""
+def _terminal_or_stdio(
+    wanted: dict[str, Any], stdio: Stdio | None, parent: socket.socket, rootfd: int, crossing: bool
+) -> int:
+    """Puts 0, 1 and 2 in place. Returns the terminal's descriptor, or -1 without one.
+
+    It becomes ours, unless we are `crossing`: then the process after us takes it.
+    """
     if not wanted.get("terminal"):
         assert stdio is not None
         for target, fd in enumerate(stdio):
@@ -146,7 +171,8 @@ def _terminal_or_stdio(wanted: dict[str, Any], stdio: Stdio | None, parent: sock
         tty.set_size(master, size["height"], size["width"])
     channel.send(parent, [master], kind="tty")
     os.close(master)
-    fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+    if not crossing:
+        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
     for target in range(3):
         os.dup2(slave, target, inheritable=True)
     return slave
@@ -190,34 +216,49 @@ def _set_personality(wanted: dict[str, Any]) -> None:
 
 
 def _finish(
-    request: dict[str, Any], wanted: dict[str, Any], rootfd: int, parent: socket.socket, create_cwd: bool
+    request: dict[str, Any],
+    wanted: dict[str, Any],
+    rootfd: int,
+    parent: socket.socket,
+    crossing: Crossing | None,
+    create_cwd: bool,
 ) -> None:
-    code = request.get("seccomp")
+    encoded = request.get("seccomp")
+    program, flags = binascii.a2b_base64(encoded) if encoded else None, request.get("seccomp_flags", 0)
+    preserved = int(request.get("preserve_fds") or 0)
     prepared = process.prepare(wanted, rootfd, create_cwd)
-    if "gate" in request:
-        parent = _wait_at_gate(request, prepared, parent)
-    elif channel.deserted(parent):
+
+    def warn(text: str) -> None:
+        channel.send(parent, kind="warning", text=text)
+
+    gate = request.get("gate", -1)
+    own_hooks = gate >= 0 and bool((request["spec"].get("hooks") or {}).get("startContainer"))
+    if own_hooks and crossing is not None:
+        raise RuntimeFailure("startContainer hooks can't run in a container with another's pid namespace")
+    if gate < 0 and channel.deserted(parent):
         os._exit(1)  # nobody would know of the container
+    if gate >= 0:
+        process.find_executable(prepared)
+    if crossing is not None or (gate >= 0 and not own_hooks):
+        if crossing is not None and not crossing.entered:
+            ns.setns(crossing.namespace, ns.CLONE_NEWPID)  # before we lose the right to
+        way = Way(crossing is not None, bool(wanted.get("terminal")), gate, preserved)
+        cross(prepared, program, flags, parent, way)
+    if own_hooks:
+        parent = _wait_at_gate(request, parent)
     try:
-        process.execute(
-            prepared,
-            binascii.a2b_base64(code) if code else None,
-            request.get("seccomp_flags", 0),
-            lambda text: channel.send(parent, kind="warning", text=text),
-            int(request.get("preserve_fds") or 0),
-        )
+        process.execute(prepared, program, flags, warn, preserved)
     except BaseException as error:
         # Here, and not in our caller: behind the gate another process is listening.
         channel.send_failure(parent, error)
         os._exit(1)
 
 
-def _wait_at_gate(request: dict[str, Any], prepared: process.Prepared, parent: socket.socket) -> socket.socket:
-    """Stays "created" until `start` connects to the listening socket `request["gate"]`.
+def _wait_at_gate(request: dict[str, Any], parent: socket.socket) -> socket.socket:
+    """Stays "created" until `start` connects to the listening socket `request["gate"]`, and runs the hooks that come then.
 
     The descriptor was inherited, so the wait depends on nothing that the container's files could fake.
     """
-    process.find_executable(prepared)
     gate = socket.socket(fileno=request["gate"])
     channel.send(parent, kind="created")
     parent.close()

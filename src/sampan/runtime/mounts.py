@@ -134,7 +134,7 @@ def attach(rootfd: int, entry: dict[str, Any], userns: bool, trees: list[int]) -
             return _bind(rootfd, entry, options, trees)
         if entry.get("type") == "cgroup":
             return _cgroup(rootfd, destination, options)
-        return _filesystem(rootfd, entry, options, userns)
+        return _filesystem(rootfd, entry, options, userns, trees)
     except OSError as error:
         raise RuntimeFailure(f"mount {entry.get('source', '')} on {destination}: {error}") from error
 
@@ -154,7 +154,7 @@ def _filesystem_data(entry: dict[str, Any], options: Options, userns: bool) -> t
     return fstype, data
 
 
-def _filesystem(rootfd: int, entry: dict[str, Any], options: Options, userns: bool) -> int:
+def _filesystem(rootfd: int, entry: dict[str, Any], options: Options, userns: bool, trees: list[int]) -> int:
     destination = entry["destination"]
     fstype, data = _filesystem_data(entry, options, userns)
     strict = fstype in ("proc", "sysfs")
@@ -164,7 +164,11 @@ def _filesystem(rootfd: int, entry: dict[str, Any], options: Options, userns: bo
         if fstype == "tmpfs" and there >= 0 and not any(key == "mode" for key, _ in data):
             # Over a directory of the image: its mode; any other has the kernel's default, 1777 (T43).
             data.append(("mode", f"{stat.S_IMODE(os.fstat(there).st_mode):o}"))
-        mounted = _new_filesystem(fstype, data, options)
+        if "tree" in entry:  # the procfs of another's pid namespace
+            mounted = trees[int(entry["tree"])]
+            lm.mount_setattr(mounted, options.set_, lm.MOUNT_ATTR_RDONLY & ~options.set_)
+        else:
+            mounted = _new_filesystem(fstype, data, options)
         try:
             if options.copy_up and fstype == "tmpfs":
                 filetree.copy(target, mounted)
@@ -277,7 +281,7 @@ def _cgroup(rootfd: int, destination: str, options: Options) -> int:
     if not found.v1:
         entry = {"type": "cgroup2", "destination": destination, "source": "cgroup", "options": []}
         parsed = Options(set_=options.set_ | attributes)
-        return _filesystem(rootfd, entry, parsed, userns=False)
+        return _filesystem(rootfd, entry, parsed, False, [])
     top = lm.new_filesystem("tmpfs", [("mode", "755"), ("source", "tmpfs")], attributes)
     target = destination_fd(rootfd, destination, directory=True)
     lm.move_mount(top, target, subject=destination)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sampan.linux import durable, pidfd
 from sampan.linux.cgroup import Cgroup
 from sampan.runtime import bundle as bundles
-from sampan.runtime import channel, console, hooks, spawn
+from sampan.runtime import console, crossing, hooks, spawn
 from sampan.runtime.errors import RuntimeFailure
 from sampan.runtime.state import Record, StateDirectory
 
@@ -93,6 +93,7 @@ def _create(directory: StateDirectory, record: Record, request: dict[str, Any], 
     for text in request.get("warnings") or []:
         options.warn(text)
     master = _follow(child, options, lambda: _runtime_hooks(directory, record))
+    record.pid, record.start_time = child.pid, pidfd.start_time(child.pid) or 0
     directory.save(record)
     _write_pid_file(options.pid_file, record.pid)
     return Started(child.pid, child.pidfd, master)
@@ -102,7 +103,7 @@ def _follow(child: spawn.Child, options: Options, prepared: Callable[[], None]) 
     """Reads the child's reports until it waits or runs. Returns a terminal's master nobody was given, or -1."""
     master = -1
     while True:
-        report = channel.receive(child.channel)
+        report = child.hear()
         if report.kind == "tty":
             master = report.fds[0]
             if options.console_socket:
@@ -122,7 +123,7 @@ def _follow(child: spawn.Child, options: Options, prepared: Callable[[], None]) 
         elif report.kind == "error":
             os.waitpid(child.pid, 0)
             raise RuntimeFailure(report.text, report.failure)
-        else:
+        elif report.kind not in ("leaving", "moved"):
             child.channel.close()
             return master
 
@@ -167,7 +168,7 @@ def start(directory: StateDirectory, warn: Warn) -> None:
         raise RuntimeFailure(f"cannot start container {record.id}: it is {status}, not created")
     sock = directory.connect_gate()
     while True:
-        report = channel.receive(sock)
+        report = crossing.receive(sock)
         if report.kind == "warning":
             warn(report.text)
         elif report.kind == "error":

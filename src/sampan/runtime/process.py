@@ -52,17 +52,10 @@ def execute(
     preserve_fds: int = 0,
 ) -> None:
     """Turns this process into the container's. Returns only by raising RuntimeFailure."""
-    process, account = prepared.wanted, prepared.account
-    _limits(process, warn)
-    scheduling.apply(process)
-    _security_label(process)
-    os.umask((process.get("user") or {}).get("umask", 0o022))
+    process = prepared.wanted
+    settle(process, warn)
     close_on_exec(3 + preserve_fds)
-    sets = _capability_sets(process.get("capabilities"), account, warn)
-    _become(account, sets)
-    _check_directory()
-    if process.get("noNewPrivileges"):
-        prctl.set_no_new_privs()
+    sets = give_up(prepared, warn)
     if seccomp_filter is not None:
         # As late as can be: whatever comes after it, only capset and execve, the filter may deny.
         seccomp.install(seccomp_filter, seccomp_flags)
@@ -71,8 +64,26 @@ def execute(
     _execute(process["args"], prepared.environment)
 
 
+def settle(process: dict[str, Any], warn: Callable[[str], None]) -> None:
+    """What needs our privileges and takes none away. Raises RuntimeFailure."""
+    _limits(process, warn)
+    scheduling.apply(process)
+    _security_label(process)
+    os.umask((process.get("user") or {}).get("umask", 0o022))
+
+
+def give_up(prepared: Prepared, warn: Callable[[str], None]) -> Sets | None:
+    """Becomes the user, with the capabilities of the specification and the one that a filter's installation needs."""
+    sets = _capability_sets(prepared.wanted.get("capabilities"), prepared.account, warn)
+    _become(prepared.account, sets)
+    _check_directory()
+    if prepared.wanted.get("noNewPrivileges"):
+        prctl.set_no_new_privs()
+    return sets
+
+
 @record
-class _Sets:
+class Sets:
     """The capability sets as masks, the bounding set by what is dropped from it."""
 
     dropped: int
@@ -84,7 +95,7 @@ class _Sets:
 
 def _capability_sets(
     wanted: dict[str, list[str]] | None, account: accounts.Account, warn: Callable[[str], None]
-) -> _Sets | None:
+) -> Sets | None:
     """What the specification asks for as far as we have it ourselves; config.md wants a warning for the rest."""
     if wanted is None:
         return None
@@ -107,7 +118,7 @@ def _capability_sets(
     ambient &= bounding
     permitted = mask("permitted") & bounding | ambient
     effective = mask("effective") & permitted | ambient
-    return _Sets(available & ~bounding, permitted, effective, mask("inheritable") & bounding | ambient, ambient)
+    return Sets(available & ~bounding, permitted, effective, mask("inheritable") & bounding | ambient, ambient)
 
 
 def _security_label(process: dict[str, Any]) -> None:
@@ -131,6 +142,11 @@ def _security_label(process: dict[str, Any]) -> None:
 def close_on_exec(first: int) -> None:
     """Marks every descriptor from `first` on close-on-exec, so that nothing leaks whatever opened it (S002)."""
     syscall("close_range", ctypes.c_uint(first), ctypes.c_uint(0xFFFFFFFF), ctypes.c_uint(_CLOSE_RANGE_CLOEXEC))
+
+
+def close_from(first: int) -> None:
+    """Closes every descriptor from `first` on."""
+    syscall("close_range", ctypes.c_uint(first), ctypes.c_uint(0xFFFFFFFF), ctypes.c_uint(0))
 
 
 def _account(process: dict[str, Any], rootfd: int) -> accounts.Account:
@@ -179,25 +195,31 @@ def _check_directory() -> None:
 
 
 def _limits(process: dict[str, Any], warn: Callable[[str], None]) -> None:
-    for limit in process.get("rlimits") or []:
-        number = getattr(resource, limit["type"], None)
-        if number is None:
-            raise RuntimeFailure(f"unknown rlimit {limit['type']}")
-        soft, hard = (_rlim(limit[key]) for key in ("soft", "hard"))
-        try:
-            resource.setrlimit(number, (soft, hard))
-        except (PermissionError, ValueError):
-            roof = resource.getrlimit(number)[1]
-            clamp = [value if roof == -1 or 0 <= value <= roof else roof for value in (soft, hard)]
-            resource.setrlimit(number, (clamp[0], clamp[1]))
-            warn(f"{limit['type']}: may not be raised to {limit['hard']}, clamped to {roof}")
+    for wanted in process.get("rlimits") or []:
+        limit(wanted, warn)
 
 
-def _rlim(value: int) -> int:
+def limit(wanted: dict[str, Any], warn: Callable[[str], None]) -> None:
+    """One of `rlimits`; what may not be raised that far is clamped, with a warning."""
+    number = getattr(resource, wanted["type"], None)
+    if number is None:
+        raise RuntimeFailure(f"unknown rlimit {wanted['type']}")
+    soft, hard = (rlim(wanted[key]) for key in ("soft", "hard"))
+    try:
+        resource.setrlimit(number, (soft, hard))
+    except (PermissionError, ValueError):
+        roof = resource.getrlimit(number)[1]
+        clamp = [value if roof == -1 or 0 <= value <= roof else roof for value in (soft, hard)]
+        resource.setrlimit(number, (clamp[0], clamp[1]))
+        warn(f"{wanted['type']}: may not be raised to {wanted['hard']}, clamped to {roof}")
+
+
+def rlim(value: int) -> int:
+    """A limit as setrlimit(2) has it in Python: -1 is none."""
     return -1 if value < 0 or value >= 1 << 63 else value
 
 
-def _become(account: accounts.Account, sets: _Sets | None) -> None:
+def _become(account: accounts.Account, sets: Sets | None) -> None:
     """Takes the ids and drops capabilities, all but the one that installing a seccomp filter needs."""
     if sets is not None:
         caps.drop_bounding(sets.dropped)
@@ -221,12 +243,12 @@ def _become(account: accounts.Account, sets: _Sets | None) -> None:
 def reset_signals() -> None:
     """Ignored signals survive execve: give the defaults back to those that Python or our caller ignores."""
     for number in range(1, _signal.NSIG):
-        if _signal.getsignal(number) == _signal.SIG_IGN:
-            _signal.signal(number, _signal.SIG_DFL)
+        if _signal.getsignal(number) not in (_signal.SIG_DFL, None):
+            _signal.signal(number, _signal.SIG_DFL)  # a handler, too: what it is may be gone before execve
     _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
 
 
-def _candidates(command: str, environment: dict[str, str]) -> list[str]:
+def candidates(command: str, environment: dict[str, str]) -> list[str]:
     if "/" in command:
         return [command]
     return [f"{directory or '.'}/{command}" for directory in environment.get("PATH", DEFAULT_PATH).split(":")]
@@ -241,7 +263,7 @@ def _not_found(command: str) -> RuntimeFailure:
 def find_executable(prepared: Prepared) -> None:
     """Checks, without running it, that there is such a program. Raises RuntimeFailure."""
     command = prepared.wanted["args"][0]
-    found = [name for name in _candidates(command, prepared.environment) if os.path.exists(name)]
+    found = [name for name in candidates(command, prepared.environment) if os.path.exists(name)]
     if not found:
         raise _not_found(command)
     if not any(os.access(name, os.X_OK) and not os.path.isdir(name) for name in found):
@@ -250,18 +272,22 @@ def find_executable(prepared: Prepared) -> None:
 
 def _execute(args: list[str], environment: dict[str, str]) -> None:
     command = args[0]
-    failure: OSError | None = None
-    for candidate in _candidates(command, environment):
+    found = []
+    for candidate in candidates(command, environment):
         try:
             os.execve(candidate, args, environment)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
         except OSError as error:
-            failure = failure or error
+            found.append(error.errno or 0)
+    raise not_executed(command, found)
+
+
+def not_executed(command: str, found: list[int]) -> RuntimeFailure:
+    """Why none of a program's candidates could be executed, by their errors."""
+    failure = next((number for number in found if number not in (errno.ENOENT, errno.ENOTDIR)), None)
     if failure is None:
-        raise _not_found(command)
-    kind = NOT_EXECUTABLE if failure.errno in (errno.EACCES, errno.ENOEXEC, errno.EISDIR) else OTHER
-    raise RuntimeFailure(f'exec: "{command}": {(failure.strerror or "").lower()}', kind)
+        return _not_found(command)
+    kind = NOT_EXECUTABLE if failure in (errno.EACCES, errno.ENOEXEC, errno.EISDIR) else OTHER
+    return RuntimeFailure(f'exec: "{command}": {os.strerror(failure).lower()}', kind)
 
 
 def set_hostnames(spec: dict[str, Any]) -> None:

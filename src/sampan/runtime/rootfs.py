@@ -294,30 +294,6 @@ def pivot(rootfd: int, spec: dict[str, Any], no_pivot: bool = False) -> None:
         lm.mount_setattr(rootfd, lm.MOUNT_ATTR_RDONLY)
 
 
-def write_sysctls(proc: int, sysctls: dict[str, str]) -> None:
-    """Writes kernel parameters through a private procfs mount that no container can have covered (S013)."""
-    for name, value in sysctls.items():
-        path = "sys/" + name.replace(".", "/")
-        try:
-            fd = openat2.openat2(
-                proc,
-                path,
-                os.O_WRONLY,
-                resolve=openat2.RESOLVE_BENEATH
-                | openat2.RESOLVE_NO_SYMLINKS
-                | openat2.RESOLVE_NO_XDEV
-                | openat2.RESOLVE_NO_MAGICLINKS,
-            )
-        except OSError as error:
-            raise RuntimeFailure(f"sysctl {name}: {os.strerror(error.errno or 0)}") from error
-        try:
-            os.write(fd, value.encode())
-        except OSError as error:
-            raise RuntimeFailure(f"sysctl {name}={value}: {os.strerror(error.errno or 0)}") from error
-        finally:
-            os.close(fd)
-
-
 def private_proc() -> int:
     """A detached procfs of the current pid namespace."""
     return lm.new_filesystem("proc", [("source", "proc")])

@@ -14,7 +14,7 @@ import socket
 from sampan.linux import namespaces as ns
 from sampan.linux import polling
 from sampan.linux.cgroup import Cgroup, hierarchies
-from sampan.runtime import borrowing, channel, child, skeletons, sources, spawn
+from sampan.runtime import borrowing, channel, child, skeletons, sources, spawn, sysctls
 from sampan.runtime.channel import Stdio
 from sampan.runtime.errors import RuntimeFailure
 
@@ -109,6 +109,8 @@ class Spare:
 
     def use(self, request: dict[str, Any], stdio: Stdio | None) -> spawn.Child:
         """Lets it become the container. As spawn.start(); OSError also when it has ended meanwhile."""
+        if not request.get("machine"):
+            sysctls.check(request["spec"])
         joined = self._give_group(request)
         skeleton = self._has_skeleton and joined and skeletons.fits(request["spec"], self._expected["outline"])
         trees = sources.open_all(request)

@@ -11,13 +11,13 @@ import os
 import socket
 from collections.abc import Callable
 
+from sampan.linux import airlock, descriptors, pidfd
 from sampan.linux import namespaces as ns
-from sampan.linux import pidfd
 from sampan.linux.cgroup import Cgroup
 from sampan.record import field, record
-from sampan.runtime import channel, child, idmap, sources
+from sampan.runtime import channel, child, crossing, idmap, mounts, procfs, sources, sysctls
 from sampan.runtime import stdio as streams
-from sampan.runtime.channel import Stdio
+from sampan.runtime.channel import Report, Stdio
 from sampan.runtime.errors import RuntimeFailure
 
 TYPE_CHECKING = False
@@ -36,6 +36,37 @@ class Child:
     pidfd: int
     channel: socket.socket
     held: list[int] = field(default_factory=list)
+    _leaving: bool = False
+    _moving: bool = False
+    _early: Report | None = None
+
+    def hear(self) -> Report:
+        """The process's next report; blocks. It can be another process from then on: see `pid` and `pidfd`.
+
+        From "leaving" on others can have a hand in what comes. Who is our child the kernel says: the last word of the
+        one that goes has its own pid as the sender's.
+        """
+        if not self._leaving:
+            report = channel.receive(self.channel)
+            self._leaving, self._moving = report.kind == "leaving", report.text == "moving"
+            return report
+        data, sender = descriptors.receive_from(self.channel, channel.MAX_MESSAGE)
+        report = crossing.read(data)
+        if not self._moving:
+            return report if report.kind != "arrived" else crossing.read(b"?")
+        if not data or sender != self.pid:
+            if not data:
+                return Report("error", "the process ended while it was being set up")
+            self._early = self._early or report  # it has overtaken the one that made it
+            return Report("leaving")
+        if report.kind != "arrived":
+            return report
+        self._moving = False
+        os.waitpid(self.pid, 0)
+        os.close(self.pidfd)
+        self.pid = int(report.text)
+        self.pidfd = os.pidfd_open(self.pid)
+        return self._early or Report("moved")
 
     def go(self) -> None:
         """Lets the child continue. Raises OSError when it is gone, after reaping it."""
@@ -67,22 +98,47 @@ def start(request: dict[str, Any], stdio: Stdio | None) -> Child:
     # children: both need a process between us and the container's.
     user_joined = any(kind == "user" for kind, _ in joins)
     staged = flags if user_joined else flags & (ns.CLONE_NEWTIME | ns.CLONE_NEWPID) if flags & ns.CLONE_NEWTIME else 0
+    crossing_to = _crossing(flags, joins)
+    unshared = 0
+    if crossing_to is not None:
+        # Our child stays where nobody of that namespace sees it, and makes the container's process at last.
+        unshared, staged = (flags if crossing_to.entered else staged), 0
+        if not crossing_to.entered:
+            joins = [(kind, fd) for kind, fd in joins if kind != "pid"]
+    in_user = crossing_to is not None and (user_joined or bool(unshared & ns.CLONE_NEWUSER))
     request["trees"] = trees = sources.open_all(request)
+    if crossing_to is not None:
+        _open_procs(request, trees, crossing_to.namespace)
 
     def body(parent: socket.socket) -> None:
         child.enter(group, joins, spec["process"])
+        if unshared:
+            _unshare(spec, unshared)
+        if in_user:
+            channel.send(parent, kind="prepared")
+            channel.wait_for_go(parent)
+            child.become_root_inside()
         if staged:
             _continue_in_second(parent, lambda: _unshare(spec, staged))
-        child.become_container(request, stdio, parent)
+        child.become_container(request, stdio, parent, crossing=crossing_to)
 
     try:
-        made = clone_child(flags & ~staged, joins, body)
+        made = clone_child(flags & ~staged & ~unshared, body, crossing_to is not None)
     finally:
-        for fd in [*(fd for _, fd in joins), *trees]:
+        kept = [crossing_to.namespace] if crossing_to is not None and not crossing_to.entered else []
+        for fd in [*(fd for _, fd in joins), *trees, *kept]:
             os.close(fd)
     try:
+        if in_user:
+            made.go()
+            report = made.hear()
+            if report.kind != "prepared":
+                raise RuntimeFailure(
+                    report.text or "the container's process ended before it was set up", report.failure
+                )
         if flags & ns.CLONE_NEWUSER:
             idmap.write(made.pid, spec)
+        if flags & ns.CLONE_NEWUSER or in_user:
             streams.bring(stdio, made.pid)
     except BaseException:
         made.abandon()
@@ -112,12 +168,31 @@ def start_entry(request: dict[str, Any], stdio: Stdio | None, fds: list[int]) ->
         getattr(__import__(module, fromlist=[name]), name)(request, stdio, parent, fds)
 
     try:
-        made = clone_child(flags, joins, body)
+        made = clone_child(flags, body)
     finally:
         for _, fd in joins:
             os.close(fd)
     made.go()
     return made
+
+
+def _crossing(flags: int, joins: list[tuple[str, int]]) -> child.Crossing | None:
+    """How a container gets into the pid namespace that it is to share: as late as can be, or, where it would have lost the
+    right to by then, by what makes its children be born there."""
+    namespace = next((fd for kind, fd in joins if kind == "pid"), None)
+    if namespace is None:
+        return None
+    user = next((os.fstat(fd) for kind, fd in joins if kind == "user"), None)
+    foreign = user is not None and ns.owner(namespace) != (user.st_dev, user.st_ino)
+    return child.Crossing(namespace, bool(flags & ns.CLONE_NEWUSER) or foreign)
+
+
+def _open_procs(request: dict[str, Any], trees: list[int], namespace: int) -> None:
+    """Opens the procfs that the container is to see, for it is not yet where it could."""
+    for entry in request["spec"].get("mounts") or []:
+        if entry.get("type") == "proc" and not sources.is_bind(entry):
+            trees.append(procfs.of_namespace(namespace, mounts.parse_options(entry.get("options") or []).data))
+            entry["tree"] = len(trees) - 1
 
 
 def group_of(request: dict[str, Any]) -> Cgroup | None:
@@ -127,6 +202,8 @@ def group_of(request: dict[str, Any]) -> Cgroup | None:
 
 def create_group(request: dict[str, Any]) -> Cgroup | None:
     """Makes the container's cgroup with its limits; warnings go into the request. Raises OSError."""
+    if not request.get("machine"):  # whose every parameter is the container's own
+        sysctls.check(request["spec"])
     group = group_of(request)
     if group is not None:
         group.create(request["spec"]["linux"].get("resources") or {})
@@ -169,53 +246,41 @@ def join(request: dict[str, Any], stdio: Stdio | None) -> Child:
     `request`: "process", "cgroup", "seccomp" as in start(); "chroot" where its root is not its namespace's. Raises ProcessLookupError when the
     container is gone.
     """
-    try:
-        opened = ns.open_namespaces(request["pid"])
-        if not ns.same_namespace(opened["user"], "user"):
-            streams.bring(stdio, request["pid"])
-    except FileNotFoundError:
-        raise ProcessLookupError(f"process {request['pid']} is gone") from None
+    opened = ns.open_namespaces(request["pid"])
+    if not ns.same_namespace(opened["user"], "user"):
+        streams.bring(stdio, request["pid"])
     joins = [(kind, fd) for kind, fd in opened.items() if not ns.same_namespace(fd, kind)]
     group = group_of(request)
 
-    # Only with privilege over our own pid namespace can we go there and come back.
-    staged = next((fd for kind, fd in joins if kind == "pid" and not ns.initial_user_namespace()), -1)
+    namespace = next((fd for kind, fd in joins if kind == "pid"), None)
+    crossing_to = None if namespace is None else child.Crossing(namespace, True)
 
     def body(parent: socket.socket) -> None:
-        if staged >= 0:
-            _continue_in_second(parent, lambda: ns.setns(staged, ns.CLONE_NEWPID))
         child.enter(group, joins, request["process"])
-        child.become_joined(request, stdio, parent)
+        child.become_joined(request, stdio, parent, crossing_to)
 
     try:
-        made = clone_child(0, [] if staged >= 0 else joins, body)
+        made = clone_child(0, body, crossing_to is not None)
     finally:
         for fd in opened.values():
             os.close(fd)
     made.go()
-    if staged >= 0:
-        _follow_second(made)
     return made
 
 
-def clone_child(flags: int, joins: list[tuple[str, int]], body: _Body) -> Child:
-    """Clones this process; the child runs `body(parent)` once its parent has said go()."""
+def clone_child(flags: int, body: _Body, crossing: bool = False) -> Child:
+    """Clones this process; the child runs `body(parent)` once its parent has said go().
+
+    It never is in another's pid namespace; `crossing`: what it becomes will be, which has to be told from who sees it.
+    """
+    airlock.kernel_areas()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pid_namespace = next((fd for kind, fd in joins if kind == "pid"), None)
-    own = -1
-    if pid_namespace is not None:
-        # Only children move (pid_namespaces(7)); we take our own back right after.
-        own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        ns.setns(pid_namespace, ns.CLONE_NEWPID)
-    try:
-        pid, descriptor = ns.clone(flags)
-        if pid == 0:
-            ours.close()
-            _run_child(theirs, body)
-    finally:
-        if own >= 0:
-            ns.setns(own, ns.CLONE_NEWPID)
-            os.close(own)
+    if crossing:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    pid, descriptor = ns.clone(flags)
+    if pid == 0:
+        ours.close()
+        _run_child(theirs, body)
     theirs.close()
     return Child(pid, descriptor, ours)
 

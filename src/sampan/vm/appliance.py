@@ -14,7 +14,7 @@ from sampan import quickjson
 from sampan.linux import mount
 from sampan.linux import namespaces as ns
 from sampan.linux.pidfd import exit_code
-from sampan.runtime import channel, spawn
+from sampan.runtime import spawn
 from sampan.vm import agent, dhcp
 from sampan.vm.guest import Guest
 from sampan.vm.loop import Loop
@@ -129,7 +129,7 @@ def _run_command(settings: dict[str, Any], port: int) -> int:
     loop = Loop()
     console = os.open("/dev/console", os.O_RDWR | os.O_NOCTTY)
     child = spawn.start(request, (console, console, console))
-    while (said := channel.receive(child.channel)).kind != "started":
+    while (said := child.hear()).kind != "started":
         if said.kind == "error":
             os.waitpid(child.pid, 0)
             print(f"sampan: {said.text}", flush=True)

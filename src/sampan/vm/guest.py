@@ -135,7 +135,7 @@ class Guest:
     def op_start(self, message: dict[str, Any]) -> None:
         self._prepare(message)
         request = {key: message[key] for key in ("spec", "cgroup", "seccomp")}
-        request |= {"overlay": guestroot.OVERLAY, "where": guestroot.ROOT}
+        request |= {"overlay": guestroot.OVERLAY, "where": guestroot.ROOT, "machine": True}
         self._group = request["cgroup"]
         terminal = bool(request["spec"]["process"].get("terminal"))
         self._run(message, terminal, lambda stdio: self._begin(request, stdio), request.setdefault("warnings", []))
@@ -186,7 +186,10 @@ class Guest:
         task = Task(message["id"], child.pid, child.pidfd)
 
         def report(_: int) -> None:
-            said = channel.receive(child.channel)
+            said = child.hear()
+            task.pid, task.pidfd = child.pid, child.pidfd
+            if said.kind in ("leaving", "moved"):
+                return
             if said.kind == "tty":
                 task.terminal = said.fds[0]
                 return
