@@ -23,7 +23,8 @@ MAX_MESSAGE = 64 << 10
 MAX_REQUEST = 128 << 10
 _MAX_FDS = 253  # SCM_MAX_FD, unix(7)
 _MAX_TEXT = 8192
-_WITH_FD, _WITHOUT_FD = ("tty", "moved"), ("warning", "error", "prepared", "created", "started")
+_WITH_FD = ("tty", "moved")
+_WITHOUT_FD = ("warning", "error", "prepared", "created", "started", "leaving")
 
 Stdio = tuple[int, int, int]
 
