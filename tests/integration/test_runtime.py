@@ -128,10 +128,12 @@ def test_exit_codes_and_signals(bundle: Bundle) -> None:
 
 
 def test_a_signal_to_the_runtime_reaches_the_container(bundle: Bundle) -> None:
-    bundle.script("trap 'exit 7' TERM; while :; do sleep 0.05; done")
+    bundle.script("trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done")
     (bundle.path / "config.json").write_text(json.dumps(bundle.spec))
-    with subprocess.Popen([RUNTIME, "--root", f"{bundle.path}/state", "run", "c"], cwd=bundle.path) as process:
-        time.sleep(0.8)
+    command = [RUNTIME, "--root", f"{bundle.path}/state", "run", "c"]
+    with subprocess.Popen(command, cwd=bundle.path, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
         process.terminate()
         assert process.wait(10) == 7
 

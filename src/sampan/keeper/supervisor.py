@@ -111,7 +111,7 @@ class Supervisor:
                 self._ahead.expire()
             now = time.monotonic()
             if now - reaped > _STRAYS_SECONDS:
-                pidfd.reap_strays(self._known)
+                pidfd.reap_strays(self._known())
                 reaped = now
             if self._tasks or self._making or self._connections or self._exits.must_stay:
                 idle_since = now

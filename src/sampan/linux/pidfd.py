@@ -8,7 +8,7 @@ import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Collection
 
 _PIDFD_GET_INFO = 0xC0000000 | (64 << 16) | (0xFF << 8) | 11
 _INFO_EXIT = 1 << 3
@@ -57,15 +57,18 @@ def children() -> list[int]:
         return []
 
 
-def reap_strays(known: Callable[[], Collection[int]]) -> None:
-    """Takes the zombies among our children that are nobody's: those that we have as a subreaper."""
-    try:
-        while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-            if found.si_pid in known():
-                return
-            os.waitpid(found.si_pid, 0)
-    except ChildProcessError:
-        return
+def reap_strays(known: Collection[int]) -> None:
+    """Takes the zombies among our children that are nobody's: those that we have as a subreaper.
+
+    Each is asked about by itself: waitid(2) for any tells of one zombie only, which may be somebody's who has not looked yet.
+    """
+    for pid in children():
+        if pid in known:
+            continue
+        try:
+            os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:
+            pass
 
 
 def zombie_status(pid: int) -> int | None:
