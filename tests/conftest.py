@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -16,6 +17,8 @@ from typing import Any
 import pytest
 
 from sampan.client.http import Http, NoEngine
+from sampan.linux import namespaces
+from sampan.vm import kernel
 from tests.vm_differences import DIFFERENCES
 
 BIN = Path(sys.executable).parent
@@ -116,6 +119,22 @@ class Daemon:
         raise AssertionError(f"no {name}")
 
 
+_NETWORK = os.open("/proc/self/ns/net", os.O_RDONLY)
+OUTSIDE = ["nsenter", f"--net=/proc/{os.getpid()}/fd/{_NETWORK}"]  # before a command: where packages can be fetched
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """All workers but the first (pytest-xdist) have a network namespace of their own: their engines are not in each other's way.
+
+    There is no way out of it, so what has to be fetched is fetched before, or by a command that begins with OUTSIDE.
+    """
+    worker = getattr(session.config, "workerinput", {}).get("workerid", "gw0")
+    if worker != "gw0" and os.geteuid() == 0:
+        fetch_kernel()
+        namespaces.unshare(namespaces.CLONE_NEWNET)
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"integration", "e2e", "faults", "security"} & set(item.path.parts):
@@ -164,6 +183,15 @@ def share_vm_cache(daemon: Daemon) -> None:
     (daemon.root / "data").mkdir(mode=0o700, exist_ok=True)
     VM_CACHE.mkdir(mode=0o700, exist_ok=True)
     (daemon.root / "data/vm").symlink_to(VM_CACHE)
+
+
+def fetch_kernel() -> None:
+    """Puts the kernel of virtual machines where the tests' engines look for it, if it is not there."""
+    VM_CACHE.mkdir(mode=0o700, exist_ok=True)
+    with open(VM_CACHE / "tests.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if kernel.find(str(VM_CACHE)) is None:
+            kernel.fetch(str(VM_CACHE))
 
 
 @pytest.fixture(scope="session")

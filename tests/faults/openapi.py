@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from tests.conftest import OUTSIDE
+
 PACKAGE = "golang-github-docker-docker-dev"
 PLACE = "usr/share/gocode/src/github.com/docker/docker/api/swagger.yaml"
 OURS_NOT = ("/swarm", "/nodes", "/services", "/tasks", "/secrets", "/configs", "/plugins", "/session")
@@ -27,7 +29,7 @@ def fetch() -> Path:
     with tempfile.TemporaryDirectory(dir="/var/tmp") as work:
         os.chmod(work, 0o755)
         done = subprocess.run(
-            ["apt-get", "download", "-q", PACKAGE], cwd=work, capture_output=True, text=True, timeout=120
+            [*OUTSIDE, "apt-get", "download", "-q", PACKAGE], cwd=work, capture_output=True, text=True, timeout=120
         )
         found = list(Path(work).glob("*.deb"))
         if done.returncode or not found:

@@ -15,6 +15,7 @@ from sampan.vm.disks import Disks
 from sampan.vm.errors import VmError
 from sampan.vm.hypervisor import DISK_SIZE, Shape
 from sampan.vm.templates import Templates
+from tests.conftest import VM_CACHE, fetch_kernel
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("qemu-system-x86_64") or not shutil.which("mkfs.erofs"),
@@ -25,6 +26,8 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def templates(tmp_path_factory: pytest.TempPathFactory) -> Templates:
     top = str(tmp_path_factory.mktemp("vm"))
+    fetch_kernel()
+    shutil.copytree(VM_CACHE / "kernel", f"{top}/kernel")
     return Templates(top, Disks(top), ordinary())
 
 
