@@ -76,7 +76,7 @@ def test_a_machine_that_can_not_boot(templates: Templates, shape: Shape, tmp_pat
 def test_a_machine_that_never_answers(
     templates: Templates, shape: Shape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vm_templates, "_BOOT", 1.0)
+    monkeypatch.setattr(vm_templates.progress, "LONGEST", 1.0)
     with pytest.raises(VmError, match="did not answer"):
         asyncio.run(templates.get(Shape(shape.kernel, shape.initramfs, 1, 192), print))
 

@@ -33,15 +33,22 @@ def need(program: str) -> None:
         raise VmError(f"{program} is missing: apt-get install {_PACKAGES.get(program, program)}")
 
 
+def _most(fd: int, largest: int) -> int:
+    return max(compression.room(fd), os.fstat(fd).st_size, largest)
+
+
 def run(
     command: list[str],
     readable: dict[str, str | int] | None = None,
     writable: dict[str, str | int] | None = None,
     tree: int = -1,
     limit: int = _SECONDS,
+    largest: int = 0,
 ) -> str:
     """What a program prints. `readable` and `writable`: files, paths of the engine's own or descriptors, by what the program
     finds them as; `tree`: a mount, at /tree. Raises VmError.
+
+    A file may become as large as there is room, or as it is, or `largest` bytes: one with holes may be larger than the disk.
     """
     need(command[0])
     with ExitStack() as opened:
@@ -55,7 +62,7 @@ def run(
 
         files = [given(name, source, os.O_RDONLY) for name, source in (readable or {}).items()]
         files += [given(name, source, os.O_RDWR) for name, source in (writable or {}).items()]
-        room = max((compression.room(each.fd) for each in files if each.writable), default=0)
+        room = max((_most(each.fd, largest) for each in files if each.writable), default=0)
         if tree >= 0:
             files.append(jail.Given(tree, "/tree"))
         try:
