@@ -207,6 +207,8 @@ def test_engines_do_not_sweep_each_other() -> None:
         in_net(first, "ip", "link", "set", "gone0", "alias", "sampan 0123abcd /nowhere")
         doctor = subprocess.run([*first.inside, "sampan", "doctor"], env=first.env, capture_output=True, text=True)
         assert "interface gone0: its engine 0123abcd is gone" in doctor.stdout
+        for table in ("inet sampan-0123abcd", "bridge sampan-0123abcd"):
+            assert f"nft delete table {table}" in doctor.stdout
         assert orphan not in doctor.stdout
         check(first)
         second.kill()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from sampan.engine.machines import ordinary
+from sampan.vm import bootdisk
 from sampan.vm import templates as vm_templates
 from sampan.vm.disks import Disks
 from sampan.vm.errors import VmError
@@ -79,6 +81,19 @@ def test_a_machine_that_never_answers(
     monkeypatch.setattr(vm_templates.progress, "LONGEST", 1.0)
     with pytest.raises(VmError, match="did not answer"):
         asyncio.run(templates.get(Shape(shape.kernel, shape.initramfs, 1, 192), print))
+
+
+def test_disks_where_less_is_free_than_they_could_hold(tmp_path: Path) -> None:
+    """What a program may write has a limit, which counts what is in a file and not the holes of it."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128m", "tmpfs", tmp_path], check=True)
+    try:
+        os.close(Disks(str(tmp_path)).writable(str(tmp_path / "disk")))
+        assert (tmp_path / "disk").stat().st_size == DISK_SIZE
+        bootdisk.convert(str(tmp_path / "disk"), str(tmp_path / "qcow2"), "qcow2", "raw")
+        bootdisk.convert(str(tmp_path / "qcow2"), str(tmp_path / "raw"), "raw", "qcow2")
+        assert (tmp_path / "raw").stat().st_size == DISK_SIZE
+    finally:
+        subprocess.run(["umount", "-l", tmp_path], check=True)
 
 
 def test_disks(tmp_path: Path) -> None:

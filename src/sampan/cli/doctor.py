@@ -59,7 +59,7 @@ def _left() -> list[tuple[str, bool, str]]:
         (
             f"interface {name}: its engine {short} is gone",
             False,
-            f"ip link delete {name}; nft delete table inet sampan-{short}",
+            f"ip link delete {name}; nft delete table inet sampan-{short}; nft delete table bridge sampan-{short}",
         )
         for name, short in found
     ]

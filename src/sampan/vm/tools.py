@@ -34,7 +34,7 @@ def need(program: str) -> None:
 
 
 def _most(fd: int, largest: int) -> int:
-    return max(compression.room(fd), os.fstat(fd).st_size, largest)
+    return max(os.fstat(fd).st_size + compression.room(fd), largest)
 
 
 def run(
@@ -48,7 +48,7 @@ def run(
     """What a program prints. `readable` and `writable`: files, paths of the engine's own or descriptors, by what the program
     finds them as; `tree`: a mount, at /tree. Raises VmError.
 
-    A file may become as large as there is room, or as it is, or `largest` bytes: one with holes may be larger than the disk.
+    A file may grow by what there is room for, or become `largest` bytes: one with holes may be larger than the disk.
     """
     need(command[0])
     with ExitStack() as opened:
