@@ -136,7 +136,7 @@ class World:
             engine.volumes.exists(mine.volume),
             mine.network.id in engine.networking.networks.all,
             dict(mine.network.endpoints),
-            None if image is None else list(image.tags),
+            None if image is None else sorted(image.tags),
             engine.execs.get(mine.session.id) is mine.session and (mine.session.running, dict(mine.session.config)),
             [engine.finding.owners.of(kind, name) for kind, name in
              ((Kind.VOLUME, mine.volume), (Kind.NETWORK, mine.network.id), (Kind.IMAGE, mine.image), (Kind.TAG, mine.tag))],
