@@ -318,3 +318,52 @@ def test_an_anonymous_volume_goes_with_whose_it_was(tenants: tuple[Daemon, Path]
     # The name is free again: nothing remembers whose it was.
     assert as_user(daemon, BOB, "POST", "/volumes/create", {"Name": volume})[0] == 200
     assert as_user(daemon, BOB, "DELETE", f"/volumes/{volume}")[0] == 200
+
+
+def test_what_a_container_has_of_others_is_asked_at_each_start(tenants: tuple[Daemon, Path]) -> None:
+    """It has networks, volumes and other containers' namespaces by name or id; who may have them can change meanwhile."""
+    daemon, top = tenants
+
+    def create(uid: int, **host: Any) -> str:
+        body = {"Image": "busybox", "Cmd": ["sleep", "300"], "HostConfig": {"NetworkMode": "none", **host}}
+        status, found = as_user(daemon, uid, "POST", "/containers/create", body)
+        assert status == 200, found
+        return str(found["Id"])
+
+    # A network's name is free again when the network is gone, and then it is whoever takes it.
+    assert as_user(daemon, ALICE, "POST", "/networks/create", {"Name": "wandering"})[0] == 200
+    mine = create(ALICE, NetworkMode="wandering")
+    assert as_user(daemon, ALICE, "DELETE", "/networks/wandering")[0] == 200
+    assert as_user(daemon, BOB, "POST", "/networks/create", {"Name": "wandering"})[0] == 200
+    status, text = as_user(daemon, ALICE, "POST", f"/containers/{mine}/start")
+    assert status == 403, text
+    assert "network wandering, which container" in text
+    assert as_user(daemon, BOB, "DELETE", "/networks/wandering")[0] == 200
+    # What is another tenant's may be had by who manages that one, and no longer.
+    policy = (top / "policy.toml").read_text()
+    (top / "policy.toml").write_text(policy.replace("mounts =", f'manages = ["~{BOB}"]\nmounts ='))
+    assert as_user(daemon, BOB, "POST", "/volumes/create", {"Name": "secret"})[0] == 200
+    assert as_user(daemon, BOB, "POST", "/networks/create", {"Name": "inner"})[0] == 200
+    try:
+        theirs = create(BOB)
+        assert as_user(daemon, BOB, "POST", f"/containers/{theirs}/start")[0] == 200
+        having = [
+            (create(ALICE, Binds=["secret:/s"]), "volume"),
+            (create(ALICE, NetworkMode="inner"), "network"),
+            *((create(ALICE, **{mode: f"container:{theirs}"}), "container") for mode in ("PidMode", "NetworkMode", "IpcMode")),
+        ]  # fmt: skip
+        running = create(ALICE, Binds=["secret:/s"])
+        assert as_user(daemon, ALICE, "POST", f"/containers/{running}/start")[0] == 200
+        (top / "policy.toml").write_text(policy)
+        for identifier, kind in having:
+            status, text = as_user(daemon, ALICE, "POST", f"/containers/{identifier}/start")
+            assert (status, "is another tenant's" in text, kind in text) == (403, True, True), text
+        assert as_user(daemon, ALICE, "GET", f"/containers/{having[0][0]}/archive?path=/s")[0] == 403
+        assert as_user(daemon, ALICE, "POST", f"/containers/{running}/exec", {"Cmd": ["ls", "/s"]})[0] == 403
+        assert as_user(daemon, ALICE, "POST", f"/containers/{running}/restart?t=0")[0] == 403
+        daemon.http.call("POST", f"/containers/{theirs}/exec", {"Cmd": ["true"]})
+    finally:
+        for row in daemon.http.call("GET", "/containers/json?all=1"):
+            daemon.http.call("DELETE", f"/containers/{row['Id']}?force=1")
+        daemon.http.call("DELETE", "/volumes/secret")
+        daemon.http.call("DELETE", "/networks/inner")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 Seen = Callable[[Subject], bool]
 _BESIDE = "make the container anew with --isolation auto"
+_WITHOUT = "make the container anew without it"
 
 
 class Gate:
@@ -99,15 +101,49 @@ class Gate:
         subject = subject_of(container)
         self.ask(who, Operation(verb, subject, extra=extra))
         policy = self._visible()
-        if policy is None or container.own_kernel:
+        if policy is None or verb == Verb.START:  # a start asks all of it again
             return
-        if rules.RULES[subject.kind, verb] is rules.inside and verb != Verb.START:
+        acts = rules.RULES[subject.kind, verb] is rules.inside
+        if acts or (verb == Verb.READ and not policy.administers(who.user, policy.tenant(who.user))):
+            self.check_shared(container)
+        if acts and not container.own_kernel:
             decision = decide(policy, self.facts_of(container), ())
             if decision.isolation != CONTAINER:
                 raise Forbidden(
                     f"denied by the isolation policy: {verb.value}: the container would not be allowed today: "
                     f"{'; '.join(decision.reasons)}"
                 )
+
+    def check_shared(self, container: Container) -> None:
+        """Whether a container's owner may still have what it has of others: its networks, its volumes, the containers whose
+        namespaces it shares. It has them by name, and who may have what changes: a network of that name may be a stranger's by
+        now, a tenant may no longer manage another. Raises Forbidden."""
+        if self._visible() is None:
+            return
+        owner = at_page(container.owner)
+        for subject in self._shared(container):
+            verb = Verb.SHARE if subject.kind in (Kind.CONTAINER, Kind.MACHINE) else Verb.USE
+            if not self.may(owner, verb, subject):
+                raise Forbidden(
+                    f"denied by the isolation policy: the {subject.kind.value} {subject.id}, which container {container.name} has, "
+                    f"is another tenant's: {_WITHOUT}"
+                )
+
+    def _shared(self, container: Container) -> Iterator[Subject]:
+        """What a container names that is not its own. What is not there any more is not asked about: nobody gets it."""
+        owners = self._engine.finding.owners
+        for name in container.networks:
+            network = self._engine.networking.networks.named(name)
+            if network is not None:
+                yield dataclasses.replace(owners.subject(Kind.NETWORK, network.id), id=name)
+        for row in container.mounts:
+            if row["Type"] == "volume":
+                yield owners.subject(Kind.VOLUME, row["Name"])
+        for key in ("NetworkMode", "PidMode", "IpcMode"):
+            kind, _, identifier = (container.host_config.get(key) or "").partition(":")
+            other = self._engine.containers.get(identifier) if kind == "container" else None
+            if other is not None:
+                yield subject_of(other)
 
     def may_have(self, who: Caller, path: str) -> None:
         """Whether somebody may have a path of the host by way of the engine. It is the real one, of a descriptor that is what is
@@ -238,6 +274,7 @@ class Gate:
             self._tell(container.id, facts, Decision(DENY, decision.tenant, decision.reasons))
             raise Forbidden(f"denied by the isolation policy: {'; '.join(decision.reasons)}"
                             + (f": {_BESIDE}" if decision.isolation == VM or facts.asked != VM else ""))  # fmt: skip
+        self.check_shared(container)
         if not container.own_kernel:
             self._entering[container.id] = Owner(container.owner, container.claim)
         try:
