@@ -190,6 +190,32 @@ def test_volumes_and_networks(tenants: tuple[Daemon, Path]) -> None:
     assert as_user(daemon, ALICE, "DELETE", "/volumes/letters")[0] == 200
 
 
+def test_a_network_takes_nobody_s_addresses(tenants: tuple[Daemon, Path]) -> None:
+    """A subnet is a route of the host's: an untrusted tenant has such as networks get by themselves, and each container on it is
+    who it is."""
+    daemon, _ = tenants
+    for asked in (
+        *({"IPAM": {"Config": [{"Subnet": subnet}]}} for subnet in ("1.1.1.0/24", "0.0.0.0/1", "10.9.8.0/24", "169.254.169.0/24",
+                                                                     "172.16.0.0/12", "2606:4700::/64", "fc00::/7")),
+        {"Options": {"sampan.antispoof": "false"}},
+    ):  # fmt: skip
+        status, text = as_user(daemon, BOB, "POST", "/networks/create", {"Name": "grabbing", **asked})
+        assert (status, "~4102, who is not trusted with the host's kernel" in text) == (403, True), (asked, text)
+        assert as_user(daemon, 0, "GET", "/networks/grabbing")[0] == 404
+    ours = {"IPAM": {"Config": [{"Subnet": "192.168.250.0/24"}, {"Subnet": "fd00:77::/64"}]}}
+    assert as_user(daemon, BOB, "POST", "/networks/create", {"Name": "modest", **ours})[0] == 200
+    assert as_user(daemon, BOB, "DELETE", "/networks/modest")[0] == 200
+
+
+def test_nobody_comes_before_the_host_s_own_processes(tenants: tuple[Daemon, Path]) -> None:
+    """To be killed last, or to run in real time, is at everybody else's cost: a kernel of one's own it is."""
+    daemon, _ = tenants
+    for host in ({"OomScoreAdj": -1000}, {"Ulimits": [{"Name": "RTPRIO", "Soft": 0, "Hard": 99}]}):
+        body = {"Image": "busybox", "Cmd": ["true"], "HostConfig": {"NetworkMode": "none", **host}}
+        status, made = as_user(daemon, BOB, "POST", "/containers/create", body)
+        assert (status, made["Isolation"]) == (200, "vm"), made
+
+
 def test_what_is_shared_with_a_container_is_asked_of_it(tenants: tuple[Daemon, Path]) -> None:
     """T63."""
     daemon, _ = tenants

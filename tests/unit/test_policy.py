@@ -24,7 +24,7 @@ from sampan.engine.policy.model import Conditions, Facts, Policy, PolicyError, R
 def container(request: Facts, own_kernel: bool) -> Any:
     """As much of a container as the gate looks at; its facts are those that it was made by."""
     return SimpleNamespace(id=request.user, own_kernel=own_kernel, running=False, owner=request.user, claim=request.claim,
-                           facts=request)  # fmt: skip
+                           facts=request, networks={}, mounts=[], host_config={})  # fmt: skip
 
 
 def gate_of(engine: Any, policy: Callable[[], Policy]) -> Gate:

@@ -14,7 +14,8 @@ from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest
 from sampan.engine.filters import networks as wanted
 from sampan.engine.policy.operation import Kind, Operation, Subject, Verb
-from sampan.network.model import Network
+from sampan.network.ipam import is_ours
+from sampan.network.model import ANTISPOOF, Network
 
 _LONGEST_NAME = 255
 _HOST_S = {"com.docker.network.bridge.name", "parent"}  # options that name an interface of the host's
@@ -89,6 +90,12 @@ async def create(request: web.Request) -> web.Response:
         for text, wanted in (
             (f"a network with driver {driver}", driver != "bridge"),
             *((f"the network option {name}", True) for name in _HOST_S & set(options)),
+            (f"the network option {ANTISPOOF}", ANTISPOOF in options),
+            *(
+                (f"the subnet {row['Subnet']}", True)
+                for row in ipam.get("Config") or []
+                if row.get("Subnet") and not is_ours(row["Subnet"])
+            ),
         )
         if wanted
     )

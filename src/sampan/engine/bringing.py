@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from sampan.engine.engine import Engine
 
 
+_PATIENCE = 120.0  # seconds for the engine to note whose something is
+
+
 class Bringing:
     """One pull, load, import, commit, build or tag. `check` is for the store, which asks in whatever thread it works in."""
 
@@ -25,6 +29,8 @@ class Bringing:
         self._came: set[str] = set()  # ids of images that were not there before
         self._touched: dict[str, None] = {}  # ids of all
         self._named: dict[str, str] = {}  # tags that were no other image's, and the ids they get
+        self._loop = asyncio.get_running_loop()
+        self._claimed: set[tuple[Kind, str]] = set()  # what is theirs already, before it is there
 
     def check(self, image_id: str, tags: list[str]) -> None:
         """Whether they may give these tags to the image, and so take them from another. Raises Forbidden."""
@@ -46,20 +52,66 @@ class Bringing:
         except ImageNotFound:
             self._came.add(image_id)
         self._touched[image_id] = None
+        self._claim(image_id, tags)
 
-    async def done(self) -> None:
-        """Notes whose is what has come, even if not all of it has; on the engine's own thread. Raises DiskError."""
+    def _claim(self, image_id: str, tags: list[str]) -> None:
+        """What is new is theirs before it is there: without an owner it would be everybody's, for a moment or, if the engine dies,
+        for ever. The store's second question, within its lock, has nothing new. Raises Forbidden."""
+        new = [(Kind.TAG, tag) for tag in tags if self._named.get(tag) == image_id]
+        if image_id in self._came and self._brings:
+            new.append((Kind.IMAGE, image_id))
+        new = [key for key in new if key not in self._claimed]
+        if not new:
+            return
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:  # a thread of the store's
+            asyncio.run_coroutine_threadsafe(self._own(new), self._loop).result(_PATIENCE)
+        else:
+            self._own_now(new)
+
+    async def _own(self, new: list[tuple[Kind, str]]) -> None:
+        self._own_now(new)
+        if self._engine.gate.active:
+            await self._engine.store.flush()
+
+    def _own_now(self, new: list[tuple[Kind, str]]) -> None:
+        """On the engine's own thread."""
+        owners, owner = self._engine.finding.owners, self._who.owner
+        for kind, name in new:
+            holder = owners.claims.setdefault((kind, name), owner) if kind == Kind.TAG else owner
+            if holder != owner:
+                shown = reference.parse(name).familiar
+                raise Forbidden(f"denied by the isolation policy: the name {shown} is about to be another tenant's")
+            self._claimed.add((kind, name))
+            if kind == Kind.IMAGE:
+                owners.add(kind, name, owner)
+            elif not self._engine.images.tagged(name):
+                owners.set(kind, name, (owner,))
+
+    async def done(self, whole: bool) -> None:
+        """Notes whose is what has come, even if not all of it has; on the engine's own thread. What is theirs already and has not
+        come is forgotten, if it was the `whole`: else a thread may still bring it. Raises DiskError."""
         images, owners, owner = self._engine.images, self._engine.finding.owners, self._who.owner
         for image_id in self._touched if self._brings else ():
-            with contextlib.suppress(ImageNotFound):
+            try:
                 images.get(image_id)
-                if image_id in self._came or owners.of(Kind.IMAGE, image_id):
-                    owners.add(Kind.IMAGE, image_id, owner)
+            except ImageNotFound:
+                if whole and image_id in self._came:
+                    owners.forget(Kind.IMAGE, image_id)
+                continue
+            if image_id in self._came or owners.of(Kind.IMAGE, image_id):
+                owners.add(Kind.IMAGE, image_id, owner)
         for tag, image_id in self._named.items():
+            now = images.tagged(tag)
             if not image_id:
                 owners.add(Kind.TAG, tag, owner)
-            elif images.tagged(tag) == image_id:
+            elif now == image_id:
                 owners.set(Kind.TAG, tag, (owner,))
+            elif whole and not now and (Kind.TAG, tag) in self._claimed:
+                owners.forget(Kind.TAG, tag)
+        for key in self._claimed:
+            owners.claims.pop(key, None)
         if self._engine.gate.active:
             await self._engine.store.flush()
 
@@ -75,5 +127,10 @@ async def bringing(engine: Engine, who: Caller, brings: bool = True) -> AsyncIte
     found = Bringing(engine, who, brings)
     try:
         yield found
-    finally:
-        await found.done()
+    except (asyncio.CancelledError, GeneratorExit):
+        await found.done(whole=False)
+        raise
+    except BaseException:
+        await found.done(whole=True)
+        raise
+    await found.done(whole=True)

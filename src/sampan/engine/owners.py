@@ -23,6 +23,7 @@ class Owners:
     def __init__(self, records: Records) -> None:
         self._records = records
         self._known: dict[str, tuple[Owner, ...]] = {}
+        self.claims: dict[tuple[Kind, str], Owner] = {}  # names that somebody is about to give
         for row in records.rows(_KIND):
             self._known[row.key] = _read(row.body)
 

@@ -207,9 +207,11 @@ class ImageStore(LayerStore):
         ref = reference.parse(name).with_default_tag()
         if ref.digest:
             raise reference.BadReference(f"refusing to create a tag with a digest reference: {name}")
+        if check is not None:
+            check(image.id, [str(ref)])
         with self._changing:
             self.get(image.id)
-            if check is not None:
+            if check is not None:  # nobody gives names meanwhile
                 check(image.id, [str(ref)])
             self._ledger.change(("INSERT OR REPLACE INTO tags VALUES (?, ?)", (str(ref), image.id)))
 

@@ -18,6 +18,21 @@ _POOLS = (
     *ipaddress.IPv4Network("192.168.0.0/16").subnets(new_prefix=20),
 )
 
+_OWN = (*_POOLS, ipaddress.IPv4Network("192.168.0.0/16"))
+_LOCAL6 = ipaddress.IPv6Network("fd00::/8")
+
+
+def is_ours(text: str) -> bool:
+    """Whether a subnet is one that networks get by themselves: in the default pools, or unique local. Any other may be where the
+    host's packets to somebody else go."""
+    try:
+        subnet = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    if isinstance(subnet, ipaddress.IPv6Network):
+        return subnet.subnet_of(_LOCAL6)
+    return any(subnet.subnet_of(pool) for pool in _OWN)
+
 
 def free_subnet(taken: Iterable[Subnet]) -> ipaddress.IPv4Network:
     """The first default pool that overlaps nothing in `taken`. Raises NetworkConflict when none is left."""

@@ -36,6 +36,11 @@ def dangers(host: Mapping[str, Any]) -> list[str]:
     found += ["--device-cgroup-rule" for _ in host.get("DeviceCgroupRules") or []]
     found += ["--gpus" for _ in host.get("DeviceRequests") or []]
     found += ["--cgroup-parent"] if host.get("CgroupParent") else []
+    found += (
+        [f"--oom-score-adj {host['OomScoreAdj']}"] if (host.get("OomScoreAdj") or 0) < 0 else []
+    )  # others end for it
+    found += ["--ulimit rtprio" for item in host.get("Ulimits") or []
+              if str(item.get("Name")).lower() == "rtprio" and item.get("Hard")]  # fmt: skip
     for name, value in spec.security_options(host).items():
         harmless = _HARMLESS.get(name, ())
         if harmless is not None and value not in harmless:

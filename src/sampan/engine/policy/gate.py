@@ -131,14 +131,14 @@ class Gate:
 
     def _shared(self, container: Container) -> Iterator[Subject]:
         """What a container names that is not its own. What is not there any more is not asked about: nobody gets it."""
-        owners = self._engine.finding.owners
         for name in container.networks:
             network = self._engine.networking.networks.named(name)
             if network is not None:
+                owners = self._engine.finding.owners
                 yield dataclasses.replace(owners.subject(Kind.NETWORK, network.id), id=name)
         for row in container.mounts:
             if row["Type"] == "volume":
-                yield owners.subject(Kind.VOLUME, row["Name"])
+                yield self._engine.finding.owners.subject(Kind.VOLUME, row["Name"])
         for key in ("NetworkMode", "PidMode", "IpcMode"):
             kind, _, identifier = (container.host_config.get(key) or "").partition(":")
             other = self._engine.containers.get(identifier) if kind == "container" else None
