@@ -5,7 +5,9 @@ The compiled filters run in an interpreter of BPF against a second reading of th
 
 from __future__ import annotations
 
+import base64
 import ctypes
+import json
 import mmap
 import os
 from typing import Any
@@ -14,6 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sampan.engine import spec
+from sampan.engine.errors import BadRequest
 from sampan.linux import prctl, seccomp, syscalls
 from sampan.linux.syscall import ARCH
 from sampan.runtime import seccomp_default
@@ -193,3 +197,32 @@ def test_the_kernel_under_the_default_filter(entry: str, call: str, first: int, 
         finally:
             os._exit(99)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == answer
+
+
+def test_a_profile_as_dockers_own_is_written() -> None:
+    """`archMap` lets 32-bit programs in; rules may be for kernels and architectures."""
+    rule = {"action": "SCMP_ACT_ALLOW"}
+    profile = {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86", "SCMP_ARCH_X32"]},
+                    {"architecture": "SCMP_ARCH_AARCH64", "subArchitectures": ["SCMP_ARCH_ARM"]}],
+        "syscalls": [{**rule, "names": ["getpid"]},
+                     {**rule, "names": ["openat"], "includes": {"minKernel": "4.8"}},
+                     {**rule, "names": ["ptrace"], "includes": {"minKernel": "99.0"}},
+                     {**rule, "names": ["fchmod"], "excludes": {"minKernel": "4.8"}},
+                     {**rule, "names": ["chown"], "excludes": {"arches": ["amd64"]}},
+                     {**rule, "names": ["setuid"], "excludes": {"arches": ["s390x"]}}],
+    }  # fmt: skip
+    encoded = spec.seccomp_program({"seccomp": json.dumps(profile)}, privileged=False, capabilities=[])
+    assert encoded is not None
+    program = base64.b64decode(encoded)
+    for arch in ARCHES:
+        allowed = [
+            name
+            for name in NAMES
+            if evaluate(program, syscalls.numbers(arch)[name], (), ARCHES[arch]) == ACTIONS["SCMP_ACT_ALLOW"]
+        ]
+        assert sorted(allowed) == ["getpid", "openat", "setuid"]
+    both = json.dumps({**profile, "architectures": ["SCMP_ARCH_X86_64"]})
+    with pytest.raises(BadRequest, match="archMap"):
+        spec.seccomp_program({"seccomp": both}, privileged=False, capabilities=[])

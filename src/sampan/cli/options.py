@@ -93,6 +93,7 @@ FLAGS = [
     Flag("user", "u", STR, "Username or UID (format: <name|uid>[:<group|gid>])"),
     Flag("uts", "", STR, "UTS namespace to use"),
     Flag("volume", "v", LIST, "Bind mount a volume"),
+    Flag("volumes-from", "", LIST, "Mount volumes from the specified container(s)"),
     Flag("workdir", "w", STR, "Working directory inside the container"),
 ]
 
@@ -276,7 +277,7 @@ def request(v: dict[str, Any], image: str, command: list[str]) -> dict[str, Any]
     }
     optional = {
         "PortBindings": published, "PublishAllPorts": v["publish-all"],
-        "Binds": binds, "CapAdd": v["cap-add"], "CapDrop": v["cap-drop"], "SecurityOpt": [_security(o) for o in v["security-opt"]],
+        "Binds": binds, "VolumesFrom": v["volumes-from"], "CapAdd": v["cap-add"], "CapDrop": v["cap-drop"], "SecurityOpt": [_security(o) for o in v["security-opt"]],
         "Devices": [_device(item) for item in v["device"]], "Mounts": [_mount(item) for item in v["mount"]],
         "Dns": v["dns"], "DnsOptions": v["dns-option"], "DnsSearch": v["dns-search"], "ExtraHosts": v["add-host"],
         "GroupAdd": v["group-add"], "PidMode": v["pid"], "IpcMode": v["ipc"], "UTSMode": v["uts"],

@@ -31,6 +31,7 @@ from sampan.oci import manifest as oci
 from sampan.runtime import init_program
 
 _APART = ("HostConfig", "NetworkingConfig")  # what of a request is not the container's configuration
+_RUNTIMES = ("sampan", "runc", "io.containerd.runc.v2")  # names that clients of Docker have for the one there is
 _NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _ADJECTIVES = [
     "amber",
@@ -158,13 +159,13 @@ def normalise(
             host[key] = f"container:{engine.finding.container(who, mode[10:], Verb.SHARE).id}"
         elif key != "NetworkMode" and mode not in ("", "host", "private", "shareable", "none"):
             raise BadRequest(f"invalid {key}: {mode}")
-    for text in host.get("VolumesFrom") or []:
-        engine.finding.container(who, text.partition(":")[0], Verb.SHARE)
+    lent = [text.partition(":") for text in host.get("VolumesFrom") or []]
+    lenders = [(engine.finding.container(who, name, Verb.SHARE), mode) for name, _, mode in lent]
     for text in host.get("Links") or []:
         engine.finding.container(who, text.partition(":")[0], Verb.SHARE)
     endpoints = (body.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}
     planned, warnings = engine.networking.plan(who, host, endpoints, config.get("MacAddress") or "")
-    rows = mounts.parse(config, host)
+    rows = mounts.parse(config, host, lenders)
     for row in rows:
         if row["Type"] == "volume":
             engine.finding.check_volume(who, row["Name"], Verb.USE)
@@ -357,6 +358,14 @@ def _check(config: dict[str, Any], host: dict[str, Any]) -> None:
         raise BadRequest("--init needs a static init program on the host: apt-get install tini")
     if config.get("WorkingDir") and not config["WorkingDir"].startswith("/"):
         raise BadRequest(f"the working directory '{config['WorkingDir']}' is invalid, it needs to be an absolute path")
+    if host.get("Runtime") and host["Runtime"] not in _RUNTIMES:
+        raise BadRequest(f"unknown or invalid runtime name: {host['Runtime']}")
+    for request in host.get("DeviceRequests") or []:
+        kinds = " ".join(f"[{' '.join(kind)}]" for kind in request.get("Capabilities") or [])
+        raise BadRequest(
+            f'could not select device driver "{request.get("Driver") or ""}" with capabilities: [{kinds}];'
+            " give device nodes with --device"
+        )
     spec.security_options(host)
 
 

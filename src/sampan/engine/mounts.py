@@ -6,7 +6,7 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sampan.engine.container import Container
@@ -25,16 +25,20 @@ DEFAULT_SHM = 64 << 20
 
 Allowed = Callable[[str], None]  # whether a path of the host's may be had: raises what says why not
 _WISHES = ("Make", "Anonymous", "Labels", "Options")  # of a row until it is made
+_WITHIN = openat2.RESOLVE_BENEATH | openat2.RESOLVE_NO_MAGICLINKS
 _MOST = 1000  # mounts of one container: each is a descriptor on its way to the container's process
 
 
-def parse(config: dict[str, Any], host: dict[str, Any]) -> list[dict[str, Any]]:
+Lent = tuple[Container, str]  # whose mounts are wanted by --volumes-from, and how
+
+
+def parse(config: dict[str, Any], host: dict[str, Any], lenders: Sequence[Lent] = ()) -> list[dict[str, Any]]:
     """The rows of `Mounts` for a new container, out of everything that says so; nothing is made or looked at yet. Sources are
     absolute and clean: what the policy decides on is what is mounted. Raises BadRequest.
     """
     asked = sum(
         len(part or ()) for part in (host.get("Binds"), host.get("Mounts"), host.get("Tmpfs"), config.get("Volumes"))
-    )
+    ) + sum(len(lender.mounts) for lender, _ in lenders)
     if asked > _MOST:
         raise BadRequest(f"invalid mounts: {asked} of them, {_MOST} at most")
     rows: dict[str, dict[str, Any]] = {}
@@ -56,6 +60,8 @@ def parse(config: dict[str, Any], host: dict[str, Any]) -> list[dict[str, Any]]:
     for destination, options in (host.get("Tmpfs") or {}).items():
         add({"Type": "tmpfs", "Source": "", "Destination": destination, "Mode": options, "RW": True,
              "Propagation": ""})  # fmt: skip
+    for row in _borrowed(lenders):
+        rows.setdefault(row["Destination"], row)
     for destination in config.get("Volumes") or {}:
         path = os.path.normpath(destination)
         if path not in rows:
@@ -63,9 +69,22 @@ def parse(config: dict[str, Any], host: dict[str, Any]) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
+def _borrowed(lenders: Sequence[Lent]) -> list[dict[str, Any]]:
+    """What other containers mount, but for their --tmpfs; of two at one place the later's. Raises BadRequest."""
+    rows: dict[str, dict[str, Any]] = {}
+    for lender, mode in lenders:
+        modes = mode.split(",") if mode else []
+        if not set(modes) <= {"ro", "rw", "z", "Z"}:
+            raise BadRequest(f"invalid mode: {mode}")
+        for row in lender.mounts:
+            if row["Type"] != "tmpfs" or row["Destination"] not in (lender.host_config.get("Tmpfs") or {}):
+                rows[row["Destination"]] = {**row, "RW": row["RW"] and "ro" not in modes, "NoCopy": True}
+    return list(rows.values())
+
+
 def make(rows: list[dict[str, Any]], volumes: LocalVolumes) -> list[dict[str, Any]]:
     """The rows as a container keeps them; makes anonymous and missing named volumes, and sources that may be missing. Blocks.
-    Raises BadRequest, Conflict.
+    Raises BadRequest, Conflict, NotFound.
     """
     return [_made(row, volumes) for row in rows]
 
@@ -79,7 +98,12 @@ def _made(row: dict[str, Any], volumes: LocalVolumes) -> dict[str, Any]:
     if row["Type"] != "volume":
         return kept
     try:
-        volume = volumes.create(row["Name"], row["Labels"], row["Options"], row["Anonymous"])
+        if "Anonymous" in row:
+            volume = volumes.create(row["Name"], row["Labels"], row["Options"], row["Anonymous"])
+        else:  # another container's, which is not made anew when it has gone meanwhile
+            volume = volumes.usable(row["Name"])
+    except VolumeNotFound as error:
+        raise NotFound(str(error)) from error
     except VolumeConflict as error:
         raise Conflict(str(error)) from error
     except VolumeError as error:
@@ -264,9 +288,9 @@ def open_source(row: dict[str, Any], volumes: LocalVolumes, allowed: Allowed) ->
 
 
 def _subpath(top: int, subpath: str) -> int:
-    """What is inside a volume, whose descriptor is closed; a link in the volume can't lead out of it (T50)."""
+    """What is inside a volume, whose descriptor is closed; a link in the volume can lead about in it, but not out of it (T50)."""
     try:
-        return openat2.open_beneath(top, subpath, os.O_PATH)
+        return openat2.openat2(top, subpath.strip("/") or ".", os.O_PATH, resolve=_WITHIN)
     except OSError as error:
         raise BadRequest(f"cannot access path {subpath!r} of the volume: {os.strerror(error.errno or 0)}") from error
     finally:

@@ -52,6 +52,7 @@ MASKED_PATHS = [
     "/sys/firmware",
 ]
 READONLY_PATHS = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+_ARCHES = {"amd64", "x86_64"}  # this machine's names in a seccomp profile
 _NAMESPACED_SYSCTLS = re.compile(
     r"kernel\.(msg(max|mnb|mni)|sem|shm(all|max|mni|_rmid_forced)|hostname|domainname)|fs\.mqueue\..+|net\..+"
 )
@@ -183,7 +184,7 @@ def seccomp_program(options: dict[str, str], privileged: bool, capabilities: lis
 
 
 def _docker_profile(profile: dict[str, Any], capabilities: list[str]) -> dict[str, Any]:
-    """A profile in Docker's form (archMap, includes, excludes) as the runtime specification's."""
+    """A profile in Docker's form (archMap, includes, excludes) as the runtime specification's. Raises ValueError."""
     rules = []
     for rule in profile.get("syscalls") or []:
         includes, excludes = rule.get("includes") or {}, rule.get("excludes") or {}
@@ -191,10 +192,31 @@ def _docker_profile(profile: dict[str, Any], capabilities: list[str]) -> dict[st
             continue
         if any(cap in capabilities for cap in excludes.get("caps") or []):
             continue
-        if includes.get("arches") and not {"amd64", "x86_64"} & set(includes["arches"]):
+        if not _ARCHES & set(includes.get("arches") or _ARCHES) or _ARCHES & set(excludes.get("arches") or []):
+            continue
+        since, until = includes.get("minKernel"), excludes.get("minKernel")
+        if (since and not _kernel_is(since)) or (until and _kernel_is(until)):
             continue
         rules.append({**rule, "names": rule.get("names") or [rule["name"]]})
-    return {**profile, "syscalls": rules}
+    return {**profile, "syscalls": rules, "architectures": _architectures(profile)}
+
+
+def _architectures(profile: dict[str, Any]) -> list[str]:
+    """The native one with those that its entry of `archMap` runs besides (32-bit programs). Raises ValueError."""
+    listed: list[str] = profile.get("architectures") or []
+    if listed and profile.get("archMap"):
+        raise ValueError("both 'architectures' and 'archMap' are specified, use either of them")
+    for entry in profile.get("archMap") or []:
+        if entry["architecture"] == "SCMP_ARCH_X86_64":
+            return [entry["architecture"], *(entry.get("subArchitectures") or [])]
+    return listed
+
+
+def _kernel_is(version: str) -> bool:
+    """Whether the kernel is at least `version`, such as 4.8. Raises ValueError."""
+    major, minor = (int(part) for part in version.split("."))
+    running = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return running is None or (int(running[1]), int(running[2])) >= (major, minor)
 
 
 def command(config: dict[str, Any]) -> list[str]:

@@ -1,0 +1,68 @@
+"""What clients of Docker's ask for is done or refused, never passed over: found by running theirs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sampan.client.http import APIError
+from tests.conftest import Daemon
+
+
+def run(daemon: Daemon, *args: str) -> str:
+    return daemon.ok("run", "--rm", "--network", "none", *args)
+
+
+def test_volumes_from(daemon: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("of the host")
+    lender = daemon.ok(
+        "create", "--network", "none", "-v", "lent:/named", "-v", "/anonymous", "-v", f"{tmp_path}:/bind:ro", "--tmpfs", "/own",
+        "busybox", "true",
+    ).strip()  # fmt: skip
+    write = "echo kept | tee /named/a /anonymous/a; cat /bind/file; grep -c ' /own ' /proc/mounts"
+    assert run(daemon, "--volumes-from", lender, "busybox", "sh", "-c", write + " || true") == "kept\nof the host0\n"
+    assert run(daemon, "--volumes-from", lender, "busybox", "cat", "/named/a", "/anonymous/a") == "kept\nkept\n"
+    for mode, path in (("", "/bind/x"), (":ro", "/named/x"), (":ro", "/anonymous/x")):
+        done = daemon.sampan(
+            "run", "--rm", "--network", "none", "--volumes-from", lender + mode, "busybox", "touch", path
+        )
+        assert b"Read-only file system" in done.stderr
+    # What is asked for besides comes first, and an anonymous volume stays for as long as somebody has it.
+    other = daemon.ok("create", "--volumes-from", lender, "-v", f"{tmp_path}:/named", "busybox", "true").strip()
+    mounts = {row["Destination"]: row for row in daemon.http.call("GET", f"/containers/{other}/json")["Mounts"]}
+    assert set(mounts) == {"/named", "/anonymous", "/bind"}
+    assert mounts["/named"]["Source"] == str(tmp_path)
+    daemon.ok("rm", "-v", lender)
+    assert run(daemon, "--volumes-from", other, "busybox", "cat", "/anonymous/a") == "kept\n"
+    daemon.ok("rm", "-v", other)
+    with pytest.raises(APIError, match="no such volume"):
+        daemon.http.call("GET", f"/volumes/{mounts['/anonymous']['Name']}")
+    for text, why in (("nobody", b"No such container"), ("nobody:ro", b"No such container")):
+        assert why in daemon.sampan("create", "--volumes-from", text, "busybox").stderr
+
+
+def test_a_link_in_a_volume_may_be_a_subpath(daemon: Daemon) -> None:
+    make = "mkdir -p /v/releases/7; echo seven > /v/releases/7/f; ln -s releases/7 /v/current; ln -s /etc /v/out; ln -s ../.. /v/up"
+    run(daemon, "-v", "linked:/v", "busybox", "sh", "-c", make)
+    of = "type=volume,src=linked,dst=/m,volume-subpath="
+    assert run(daemon, "--mount", f"{of}current", "busybox", "cat", "/m/f") == "seven\n"
+    for path in ("out", "up", "current/../../.."):
+        done = daemon.sampan("run", "--rm", "--network", "none", "--mount", of + path, "busybox", "true")
+        assert b"cannot access path" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "why"),
+    [
+        ({"Runtime": "kata"}, "unknown or invalid runtime name: kata"),
+        (
+            {"DeviceRequests": [{"Count": -1, "Capabilities": [["gpu"]]}]},
+            r"could not select device driver .*\[\[gpu\]\]",
+        ),
+    ],
+)
+def test_what_nobody_can_give_is_refused(daemon: Daemon, host: dict[str, Any], why: str) -> None:
+    with pytest.raises(APIError, match=why):
+        daemon.http.call("POST", "/containers/create", {"Image": "busybox", "HostConfig": host})
