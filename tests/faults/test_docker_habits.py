@@ -66,3 +66,30 @@ def test_a_link_in_a_volume_may_be_a_subpath(daemon: Daemon) -> None:
 def test_what_nobody_can_give_is_refused(daemon: Daemon, host: dict[str, Any], why: str) -> None:
     with pytest.raises(APIError, match=why):
         daemon.http.call("POST", "/containers/create", {"Image": "busybox", "HostConfig": host})
+
+
+def test_links_and_new_names(daemon: Daemon) -> None:
+    """What a container is called by others: an alias of --link, wherever it is, and its name of now."""
+    daemon.ok("network", "create", "renamed")
+    try:
+        for network, names in (("bridge", False), ("renamed", True)):
+            target = daemon.ok("run", "-d", "--name", "target", "--network", network, "busybox", "sleep", "600").strip()
+            linked: dict[str, Any] = {"Image": "busybox", "Cmd": ["sleep", "600"],
+                                      "HostConfig": {"NetworkMode": network, "Links": ["target:web"]}}  # fmt: skip
+            box = daemon.http.call("POST", "/containers/create?name=box", linked)["Id"]
+            daemon.http.call("POST", f"/containers/{box}/start")
+            daemon.ok("exec", box, "ping", "-c1", "-W5", "web")
+            daemon.ok("rename", "target", "other")
+            daemon.ok("exec", box, "ping", "-c1", "-W5", "other")
+            if names:
+                assert daemon.sampan("exec", box, "ping", "-c1", "-W5", "target").returncode
+                places = daemon.http.call("GET", f"/networks/{network}")["Containers"]
+                assert places[target]["Name"] == "other"
+            daemon.ok("stop", "-t", "0", target)
+            taken = daemon.ok("run", "-d", "--network", network, "busybox", "sleep", "600").strip()
+            daemon.ok("start", target)
+            daemon.ok("exec", box, "ping", "-c1", "-W5", "web")
+            assert daemon.http.call("GET", f"/containers/{box}/json")["HostConfig"]["Links"] == ["/other:/box/web"]
+            daemon.ok("rm", "-f", target, box, taken)
+    finally:
+        daemon.ok("network", "rm", "renamed")

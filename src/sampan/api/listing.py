@@ -63,6 +63,14 @@ def _mounts(container: Container) -> list[dict[str, Any]]:
     return [{key: row[key] for key in keys if key in row} for row in container.mounts]
 
 
+def _links(engine: Engine, container: Container) -> list[str] | None:
+    """As Docker writes them: whose name is what in which container."""
+    found = [text.partition(":") for text in container.host_config.get("Links") or []]
+    return [
+        f"/{engine.containers[i].name}:/{container.name}/{alias}" for i, _, alias in found if i in engine.containers
+    ] or None
+
+
 def _networks(engine: Engine, container: Container) -> dict[str, Any]:
     mode = container.host_config.get("NetworkMode", "none")
     if mode.startswith("container:"):
@@ -171,7 +179,7 @@ def details(engine: Engine, container: Container) -> dict[str, Any]:
     if container.health:
         state["Health"] = container.health
     networks = _networks(engine, container)
-    host = {"Init": None, **container.host_config}
+    host = {"Init": None, **container.host_config, "Links": _links(engine, container)}
     if host.get("Init"):
         path, args = init_program.find() or path, ["--", path, *args]
     result: dict[str, Any] = {

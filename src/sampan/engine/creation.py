@@ -161,8 +161,8 @@ def normalise(
             raise BadRequest(f"invalid {key}: {mode}")
     lent = [text.partition(":") for text in host.get("VolumesFrom") or []]
     lenders = [(engine.finding.container(who, name, Verb.SHARE), mode) for name, _, mode in lent]
-    for text in host.get("Links") or []:
-        engine.finding.container(who, text.partition(":")[0], Verb.SHARE)
+    links = [text.partition(":") for text in host.get("Links") or []]
+    host["Links"] = [f"{engine.finding.container(who, at, Verb.SHARE).id}:{alias or at}" for at, _, alias in links]
     endpoints = (body.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}
     planned, warnings = engine.networking.plan(who, host, endpoints, config.get("MacAddress") or "")
     rows = mounts.parse(config, host, lenders)

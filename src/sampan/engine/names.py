@@ -55,14 +55,28 @@ class Names:
             return True
         return not container.host_config.get("Dns") and not _reachable(self._forwarders())
 
+    def _links(self, container: Container | None) -> list[tuple[Container, str]]:
+        """The containers that this one has names of its own for."""
+        texts = container.host_config.get("Links") or [] if container else []
+        found = [(self._engine.containers.get(text.partition(":")[0]), text.partition(":")[2]) for text in texts]
+        return [(target, alias) for target, alias in found if target is not None]
+
+    def tell_linked(self, container: Container) -> None:
+        """Writes its name and addresses where containers that run link to it."""
+        for other in self._engine.containers.values():
+            if other.host_config.get("Links") and other.running and container in [to for to, _ in self._links(other)]:
+                self.write_files(other)
+
     def _lookup(self, container: str, name: str) -> list[str] | None:
         found: list[str] = []
+        links = self._links(self._engine.containers.get(container))
         for network, _ in self._networks.of(container):
             if not network.has_names:
                 continue
             short = name.removesuffix(f".{network.name.lower()}")
             for endpoint in network.endpoints.values():
-                names = (endpoint.name, endpoint.container[:12], *endpoint.aliases)
+                linked = [alias for target, alias in links if target.id == endpoint.container]
+                names = (endpoint.name, endpoint.container[:12], *endpoint.aliases, *linked)
                 if any(short == own.lower() for own in names):
                     found += endpoint.addresses
         return found or None
@@ -121,8 +135,12 @@ class Names:
         names = _word(str(config.get("Hostname") or "-"), "Hostname").removeprefix("-")
         if config.get("Domainname"):
             names = f"{names}.{_word(config['Domainname'], 'Domainname')} {names}"
-        for _, endpoint in self._networks.of(container.id):
+        for network, endpoint in self._networks.of(container.id):
             lines += [f"{text}\t{names}" for text in endpoint.addresses]
+            for target, alias in () if network.has_names else self._links(container):
+                there = network.endpoints.get(target.id)
+                also = f"{_word(alias, 'Links')} {target.id[:12]} {target.name}"
+                lines += [f"{text}\t{also}" for text in there.addresses] if there else []
         return "\n".join(lines) + "\n"
 
     def _host_gateway(self) -> str:

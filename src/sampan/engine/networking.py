@@ -109,6 +109,7 @@ class Networking:
                 namespace = await asyncio.to_thread(self._wire, places)
             await self.publishing.publish(container)
             self.names.write_files(container)
+            self.names.tell_linked(container)
             await self.names.serve(container, namespace, sandbox.sockets if sandbox else None)
             return namespace, sandbox.id if sandbox else ""
         except BaseException:
@@ -140,6 +141,7 @@ class Networking:
             if places:
                 await self.publishing.publish(container)
                 self.names.write_files(container)
+                self.names.tell_linked(container)
                 await self.names.serve(container, wiring.namespace)
             return wiring
         except BaseException:

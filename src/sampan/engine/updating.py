@@ -30,6 +30,8 @@ async def rename(engine: Engine, who: Caller, container: Container, name: str) -
             except BaseException:
                 container.name = old
                 raise
+            engine.networking.networks.rename(container.id, claimed)
+            engine.networking.names.tell_linked(container)
     announce(engine, container, "rename", oldName=f"/{old}")
 
 

@@ -299,6 +299,12 @@ class Networks:
         network.endpoints[container] = endpoint
         return endpoint
 
+    def rename(self, container: str, name: str) -> None:
+        """What a container is called on its networks from now on. Raises what the records raise."""
+        for _, endpoint in self.of(container):
+            self._records.put(_ENDPOINT, endpoint.id, asdict(endpoint) | {"name": name})
+            endpoint.name = name
+
     def release(self, network: Network, container: str) -> Endpoint | None:
         """Gives a container's place back."""
         endpoint = network.endpoints.pop(container, None)
