@@ -13,7 +13,7 @@ from collections.abc import Iterator
 PORT = 4000
 
 # Sends frames by the first interface that is not the loopback.
-_SEND = """
+SEND = """
 import json, socket, sys
 s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
 s.bind((sys.argv[1], 0))
@@ -23,7 +23,7 @@ for text in json.load(sys.stdin):
 
 # Says the payloads of datagrams to our port: what comes to sockets and, with an interface, every frame that comes in by it.
 _HEAR = """
-import selectors, socket, sys
+import re, selectors, socket, sys
 wait = selectors.DefaultSelector()
 for family, address in ((socket.AF_INET, '0.0.0.0'), (socket.AF_INET6, '::')):
     s = socket.socket(family, socket.SOCK_DGRAM)
@@ -39,8 +39,8 @@ while True:
     for key, _ in wait.select():
         data, peer = key.fileobj.recvfrom(2000)
         if len(peer) == 5 and peer[2] == 4: continue  # what we send ourselves
-        at = data.find(b'<')
-        if at >= 0 and b'>' in data[at:]: print(data[at + 1:data.index(b'>', at)].decode(), flush=True)
+        word = re.search(b'<([ -;=?-~]{2,})>', data)  # other frames have such bytes by chance
+        if word: print(word[1].decode(), flush=True)
 """
 
 
@@ -116,7 +116,7 @@ def advertisement(source: str, destination: str, target: str, target_mac: str, e
 
 def send(pid: int, frames: list[bytes], interface: str = "eth0") -> None:
     """Sends frames from the network namespace of a process, in order."""
-    command = ["nsenter", "-t", str(pid), "-n", sys.executable, "-c", _SEND, interface]
+    command = ["nsenter", "-t", str(pid), "-n", sys.executable, "-c", SEND, interface]
     subprocess.run(command, input=json.dumps([frame.hex() for frame in frames]), text=True, check=True, timeout=60)
 
 

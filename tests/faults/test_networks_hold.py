@@ -26,8 +26,9 @@ NOBODY = "00:00:00:00:00:00"
 class Place:
     """A container on a network, as its attackers know it."""
 
-    def __init__(self, site: Site, name: str, network: str, *options: str) -> None:
-        self.pid = site.container(name, "--network", network, *options)
+    def __init__(self, site: Site, name: str, network: str, pid: int = 0) -> None:
+        """Starts one, unless there is one with a `pid`."""
+        self.pid = pid or site.container(name, "--network", network)
         found = json.loads(site.daemon.ok("inspect", name))[0]["NetworkSettings"]["Networks"][network]
         self.ip, self.ip6, self.mac = found["IPAddress"], found["GlobalIPv6Address"], found["MacAddress"]
         rows = json.loads(site.daemon.ok("network", "inspect", network))[0]["IPAM"]["Config"]
@@ -35,9 +36,9 @@ class Place:
         raw = frames.mac(self.mac)
         self.local = f"fe80::{raw[0] ^ 2:02x}{raw[1]:02x}:{raw[2]:02x}ff:fe{raw[3]:02x}:{raw[4]:02x}{raw[5]:02x}"
         self.router = "02:42:" + ":".join(f"{int(part):02x}" for part in self.gateway.split("."))
-        subprocess.run(
-            ["nsenter", "-t", str(self.pid), "-n", "ping", "-c", "1", "-W", "5", self.gateway], capture_output=True
-        )
+        if not pid:
+            command = ["nsenter", "-t", str(self.pid), "-n", "ping", "-c", "1", "-W", "5", self.gateway]
+            subprocess.run(command, capture_output=True)
 
     def to(self, destination: str, packet: bytes, source: str = "", tags: bytes = b"") -> bytes:
         """A frame of this one's, unless it says to be another's."""

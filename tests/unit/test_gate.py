@@ -314,6 +314,26 @@ def test_what_is_not_there_and_what_is_not_seen_have_one_answer(engine: Engine) 
     run(both())
 
 
+def test_networks_on_the_hosts_links(engine: Engine) -> None:
+    """Without a bridge of ours nothing holds who is on it: not for who is not trusted, whatever the spelling."""
+    world = World(engine)
+    world.policy = Policy(tenants=(Tenant("ops", ("root",), True),), _by_user={"root": "ops"})
+    route = next(route for route in ROUTES if route.path == "/networks/create")
+    asked = [{"Driver": "macvlan"}, {"Driver": "ipvlan"}, {"Driver": "Macvlan"}, {"Driver": "macvlan", "Options": {"parent": "lo"}},
+             {"Options": {"parent": "lo"}}, {"Driver": "bridge", "Options": {"com.docker.network.bridge.name": "docker0"}}]  # fmt: skip
+
+    async def each() -> None:
+        async with world.client() as client:
+            for number, body in enumerate(asked):
+                named = {"Name": f"n{number}", "Internal": True, **body}
+                assert (await ask(world, client, "mallory", route, route.path, {}, named))[0] == 403, body
+            odd = {"Name": "n", "Driver": "macvlan", "Options": {"macvlan_mode": "odd"}}
+            assert (await ask(world, client, "root", route, route.path, {}, odd))[0] == 400  # not kept from asking
+
+    run(each())
+    assert all(network.predefined for network in engine.networking.networks.all.values())
+
+
 policies = st.builds(
     lambda trusted, manages, admins: Policy(
         admins=tuple(admins),
