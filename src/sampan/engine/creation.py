@@ -206,7 +206,6 @@ async def _make(engine: Engine, container: Container, image: Image, rows: list[d
     try:
         engine.save(container)
         engine.store.begin_flush()  # while its files are made
-        await asyncio.sleep(0)
         engine.directories.make(container.id)
         engine.networking.names.write_all_files(container)
         await _make_working_directory(engine, container)

@@ -3,37 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+from collections.abc import Callable
 
 from sampan.linux.aio import Syncs
+from sampan.linux.mount import RAMFS_MAGIC, TMPFS_MAGIC, filesystem_type
+
+
+def has_no_disk(fd: int) -> bool:
+    """Whether a file is in memory only, so that there is nothing to sync and nobody to wait for."""
+    return filesystem_type(fd) in (TMPFS_MAGIC, RAMFS_MAGIC)
 
 
 class DataSync:
-    """fdatasync as a coroutine."""
+    """fdatasync that tells the event loop of its end."""
 
     def __init__(self) -> None:
         self._syncs: Syncs | None = None
-        self._waiting: dict[int, asyncio.Future[int]] = {}
+        self._ended: dict[int, Callable[[int], None]] = {}
         self._number = 0
         self._asked = False  # whether there is asynchronous I/O
 
-    async def __call__(self, fd: int) -> None:
-        """Returns when a file's data is on its disk. Raises OSError."""
+    def begin(self, fd: int, ended: Callable[[int], None]) -> None:
+        """Begins to bring a file's data to its disk. `ended` is called with 0 or the error's number, from the event loop."""
         if not self._asked:
             self._open()
-        if self._syncs is None:
-            await asyncio.to_thread(os.fdatasync, fd)
-            return
         self._number += 1
-        try:
-            self._syncs.submit(fd, self._number)
-        except OSError:
-            await asyncio.to_thread(os.fdatasync, fd)  # a file system without it; its own error is the one to tell
-            return
-        ended = self._waiting[self._number] = asyncio.get_running_loop().create_future()
-        error = await ended
-        if error:
-            raise OSError(error, os.strerror(error))
+        if self._syncs is not None:
+            try:
+                self._syncs.submit(fd, self._number)
+            except OSError:
+                pass  # a file system without it; its own error is the one to tell
+            else:
+                self._ended[self._number] = ended
+                return
+        in_thread = asyncio.get_running_loop().run_in_executor(None, _sync, fd)
+        in_thread.add_done_callback(lambda done: None if done.cancelled() else ended(done.result()))
 
     def _open(self) -> None:
         self._asked = True
@@ -46,9 +52,9 @@ class DataSync:
     def _readable(self) -> None:
         assert self._syncs is not None
         for key, error in self._syncs.ended():
-            future = self._waiting.pop(key, None)
-            if future is not None and not future.done():
-                future.set_result(error)
+            ended = self._ended.pop(key, None)
+            if ended is not None:
+                ended(error)
 
     def close(self) -> None:
         """Lets go of the kernel's queue."""
@@ -56,3 +62,12 @@ class DataSync:
             asyncio.get_running_loop().remove_reader(self._syncs.fd)
             self._syncs.close()
             self._syncs, self._asked = None, False
+
+
+def _sync(fd: int) -> int:
+    """fdatasync in a thread: 0, or the error's number."""
+    try:
+        os.fdatasync(fd)
+    except OSError as error:
+        return error.errno or errno.EIO
+    return 0

@@ -87,7 +87,7 @@ async def _start(engine: Engine, container: Container) -> list[str]:
     if container.ended_early is not None:
         on_exit(engine, container, container.ended_early)
     try:
-        await asyncio.shield(recorded)
+        await recorded.ended()
     except EngineError as error:  # it runs, but a power cut now might undo that it was started
         warnings.append(str(error))
     return warnings

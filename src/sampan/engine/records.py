@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sampan.engine import database
-from sampan.engine.datasync import DataSync
+from sampan.engine.datasync import DataSync, has_no_disk
 from sampan.engine.errors import DiskError
 
 _BURIED = "removed "  # before the kind
@@ -27,6 +27,32 @@ class Row:
     body: bytes
 
 
+class Sync:
+    """One sync of the log, and all who wait for it: each for a future of his own, as one who gives up must not end it for the others."""
+
+    def __init__(self) -> None:
+        self._waiting: list[asyncio.Future[None]] = []
+        self._over = False
+        self._error: DiskError | None = None
+
+    async def ended(self) -> None:
+        """Returns when it has been done. Raises DiskError when it failed."""
+        if not self._over:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(future)
+            await future
+        if self._error is not None:
+            raise self._error
+
+    def end(self, error: DiskError | None) -> None:
+        """It has been done, or failed."""
+        self._over, self._error = True, error
+        for future in self._waiting:
+            if not future.done():
+                future.set_result(None)
+        self._waiting.clear()
+
+
 class Records:
     """Named tables of JSON records by key."""
 
@@ -37,10 +63,9 @@ class Records:
         self.notes = self._db.notes
         self._owed: dict[tuple[str, str], dict[str, Any] | None] = {}  # not written yet; None: not deleted yet
         self._paying: asyncio.TimerHandle | None = None
-        self._next: asyncio.Task[None] | None = None  # the sync that has not begun yet
-        self._turn = asyncio.Lock()
+        self._next: Sync | None = None  # the sync that has not begun yet
+        self._now: Sync | None = None  # the one that has
         self._datasync = DataSync()
-        self._now: asyncio.Task[None] | None = None  # the one that has
         self._written = self._covered = self._synced = 0  # changes: all, those of the last sync, those on disk
         self._suspect = False  # the last sync failed: what it was to write may never come to the disk by another
 
@@ -196,38 +221,55 @@ class Records:
         (synchronous=NORMAL), so what is not in the log any more is on disk as well. Raises DiskError.
         """
         if self._synced != self._written:
-            await asyncio.shield(self.begin_flush())
+            await self.begin_flush().ended()
 
-    def begin_flush(self) -> asyncio.Task[None]:
+    def begin_flush(self) -> Sync:
         """Begins what flush() waits for, so that there is less to wait for later."""
         if self._now is not None and self._covered == self._written:
             return self._now
-        if self._next is None:
-            self._next = asyncio.get_running_loop().create_task(self._sync())
-            self._next.add_done_callback(
-                lambda done: done.cancelled() or done.exception()
-            )  # who wants to know asks again
-        return self._next
+        sync = self._next = self._next or Sync()  # who writes while one is under way is too late for that one
+        if self._now is None:
+            self._begin()
+        return sync
 
-    async def _sync(self) -> None:
-        async with self._turn:
-            self._now, self._next = self._next, None  # who writes from here on is too late for this one
-            self._covered = self._written
-            try:
-                if self._db.log < 0:
-                    return
-                if self._suspect:
-                    # fsync(2): after an error a later success says nothing. All is read again and written to the other file.
-                    await asyncio.to_thread(database.checkpoint, self._db.connection)
-                await self._datasync(self._db.log)
-                self._suspect, self._synced = False, self._covered
-            except sqlite3.Error as error:
-                raise self._trouble(error) from error
-            except OSError as error:
-                self._suspect = True
-                raise DiskError(f"the records in {self._path} can't be written: {error.strerror}") from error
-            finally:
-                self._now = None
+    def _begin(self) -> None:
+        self._now, self._next = self._next, None
+        self._covered = self._written
+        if self._suspect:
+            # fsync(2): after an error a later success says nothing. All is read again and written to the other file.
+            loop = asyncio.get_running_loop()
+            loop.run_in_executor(None, database.checkpoint, self._db.connection).add_done_callback(self._rewritten)
+        else:
+            self._sync()
+
+    def _rewritten(self, done: asyncio.Future[None]) -> None:
+        error = None if done.cancelled() else done.exception()
+        if done.cancelled() or error is not None:
+            self._end(self._trouble(error) if isinstance(error, sqlite3.Error) else DiskError(f"{self._path}: {error}"))
+        else:
+            self._sync()
+
+    def _sync(self) -> None:
+        if self._db.log < 0 or has_no_disk(self._db.log):
+            self._synced_with(0)
+        else:
+            self._datasync.begin(self._db.log, self._synced_with)
+
+    def _synced_with(self, error: int) -> None:
+        if error:
+            self._suspect = True
+            self._end(DiskError(f"the records in {self._path} can't be written: {os.strerror(error)}"))
+        else:
+            self._suspect, self._synced = False, self._covered
+            self._end(None)
+
+    def _end(self, error: DiskError | None) -> None:
+        """Tells those who waited, and begins the next if somebody waits for that."""
+        over, self._now = self._now, None
+        if over is not None:
+            over.end(error)
+        if self._next is not None:
+            self._begin()
 
     def close(self) -> None:
         """Writes what is owed if it can, and closes the database."""
