@@ -206,6 +206,7 @@ _TYPES: dict[str, Any] = {
     "start_time": Annotated[int, msgspec.Meta(ge=-1, le=1 << 62)], "health": _Health | None, "owner": str, "claim": str,
     "decision": list[str], "asked": _Asked, "group": str,
 }  # fmt: skip
+_RECORD: Any = TypedDict("_RECORD", _TYPES, total=False)  # type: ignore[misc]
 _NEEDED = ("id", "name", "created", "image", "image_name", "config", "host_config")
 
 
@@ -238,13 +239,13 @@ def read(key: str, body: bytes) -> Container:
         raise Unreadable("it is nested too deeply") from None
 
 
-def check(container: Container) -> None:
-    """Raises Unreadable, with the field's name, for what could be written and not be read again."""
+def checked(container: Container) -> str:
+    """What is saved of a container, as JSON. Raises Unreadable, with the field's name, for what could not be read again."""
     try:
         text = json.dumps(write(container), allow_nan=False)
-        _check(
-            container.id, _migrated(msgspec.json.decode(text))
-        )  # refuses half characters and endless numbers, as read() does
+        # Refuses half characters and endless numbers, as read() does.
+        _check(container.id, _migrated(msgspec.json.decode(text)))
+        return text
     except (ValueError, TypeError, RecursionError) as error:
         raise Unreadable(str(error)) from None
 
@@ -282,8 +283,13 @@ def _check(key: str, record: dict[str, Any]) -> None:
     for name in _NEEDED:
         if name not in record:
             raise Unreadable(f"it has no {name}")
+    try:
+        msgspec.convert(record, _RECORD)
+        typed = True
+    except msgspec.ValidationError:
+        typed = False  # by its fields, to name the one
     for name, value in record.items():
-        problem = _problem(name, value)
+        problem = _problem(name, value, typed)
         if problem:
             raise Unreadable(f"{name}: {problem}")
     if record["id"] != key:
@@ -291,10 +297,11 @@ def _check(key: str, record: dict[str, Any]) -> None:
     _check_state(record)
 
 
-def _problem(name: str, value: Any) -> str:
-    """What is wrong with a field's value, or ""."""
+def _problem(name: str, value: Any, typed: bool = False) -> str:
+    """What is wrong with a field's value, or "". `typed`: its type is known to be right."""
     try:
-        msgspec.convert(value, _TYPES[name])
+        if not typed:
+            msgspec.convert(value, _TYPES[name])
         for row in value if name == "mounts" else []:
             msgspec.convert(row, _MountExtras)
     except msgspec.ValidationError as error:

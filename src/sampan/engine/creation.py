@@ -199,12 +199,12 @@ async def _make(engine: Engine, container: Container, image: Image, rows: list[d
     spec.build(container, [], {})  # every complaint about the configuration comes now, not at start
     container.mounts = await _mounts(engine, Owner(container.owner, container.claim), rows)
     try:
-        container_record.check(container)
+        text = container_record.checked(container)
     except container_record.Unreadable as error:
         raise BadRequest(f"invalid value: {error}") from None
     directory = engine.directory(container)
     try:
-        engine.save(container)
+        engine.save(container, text)
         engine.store.begin_flush()  # while its files are made
         engine.directories.make(container.id)
         engine.networking.names.write_all_files(container)

@@ -107,10 +107,10 @@ class Engine:
             await asyncio.sleep(0.05)
         await asyncio.to_thread(filetree.remove, path, True)
 
-    def save(self, container: Container) -> None:
-        """Writes a container's record. Raises DiskError."""
+    def save(self, container: Container, text: str = "") -> None:
+        """Writes a container's record, which is `text` if it has been made already. Raises DiskError."""
         if not container.removed and not container.broken:  # the row of a broken one stays as it is
-            self.store.put("container", container.id, container_record.write(container))
+            self.store.put("container", container.id, text or container_record.write(container))
 
     def owe(self, container: Container) -> None:
         """As save, for what has happened whatever the disk says: a record that it refuses is written as soon as it takes it."""

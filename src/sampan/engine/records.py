@@ -102,9 +102,9 @@ class Records:
 
     # writing
 
-    def put(self, kind: str, key: str, body: dict[str, Any]) -> None:
-        """Inserts or replaces a record. Raises DiskError; a new one needs more space than the reserve."""
-        self._write(kind, key, json.dumps(body))
+    def put(self, kind: str, key: str, body: dict[str, Any] | str) -> None:
+        """Inserts or replaces a record, given as it is or as JSON. Raises DiskError; a new one needs more space than the reserve."""
+        self._write(kind, key, body if isinstance(body, str) else json.dumps(body))
 
     def delete(self, kind: str, key: str) -> None:
         """Deletes a record; a missing one is fine. Raises DiskError."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import os
 import re
@@ -63,7 +64,7 @@ def capability_sets(host: dict[str, Any]) -> tuple[list[str], list[str]]:
     add = added_capabilities(host)
     drop = [_capability(name) for name in host.get("CapDrop") or []]
     everything = [f"CAP_{name}" for name in caps.NAMES]
-    permitted = caps.permitted()
+    permitted = _our_capabilities()
     if host.get("Privileged"):
         wanted = everything
     else:
@@ -72,6 +73,12 @@ def capability_sets(host: dict[str, Any]) -> tuple[list[str], list[str]]:
         wanted += [name for name in add if name != "ALL" and name not in wanted]
     available = [name for name in wanted if permitted >> caps.NUMBER[name] & 1]
     return available, [name for name in add if name in available and "ALL" not in add]
+
+
+@functools.cache
+def _our_capabilities() -> int:
+    """What the engine has itself; it never drops any."""
+    return caps.permitted()
 
 
 def added_capabilities(host: Mapping[str, Any]) -> list[str]:

@@ -78,7 +78,7 @@ def _check_conflicts(has: dict[str, Any], wanted: dict[str, Any]) -> None:
 def _record(engine: Engine, container: Container) -> None:
     """Raises BadRequest for what could not be read again."""
     try:
-        container_record.check(container)
+        container_record.checked(container)
     except container_record.Unreadable as error:
         raise BadRequest(f"invalid value: {error}") from None
     engine.save(container)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass, field
 from typing import Any
@@ -102,10 +103,16 @@ def _depth(value: Any) -> None:
 
 def read_layers(text: Any) -> list[Layer] | None:
     """The layers as the ledger has them, or None when the row is damaged."""
+    found = _layers(text)
+    return None if found is None else list(found)
+
+
+@functools.lru_cache(256)  # each start asks four times
+def _layers(text: Any) -> tuple[Layer, ...] | None:
     try:
         rows = json.loads(text)
         found = [Layer(str(digest), int(size), str(diff_id), str(kind)) for digest, size, diff_id, kind in rows]
     except (ValueError, TypeError, RecursionError):
         return None
     good = all(reference.is_digest(row.digest) and reference.is_digest(row.diff_id) for row in found)
-    return found if good else None
+    return tuple(found) if good else None

@@ -33,13 +33,47 @@ class NotDone(KeeperSilent):
     """The keeper is there, and what it has begun does not come to an end."""
 
 
+class _Answer:
+    """What a request waits for: a reply, or why there is none."""
+
+    __slots__ = ("_reply", "_waiter", "error")
+
+    def __init__(self) -> None:
+        self.error: KeeperGone | None = None
+        self._reply: Reply | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def give(self, reply: Reply | None, error: KeeperGone | None = None) -> None:
+        """Ends the waiting."""
+        self._reply, self.error = reply, error
+        self._wake()
+
+    async def within(self, seconds: float) -> Reply | None:
+        """The reply, or None if there is none by then. Raises KeeperGone."""
+        if self._reply is None and self.error is None:
+            loop = asyncio.get_running_loop()
+            self._waiter = loop.create_future()
+            timer = loop.call_later(seconds, self._wake)
+            try:
+                await self._waiter
+            finally:
+                timer.cancel()
+        if self.error is not None:
+            raise self.error
+        return self._reply
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
 class KeeperClient:
     """One connection to a keeper. `on_exit(record)` and `on_lost()` are called from the event loop."""
 
     def __init__(self, on_exit: Callable[[dict[str, Any]], None], on_lost: Callable[[], None]) -> None:
         self._on_exit = on_exit
         self._on_lost = on_lost
-        self._pending: dict[int, asyncio.Future[Reply]] = {}
+        self._pending: dict[int, _Answer] = {}
         self._unwanted: dict[int, str] = {}  # starts whose callers have been told that they failed
         self._late: dict[str, asyncio.Future[None]] = {}  # by id: until such a one has an end
         self._sequence = 0
@@ -71,9 +105,9 @@ class KeeperClient:
                     f"the keeper has not answered an earlier request for {identifier[:12]} yet"
                 ) from None
         sequence = self._send(op, fds, arguments)
-        future = self._pending[sequence]
+        answer = self._pending[sequence]
         try:
-            reply, received = await self._answer(future, op, longest)
+            reply, received = await self._wait(answer, op, longest)
         except BaseException:
             if self._pending.pop(sequence, None) is not None and op in _MAKING and self._sock is not None:
                 self._unwant(sequence, identifier)
@@ -94,17 +128,17 @@ class KeeperClient:
             raise KeeperSilent("the keeper does not read what it is asked") from None
         except OSError as error:
             raise KeeperGone(str(error)) from error
-        self._pending[self._sequence] = asyncio.get_running_loop().create_future()
+        self._pending[self._sequence] = _Answer()
         return self._sequence
 
-    async def _answer(self, future: asyncio.Future[Reply], op: str, longest: float) -> Reply:
+    async def _wait(self, answer: _Answer, op: str, longest: float) -> Reply:
         """Waits while the keeper works on it, which it does as long as it answers to its name."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (PING if op == "ping" else longest)
         while True:
-            await asyncio.wait({future}, timeout=min(PATIENCE, deadline - loop.time()))
-            if future.done():
-                return future.result()
+            reply = await answer.within(min(PATIENCE, deadline - loop.time()))
+            if reply is not None:
+                return reply
             if op == "ping":
                 raise KeeperSilent(f"the keeper has not answered in {PING:g} s")
             await self.call("ping")
@@ -144,16 +178,16 @@ class KeeperClient:
                     signal.pidfd_send_signal(fds[0], signal.SIGKILL)  # its end is the end of the matter
             else:
                 self._settle(identifier)
-        future = self._pending.pop(sequence, None)
-        if future is None or future.done():
+        answer = self._pending.pop(sequence, None)
+        if answer is None:
             for fd in fds:
                 os.close(fd)
         elif len(fds) < message.get("fds", 0):
-            future.set_exception(KeeperGone("there is no room for more descriptors"))
+            answer.give(None, KeeperGone("there is no room for more descriptors"))
             for fd in fds:
                 os.close(fd)
         else:
-            future.set_result((message, fds))
+            answer.give((message, fds))
 
     def _writable(self) -> None:
         if self._sock is None or self._outbox is None:
@@ -179,10 +213,8 @@ class KeeperClient:
         self._sock.close()
         self._sock = self._outbox = None
         self._reader.close()
-        for future in self._pending.values():
-            if not future.done():
-                future.set_exception(KeeperGone("the keeper went away"))
-                future.exception()
+        for answer in self._pending.values():
+            answer.give(None, KeeperGone("the keeper went away"))
         self._pending.clear()
         for identifier in list(self._late):
             self._settle(identifier)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pwd
+import time
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
@@ -38,12 +40,33 @@ class Caller:
         return Owner(self.user)
 
 
+_KEPT = 1.0  # seconds that a name is good for, if it does not come from the file below
+_names: dict[int, tuple[str, tuple[int, int, int], float]] = {}
+
+
 def user_name(uid: int) -> str:
-    """A user's name, or the number of one that has none."""
+    """A user's name, or the number of one that has none. Every request asks, so the last answer is kept until the file of
+    users changes, and for a second at most: names may come from elsewhere."""
+    now, file = time.monotonic(), _users_file()
+    name, seen, until = _names.get(uid, ("", file, 0.0))
+    if seen == file and now < until:
+        return name
     try:
-        return pwd.getpwuid(uid).pw_name
+        name = pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
+    if len(_names) > 1000:
+        _names.clear()
+    _names[uid] = name, file, now + _KEPT
+    return name
+
+
+def _users_file() -> tuple[int, int, int]:
+    try:
+        found = os.stat("/etc/passwd")
+    except OSError:
+        return 0, 0, 0
+    return found.st_ino, found.st_ctime_ns, found.st_size
 
 
 def _uid(user: str) -> int:
