@@ -158,3 +158,29 @@ def test_removal_against_load_tag_save_and_use(store: ImageStore) -> None:
     store.collect_garbage()
     assert store.blobs.all() == []
     assert os.listdir(f"{store._root}/layers") == os.listdir(f"{store._root}/chains") == []
+
+
+def test_an_image_that_stays_is_never_away(store: ImageStore) -> None:
+    """Taking one of its names, or a refused removal, is no moment in which a container can't be made from it."""
+    load(store, saved(two_layers("x"), ["x:1"]))
+    change, tried = store._ledger.change, []
+
+    def making(*statements: object, **options: object) -> None:
+        with store.using(store.find("x:1").id):
+            tried.append(statements)
+        change(*statements, **options)  # type: ignore[arg-type]
+
+    def needed(_: str) -> str:
+        return "container x"
+
+    store.tag(store.find("x:1"), "other:1")
+    store._ledger.change = making  # type: ignore[method-assign]
+    store.remove("other:1", force=False)
+    assert len(tried) == 1
+    for text, force in (("x:1", False), (store.find("x:1").id, True)):
+        with pytest.raises(ImageInUse):
+            store.remove(text, force, needed)
+        with store.using(store.find("x:1").id):
+            pass
+    store.remove("x:1", True, needed)
+    assert len(tried) == 2

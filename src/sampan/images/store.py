@@ -320,8 +320,6 @@ class ImageStore(LayerStore):
         """
         with self._changing:
             image_id, ref = self._resolve(text)
-            with self._using_lock:
-                self._going.add(image_id)
             try:
                 rows, gone = self._remove(image_id, ref, text, force, user_of)
             finally:
@@ -331,25 +329,35 @@ class ImageStore(LayerStore):
             self.collect_garbage()
         return rows
 
+    def _let_go(self, image_id: str, user_of: Callable[[str], str]) -> str:
+        """Names what needs the image. When nothing does, it is going: from now on nobody gets it. An image that stays is never
+        seen as gone, not for a moment: a client would pull it.
+        """
+        with self._using_lock:
+            user = user_of(image_id) or ("something that is being made" if self._using[image_id] else "")
+            if not user:
+                self._going.add(image_id)
+            return user
+
     def _remove(
         self, image_id: str, ref: Reference | None, text: str, force: bool, user_of: Callable[[str], str]
     ) -> tuple[list[dict[str, str]], bool]:
         image = self.get(image_id)
         others = [reference.parse(name) for name in (*image.tags, *self.digests(image)) if name != str(ref)]
-        user = user_of(image_id) or ("something that is being made" if self._using[image_id] else "")
-        if ref is not None:
-            lost = [ref]
-            if ref.tag and not any(other.tag and other.name == ref.name for other in others):
-                # The last tag of a repository takes along what the repository is known by there, as Docker does.
-                lost += [other for other in others if other.name == ref.name]
-            if len(lost) <= len(others) or (user and force):
-                self._ledger.change(*(_forget(each) for each in lost), removing=True)
-                return [{"Untagged": each.familiar} for each in lost], False
-        elif _repositories(others) > 1 and not force:
+        lost = [ref] if ref is not None else []
+        if ref is not None and ref.tag and not any(other.tag and other.name == ref.name for other in others):
+            # The last tag of a repository takes along what the repository is known by there, as Docker does.
+            lost += [other for other in others if other.name == ref.name]
+        kept = ref is not None and len(lost) <= len(others)
+        if ref is None and _repositories(others) > 1 and not force:
             raise ImageInUse(
                 f"conflict: unable to delete {image.id[7:19]} (must be forced) - image is referenced in "
                 "multiple repositories"
             )
+        user = "" if kept else self._let_go(image_id, user_of)
+        if kept or (ref is not None and user and force):
+            self._ledger.change(*(_forget(each) for each in lost), removing=True)
+            return [{"Untagged": each.familiar} for each in lost], False
         if user:
             what = f"remove repository reference {text!r}" if ref is not None else f"delete {text}"
             raise ImageInUse(f"conflict: unable to {what} (must be forced) - {user} is using it")
