@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 
+from sampan.linux import pidfd
+
 STANDSTILL = 20.0  # seconds
 LONGEST = 900.0  # seconds that a guest may take to be there, as long as its QEMU does something
 _LEAST = 0.1  # of a processor's seconds in that time; a guest that starts on a host with fifty others gets more
@@ -14,7 +16,11 @@ class Progress:
     """The processor time of a process, by a descriptor that needs no right to its files later. Raises OSError when it is gone."""
 
     def __init__(self, pid: int) -> None:
-        self._fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        process = os.pidfd_open(pid)
+        try:  # /proc may be of another pid namespace than ours: there it has another number
+            self._fd = os.open(f"/proc/{pidfd.pid_of(process)}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            os.close(process)
         self._used, self._since = self._read(), time.monotonic()
 
     def _read(self) -> float:
