@@ -36,6 +36,9 @@ class _Source:
     def active(self) -> bool:
         return self._world.policy is not None
 
+    def look(self) -> None:
+        """It is what it is."""
+
     def policy(self) -> Policy:
         assert self._world.policy is not None
         return self._world.policy

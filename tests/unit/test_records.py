@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import tempfile
 import threading
 from pathlib import Path
 from unittest.mock import Mock
@@ -154,10 +155,10 @@ def test_a_log_that_is_damaged_is_cut_at_the_damage(path: str) -> None:
 
 def test_flush_waits_for_the_disk_and_tells_its_errors(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
+        monkeypatch.setattr("sampan.engine.records.has_no_disk", lambda fd: False)
         records = opened(path)
         synced: list[int] = []
         monkeypatch.setattr(datasync, "Syncs", Mock(side_effect=OSError(38, "io_setup")))
-        monkeypatch.setattr("sampan.engine.records.has_no_disk", lambda fd: False)
         monkeypatch.setattr(os, "fdatasync", synced.append)
         for number in range(20):
             records.put("container", f"c{number}", body(number))
@@ -195,6 +196,37 @@ def test_flush_waits_for_the_disk_and_tells_its_errors(path: str, monkeypatch: p
         await records.flush()
         assert len(checkpoints) == 1  # what the failed sync may have lost is written once more
         records.close()
+
+    asyncio.run(scenario())
+
+
+def test_who_gives_up_waiting_ends_it_for_nobody(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr("sampan.engine.records.has_no_disk", lambda fd: False)
+        records = opened(path)
+        for number in range(20):
+            records.put("container", "one", body(number))
+            begun = records.begin_flush()
+            impatient, patient = (asyncio.ensure_future(records.flush()) for _ in range(2))
+            await asyncio.sleep(0)
+            impatient.cancel()
+            await patient
+            await begun.ended()
+            assert records._synced == records._written
+        records.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_is_in_memory_is_waited_for_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+            records = opened(f"{directory}/sampan.db")
+            monkeypatch.setattr(records, "_datasync", Mock(begin=Mock(side_effect=AssertionError)))
+            records.put("container", "one", body(1))
+            await records.flush()
+            assert records._synced == records._written
+            records.close()
 
     asyncio.run(scenario())
 

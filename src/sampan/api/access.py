@@ -74,9 +74,10 @@ def settle(request: web.Request, asks: Asks) -> None:
     if isinstance(asks, Public):
         return
     request[_VERB] = asks.verb
+    engine, caller = engine_of(request), who(request)
+    engine.gate.source.look()
     if asks.inside:
         return
-    engine, caller = engine_of(request), who(request)
     if asks.kind == Kind.ENGINE:
         engine.gate.ask(caller, Operation(asks.verb, ENGINE))
         return

@@ -66,6 +66,7 @@ class Records:
         self._next: Sync | None = None  # the sync that has not begun yet
         self._now: Sync | None = None  # the one that has
         self._datasync = DataSync()
+        self._no_disk = self._db.log < 0 or has_no_disk(self._db.log)
         self._written = self._covered = self._synced = 0  # changes: all, those of the last sync, those on disk
         self._suspect = False  # the last sync failed: what it was to write may never come to the disk by another
 
@@ -204,6 +205,7 @@ class Records:
         except OSError:
             raise DiskError(f"nothing can be written to {self._db.read_only}; reading works") from None
         old, self._db = self._db, database.open_database(self._path, self._scratch)
+        self._no_disk = self._db.log < 0 or has_no_disk(self._db.log)
         old.close()
 
     def _trouble(self, error: sqlite3.Error) -> DiskError:
@@ -250,7 +252,7 @@ class Records:
             self._sync()
 
     def _sync(self) -> None:
-        if self._db.log < 0 or has_no_disk(self._db.log):
+        if self._no_disk:
             self._synced_with(0)
         else:
             self._datasync.begin(self._db.log, self._synced_with)

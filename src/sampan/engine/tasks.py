@@ -37,8 +37,10 @@ class Tasks:
     async def carry(self, work: Coroutine[Any, Any, T]) -> T:
         """Begins an operation and waits for it; it goes on if the caller is cancelled."""
         task = _held(work, self._carried)
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        task.add_done_callback(lambda _: None if ended.done() else ended.set_result(None))
         try:
-            await asyncio.wait((task,))
+            await ended  # asyncio.wait would do, and does much beside: every operation waits here
         except asyncio.CancelledError:
             task.add_done_callback(_unheard)
             raise

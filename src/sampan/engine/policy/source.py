@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import time
 
 from sampan.engine.policy.model import Policy, PolicyError, parse
 
 _LARGEST = 1 << 20
+_FRESH = 0.002  # seconds: a create asks ten times
 
 
 class Source:
@@ -20,6 +22,13 @@ class Source:
         self._policy: Policy | None = None
         self._seen: tuple[int, int, int] | None = None
         self._existed = False
+        self._fresh_until = 0.0
+
+    def look(self) -> None:
+        """A request begins: it goes by the file as it is now, which all that it asks at once need not look at again."""
+        self._fresh_until = 0.0
+        self._refresh()
+        self._fresh_until = time.monotonic() + _FRESH
 
     @property
     def active(self) -> bool:
@@ -36,6 +45,8 @@ class Source:
 
     def _refresh(self) -> None:
         """Looks whether the file is another one (stat(2)), which is cheap enough for every request."""
+        if time.monotonic() < self._fresh_until:
+            return
         try:
             found = os.stat(self.path)
         except FileNotFoundError:
