@@ -207,6 +207,20 @@ def test_a_network_takes_nobody_s_addresses(tenants: tuple[Daemon, Path]) -> Non
     assert as_user(daemon, BOB, "DELETE", "/networks/modest")[0] == 200
 
 
+def test_a_rule_about_a_network_holds_for_who_comes_later(tenants: tuple[Daemon, Path]) -> None:
+    daemon, top = tenants
+    rule = "\n[[rule]]\nname = 'no backend'\nnetwork = 'backend'\nisolation = 'deny'\n"
+    (top / "policy.toml").write_text(POLICY.format(top=top) + rule)
+    for name in ("backend", "front"):
+        assert as_user(daemon, ALICE, "POST", "/networks/create", {"Name": name})[0] == 200
+    start(daemon, ALICE, "walker", NetworkMode="front")
+    status, text = as_user(daemon, ALICE, "POST", "/networks/backend/connect", {"Container": "walker"})
+    assert (status, "rule 'no backend': deny" in text) == (403, True), text
+    assert list(inspect(daemon, "walker")["NetworkSettings"]["Networks"]) == ["front"]
+    daemon.ok("rm", "-f", "walker")
+    daemon.ok("network", "rm", "backend", "front")
+
+
 def test_nobody_comes_before_the_host_s_own_processes(tenants: tuple[Daemon, Path]) -> None:
     """To be killed last, or to run in real time, is at everybody else's cost: a kernel of one's own it is."""
     daemon, _ = tenants

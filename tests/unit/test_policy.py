@@ -296,3 +296,51 @@ Tenants.TestCase.settings = settings(
     max_examples=200, stateful_step_count=30, suppress_health_check=list(HealthCheck), deadline=None
 )
 TestTenants = Tenants.TestCase
+
+
+def test_rules_of_paths_hold_for_what_is_opened() -> None:
+    """A name may lead elsewhere by the time that it is opened: rules are asked of that, too."""
+    policy = parse(
+        POLICY
+        + """
+[[rule]]
+name = "secrets"
+mount = "/srv/shop/secret*"
+isolation = "deny"
+[[rule]]
+name = "known places"
+label = "careful"
+isolation = "deny"
+except = { mount = "/srv/shop/known*" }
+"""
+    )
+    engine: Any = SimpleNamespace(containers={}, events=Events(), isolation="")
+    gate = gate_of(engine, lambda: policy)
+    bob = container(facts("bob", mounts=("/srv/shop/harmless",)), False)
+    gate.allowed(bob)("/srv/shop/harmless")
+    for ask in (gate.allowed(bob), lambda path: gate.may_have(somebody("bob"), path)):
+        with pytest.raises(Forbidden, match="/srv/shop/secret/key: rule 'secrets': deny"):
+            ask("/srv/shop/secret/key")
+    careful = container(facts("bob", labels=(("careful", "1"),), mounts=("/srv/shop/known",)), True)
+    gate.allowed(careful)("/srv/shop/known/x")
+    with pytest.raises(Forbidden, match="rule 'known places'"):
+        gate.allowed(careful)("/srv/shop/other")
+
+
+@pytest.mark.parametrize(
+    ("exception", "given", "excepted"),
+    [
+        ('network = "inner"', {"networks": ("inner",)}, True),
+        ('network = "inner"', {"networks": ("inner", "outer")}, False),
+        ('network = "bridge"', {"networks": ("bridge", "default")}, True),
+        ('network = "default"', {"networks": ("bridge", "default")}, True),
+        ('network = "default"', {"networks": ("bridge", "inner", "default")}, False),
+        ('capability = "NET_ADMIN"', {"capabilities": ("NET_ADMIN",)}, True),
+        ('capability = "NET_ADMIN"', {"capabilities": ("NET_ADMIN", "CHOWN")}, False),
+        ('capability = "NET_ADMIN"', {"capabilities": ("ALL", "NET_ADMIN")}, False),
+        ('capability = "ALL"', {"capabilities": ("ALL", "NET_ADMIN")}, True),
+    ],
+)
+def test_an_exception_is_of_all_that_is_asked_for(exception: str, given: dict[str, Any], excepted: bool) -> None:
+    policy = parse(f'[[rule]]\nname = "r"\nisolation = "deny"\nexcept = {{ {exception} }}\n')
+    assert (decide(policy, facts("alice", **given), ()).isolation != "deny") == excepted

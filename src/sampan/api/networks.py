@@ -140,6 +140,7 @@ async def connect(request: web.Request) -> web.Response:
     """POST /networks/{id}/connect"""
     engine, network, container, asked = await _pair(request)
     async with container.exclusive():
+        engine.gate.check_connect(container, network.name)
         await engine.networking.connect(container, network, asked.get("EndpointConfig") or {})
     return web.Response(status=200)
 

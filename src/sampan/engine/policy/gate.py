@@ -114,6 +114,16 @@ class Gate:
                     f"{'; '.join(decision.reasons)}"
                 )
 
+    def check_connect(self, container: Container, network: str) -> None:
+        """Whether a container would be allowed on one more network, since rules may be about that. Raises Forbidden."""
+        policy = self._visible()
+        if policy is None:
+            return
+        networks = of.networks(container.host_config, [*container.networks, network])
+        decision = decide(policy, dataclasses.replace(self.facts_of(container), networks=networks), ())
+        if decision.isolation == DENY or (decision.isolation == VM and not container.own_kernel):
+            raise Forbidden(f"denied by the isolation policy: {'; '.join(decision.reasons)}: {_BESIDE}")
+
     def check_shared(self, container: Container) -> None:
         """Whether a container's owner may still have what it has of others: its networks, its volumes, the containers whose
         namespaces it shares. It has them by name, and who may have what changes: a network of that name may be a stranger's by
@@ -148,12 +158,32 @@ class Gate:
     def may_have(self, who: Caller, path: str) -> None:
         """Whether somebody may have a path of the host by way of the engine. It is the real one, of a descriptor that is what is
         used then: a name could be another file's by that time. Raises Forbidden."""
-        self._may_have(self._policy(), who.owner, path)
+        policy = self._policy()
+        self._may_have(policy, who.owner, path)
+        if policy is not None:
+            self._keep_rules_of_paths(policy, Facts(*who.owner, mounts=(path,)), (DENY,))
 
     def allowed(self, container: Container) -> Callable[[str], None]:
         """As may_have for a container's owner, whoever starts it. What it says is asked of all its mounts, so it looks at the policy once."""
         policy, owner = self._policy(), Owner(container.owner, container.claim)
-        return lambda path: self._may_have(policy, owner, path)
+
+        def ask(path: str) -> None:
+            self._may_have(policy, owner, path)
+            if policy is not None and any(rule.of_paths for rule in policy.rules):
+                facts = dataclasses.replace(self.facts_of(container), mounts=(path,))
+                self._keep_rules_of_paths(policy, facts, (DENY,) if container.own_kernel else (DENY, VM))
+
+        return ask
+
+    @staticmethod
+    def _keep_rules_of_paths(policy: Policy, facts: Facts, refused: tuple[str, ...]) -> None:
+        """What rules say of a path that is in use now; when they were asked of its name, that may have led elsewhere. Raises Forbidden."""
+        tenant = policy.tenant(facts.user, facts.claim)
+        for rule in policy.rules:
+            if rule.of_paths and rule.isolation in refused and rule.applies(facts, tenant):
+                raise Forbidden(
+                    f"denied by the isolation policy: {facts.mounts[0]}: rule {rule.name!r}: {rule.isolation}"
+                )
 
     @staticmethod
     def _may_have(policy: Policy | None, owner: Owner, path: str) -> None:

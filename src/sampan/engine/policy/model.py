@@ -50,7 +50,8 @@ class Conditions:
     privileged: bool | None = None
 
     def hold(self, facts: Facts, tenant: str, every: bool = False) -> bool:
-        """Whether they hold. With `every`, each name of the image must match: for exceptions, which a second name must not open."""
+        """Whether they hold. With `every`, all that there is of what can be several must match: for exceptions, which a second name,
+        network, capability or path must not open."""
         values: dict[str, tuple[str, ...]] = {
             "user": (facts.user,), "tenant": (tenant,), "image": facts.names, "registry": facts.registries,
             "signed_by": facts.signers, "network": facts.networks, "capability": facts.capabilities, "mount": facts.mounts,
@@ -60,12 +61,28 @@ class Conditions:
             patterns = getattr(self, name)
             if not patterns:
                 continue
+            whole = every and name in _SEVERAL
+            if whole:
+                found = _without_doubles(name, found, patterns)
             matches = [any(fnmatchcase(value, pattern) for pattern in patterns) for value in found]
-            if not (matches and all(matches) if every and name in ("registry", "mount") else any(matches)):
+            if not (matches and all(matches) if whole else any(matches)):
                 return False
         if self.signed is not None and self.signed != bool(facts.signers):
             return False
         return self.privileged is None or self.privileged == bool(facts.dangers)
+
+
+_SEVERAL = ("registry", "mount", "network", "capability")
+
+
+def _without_doubles(name: str, found: tuple[str, ...], patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """Without what is there only as another word for the same: ALL is each capability, the default network is the bridge."""
+    if name == "capability" and "ALL" in found:
+        return ("ALL",)
+    if name == "network" and {"bridge", "default"} <= set(found):
+        named = any(fnmatchcase("default", pattern) for pattern in patterns)
+        return tuple(value for value in found if value != ("bridge" if named else "default"))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +93,11 @@ class Rule:
     isolation: str
     when: Conditions = Conditions()
     unless: Conditions | None = None
+
+    @property
+    def of_paths(self) -> bool:
+        """Whether it looks at paths of the host."""
+        return bool(self.when.mount or (self.unless is not None and self.unless.mount))
 
     def applies(self, facts: Facts, tenant: str) -> bool:
         """Whether it says something about this request."""
