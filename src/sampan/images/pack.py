@@ -12,6 +12,7 @@ from typing import IO, cast
 from sampan.linux import filetree, mount, nodes, openat2
 
 _XATTR = "SCHILY.xattr."
+_BLOCK = 1 << 20
 _LONGEST = 4095  # a path that is longer can't be named, and so not unpacked
 _OVERLAY = ("trusted.overlay.", "user.overlay.")
 
@@ -19,7 +20,8 @@ _OVERLAY = ("trusted.overlay.", "user.overlay.")
 class _Packer:
     def __init__(self, out: IO[bytes], layer: bool, clamp: int | None = None) -> None:
         self._clamp = clamp
-        self._tar = tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20)
+        self._tar = tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_BLOCK)
+        self._tar.copybufsize = _BLOCK  # type: ignore[attr-defined]  # with its 16 KiB it takes three times as long
         self._layer = layer
         self._inodes: dict[tuple[int, int], str] = {}  # of files with several names
 
