@@ -166,6 +166,8 @@ def new_daemon(isolation: str = "container", *options: str) -> Daemon:
     share_vm_cache(daemon)
     daemon.start()
     daemon.ok("bootstrap", "busybox")
+    if isolation == "vm":
+        daemon.ok("vm", "prepare", timeout=300)  # so that no test has to wait for the first boot
     return daemon
 
 
