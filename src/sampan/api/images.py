@@ -28,16 +28,12 @@ def _created(image: Image) -> int:
     return wanted.created(image) // 10**9
 
 
-def digests(engine: Engine, image: Image) -> list[str]:
-    """The image's "name@digest" forms, short as people write them."""
-    return [reference.parse(text).familiar for text in engine.images.digests(image)]
-
-
 def summary(
-    engine: Engine, image: Image, containers: list[Container], patterns: list[str] | None = None
+    engine: Engine, who: Caller, image: Image, containers: list[Container], patterns: list[str] | None = None
 ) -> dict[str, Any]:
-    """A row of GET /images/json, with how many of these containers are of it; with patterns of references, only the names that they match."""
-    tags, by_digest = image.tags, engine.images.digests(image)
+    """A row of GET /images/json for somebody, with how many of these containers are of it; with patterns of references, only the
+    names that they match."""
+    tags, by_digest = image.tags, engine.finding.digests(image, engine.gate.sight(who))
     if patterns:
         tags, by_digest = wanted.matching_names(tags, patterns), wanted.matching_names(by_digest, patterns)
     return {
@@ -59,10 +55,13 @@ async def list_(request: web.Request) -> web.Response:
     """GET /images/json"""
     engine, who = engine_of(request), access.who(request)
     asked = filters(request)
-    passes = wanted.listed(engine.images, lambda text: engine.finding.image(who, text, Verb.SEE), asked)
+    sees = engine.gate.sight(who)
+    passes = wanted.listed(
+        lambda image: engine.finding.digests(image, sees), lambda text: engine.finding.image(who, text, Verb.SEE), asked
+    )
     patterns, containers = asked.get("reference") or [], engine.finding.containers(who)
     images = filter(passes, engine.finding.images(who))
-    return web.json_response([summary(engine, image, containers, patterns) for image in images])
+    return web.json_response([summary(engine, who, image, containers, patterns) for image in images])
 
 
 def _shown(request: web.Request) -> Image:
@@ -74,11 +73,12 @@ def _shown(request: web.Request) -> Image:
 async def inspect(request: web.Request) -> web.Response:
     """GET /images/{name}/json"""
     engine, image = engine_of(request), _shown(request)
+    digests = engine.finding.digests(image, engine.gate.sight(access.who(request)))
     return web.json_response(
         {
             "Id": image.id,
             "RepoTags": [reference.parse(tag).familiar for tag in image.tags],
-            "RepoDigests": digests(engine, image),
+            "RepoDigests": [reference.parse(text).familiar for text in digests],
             "Parent": "",
             "Comment": "",
             "Created": image.config.get("created"),

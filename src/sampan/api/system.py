@@ -216,7 +216,7 @@ async def disk_usage(request: web.Request) -> web.Response:
     return web.json_response(
         {
             "LayersSize": sum({x.digest: x.size for image in images for x in image.layers}.values()),
-            "Images": [summary(engine, image, containers) for image in images],
+            "Images": [summary(engine, who, image, containers) for image in images],
             "Containers": rows,
             "Volumes": [
                 _volume(v) | {"UsageData": {"Size": used[v.name], "RefCount": len(_users(engine, v.name, containers))}}
@@ -260,15 +260,10 @@ async def volume_create(request: web.Request) -> web.Response:
     engine.finding.check_volume(who, name, access.verb(request))
     if options.get("device", "").startswith("/"):
         await asyncio.to_thread(lambda: engine.gate.may_have(who, os.path.realpath(options["device"])))
-    engine.finding.own_volume(name, who.owner)
-    try:
-        await engine.finding.owned()
+    async with engine.finding.making_volumes([name], who.owner):
         volume = await asyncio.to_thread(
             engine.volumes.create, name, wanted.get("Labels") or {}, options, not wanted.get("Name")
         )
-    except BaseException:
-        engine.finding.disown_missing([name])
-        raise
     engine.events.publish("volume", "create", volume.name, {"driver": "local"}, (who.owner,))
     return web.json_response(_volume(volume), status=201)
 

@@ -236,18 +236,10 @@ async def _make_working_directory(engine: Engine, container: Container) -> None:
 
 async def _mounts(engine: Engine, owner: Owner, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows as the container keeps them, with what they need made; new volumes are their maker's before they are there."""
-    names = [row["Name"] for row in rows if row["Type"] == "volume"]
-    for name in names:
-        engine.finding.own_volume(name, owner)
     if all(row["Type"] == "tmpfs" for row in rows):
         return mounts.make(rows, engine.volumes)
-    try:
-        if names:
-            await engine.finding.owned()
+    async with engine.finding.making_volumes([row["Name"] for row in rows if row["Type"] == "volume"], owner):
         return await asyncio.to_thread(mounts.make, rows, engine.volumes)  # a new volume waits for the disk
-    except BaseException:
-        engine.finding.disown_missing(names)
-        raise
 
 
 def _check_platform(name: str, image: Image, wanted: str) -> None:
@@ -296,7 +288,8 @@ def _free_name(engine: Engine, name: str, who: Caller) -> str:
         if name in taken:
             # That it is taken can't be kept from anybody; by which container can.
             holder = engine.containers.get(taken[name])
-            shown = f' by container "{taken[name]}"' if holder is None or engine.finding.sees(who)(holder) else ""
+            seen = engine.finding.sees(who)(holder) if holder is not None else not engine.gate.active
+            shown = f' by container "{taken[name]}"' if seen else ""
             raise Conflict(
                 f'Conflict. The container name "/{name}" is already in use{shown}. '
                 "You have to remove (or rename) that container to be able to reuse that name."

@@ -4,7 +4,10 @@ one that there is not; who may not do with it what they want is told so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 from sampan.engine.container import Container
@@ -17,6 +20,7 @@ from sampan.images.errors import ImageNotFound
 from sampan.images.store import Image
 from sampan.network.errors import NetworkNotFound
 from sampan.network.model import Network
+from sampan.oci import reference
 from sampan.volumes.local import VolumeNotFound
 
 if TYPE_CHECKING:
@@ -30,6 +34,7 @@ class Finding:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.owners = Owners(engine.store)
+        self._making: Counter[str] = Counter()  # volumes that somebody is about to make
 
     # containers and machines
 
@@ -101,6 +106,15 @@ class Finding:
         image.tags = [tag for tag in image.tags if sees(self.owners.subject(Kind.TAG, tag))]
         return image
 
+    def digests(self, image: Image, sees: Callable[[Subject], bool]) -> list[str]:
+        """The "name@digest" forms of an image that somebody sees. Those have no owners: who does not see all who have the image
+        sees such of them as go with a tag that they see."""
+        found, owners = self._engine.images.digests(image), self.owners.of(Kind.IMAGE, image.id) or (Owner("?"),)
+        if all(sees(Subject(Kind.IMAGE, image.id, (owner,))) for owner in owners):
+            return found
+        names = {reference.parse(tag).name for tag in image.tags if sees(self.owners.subject(Kind.TAG, tag))}
+        return [text for text in found if reference.parse(text).name in names]
+
     # volumes and networks
 
     def check_volume(self, who: Caller, name: str, verb: Verb) -> None:
@@ -115,21 +129,35 @@ class Finding:
                 raise Conflict(f"the volume name {name} is taken by another tenant") from None
             raise VolumeNotFound(f"get {name}: no such volume") from None
 
-    def own_volume(self, name: str, owner: Owner) -> None:
-        """A volume that is about to be made is its maker's; one that is there stays whose it is."""
-        if not self.owners.of(Kind.VOLUME, name) and not self._engine.volumes.exists(name):
-            self.owners.set(Kind.VOLUME, name, (owner,))
+    @contextlib.asynccontextmanager
+    async def making_volumes(self, names: list[str], owner: Owner) -> AsyncIterator[None]:
+        """While volumes are made, or used if they are there. A new one is its maker's before it is there; whose those are that were
+        not made is forgotten by the last of all who were about to make them. Raises DiskError."""
+        for name in names:
+            self._making[name] += 1
+        whole = True  # whether nobody can make them any more
+        try:
+            for name in names:
+                if not self.owners.of(Kind.VOLUME, name) and not self._engine.volumes.exists(name):
+                    self.owners.set(Kind.VOLUME, name, (owner,))
+            if names:
+                await self._owned()
+            yield
+        except (asyncio.CancelledError, GeneratorExit):
+            whole = False
+            raise
+        finally:
+            for name in names:
+                self._making[name] -= 1
+                if not self._making[name]:
+                    del self._making[name]
+                    if whole and not self._engine.volumes.exists(name):
+                        self.owners.forget(Kind.VOLUME, name)
 
-    async def owned(self) -> None:
+    async def _owned(self) -> None:
         """Whose things are is on disk before they are there: without a record they would be everybody's. Raises DiskError."""
         if self._engine.gate.active:
             await self._engine.store.flush()
-
-    def disown_missing(self, names: Iterable[str]) -> None:
-        """Forgets whose volumes are that were not made."""
-        for name in names:
-            if not self._engine.volumes.exists(name):
-                self.owners.forget(Kind.VOLUME, name)
 
     def network(self, who: Caller, text: str, verb: Verb) -> Network:
         """A network by name, id or prefix. Raises NetworkNotFound, NetworkError, Forbidden."""

@@ -18,7 +18,11 @@ from sampan.volumes.local import LocalVolumes, VolumeConflict, VolumeError, Volu
 
 _PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 _MODES = ("ro", "rw", "z", "Z", "nocopy", "cached", "delegated", "consistent", *_PROPAGATIONS)
-
+# Docker's, but for those that make it a mount of something else.
+_TMPFS_WORDS = ("defaults", "ro", "rw", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "sync", "async", "dirsync", "mand", "nomand",
+                "atime", "noatime", "diratime", "nodiratime", "relatime", "norelatime", "strictatime", "nostrictatime", "tmpcopyup",
+                "unbindable", "runbindable", *_PROPAGATIONS)  # fmt: skip
+_TMPFS_VALUES = ("size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol")
 
 DEFAULT_SHM = 64 << 20
 
@@ -58,6 +62,7 @@ def parse(config: dict[str, Any], host: dict[str, Any], lenders: Sequence[Lent] 
     for item in host.get("Mounts") or []:
         add(_parse_mount(item))
     for destination, options in (host.get("Tmpfs") or {}).items():
+        _check_tmpfs(destination, options)
         add({"Type": "tmpfs", "Source": "", "Destination": destination, "Mode": options, "RW": True,
              "Propagation": ""})  # fmt: skip
     for row in _borrowed(lenders):
@@ -67,6 +72,15 @@ def parse(config: dict[str, Any], host: dict[str, Any], lenders: Sequence[Lent] 
         if path not in rows:
             add({**_volume(""), "Destination": destination, "Mode": "", "RW": True, "Propagation": ""}, explicit=False)
     return list(rows.values())
+
+
+def _check_tmpfs(destination: str, options: str) -> None:
+    """A file system of its own can't be told to be something else: with "bind" it would be a directory of the host. Raises BadRequest."""
+    for option in filter(None, options.split(",")):
+        key, equals, value = option.partition("=")
+        if not (value and key in _TMPFS_VALUES if equals else key in _TMPFS_WORDS):
+            known = ", ".join([*_TMPFS_WORDS, *(f"{name}=" for name in _TMPFS_VALUES)])
+            raise BadRequest(f"invalid tmpfs option {option!r} of {destination}: there are {known}")
 
 
 def _borrowed(lenders: Sequence[Lent]) -> list[dict[str, Any]]:

@@ -16,8 +16,10 @@ from sampan.engine.errors import BadRequest
 from sampan.engine.mounts import DEFAULT_SHM, shared_memory, standard
 from sampan.linux import caps, seccomp
 from sampan.runtime import seccomp_default
+from sampan.runtime.errors import RuntimeFailure
 from sampan.runtime.process import DEFAULT_PATH
 from sampan.runtime.rootfs import DEVICE_RULES
+from sampan.runtime.sysctls import namespace
 
 DEFAULT_CAPABILITIES = [
     f"CAP_{name}"
@@ -54,9 +56,7 @@ MASKED_PATHS = [
 ]
 READONLY_PATHS = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
 _ARCHES = {"amd64", "x86_64"}  # this machine's names in a seccomp profile
-_NAMESPACED_SYSCTLS = re.compile(
-    r"kernel\.(msg(max|mnb|mni)|sem|shm(all|max|mni|_rmid_forced)|hostname|domainname)|fs\.mqueue\..+|net\..+"
-)
+_MODES = {"network": "NetworkMode", "ipc": "IpcMode", "uts": "UTSMode"}  # of the namespaces that have kernel parameters
 
 
 def capability_sets(host: dict[str, Any]) -> tuple[list[str], list[str]]:
@@ -252,14 +252,14 @@ def sysctls(host: dict[str, Any]) -> dict[str, str]:
     """Kernel parameters, only those of the container's own namespaces. Raises BadRequest."""
     wanted: dict[str, str] = host.get("Sysctls") or {}
     for name in wanted:
-        if not _NAMESPACED_SYSCTLS.fullmatch(name):
+        try:
+            kind = namespace(name)
+        except RuntimeFailure as error:
+            raise BadRequest(str(error)) from None
+        if kind not in _MODES:
             raise BadRequest(f"sysctl {name!r} is not allowed: it belongs to no namespace of the container")
-        if name.startswith("net.") and host.get("NetworkMode") == "host":
-            raise BadRequest(f"sysctl {name!r} not allowed in host network namespace")
-        if name.startswith(("kernel.msg", "kernel.sem", "kernel.shm", "fs.mqueue.")) and host.get("IpcMode") == "host":
-            raise BadRequest(f"sysctl {name!r} not allowed in host ipc namespace")
-        if name in ("kernel.hostname", "kernel.domainname") and host.get("UTSMode") == "host":
-            raise BadRequest(f"sysctl {name!r} not allowed in host uts namespace")
+        if host.get(_MODES[kind]) == "host":
+            raise BadRequest(f"sysctl {name!r} not allowed in host {kind} namespace")
     return {key: str(value) for key, value in wanted.items()}
 
 

@@ -14,6 +14,7 @@ from sampan.linux import mount as lm
 from sampan.record import field, record
 from sampan.runtime import idmap
 from sampan.runtime.errors import RuntimeFailure
+from sampan.runtime.sources import is_bind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def attach(rootfd: int, entry: dict[str, Any], userns: bool, trees: list[int]) -
     options = parse_options(entry.get("options") or [])
     destination = entry["destination"]
     try:
-        if options.bind or entry.get("type") == "bind":
+        if is_bind(entry):
             return _bind(rootfd, entry, options, trees)
         if entry.get("type") == "cgroup":
             return _cgroup(rootfd, destination, options)

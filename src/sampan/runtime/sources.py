@@ -20,11 +20,19 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_OWN_CONTENT = ("tmpfs", "shm", "proc", "sysfs", "mqueue", "devpts")  # file systems that show nothing of another
+
 
 def is_bind(entry: dict[str, Any]) -> bool:
-    """Whether an entry of `mounts` shows a path of the host."""
+    """Whether an entry of `mounts` shows a path of the host. Raises RuntimeFailure for one that is to be two things."""
     options = entry.get("options") or []
-    return entry.get("type") == "bind" or "bind" in options or "rbind" in options
+    if "bind" not in options and "rbind" not in options:
+        return bool(entry.get("type") == "bind")
+    if entry.get("type") in _OWN_CONTENT:  # its "source" is a word, and would be a path from wherever we are
+        raise RuntimeFailure(
+            f"mount on {entry['destination']}: a bind mount has the type bind, and not {entry['type']}"
+        )
+    return True
 
 
 def open_all(request: dict[str, Any]) -> list[int]:

@@ -36,13 +36,19 @@ def path(name: str) -> str:
     return "/".join(parts)
 
 
+def namespace(name: str) -> str:
+    """The kind of namespace that has a parameter of its own. Raises RuntimeFailure."""
+    where = path(name)
+    kind = next((kind for kind, pattern in _OWNERS.items() if pattern.fullmatch(where)), None)
+    if kind is None:
+        raise RuntimeFailure(f"sysctl {name} is not allowed: it is of no namespace, but of the whole machine")
+    return kind
+
+
 def check(spec: dict[str, Any]) -> None:
     """Refuses what is not of a namespace that the container has and we are not in ourselves. Raises RuntimeFailure."""
     for name in spec["linux"].get("sysctl") or {}:
-        where = path(name)
-        kind = next((kind for kind, pattern in _OWNERS.items() if pattern.fullmatch(where)), None)
-        if kind is None:
-            raise RuntimeFailure(f"sysctl {name} is not allowed: it is of no namespace, but of the whole machine")
+        kind = namespace(name)
         if not _is_own(spec, kind):
             raise RuntimeFailure(f"sysctl {name} is not allowed: the container has the host's {kind} namespace")
 

@@ -54,10 +54,10 @@ def matching_names(names: list[str], patterns: list[str]) -> list[str]:
     ]
 
 
-def _references(store: ImageStore) -> Rule[Image]:
+def _references(digests: Callable[[Image], list[str]]) -> Rule[Image]:
     def rule(key: str, values: list[str]) -> Test[Image]:
         matching_names([], values)  # an error now, whether there are images or not
-        return lambda image: bool(matching_names([*image.tags, *store.digests(image)], values))
+        return lambda image: bool(matching_names([*image.tags, *digests(image)], values))
 
     return rule
 
@@ -71,11 +71,11 @@ def _common(find: Find) -> dict[str, Rule[Image]]:
     }
 
 
-def listed(store: ImageStore, find: Find, wanted: Filters) -> Test[Image]:
-    """The test of a list's filters. Raises BadRequest; ImageNotFound for an image that `before` or `since` names."""
+def listed(digests: Callable[[Image], list[str]], find: Find, wanted: Filters) -> Test[Image]:
+    """The test of a list's filters, by the tags of an image and its `digests`. Raises BadRequest; ImageNotFound for an image that `before` or `since` names."""
     table: dict[str, Rule[Image]] = {
         "dangling": rules.boolean(lambda image: not image.tags),
-        "reference": _references(store),
+        "reference": _references(digests),
         **_common(find),
     }
     return rules.compile(table, wanted)

@@ -126,7 +126,7 @@ class Gate:
 
     def check_shared(self, container: Container) -> None:
         """Whether a container's owner may still have what it has of others: its networks, its volumes, the containers whose
-        namespaces it shares. It has them by name, and who may have what changes: a network of that name may be a stranger's by
+        namespaces it shares or that it links to. It has them by name, and who may have what changes: a network of that name may be a stranger's by
         now, a tenant may no longer manage another. Raises Forbidden."""
         if self._visible() is None:
             return
@@ -152,6 +152,10 @@ class Gate:
         for key in ("NetworkMode", "PidMode", "IpcMode"):
             kind, _, identifier = (container.host_config.get(key) or "").partition(":")
             other = self._engine.containers.get(identifier) if kind == "container" else None
+            if other is not None:
+                yield subject_of(other)
+        for text in container.host_config.get("Links") or []:
+            other = self._engine.containers.get(text.partition(":")[0])
             if other is not None:
                 yield subject_of(other)
 

@@ -81,7 +81,10 @@ def _read(path: str) -> str:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode) or found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
                 raise PolicyError("it must be a file that only its owner, the engine's user, can write: chmod go-w")
-            return file.read(_LARGEST).decode()
+            data = file.read(_LARGEST + 1)
+            if len(data) > _LARGEST:  # a part of it would be a policy without some of its rules
+                raise PolicyError(f"it is longer than {_LARGEST >> 20} MiB, the most that is read: shorten it")
+            return data.decode()
     except OSError as error:
         raise PolicyError(str(error.strerror)) from None
     except UnicodeDecodeError:

@@ -49,7 +49,7 @@ class BuildCache:
     def of(self, space: str) -> BuildCache:
         """The same cache as somebody has it who must not get what others' steps have made; of "" it is the whole."""
         found = copy.copy(self)
-        found._space = f"@{space}" if space else ""
+        found._space = f"@{space}" if space else ""  # in a key, behind its first "@": steps' keys have none
         return found
 
     def find(self, key: str) -> Record | None:
@@ -81,7 +81,7 @@ class BuildCache:
         for row in rows if isinstance(rows, list) else []:
             if not (isinstance(row, list) and len(row) == 2 and isinstance(row[0], str) and isinstance(row[1], int)):
                 return  # damaged or hostile: no cache
-            if not -1 <= row[1] < len(layers):
+            if not -1 <= row[1] < len(layers) or "@" in row[0]:  # it would be another's step
                 return
             number = layers[row[1]] if row[1] >= 0 else 0
             if self.find(row[0]) is None:
@@ -90,7 +90,7 @@ class BuildCache:
     def all(self) -> list[Record]:
         """Everything, the longest unused first."""
         rows = self._db.rows("SELECT key, layer, used, created, description, size FROM steps ORDER BY used")
-        return [Record(*row) for row in rows if row[0].endswith(self._space)]
+        return [Record(*row) for row in rows if not self._space or row[0].partition("@")[2] == self._space[1:]]
 
     def layers(self) -> set[int]:
         """The numbers of the layer directories that the cache needs."""
