@@ -170,6 +170,8 @@ BASE = [
         [("../../up", "f", "1"), ("/abs/olute", "f", "1")],
         [("out", "l", "/etc"), ("out/passwd", "f", "inside")],
         [("d/sub", "l", "../d"), ("d/a2", "f", "2")],
+        [("d/sub/x", "f", "1"), ("d/sub", "l", "sub")],  # an implied directory gives way to a link to itself
+        [("new/x", "f", "1"), ("new", "l", "new")],
     ],
 )  # fmt: skip
 def test_staging_gives_what_an_overlay_gives(tmp_path: Path, second: list[tuple[str, str, str]]) -> None:

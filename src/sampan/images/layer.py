@@ -8,6 +8,7 @@ Source: image-spec, layer.md; overlayfs.rst ("whiteouts and opaque directories")
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -47,10 +48,9 @@ class LayerExtractor:
             for entry in stream:
                 self._entry(stream, entry)
             for path, mtime in reversed(self._times.items()):
-                try:
-                    fd = openat2.open_in_root(self._root, path)
-                except (FileNotFoundError, NotADirectoryError):
-                    continue  # something later has taken its place
+                fd = _still(self._root, path)
+                if fd < 0:
+                    continue
                 try:
                     nodes.utime(fd, mtime)
                 finally:
@@ -253,6 +253,16 @@ class LayerExtractor:
             os.close(fd)
 
 
+def _still(rootfd: int, path: str) -> int:
+    """The directory that a layer has made there, or -1 if something later in the layer has taken its place, or its parents'."""
+    try:
+        return openat2.open_in_root(rootfd, path, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return -1
+        raise
+
+
 def settle(upper: int, implied: list[str], lower: int) -> None:
     """Gives implied directories what they have below: owner, mode, times, attributes. Raises NeedsLower.
 
@@ -263,7 +273,10 @@ def settle(upper: int, implied: list[str], lower: int) -> None:
             below = openat2.open_in_root(lower, path, os.O_PATH | os.O_NOFOLLOW)
         except OSError:
             continue  # new here, or below something that is
-        own = openat2.open_in_root(upper, path, os.O_RDONLY | os.O_DIRECTORY)
+        own = _still(upper, path)
+        if own < 0:
+            os.close(below)
+            continue
         try:
             info = os.fstat(below)
             if not stat.S_ISDIR(info.st_mode):
