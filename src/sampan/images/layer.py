@@ -285,8 +285,8 @@ def settle(upper: int, implied: list[str], lower: int) -> None:
             os.fchmod(own, stat.S_IMODE(info.st_mode))
             for name, value in nodes.xattrs(below).items():
                 if not name.startswith(FORBIDDEN_XATTRS):
-                    os.setxattr(own, name, value)
-            os.utime(own, ns=(info.st_mtime_ns, info.st_mtime_ns))
+                    nodes.set_xattr(own, name, value)
+            nodes.utime(own, info.st_mtime_ns)
         finally:
             os.close(below)
             os.close(own)
