@@ -18,7 +18,6 @@ from sampan.vm.errors import BadDisk, VmError
 from sampan.vm.kernel import Kernel
 
 _GRUB = "/usr/lib/grub/i386-pc"
-_BESIDES = 4 << 30  # bytes: more than any format's own tables of the largest disk
 _SECTOR, _FIRST = 512, 2048  # where the partition begins, in sectors: GRUB's second stage is in front of it
 _LABEL = "sampan-root"
 _MODULES = ["biosdisk", "part_msdos", "ext2", "normal", "linux", "serial", "terminal", "configfile"]
@@ -117,10 +116,12 @@ def convert(source: str | int, target: str, form: str, source_form: str) -> None
     form = "vmdk" if form == "vmdk-stream" else form
     _empty(target)
     size = (os.stat(source) if isinstance(source, str) else os.fstat(source)).st_size
-    seen = size if source_form == "raw" else capacity(source, source_form, "the disk")
+    seen = 0
+    if form == "raw":  # the only format whose files are as large as what a guest sees, whatever they take of the disk
+        seen = size if source_form == "raw" else capacity(source, source_form, "the disk")
     command = ["qemu-img", "convert", "-f", source_form, "-O", form, *options, "/source", "/target"]
     limit = tools.seconds(2 * size)
-    tools.run(command, {"/source": source}, {"/target": target}, limit=limit, largest=seen + _BESIDES)
+    tools.run(command, {"/source": source}, {"/target": target}, limit=limit, largest=seen)
 
 
 def take(source: int, name: str, target: str) -> int:
