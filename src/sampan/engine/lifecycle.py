@@ -142,7 +142,7 @@ def exited(engine: Engine, container: Container, status: int, moment: int) -> No
         "Pid": 0,
         "ExitCode": code,
         "OOMKilled": out_of_memory,
-        "Error": error,
+        "Error": error or container.state["Error"],  # what is known already of an end that nobody saw stands
         "FinishedAt": timestamp(moment or time.time_ns()),
     }
     container.ports = []
