@@ -33,7 +33,7 @@ class Names:
 
     async def serve(self, container: Container, namespace: int, sockets: dns.Sockets | None = None) -> None:
         """Starts the container's name server, if its resolv.conf says it has one."""
-        if container.id in self._servers or not self._has_server(container):
+        if not self.needs_server(container):
             return
         internal = all(network.internal for network, _ in self._networks.of(container.id))
         servers = [] if internal else list(container.host_config.get("Dns") or []) or self._forwarders()
@@ -49,6 +49,10 @@ class Names:
     def serves(self, container: Container) -> bool:
         """Whether a name server of the container's runs."""
         return container.id in self._servers
+
+    def needs_server(self, container: Container) -> bool:
+        """Whether it is to have one and has none yet."""
+        return container.id not in self._servers and self._has_server(container)
 
     def _has_server(self, container: Container) -> bool:
         if any(network.has_names for network, _ in self._networks.of(container.id)):
