@@ -38,7 +38,7 @@ _PATH = {
 _SHUTIL_HARMLESS = {"copyfileobj", "which", "get_terminal_size"}
 # What gives a descriptor, by the last part of the callee's name.
 _GIVES_DESCRIPTOR = {
-    "hold", "reopen", "open_regular", "reopen_regular", "open_in_root", "open_beneath", "openat2", "mkdir_in_root",
+    "hold", "reopen", "open_regular", "reopen_regular", "open_regular_in_root", "open_in_root", "open_beneath", "openat2", "mkdir_in_root",
     "mkdir_beneath", "create_file_in_root", "open_tree", "new_filesystem", "overlay", "dup", "fileno", "memfd_create",
     "make_parents", "open_directory", "regular",
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
 
 from sampan.linux import prctl
@@ -85,3 +86,16 @@ def set_ambient(wanted: int) -> None:
     for number in range(64):
         if wanted >> number & 1:
             prctl.raise_ambient(number)
+
+
+def become(user: int, kept: int) -> None:
+    """Becomes a user, and the group of that number, with these capabilities at most, and never more."""
+    kept &= permitted()
+    drop_bounding(bounding() & ~kept)
+    prctl.set_keepcaps(True)
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+    capset(kept, kept, kept)
+    set_ambient(kept)
+    prctl.set_no_new_privs()

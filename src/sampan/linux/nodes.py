@@ -12,6 +12,7 @@ import errno
 import os
 import stat
 
+from sampan.linux import openat2
 from sampan.linux.syscall import check, libc
 
 _AT_EMPTY_PATH = 0x1000
@@ -32,6 +33,15 @@ def open_regular(parent: int, name: str, flags: int = os.O_RDONLY) -> int:
     fd = hold(parent, name)
     try:
         return reopen_regular(fd, name, flags)
+    finally:
+        os.close(fd)
+
+
+def open_regular_in_root(rootfd: int, path: str) -> int:
+    """As open_regular(), of a path in a foreign root, by its links. Raises OSError."""
+    fd = openat2.open_in_root(rootfd, path)
+    try:
+        return reopen_regular(fd, path)
     finally:
         os.close(fd)
 

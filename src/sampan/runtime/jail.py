@@ -195,15 +195,7 @@ def _become(request: dict[str, Any], given: list[tuple[int, int, str, bool, bool
     ):
         resource.setrlimit(kind, (most, most))
     os.closerange(3, 1 << 16)
-    kept = caps.mask(["CAP_DAC_OVERRIDE"]) & caps.permitted()  # whoever owns what it is given: there is nothing else
-    caps.drop_bounding(caps.bounding() & ~kept)
-    prctl.set_keepcaps(True)
-    os.setgroups([])
-    os.setresgid(user, user, user)
-    os.setresuid(user, user, user)
-    caps.capset(kept, kept, kept)
-    caps.set_ambient(kept)
-    prctl.set_no_new_privs()
+    caps.become(user, caps.mask(["CAP_DAC_OVERRIDE"]))  # whoever owns what it is given: there is nothing else
     prctl.set_parent_death_signal(signal.SIGKILL)  # a change of ids takes it back
     seccomp.install(program)
     os.execvpe(command[0], command, {**environment, **request["environment"]})

@@ -72,7 +72,7 @@ def enter(user: int, program: str) -> None:
         (resource.RLIMIT_NOFILE, min(_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])),
     ):
         resource.setrlimit(kind, (most, most))
-    become(user, 0)
+    caps.become(user, 0)
     prctl.set_dumpable(False)  # after the change of ids, which decides it anew
     seccomp.install(binascii.a2b_base64(program))
 
@@ -86,19 +86,6 @@ def pivot(top: int) -> None:
     mount.pivot_root(".", ".")
     mount.umount(".", mount.MNT_DETACH)
     os.chdir("/")
-
-
-def become(user: int, kept: int) -> None:
-    """Becomes a user with these capabilities at most, and never more."""
-    kept &= caps.permitted()
-    caps.drop_bounding(caps.bounding() & ~kept)
-    prctl.set_keepcaps(True)
-    os.setgroups([])
-    os.setresgid(user, user, user)
-    os.setresuid(user, user, user)
-    caps.capset(kept, kept, kept)
-    caps.set_ambient(kept)
-    prctl.set_no_new_privs()
 
 
 @functools.cache

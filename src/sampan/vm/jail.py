@@ -42,7 +42,7 @@ def enter(user: int, log: int, shares: list[Share], files: list[str]) -> None:
     trees = [mount.open_tree(mount.AT_FDCWD, share.path, recursive=True) for share in shares]
     unshare(CLONE_NEWNS)
     _make_root(shares, trees, files)
-    confine.become(user, caps.mask(_SHARING) if shares else 0)
+    caps.become(user, caps.mask(_SHARING) if shares else 0)
     prctl.set_parent_death_signal(signal.SIGKILL)  # now: a change of ids takes it back
     seccomp.install(_filter())
 

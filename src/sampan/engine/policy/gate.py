@@ -121,7 +121,7 @@ class Gate:
             return
         networks = of.networks(container.host_config, [*container.networks, network])
         decision = decide(policy, dataclasses.replace(self.facts_of(container), networks=networks), ())
-        if decision.isolation == DENY or (decision.isolation == VM and not container.own_kernel):
+        if decision.refuses(container.own_kernel):
             raise Forbidden(f"denied by the isolation policy: {'; '.join(decision.reasons)}: {_BESIDE}")
 
     def check_shared(self, container: Container) -> None:
@@ -279,6 +279,16 @@ class Gate:
         return decide(policy, facts, self._tenants(policy, running=False))
 
     @contextlib.contextmanager
+    def _entered(self, identifier: str, owner: Owner, own_kernel: bool) -> Iterator[None]:
+        """While something is made or started: what is for the host's kernel counts as being there."""
+        if not own_kernel:
+            self._entering[identifier] = owner
+        try:
+            yield
+        finally:
+            self._entering.pop(identifier, None)
+
+    @contextlib.contextmanager
     def admitted(self, who: Caller, identifier: str, facts: Facts, kind: Kind = Kind.CONTAINER) -> Iterator[Decision]:
         """Decides on what is created meanwhile; what is for the host's kernel counts from now on. Raises Forbidden."""
         self.ask(who, Operation(Verb.CREATE, Subject(kind, identifier, (who.owner,)), facts))
@@ -286,12 +296,8 @@ class Gate:
         self._tell(identifier, facts, decision)
         if decision.isolation == DENY:
             raise Forbidden(f"denied by the isolation policy: {'; '.join(decision.reasons)}")
-        if decision.isolation == CONTAINER:
-            self._entering[identifier] = Owner(facts.user, facts.claim)
-        try:
+        with self._entered(identifier, Owner(facts.user, facts.claim), decision.isolation == VM):
             yield decision
-        finally:
-            self._entering.pop(identifier, None)
 
     @contextlib.contextmanager
     def starting(self, container: Container) -> Iterator[None]:
@@ -304,17 +310,13 @@ class Gate:
         facts = self.facts_of(container)
         others = () if container.own_kernel else self._tenants(policy, running=True, but=container.id)
         decision = decide(policy, facts, others)
-        if decision.isolation == DENY or (decision.isolation == VM and not container.own_kernel):
+        if decision.refuses(container.own_kernel):
             self._tell(container.id, facts, Decision(DENY, decision.tenant, decision.reasons))
             raise Forbidden(f"denied by the isolation policy: {'; '.join(decision.reasons)}"
                             + (f": {_BESIDE}" if decision.isolation == VM or facts.asked != VM else ""))  # fmt: skip
         self.check_shared(container)
-        if not container.own_kernel:
-            self._entering[container.id] = Owner(container.owner, container.claim)
-        try:
+        with self._entered(container.id, Owner(container.owner, container.claim), container.own_kernel):
             yield
-        finally:
-            self._entering.pop(container.id, None)
 
     # builds
 
@@ -323,11 +325,8 @@ class Gate:
         """While a build runs, whose commands are containers on the host's kernel. Raises Forbidden."""
         self.ask(who, Operation(Verb.BUILD, ENGINE, facts))
         self.check_step(who, identifier, facts)
-        self._entering[identifier] = who.owner
-        try:
+        with self._entered(identifier, who.owner, own_kernel=False):
             yield
-        finally:
-            self._entering.pop(identifier, None)
 
     def check_step(self, who: Caller, identifier: str, facts: Facts) -> None:
         """Asks about a step of the build `identifier`, as about a container of the same facts. Raises Forbidden."""

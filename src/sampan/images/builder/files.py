@@ -185,13 +185,10 @@ def _copy_path(source: Source, copy: Copy, rootfd: int, target: str, into: bool)
 
 def _unpack(copy: Copy, path: str, rootfd: int, target: str) -> bool:
     """Unpacks a local archive, known by its content (P014). False when it is none."""
-    held = openat2.open_in_root(copy.tree.rootfd, path)
     try:
-        fd = nodes.reopen_regular(held, path)
+        fd = nodes.open_regular_in_root(copy.tree.rootfd, path)
     except OSError:
-        return False
-    finally:
-        os.close(held)
+        return False  # who copies it says why
     with open(fd, "rb") as file:
         return unpack_stream(file, rootfd, target, copy.manner.owner if copy.chown else None)
 

@@ -137,15 +137,9 @@ class Tree:
     def read(self, path: str, limit: int = 16 << 20) -> bytes | None:
         """A small file's content, or None when there is no such file. Never what is outside of the root."""
         try:
-            held = openat2.open_in_root(self.rootfd, path)
+            fd = nodes.open_regular_in_root(self.rootfd, path)
         except OSError:
             return None
-        try:
-            fd = nodes.reopen_regular(held, path)
-        except OSError:
-            return None
-        finally:
-            os.close(held)
         with open(fd, "rb") as file:
             data = file.read(limit + 1)
         if len(data) > limit:
