@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sampan.engine.engine import Engine
     from sampan.engine.networking import Networking
 
-_AT_ONCE = 32
+_AT_ONCE = 16
 
 
 async def reconnect(engine: Engine) -> None:
@@ -97,7 +97,9 @@ async def _take_up(networking: Networking, container: Container) -> None:
 
 
 async def _serve_names(networking: Networking, containers: list[Container]) -> None:
-    """Name servers of those that went on running, many at once: to enter a network namespace is 20 ms of waiting for the kernel."""
+    """Name servers of those that went on running, in threads that do nothing else: where rules must be made again the
+    kernel is waited for, and to begin a thread for each costs more than its sockets.
+    """
     turn, loop = asyncio.Semaphore(_AT_ONCE), asyncio.get_running_loop()
 
     async def serve(container: Container) -> None:
@@ -105,7 +107,7 @@ async def _serve_names(networking: Networking, containers: list[Container]) -> N
             try:
                 namespace = netns.open_of(container.state["Pid"])
                 try:
-                    sockets = await loop.run_in_executor(threads, dns.open_sockets, namespace)
+                    sockets = await loop.run_in_executor(threads, netns.stay_in, namespace, dns.open_sockets_here)
                     await networking.names.serve(container, namespace, sockets)
                 finally:
                     os.close(namespace)

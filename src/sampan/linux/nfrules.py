@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import struct
 
-from sampan.linux.netlink import attribute
+from sampan.linux.netlink import attribute, attributes, each_attribute
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -265,3 +265,14 @@ def redirect_to(target: IP, target_port: int = 0) -> Expressions:
         found.append(expression("immediate", {1: be(_SECOND), 2: [attribute(1, packed)]}))
         nat[5] = be(_SECOND)
     return [*found, expression("nat", nat)]
+
+
+def port_given(rule: bytes) -> int:
+    """The port that a rule of redirect_to() gives, from the rule's expressions as the kernel lists them; 0 without one."""
+    for _, listed in each_attribute(rule):
+        values = attributes(listed)
+        data = attributes(values.get(2, b""))
+        given = attributes(data.get(2, b"")).get(1, b"")
+        if values.get(1) == b"immediate\0" and data.get(1) == be(_SECOND) and len(given) == 2:
+            return int.from_bytes(given, "big")
+    return 0

@@ -229,3 +229,21 @@ def redirect_output(table: str, address: str, port: int, target_port: int) -> No
         rules.add_rule("output", there, nfrules.redirect_to(target, target_port))
     with Netlink(_NETFILTER) as netlink:
         send(netlink, batch, f"redirect {target}:{port}")
+
+
+def output_redirection(table: str) -> int:
+    """The target port of a table that redirect_output() made in the current thread's network namespace; 0 without one,
+    or when its rules are others. Unlike a transaction a look does not wait for the kernel (RCU). Raises OSError.
+    """
+    header = struct.pack("!BBH", _IPV4_FAMILY, 0, 0)
+    targets: list[int] = []
+    with Netlink(_NETFILTER) as netlink:
+        try:
+            rules = netlink.request(_SUBSYSTEM << 8 | _GETRULE, NLM_F_DUMP, header + attribute(1, table), table)
+        except FileNotFoundError:
+            return 0
+    for _, payload in rules:
+        values = attributes(payload[4:])
+        if payload[0] == _IPV4_FAMILY and values.get(1) == table.encode() + b"\0":
+            targets.append(nfrules.port_given(values.get(4, b"")))
+    return targets[0] if len(targets) == 2 and targets[0] == targets[1] else 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import random
 import socket
@@ -20,6 +21,7 @@ from sampan.linux import netns, nftables
 from sampan.network.connections import Connections, Total, budget
 
 ADDRESS = "127.0.0.11"
+_TABLE = "sampan_dns"  # of rules, in the container's network namespace
 _A, _PTR, _AAAA, _ANY = 1, 12, 28, 255
 _TTL = 600
 _TIMEOUT = 4.0
@@ -215,34 +217,43 @@ def open_sockets(namespace: int) -> Sockets:
 
     Raises OSError.
     """
-    return netns.inside(namespace, _open_here)
+    return netns.inside(namespace, open_sockets_here)
 
 
-def _open_here() -> Sockets:
-    """Both sockets on one port, and port 53 of our address sent to it.
+def open_sockets_here() -> Sockets:
+    """As open_sockets() in the calling thread's network namespace: both on one port, and port 53 of our address sent to it.
 
-    Not on port 53 itself, which the container may want on all addresses.
+    Not on port 53 itself, which the container may want on all addresses. Where an earlier daemon's rules still lead
+    to a port, that one is taken again: a transaction is 20 ms of waiting for the kernel, a look is none.
     """
-    for _ in range(20):
-        tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        tcp.bind((ADDRESS, 0))
-        port = tcp.getsockname()[1]
-        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        try:
-            udp.bind((ADDRESS, port))
-            break
-        except OSError:
-            tcp.close()
-            udp.close()
-    else:
-        raise OSError(98, "no free port for the name server")
-    tcp.listen(_BACKLOG)
-    nftables.redirect_output("sampan_dns", ADDRESS, 53, port)
+    before = nftables.output_redirection(_TABLE)
+    udp, tcp, port = _bound(before)
+    if port != before:
+        nftables.redirect_output(_TABLE, ADDRESS, 53, port)
     with contextlib.suppress(OSError):  # a burst of questions; without the right to it the usual is what there is
         udp.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
     for sock in (udp, tcp):
         sock.setblocking(False)
     return udp, tcp
+
+
+def _bound(wanted: int) -> tuple[socket.socket, socket.socket, int]:
+    """A UDP socket and a listening TCP socket on one port: the wanted one if that is free, or any. Raises OSError."""
+    for number in (wanted, *[0] * 20):
+        tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            if number:  # connections that ended a moment ago are no hindrance
+                tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tcp.bind((ADDRESS, number))
+            tcp.listen(_BACKLOG)
+            port = tcp.getsockname()[1]
+            udp.bind((ADDRESS, port))
+            return udp, tcp, port
+        except OSError:
+            tcp.close()
+            udp.close()
+    raise OSError(errno.EADDRINUSE, "no free port for the name server")
 
 
 async def _ask_udp(server: str, query: bytes) -> bytes | None:
