@@ -13,19 +13,22 @@ from pathlib import Path
 SOAK = bool(os.environ.get("SAMPAN_SOAK"))
 SECONDS, TRIES = 60.0, 1000  # of each race in `make soak`, whichever is over first
 
-# renameat2(2) with RENAME_EXCHANGE: there is always something of either name.
+# renameat2(2) with RENAME_EXCHANGE: there is always something of either name. It is ready when it has exchanged them once.
 _EXCHANGE = """
 import ctypes, os, sys
-libc, one, other = ctypes.CDLL(None), *map(os.fsencode, sys.argv[1:])
-print(flush=True)
+libc, one, other = ctypes.CDLL(None, use_errno=True), *map(os.fsencode, sys.argv[1:])
+if libc.renameat2(-100, one, -100, other, 2):
+    sys.exit(os.strerror(ctypes.get_errno()))
+print("exchanged", flush=True)
+exchange = libc.renameat2
 while True:
-    libc.renameat2(-100, one, -100, other, 2)  # which fails while one of them is being replaced
+    exchange(-100, one, -100, other, 2)  # which fails while one of them is being replaced
 """
 # A link put in the place of whatever is there or comes there.
 _COVER = """
 import os, sys
 link, place, target = sys.argv[1:]
-print(flush=True)
+print("exchanging", flush=True)
 while True:
     os.path.lexists(link) or os.symlink(target, link)
     try:
@@ -40,9 +43,9 @@ def _running(program: str, *arguments: str) -> Iterator[None]:
     process = subprocess.Popen([sys.executable, "-S", "-c", program, *arguments], stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
-        process.stdout.readline()
+        assert process.stdout.readline(), "it can't exchange them"
         yield
-        assert process.poll() is None, "it has not exchanged anything"
+        assert process.poll() is None, "it has ended"
     finally:
         process.kill()
         process.wait()

@@ -4,13 +4,16 @@ refused at create because the runtime would."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from sampan.engine import creation, mounts, spec
+from sampan.engine import creation, mounts, removal, spec
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, Forbidden
 from sampan.engine.policy.caller import Owner, at_page
@@ -21,11 +24,13 @@ from sampan.images.builder.cache import INLINE, BuildCache
 from sampan.runtime.errors import RuntimeFailure
 from sampan.runtime.mounts import attach
 from sampan.runtime.sources import is_bind
+from sampan.volumes.local import VolumeNotFound
 from tests.unit.gate_world import World
 from tests.unit.test_gate import engine, run
 
 __all__ = ["engine"]  # a fixture
 
+ROUNDS = 1000 if os.environ.get("SAMPAN_SOAK") else 60  # of a race
 MALLORY, VICTIM = at_page("mallory"), at_page("victim")
 FIRST, SECOND = "a" * 64, "b" * 64
 
@@ -146,6 +151,84 @@ def test_a_volume_that_two_make_at_once_is_theirs(engine: Engine) -> None:
         assert owners.of(Kind.VOLUME, "v") == ()
 
     run(both())
+
+
+def test_a_volume_made_while_one_of_its_name_is_removed_is_its_makers(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was removed, and whose it was forgotten when there was the new one: that was everybody's. With both of them first."""
+    World(engine).policy = Policy()
+    owners, finding, volumes = engine.finding.owners, engine.finding, engine.volumes
+    real, entered, go = volumes.remove, threading.Event(), threading.Event()
+
+    def remove(name: str) -> None:
+        real(name)
+        entered.set()  # its directory is gone, and whose it was is known still
+        assert go.wait(10)
+
+    async def make() -> None:
+        async with finding.making_volumes(["v"], Owner("mallory")):
+            await asyncio.to_thread(volumes.create, "v", {}, {})
+
+    async def removed_first() -> None:
+        await make()
+        monkeypatch.setattr(volumes, "remove", remove)
+        removing = asyncio.ensure_future(removal.volume(engine, "v"))
+        await asyncio.to_thread(entered.wait, 10)
+        making = asyncio.ensure_future(make())
+        for _ in range(20):  # as far as it gets now
+            await asyncio.sleep(0)
+        go.set()
+        await asyncio.gather(removing, making)
+        assert volumes.exists("v")
+        assert owners.of(Kind.VOLUME, "v") == (Owner("mallory"),)
+
+    async def made_first() -> None:
+        monkeypatch.setattr(volumes, "remove", real)
+        async with finding.making_volumes(["v", "w"], Owner("mallory")):
+            removing = asyncio.ensure_future(removal.volume(engine, "v"))
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert volumes.exists("v")  # whoever is about to use it finds it
+        await removing
+        assert not volumes.exists("v")
+        assert owners.of(Kind.VOLUME, "v") == owners.of(Kind.VOLUME, "w") == ()
+
+    run(removed_first())
+    run(made_first())
+
+
+def test_volumes_made_and_removed_by_many_at_once_have_their_owner(engine: Engine) -> None:
+    """Two tenants who make and remove one name: what is there has an owner at every moment, and when it is over nothing else has."""
+    World(engine).policy = Policy()
+    owners, finding, volumes = engine.finding.owners, engine.finding, engine.volumes
+
+    def seen() -> None:
+        with volumes._lock:
+            assert not volumes.exists("v") or owners.of(Kind.VOLUME, "v")
+
+    async def make(who: Owner) -> None:
+        for _ in range(ROUNDS):
+            with contextlib.suppress(Conflict):
+                async with finding.making_volumes(["v"], who):
+                    seen()
+                    await asyncio.to_thread(volumes.create, "v", {}, {})
+                    seen()
+
+    async def remove() -> None:
+        for _ in range(ROUNDS):
+            seen()
+            with contextlib.suppress(VolumeNotFound):
+                await removal.volume(engine, "v")
+            seen()
+
+    async def all_of_them() -> None:
+        await asyncio.gather(make(Owner("mallory")), make(Owner("victim")), remove(), remove())
+        seen()
+        if not volumes.exists("v"):
+            assert owners.of(Kind.VOLUME, "v") == ()
+
+    run(all_of_them())
 
 
 def test_a_taken_name_does_not_say_by_which_container_of_anothers(engine: Engine) -> None:

@@ -35,6 +35,8 @@ class Finding:
         self._engine = engine
         self.owners = Owners(engine.store)
         self._making: Counter[str] = Counter()  # volumes that somebody is about to make
+        self._removing: set[str] = set()  # volumes that somebody removes
+        self._changed = asyncio.Condition()  # of these two
 
     # containers and machines
 
@@ -131,10 +133,16 @@ class Finding:
 
     @contextlib.asynccontextmanager
     async def making_volumes(self, names: list[str], owner: Owner) -> AsyncIterator[None]:
-        """While volumes are made, or used if they are there. A new one is its maker's before it is there; whose those are that were
-        not made is forgotten by the last of all who were about to make them. Raises DiskError."""
-        for name in names:
-            self._making[name] += 1
+        """While volumes are made, or used if they are there; none of them is removed meanwhile. A new one is its maker's before it is
+        there; whose those are that were not made is forgotten by the last of all who were about to make them. Raises DiskError, Conflict.
+        """
+        before = {name: self.owners.of(Kind.VOLUME, name) for name in names}
+        async with self._changed:  # all at once: who waits has none that another waits for
+            await self._changed.wait_for(lambda: self._removing.isdisjoint(names))
+            for name in names:
+                if self.owners.of(Kind.VOLUME, name) not in (before[name], (), (owner,)):
+                    raise Conflict(f"the volume name {name} is taken by another tenant")
+            self._making.update(names)
         whole = True  # whether nobody can make them any more
         try:
             for name in names:
@@ -153,6 +161,30 @@ class Finding:
                     del self._making[name]
                     if whole and not self._engine.volumes.exists(name):
                         self.owners.forget(Kind.VOLUME, name)
+            async with self._changed:
+                self._changed.notify_all()
+
+    @contextlib.asynccontextmanager
+    async def removing_volume(self, name: str) -> AsyncIterator[None]:
+        """While a volume is removed, and whose it was is forgotten: nobody makes one of that name meanwhile, which would be nobody's.
+        Raises VolumeNotFound when it has become another's before it was our turn.
+        """
+        before = self.owners.of(Kind.VOLUME, name)
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self.is_wanted(name) and name not in self._removing)
+            if self.owners.of(Kind.VOLUME, name) != before:
+                raise VolumeNotFound(f"get {name}: no such volume")
+            self._removing.add(name)
+        try:
+            yield
+        finally:
+            self._removing.discard(name)
+            async with self._changed:
+                self._changed.notify_all()
+
+    def is_wanted(self, name: str) -> bool:
+        """Whether somebody is about to make this volume, or to use it."""
+        return self._making[name] > 0
 
     async def _owned(self) -> None:
         """Whose things are is on disk before they are there: without a record they would be everybody's. Raises DiskError."""

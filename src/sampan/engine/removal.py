@@ -38,7 +38,8 @@ async def image(engine: Engine, who: Caller, text: str, force: bool) -> list[dic
 async def volume(engine: Engine, name: str) -> None:
     """Deletes a volume that nobody uses. Raises VolumeNotFound."""
     owners = engine.finding.owners
-    whose = owners.of(Kind.VOLUME, name)
-    await pools.run("remove", engine.volumes.remove, name)
-    owners.forget(Kind.VOLUME, name)
+    async with engine.finding.removing_volume(name):
+        whose = owners.of(Kind.VOLUME, name)
+        await pools.run("remove", engine.volumes.remove, name)
+        owners.forget(Kind.VOLUME, name)
     engine.events.publish("volume", "destroy", name, {"driver": "local"}, whose)

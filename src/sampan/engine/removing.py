@@ -54,6 +54,6 @@ def _remove_volumes(engine: Engine, container: Container) -> None:
     for row in container.mounts:
         name = row.get("Name")
         with contextlib.suppress(VolumeError, VolumeNotFound):  # somebody else was first
-            if name and name not in used and engine.volumes.get(name).anonymous:
+            if name and name not in used and not engine.finding.is_wanted(name) and engine.volumes.get(name).anonymous:
                 engine.volumes.remove(name)
                 engine.finding.owners.forget(Kind.VOLUME, name)
