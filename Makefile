@@ -26,7 +26,7 @@ lint: setup
 	$(BIN)/python scripts/lint/foreign_paths.py
 
 unit: setup
-	$(BIN)/pytest -q -m "not root"
+	$(BIN)/pytest -q tests/unit -m "not root" -n 2
 
 test: setup
 	sh scripts/packages chromium

@@ -129,7 +129,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     There is no way out of it, so what has to be fetched is fetched before, or by a command that begins with OUTSIDE.
     """
     worker = getattr(session.config, "workerinput", {}).get("workerid", "gw0")
-    if worker != "gw0" and os.geteuid() == 0:
+    if worker != "gw0" and os.geteuid() == 0 and session.config.option.markexpr != "not root":
         fetch_kernel()
         namespaces.unshare(namespaces.CLONE_NEWNET)
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
