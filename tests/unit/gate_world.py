@@ -100,8 +100,8 @@ class World:
             if running:
                 made.state |= {"Pid": 4194000, "StartedAt": "2026-01-01T00:00:00Z"}
                 made.set_status("running")
-            self.engine.containers[made.id] = made
-            os.makedirs(f"{self.engine.directory(made)}/upper")
+            self.engine.containers.add(made)
+            os.makedirs(f"{self.engine.containers.directory(made)}/upper")
             return made
 
         volume = f"{secret}-volume"

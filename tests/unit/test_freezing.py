@@ -21,8 +21,9 @@ class Kernel:
         self.container.set_status("running")
         self.ends_at, self.fails, self.told, self.calls = ends_at, fails, told, 0
         self.actions: list[str] = []
-        events = SimpleNamespace(publish=lambda _kind, action, *_: self.actions.append(action))
-        self.engine: Any = SimpleNamespace(owe=lambda _container: None, events=events)
+        events = SimpleNamespace(announce=lambda _container, action: self.actions.append(action))
+        containers = SimpleNamespace(owe=lambda _container: None)
+        self.engine: Any = SimpleNamespace(containers=containers, events=events)
         monkeypatch.setattr(freezing, "_freeze", self.freeze)
 
     async def freeze(self, _engine: Any, _container: Container, _frozen: bool) -> None:

@@ -218,7 +218,7 @@ async def prune(request: web.Request) -> web.Response:
             or not passes(container)
         ):
             continue
-        freed += await pools.run("look", listing.tree_size, f"{engine.directory(container)}/upper")
+        freed += await pools.run("look", listing.tree_size, f"{engine.containers.directory(container)}/upper")
         try:
             await removing.remove(engine, container)
         except NotModified:

@@ -163,7 +163,7 @@ def summary(engine: Engine, container: Container) -> dict[str, Any]:
 
 def sizes(engine: Engine, container: Container) -> dict[str, int]:
     """The members that `size=1` adds. Walks its files: for a thread."""
-    written = tree_size(f"{engine.directory(container)}/upper")
+    written = tree_size(f"{engine.containers.directory(container)}/upper")
     try:
         image = engine.images.get(container.image).size
     except ImageNotFound:  # its record is lost: the container can be listed and removed all the same
@@ -174,7 +174,7 @@ def sizes(engine: Engine, container: Container) -> dict[str, int]:
 def details(engine: Engine, container: Container) -> dict[str, Any]:
     """The whole of GET /containers/{id}/json."""
     path, args = _command(container)
-    directory = engine.directory(container)
+    directory = engine.containers.directory(container)
     state = dict(container.state)
     if container.health:
         state["Health"] = container.health

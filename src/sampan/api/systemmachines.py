@@ -95,7 +95,7 @@ async def list_(request: web.Request) -> web.Response:
 async def inspect(request: web.Request) -> web.Response:
     """GET /sampan/vm/{name}/json"""
     engine, container = access.container(request)
-    directory = engine.directory(container)
+    directory = engine.containers.directory(container)
     disk = f"{directory}/disk.qcow2"
     found = _summary(engine, container) | {
         "State": container.state,

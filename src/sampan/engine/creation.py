@@ -6,18 +6,15 @@ import asyncio
 import contextlib
 import errno
 import os
-import random
-import re
 import secrets
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from sampan.engine import container_record, limits, machine_shape, mounts, spec
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
-from sampan.engine.errors import BadRequest, Conflict, Forbidden, NotFound
+from sampan.engine.errors import BadRequest, Forbidden, NotFound
 from sampan.engine.policy import facts as facts_of
 from sampan.engine.policy.caller import Caller, Owner
 from sampan.engine.policy.decide import Decision
@@ -32,59 +29,6 @@ from sampan.runtime import init_program
 
 _APART = ("HostConfig", "NetworkingConfig")  # what of a request is not the container's configuration
 _RUNTIMES = ("sampan", "runc", "io.containerd.runc.v2")  # names that clients of Docker have for the one there is
-_NAME = re.compile(r"/?[a-zA-Z0-9][a-zA-Z0-9_.-]+")
-_ADJECTIVES = [
-    "amber",
-    "bold",
-    "calm",
-    "deft",
-    "eager",
-    "fleet",
-    "glad",
-    "hale",
-    "idle",
-    "jolly",
-    "keen",
-    "lively",
-    "merry",
-    "neat",
-    "open",
-    "proud",
-    "quiet",
-    "ready",
-    "sunny",
-    "tidy",
-    "urban",
-    "vivid",
-    "warm",
-    "young",
-]
-_NOUNS = [
-    "anchor",
-    "beacon",
-    "canoe",
-    "dinghy",
-    "eddy",
-    "ferry",
-    "galley",
-    "harbor",
-    "island",
-    "jetty",
-    "keel",
-    "lagoon",
-    "mast",
-    "narrows",
-    "oar",
-    "pier",
-    "quay",
-    "reef",
-    "sail",
-    "tiller",
-    "umiak",
-    "vessel",
-    "wharf",
-    "yawl",
-]
 
 
 async def create(
@@ -202,21 +146,21 @@ async def _make(engine: Engine, container: Container, image: Image, rows: list[d
         text = container_record.checked(container)
     except container_record.Unreadable as error:
         raise BadRequest(f"invalid value: {error}") from None
-    directory = engine.directory(container)
+    directory = engine.containers.directory(container)
     try:
-        engine.save(container, text)
-        engine.store.begin_flush()  # while its files are made
-        engine.directories.make(container.id)
+        engine.containers.save(container, text)
+        engine.containers.begin_flush()  # while its files are made
+        engine.containers.make_directory(container)
         engine.networking.names.write_all_files(container)
         await _make_working_directory(engine, container)
         if any(row["Type"] == "volume" for row in container.mounts):
             await asyncio.to_thread(_copy_up, engine, container, image)
     except BaseException:
-        engine.store.owe("container", container.id, None)
+        engine.containers.undo(container)
         filetree.remove(directory, ignore_errors=True)
         raise
-    engine.containers[container.id] = container
-    announce(engine, container, "create")
+    engine.containers.add(container)
+    engine.events.announce(container, "create")
     if not container.virtual:
         engine.background(engine.roots.mount_ahead(container))
 
@@ -257,50 +201,14 @@ def _check_platform(name: str, image: Image, wanted: str) -> None:
         )
 
 
-def announce(engine: Engine, container: Container, action: str, **extra: str) -> None:
-    """Publishes a container event with Docker's attributes."""
-    attributes = {
-        "image": container.image_name,
-        "name": container.name,
-        **(container.config.get("Labels") or {}),
-        **extra,
-    }
-    engine.events.publish("container", action, container.id, attributes, (Owner(container.owner, container.claim),))
+def claim_name(engine: Engine, name: str, identifier: str, who: Caller) -> contextlib.AbstractContextManager[str]:
+    """A free name for somebody while they make or rename a container. Raises BadRequest, Conflict."""
+    sees = engine.finding.sees(who)
 
+    def shown(holder: Container | None) -> bool:
+        return sees(holder) if holder is not None else not engine.gate.active
 
-@contextlib.contextmanager
-def claim_name(engine: Engine, name: str, identifier: str, who: Caller) -> Iterator[str]:
-    """A free name, the one asked for or one made up, that nobody else gets while its container is made. Raises BadRequest, Conflict."""
-    name = _free_name(engine, name, who)
-    engine.claimed_names[name] = identifier
-    try:
-        yield name
-    finally:
-        del engine.claimed_names[name]
-
-
-def _free_name(engine: Engine, name: str, who: Caller) -> str:
-    taken = {container.name: container.id for container in engine.containers.values()} | engine.claimed_names
-    if name:
-        if not _NAME.fullmatch(name):
-            raise BadRequest(f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
-        name = name.removeprefix("/")
-        if name in taken:
-            # That it is taken can't be kept from anybody; by which container can.
-            holder = engine.containers.get(taken[name])
-            seen = engine.finding.sees(who)(holder) if holder is not None else not engine.gate.active
-            shown = f' by container "{taken[name]}"' if seen else ""
-            raise Conflict(
-                f'Conflict. The container name "/{name}" is already in use{shown}. '
-                "You have to remove (or rename) that container to be able to reuse that name."
-            )
-        return name
-    while True:
-        name = f"{random.choice(_ADJECTIVES)}_{random.choice(_NOUNS)}"
-        if name in taken:
-            name += str(random.randrange(10000))
-        if name not in taken:
-            return name
+    return engine.containers.claim_name(name, identifier, shown)
 
 
 def _merge_image(config: dict[str, Any], image: Image) -> None:
@@ -373,9 +281,7 @@ def check_restart(host: dict[str, Any]) -> None:
 
 
 def _copy_up(engine: Engine, container: Container, image: Image) -> None:
-    from sampan.engine import files
-
-    rootfd = files.lower_root(engine, image)
+    rootfd = engine.image_roots.open(image)
     try:
         mounts.copy_up(container, rootfd, engine.volumes)
     finally:

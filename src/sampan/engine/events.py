@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from sampan.engine.container import Container
 from sampan.engine.policy.caller import Owner
 
 _HISTORY = 2048
@@ -62,6 +63,16 @@ class Events:
             else:
                 self._listeners.discard(listener)
                 listener.behind()
+
+    def announce(self, container: Container, action: str, **extra: str) -> None:
+        """Publishes an event of a container, with Docker's attributes."""
+        attributes = {
+            "image": container.image_name,
+            "name": container.name,
+            **(container.config.get("Labels") or {}),
+            **extra,
+        }
+        self.publish("container", action, container.id, attributes, (Owner(container.owner, container.claim),))
 
     def past(self, since: float, until: float) -> list[Told]:
         """Events kept in the history between two times (seconds since the epoch)."""

@@ -12,7 +12,6 @@ from typing import Any
 
 from sampan.engine import ends, shims, spec, vanishing
 from sampan.engine.container import Container
-from sampan.engine.creation import announce
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, EngineError, NotFound
 from sampan.keeper.client import LONGEST, KeeperGone, NotDone
@@ -71,7 +70,7 @@ def create(engine: Engine, container: Container, config: dict[str, Any]) -> Exec
     size = sum(map(len, [*config["Cmd"], *(config.get("Env") or [])]))
     for identifier in engine.unstarted.add(session.id, container.id, size):
         engine.execs.pop(identifier, None)
-    announce(engine, container, f"exec_create: {' '.join(config['Cmd'])}", execID=session.id)
+    engine.events.announce(container, f"exec_create: {' '.join(config['Cmd'])}", execID=session.id)
     return session
 
 
@@ -180,7 +179,7 @@ async def _start(engine: Engine, session: Exec) -> Streams:
         ends.watch(session.pidfd, functools.partial(_ended, engine, session))
     if session.deserted:
         _close(streams)
-    announce(engine, container, f"exec_start: {' '.join(config['Cmd'])}", execID=session.id)
+    engine.events.announce(container, f"exec_start: {' '.join(config['Cmd'])}", execID=session.id)
     return streams
 
 
@@ -222,7 +221,7 @@ def _ended(engine: Engine, session: Exec, status: int) -> None:
         os.close(session.pidfd)
         session.pidfd = -1
     session.done.set()
-    announce(engine, session.container, "exec_die", execID=session.id, exitCode=str(session.code))
+    engine.events.announce(session.container, "exec_die", execID=session.id, exitCode=str(session.code))
     finished = [item for item in engine.execs.values() if item.code is not None]
     for old in finished[:-512]:
         del engine.execs[old.id]

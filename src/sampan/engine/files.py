@@ -22,14 +22,6 @@ from sampan.linux import mount
 from sampan.runtime.errors import RuntimeFailure
 
 
-def lower_root(engine: Engine, image: Image) -> int:
-    """A descriptor of an image's file system, read-only and mounted nowhere."""
-    directories = engine.images.lower_directories(image)
-    if len(directories) == 1:
-        return os.open(directories[0], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    return mount.overlay(directories, None, None)
-
-
 def root(engine: Engine, container: Container) -> int:
     """A descriptor of the container's root to read: the live one, or a view nobody else sees."""
     if container.running:
@@ -40,7 +32,7 @@ def root(engine: Engine, container: Container) -> int:
 
 def _view(engine: Engine, container: Container) -> int:
     """A descriptor of what is written over what the image has; of a broken container of no known image, what it wrote alone."""
-    upper = f"{engine.directory(container)}/upper"
+    upper = f"{engine.containers.directory(container)}/upper"
     try:
         lower = engine.images.lower_directories(engine.images.get(container.image))
     except ImageError:
@@ -225,9 +217,9 @@ _OURS = ("/dev", "/proc", "/sys", "/etc/hostname", "/etc/hosts", "/etc/resolv.co
 def _changed(engine: Engine, container: Container) -> list[tuple[str, int]]:
     if container.virtual:
         return _changed_in_guest(engine, container)
-    lowerfd = lower_root(engine, engine.images.get(container.image))
+    lowerfd = engine.image_roots.open(engine.images.get(container.image))
     try:
-        return list(pack.changes(f"{engine.directory(container)}/upper", lowerfd))
+        return list(pack.changes(f"{engine.containers.directory(container)}/upper", lowerfd))
     finally:
         os.close(lowerfd)
 
@@ -277,6 +269,6 @@ def commit(
             _from_guest(engine, container, file, "layer")
         else:
             with vanishing.named(container):
-                pack.pack_layer(f"{engine.directory(container)}/upper", file)
+                pack.pack_layer(f"{engine.containers.directory(container)}/upper", file)
         file.seek(0)
         return archive.add_layer(engine.images, base, file, merged, comment or "sampan commit", name, check)

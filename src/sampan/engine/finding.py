@@ -51,7 +51,7 @@ class Finding:
 
     def container(self, who: Caller, text: str, verb: Verb, extra: tuple[str, ...] = ()) -> Container:
         """A container by id, name or unique prefix. Raises NotFound, BadRequest, Forbidden."""
-        found = self._engine.find(text, self.sees(who))
+        found = self._engine.containers.find(text, self.sees(who))
         self._engine.gate.ask_container(who, verb, found, extra)
         return found
 

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 
 from sampan.engine import waiting
 from sampan.engine.container import Container
-from sampan.engine.creation import announce
 from sampan.engine.engine import Engine
 from sampan.engine.errors import Conflict, EngineError
 from sampan.linux import polling
@@ -26,7 +25,7 @@ async def pause(engine: Engine, container: Container) -> None:
             raise Conflict(f"Container {container.id} is already paused")
         if not await _pause(engine, container):
             raise Conflict(f"Container {container.id} is not running")
-        engine.owe(container)
+        engine.containers.owe(container)
 
 
 async def unpause(engine: Engine, container: Container) -> None:
@@ -36,7 +35,7 @@ async def unpause(engine: Engine, container: Container) -> None:
             raise Conflict(f"Container {container.id} is not paused")
         with engine.gate.starting(container):
             await thaw(engine, container)
-        engine.owe(container)
+        engine.containers.owe(container)
 
 
 async def thaw(engine: Engine, container: Container) -> None:
@@ -49,7 +48,7 @@ async def thaw(engine: Engine, container: Container) -> None:
                 raise
         if container.running:  # it may have ended as soon as it could
             container.set_status("running")
-            announce(engine, container, "unpause")
+            engine.events.announce(container, "unpause")
 
 
 @contextlib.asynccontextmanager
@@ -79,7 +78,7 @@ async def _pause(engine: Engine, container: Container) -> bool:
         failure = error
     if failure is None and container.running:
         container.set_status("paused")
-        announce(engine, container, "pause")
+        engine.events.announce(container, "pause")
         return True
     with contextlib.suppress(OSError, EngineError):  # half frozen is neither
         await _freeze(engine, container, False)
@@ -125,4 +124,4 @@ async def agree(engine: Engine, container: Container) -> None:
                     await _freeze(engine, container, False)
                 elif container.state["Paused"] and not frozen and container.running:
                     container.set_status("running")
-                    engine.owe(container)
+                    engine.containers.owe(container)

@@ -68,7 +68,6 @@ async def _probe(
     engine: Engine, container: Container, check: dict[str, Any], args: list[str], grace_until: float
 ) -> None:
     from sampan.engine import execs
-    from sampan.engine.creation import announce
 
     started = time.time_ns()
     code, output = await execs.run_probe(engine, container, args, _seconds(check, "Timeout", 30))
@@ -91,6 +90,6 @@ async def _probe(
         health["FailingStreak"] += 1
         if health["FailingStreak"] >= (check.get("Retries") or 3):
             health["Status"] = "unhealthy"
-    engine.owe(container)
+    engine.containers.owe(container)
     if health["Status"] != before:
-        announce(engine, container, f"health_status: {health['Status']}")
+        engine.events.announce(container, f"health_status: {health['Status']}")

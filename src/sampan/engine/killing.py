@@ -9,7 +9,6 @@ import signal
 
 from sampan.engine import broken, freezing, waiting
 from sampan.engine.container import Container
-from sampan.engine.creation import announce
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, EngineError, NotModified
 from sampan.linux import polling, signals
@@ -33,7 +32,7 @@ async def kill(engine: Engine, container: Container, text: str) -> None:
     number = signal_number(text or "KILL")
     if container.broken:
         await broken.kill(container, number)
-        announce(engine, container, "kill", signal=str(number))
+        engine.events.announce(container, "kill", signal=str(number))
         return
     async with container.exclusive():
         if not container.running:
@@ -42,7 +41,7 @@ async def kill(engine: Engine, container: Container, text: str) -> None:
             container.stopped_by_user = True
         if number != signal.SIGKILL:
             _signal(container, number)
-            announce(engine, container, "kill", signal=str(number))
+            engine.events.announce(container, "kill", signal=str(number))
             return
         waiter = await begin_end(engine, container)
     await _ended(container, waiter)
@@ -69,7 +68,7 @@ async def begin_end(engine: Engine, container: Container, keep: bool = True) -> 
         pass  # then the harder way
     if container.running:
         _signal(container, signal.SIGKILL)
-    announce(engine, container, "kill", signal=str(int(signal.SIGKILL)))
+    engine.events.announce(container, "kill", signal=str(int(signal.SIGKILL)))
     return waiter
 
 
@@ -106,28 +105,28 @@ async def stop(engine: Engine, container: Container, timeout: int | None, text: 
         timeout = 10 if given is None else int(given)
     if container.broken:
         await broken.stop(container, number, timeout)
-        announce(engine, container, "stop")
+        engine.events.announce(container, "stop")
         return
     async with container.exclusive():
         if container.state["Status"] == "restarting":
             container.stopped_by_user = True
             container.set_status("exited")
-            engine.owe(container)
+            engine.containers.owe(container)
             return
         if not container.running:
             raise NotModified("already stopped")
         container.stopped_by_user = True
-        engine.owe(container)
+        engine.containers.owe(container)
         waiter = waiting.exit_of(container)
         await freezing.thaw(engine, container)
         _signal(container, number)
-        announce(engine, container, "kill", signal=str(number))
+        engine.events.announce(container, "kill", signal=str(number))
     if not await _told(container, waiter, math.inf if timeout < 0 else timeout):
         async with container.lock:
             if not waiter.done():  # it is this run still
                 await begin_end(engine, container)
         await _ended(container, waiter)
-    announce(engine, container, "stop")
+    engine.events.announce(container, "stop")
 
 
 def _signal(container: Container, number: int) -> None:

@@ -17,7 +17,7 @@ async def prepare(engine: Engine, container: Container, given: list[int]) -> tup
 
     Raises RuntimeFailure, EngineError, NetworkError, VmError, OSError.
     """
-    await engine.image_ready(container)
+    await engine.image_roots.ready(container)
     return await (_prepare_machine if container.own_kernel else _prepare_namespaces)(engine, container, given)
 
 
@@ -35,7 +35,7 @@ async def _prepare_namespaces(
     network = await engine.networking.prepare(container)
     if network:
         share(network[0])
-    request = _request(engine, container, engine.directory(container), given)
+    request = _request(engine, container, engine.containers.directory(container), given)
     if any("source_fd" in entry for entry in request["spec"]["mounts"]):
         request["sources"] = share(mounts.table())
     root = engine.roots.hand_over(container)
@@ -69,7 +69,7 @@ def _request(engine: Engine, container: Container, directory: str, given: list[i
         if kind == "network" and not shares_network(host):
             joins[kind] = "@0"  # the descriptor that goes along with the request
         if mode.startswith("container:"):
-            other = engine.find(mode[10:])
+            other = engine.containers.find(mode[10:])
             if not other.running:
                 raise Conflict(f"cannot join the {kind} namespace of a non running container: {other.name}")
             joins[kind] = f"/proc/{other.state['Pid']}/ns/{file}"
@@ -77,7 +77,7 @@ def _request(engine: Engine, container: Container, directory: str, given: list[i
     request = spec.build(container, entries, joins)
     if init:
         request["spec"]["process"]["args"] = ["/sbin/docker-init", "--", *request["spec"]["process"]["args"]]
-    request["overlay"] = engine.overlay(container)
+    request["overlay"] = engine.image_roots.overlay(container)
     request["where"] = f"{directory}/rootfs"
     return request
 

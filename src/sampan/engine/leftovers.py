@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from sampan.engine import broken, container_record
 from sampan.engine.container import ZERO_TIME, Container
 from sampan.engine.database import damaged_files
-from sampan.engine.errors import DiskError
 from sampan.linux import filetree
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def load(engine: Engine) -> None:
         if container.name in names and container.broken:
             container.name = f"broken-{container.id[:12]}"
         names.add(container.name)
-        engine.containers[container.id] = container
+        engine.containers.add(container)
     for container in whole:
         if engine.identity.copied:
             container.group = engine.identity.group  # the recorded one is the original's, and not to be cleared
@@ -58,24 +57,15 @@ def _without_record(engine: Engine, known: set[str]) -> list[Container]:
         if container is not None:
             found.append(container)
         elif not engine.store.read_only and (name in removed or not doubt):
-            engine.trash(path)
+            engine.containers.trash(path)
     if removed and not engine.store.read_only:
-        forget_removed(engine)
+        engine.containers.forget_removed()
     return found
-
-
-def forget_removed(engine: Engine) -> None:
-    """Forgets recorded removals once no power cut can bring their directories back. Blocks."""
-    rows = engine.store.buried("container")
-    with contextlib.suppress(OSError, DiskError):
-        engine.directories.sync()
-        if not {row.key for row in rows} & set(engine.directories.names()):
-            engine.store.forget(rows)
 
 
 def _restore(engine: Engine, container: Container) -> None:
     """A record is on disk before its directory is: makes again what a power cut has taken."""
-    path = engine.directory(container)
+    path = engine.containers.directory(container)
     try:
         if container.running or (os.path.isdir(f"{path}/log") and os.stat(f"{path}/hostname").st_size):
             return

@@ -11,7 +11,6 @@ from typing import Any
 
 from sampan.engine import health, keeperlink, killing, launching, machines, removing, waiting
 from sampan.engine.container import BEGUN, ZERO_TIME, Container, timestamp
-from sampan.engine.creation import announce
 from sampan.engine.engine import Engine
 from sampan.engine.errors import Conflict, EngineError, NotModified
 from sampan.keeper.client import LONGEST, KeeperGone
@@ -40,13 +39,13 @@ async def start(engine: Engine, container: Container) -> list[str]:
 
 async def _start(engine: Engine, container: Container) -> list[str]:
     """Within the caller's lock. That a start has begun is recorded first, and on disk when its answer is given."""
-    directory, began = engine.directory(container), time.monotonic()
+    directory, began = engine.containers.directory(container), time.monotonic()
     container.stopped_by_user = False
     clear_up(engine, container)
     given: list[int] = []  # descriptors that are ours to close
     try:
         container.start_time = BEGUN
-        engine.save(container)
+        engine.containers.save(container)
         recorded = engine.store.begin_flush()  # while the process is made
         with engine.gate.starting(container):
             request, shared = await launching.prepare(engine, container, given)
@@ -75,10 +74,10 @@ async def _start(engine: Engine, container: Container) -> list[str]:
     container.state |= {"Pid": reply["pid"], "StartedAt": timestamp(time.time_ns()), "ExitCode": 0, "Error": "",
                         "OOMKilled": False}  # fmt: skip
     container.set_status("running")
-    engine.owe(container)
+    engine.containers.owe(container)
     health.begin(engine, container)
     engine.starts.add(container.isolation, time.monotonic() - began)
-    announce(engine, container, "start")
+    engine.events.announce(container, "start")
     if not container.own_kernel:
         engine.networking.sandboxes.started(container)
     warnings: list[str] = reply["warnings"]
@@ -112,7 +111,7 @@ def _start_failed(engine: Engine, container: Container, error: Exception) -> Non
     container.state |= {"ExitCode": code, "Error": str(error), "Pid": 0}
     container.start_time, container.ended_early = 0, None
     container.set_status("created" if container.state["StartedAt"] == ZERO_TIME else "exited")
-    engine.owe(container)
+    engine.containers.owe(container)
     container.to_clear = Cgroup(container.cgroup)
     clear_up(engine, container)
     if container.host_config.get("AutoRemove") and not container.restarts:
@@ -156,13 +155,13 @@ def exited(engine: Engine, container: Container, status: int, moment: int) -> No
     _close_taps(engine, container)
     health.end(container)
     keeperlink.release(container)
-    engine.owe(container)
+    engine.containers.owe(container)
     if waited:
         engine.store.begin_flush()  # what those who wait are told has to be on disk: while they are being woken
     engine.networking.release(container)
     if container.state["OOMKilled"]:
-        announce(engine, container, "oom")
-    announce(engine, container, "die", exitCode=str(code))
+        engine.events.announce(container, "oom")
+    engine.events.announce(container, "die", exitCode=str(code))
     # After those who wait have been woken; a start that comes first does it itself.
     container.to_clear = group
     asyncio.get_running_loop().call_soon(clear_up, engine, container)
@@ -209,7 +208,7 @@ async def restart(engine: Engine, container: Container, timeout: int | None, tex
         container.restarts -= 1
         if container.host_config.get("AutoRemove") and not (container.running or container.restarts):
             engine.tasks.begin(removing.remove(engine, container, volumes=True))
-    announce(engine, container, "restart")
+    engine.events.announce(container, "restart")
 
 
 def _restart_delay(container: Container, code: int) -> float | None:

@@ -72,7 +72,7 @@ class Machines:
 
         `given` gets further descriptors that are the caller's to close, when the machine has been started.
         """
-        host, directory = container.host_config, self._engine.directory(container)
+        host, directory = container.host_config, self._engine.containers.directory(container)
         init = init_program.find() if host.get("Init") else None
         entries = mounts.specification(
             container, directory, self._engine.volumes, init, given, self._engine.gate.allowed(container)
@@ -98,7 +98,7 @@ class Machines:
         """The part of a request that is the machine, whatever it is for."""
         shape = await self.shape(container.host_config)
         template = await self.templates.get(shape, lambda _: None)
-        directory = self._engine.directory(container)
+        directory = self._engine.containers.directory(container)
         fds = [wiring.namespace, template.memory]
         own: list[int] = []
         size, path = machine_shape.disk_size(container.host_config), f"{directory}/disk"
@@ -130,19 +130,17 @@ class Machines:
         return request, [*fds, *own, *(fd for _, fd in wiring.taps)]
 
     def _root(self, container: Container) -> int:
-        from sampan.engine import files
-
         images = self._engine.images
         image = images.get(container.image)
 
         def tree() -> int:
             self.disks.keep({each.id for each in images.all()})
-            return files.lower_root(self._engine, image)
+            return self._engine.image_roots.open(image)
 
         return self.disks.root(image.id, tree)
 
     def _guest(self, container: Container, wiring: Wiring, shares: bool) -> dict[str, Any]:
-        directory = self._engine.directory(container)
+        directory = self._engine.containers.directory(container)
         options = container.host_config.get("StorageOpt") or {}
         found: dict[str, Any] = {
             "persistent": not container.host_config.get("AutoRemove"),
@@ -162,7 +160,7 @@ class Machines:
 
     def ended(self, container: Container) -> tuple[bool, str]:
         """Called when a machine has ended: as guest_answers.report(); what it left is removed."""
-        path, data = f"{self._engine.directory(container)}/report", b""
+        path, data = f"{self._engine.containers.directory(container)}/report", b""
         with contextlib.suppress(OSError):
             with open(path, "rb", opener=regular) as file:
                 data = file.read(1 << 20)
@@ -298,7 +296,7 @@ class Machines:
 
     def pass_files(self, container: Container) -> None:
         """Brings /etc/hosts and its like in a running guest up to date."""
-        directory = self._engine.directory(container)
+        directory = self._engine.containers.directory(container)
         files = {name: read_or_empty(f"{directory}/{name}") for name in machine_shape.FILES}
         self._engine.background(self._quietly(container, "files", files=files))
 

@@ -100,12 +100,14 @@ class Names:
 
     def write_all_files(self, container: Container) -> None:
         """/etc/hostname, /etc/hosts and /etc/resolv.conf, bound into the container."""
-        write_text(f"{self._engine.directory(container)}/hostname", f"{container.config.get('Hostname', '')}\n")
+        write_text(
+            f"{self._engine.containers.directory(container)}/hostname", f"{container.config.get('Hostname', '')}\n"
+        )
         self.write_files(container)
 
     def write_files(self, container: Container) -> None:
         """/etc/hosts and /etc/resolv.conf, in place: they may be bound into a running container."""
-        directory = self._engine.directory(container)
+        directory = self._engine.containers.directory(container)
         for name, text in (("hosts", self.hosts(container)), ("resolv.conf", self.resolv_conf(container))):
             if container.written.get(name) == text:
                 continue

@@ -232,7 +232,7 @@ class Networking:
                 await self._plug(container, network, settings)
         container.networks[network.name] = settings
         try:
-            self._engine.save(container)
+            self._engine.containers.save(container)
             await self._engine.store.flush()
         except DiskError:
             del container.networks[network.name]
@@ -283,7 +283,7 @@ class Networking:
         left = {name: settings for name, settings in container.networks.items() if name != network.name}
         before, container.networks = container.networks, left
         try:
-            self._engine.save(container)
+            self._engine.containers.save(container)
         except DiskError:
             container.networks = before
             raise

@@ -22,7 +22,7 @@ _POOL = ThreadPoolExecutor(8, "logs")  # its own: who reads logs keeps nobody el
 
 def log_directory(engine: Engine, container: Container) -> str:
     """Where the keeper writes a container's frames."""
-    return f"{engine.directory(container)}/log"
+    return f"{engine.containers.directory(container)}/log"
 
 
 class Log:

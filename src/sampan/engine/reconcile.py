@@ -16,7 +16,6 @@ from typing import Any
 
 from sampan.engine import freezing, health, keeperlink, launching, lifecycle
 from sampan.engine.container import ZERO_TIME, Container, timestamp
-from sampan.engine.creation import announce
 from sampan.engine.ends import UNKNOWN
 from sampan.engine.engine import Engine
 from sampan.engine.keeperlink import Call
@@ -99,14 +98,14 @@ async def _hold(call: Call, container: Container) -> None:
 
 
 def _without_streams(engine: Engine, container: Container) -> dict[str, Any]:
-    return {"id": container.id, "pid": container.state["Pid"], "start_time": container.start_time, "directory": engine.directory(container),
+    return {"id": container.id, "pid": container.state["Pid"], "start_time": container.start_time, "directory": engine.containers.directory(container),
             "tty": False, "log": launching.log_options(container), "streams": [], "has_stdin": False}  # fmt: skip
 
 
 def _exit_record(engine: Engine, container: Container) -> dict[str, Any] | None:
     """How this run ended, if a keeper has seen that."""
     try:
-        with open(f"{engine.directory(container)}/exit.json", encoding="ascii", opener=regular) as file:
+        with open(f"{engine.containers.directory(container)}/exit.json", encoding="ascii", opener=regular) as file:
             record: dict[str, Any] = json.load(file)
         same = record.get("start_time") == container.start_time
         return record if same and isinstance(record["status"], int) and isinstance(record["time"], int) else None
@@ -183,7 +182,7 @@ def _start_was_cut(engine: Engine, container: Container) -> None:
     container.state["Error"] = "the engine stopped while the container was being started"
     container.start_time = 0
     container.set_status("running")
-    announce(engine, container, "start")
+    engine.events.announce(container, "start")
     lifecycle.exited(engine, container, record["status"], record["time"])
 
 

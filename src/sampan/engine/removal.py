@@ -21,7 +21,7 @@ async def image(engine: Engine, who: Caller, text: str, force: bool) -> list[dic
     if not name or found.tags == [name]:
         gate.ask(who, Operation(Verb.REMOVE, owners.subject(Kind.IMAGE, found.id)))
     whose = owners.of(Kind.IMAGE, found.id)
-    rows = await pools.run("remove", engine.images.remove, text, force, engine.image_user)
+    rows = await pools.run("remove", engine.images.remove, text, force, engine.containers.image_user)
     for row in rows:
         action, what = ("untag", row["Untagged"]) if "Untagged" in row else ("delete", row["Deleted"])
         engine.events.publish("image", action, found.id, {"name": what}, whose)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 
 from sampan.engine import broken, killing, waiting
 from sampan.engine.container import Container
-from sampan.engine.creation import announce
 from sampan.engine.engine import Engine
 from sampan.engine.errors import Conflict
 from sampan.engine.policy.operation import Kind
@@ -36,15 +34,13 @@ async def remove(engine: Engine, container: Container, force: bool = False, volu
         if container.broken:
             await broken.end(container)
             engine.networking.release(container)
-        engine.bury(container)
+        engine.containers.bury(container)
         container.removed = True
-        engine.containers.pop(container.id, None)
-        engine.discard_directory(container)
-        if container.broken and not container.rowid:  # no record to say that it was removed
-            await asyncio.to_thread(engine.directories.sync)
+        engine.containers.drop(container)
+        await engine.containers.discard_directory(container)
         if volumes:
             _remove_volumes(engine, container)
-    announce(engine, container, "destroy")
+    engine.events.announce(container, "destroy")
     waiting.resolve(container.remove_waiters, container.state["ExitCode"])
     waiting.resolve(container.exit_waiters, container.state["ExitCode"])
 

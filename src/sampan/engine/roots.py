@@ -64,7 +64,9 @@ class Roots:
         if container.running or container.removed or container.id in self._open:
             return
         with contextlib.suppress(KeeperGone, RuntimeFailure, OSError):  # then the start does it
-            await self._engine.keeper.call("mount", id=container.id, overlay=self._engine.overlay(container))
+            await self._engine.keeper.call(
+                "mount", id=container.id, overlay=self._engine.image_roots.overlay(container)
+            )
 
     @contextlib.contextmanager
     def writable(self, container: Container) -> Iterator[int]:
@@ -95,7 +97,7 @@ class Roots:
     async def _mount(self, container: Container) -> int:
         with contextlib.suppress(KeeperGone):  # then there is nothing mounted ahead either
             await self._engine.keeper.call("unmount", id=container.id)
-        overlay = self._engine.overlay(container)
+        overlay = self._engine.image_roots.overlay(container)
         return await asyncio.to_thread(mount.overlay, overlay["lower"], overlay["upper"], overlay["work"])
 
     async def _give_back(self, container: Container, root: _Root) -> None:

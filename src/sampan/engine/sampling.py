@@ -85,7 +85,7 @@ def held(engine: Engine, container: Container) -> dict[str, Any]:
         "pss": smaps.pss(pids),
         "guest": _guest(container, pids),
         "processes": len(pids),
-        "own": allocated(engine.directory(container)),
+        "own": allocated(engine.containers.directory(container)),
     }
 
 

@@ -131,7 +131,7 @@ class SystemMachines:
             asked={"labels": {}, "names": self._engine.finding.names(who, image) if image is not None else []},
             group=self._engine.identity.group,
         )
-        directory = self._engine.directory(container)
+        directory = self._engine.containers.directory(container)
         os.makedirs(f"{directory}/log", 0o700)
         try:
             await self._make_disk(who, container, source, wanted, image, directory, say, disk)
@@ -139,8 +139,8 @@ class SystemMachines:
         except BaseException:
             await asyncio.to_thread(filetree.remove, directory, True)
             raise
-        self._engine.containers[container.id] = container
-        self._engine.save(container)
+        self._engine.containers.add(container)
+        self._engine.containers.save(container)
         self.announce(container, "create")
         return container
 
@@ -209,9 +209,7 @@ class SystemMachines:
 
     def _settings(self, image: Image) -> dict[str, Any]:
         """What the disk does when it boots: the image's own init, or its command."""
-        from sampan.engine import files
-
-        rootfd = files.lower_root(self._engine, image)
+        rootfd = self._engine.image_roots.open(image)
         try:
             for path in _INITS:
                 with contextlib.suppress(OSError):
@@ -234,7 +232,7 @@ class SystemMachines:
 
     async def request(self, container: Container, wiring: Wiring) -> tuple[dict[str, Any], list[int]]:
         """What the keeper is asked to start, and the descriptors that go with it, the caller's from the second on."""
-        directory, settings = self._engine.directory(container), container.config["Machine"]
+        directory, settings = self._engine.containers.directory(container), container.config["Machine"]
         memory = machine_shape.system_memory(settings)
         accelerator = (await self._engine.machines.shape({})).accelerator
         machine = {"cpus": int(settings.get("Cpus") or 1), "memory": memory, "accelerator": accelerator, "form": "qcow2",
@@ -287,12 +285,14 @@ class SystemMachines:
             )
         else:
             flag = {"create": "-c", "restore": "-a", "delete": "-d"}[action]
-            await asyncio.to_thread(bootdisk.snapshot, f"{self._engine.directory(container)}/disk.qcow2", flag, name)
+            await asyncio.to_thread(
+                bootdisk.snapshot, f"{self._engine.containers.directory(container)}/disk.qcow2", flag, name
+            )
         self.announce(container, f"snapshot-{action}")
 
     async def snapshots(self, container: Container) -> list[dict[str, Any]]:
         """Name, time (seconds) and whether there is memory, of each."""
-        return await asyncio.to_thread(bootdisk.snapshots, f"{self._engine.directory(container)}/disk.qcow2")
+        return await asyncio.to_thread(bootdisk.snapshots, f"{self._engine.containers.directory(container)}/disk.qcow2")
 
     # export
 
@@ -307,7 +307,7 @@ class SystemMachines:
                 self._engine.gate.ask_container(who, Verb.EXPORT, machine)
                 if machine.running:
                     raise Conflict(f"virtual machine {machine.name} is running: stop it before it is exported")
-                disk, disk_form = f"{self._engine.directory(machine)}/disk.qcow2", "qcow2"
+                disk, disk_form = f"{self._engine.containers.directory(machine)}/disk.qcow2", "qcow2"
                 settings = machine.config["Machine"]
             else:
                 disk, disk_form, settings = f"{work}/disk.raw", "raw", {}

@@ -6,7 +6,7 @@ from typing import Any
 
 from sampan.engine import container_record, limits, spec
 from sampan.engine.container import Container
-from sampan.engine.creation import announce, check_restart, claim_name
+from sampan.engine.creation import check_restart, claim_name
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, EngineError
 from sampan.engine.policy.caller import Caller
@@ -26,13 +26,13 @@ async def rename(engine: Engine, who: Caller, container: Container, name: str) -
         with claim_name(engine, name, container.id, who) as claimed:
             container.name = claimed
             try:
-                engine.save(container)
+                engine.containers.save(container)
             except BaseException:
                 container.name = old
                 raise
             engine.networking.networks.rename(container.id, claimed)
             engine.networking.names.tell_linked(container)
-    announce(engine, container, "rename", oldName=f"/{old}")
+    engine.events.announce(container, "rename", oldName=f"/{old}")
 
 
 async def update(engine: Engine, container: Container, changes: dict[str, Any]) -> list[str]:
@@ -52,9 +52,9 @@ async def update(engine: Engine, container: Container, changes: dict[str, Any]) 
                 warnings += await _apply(engine, container, spec.resources(host))
         except BaseException:
             container.host_config = before
-            engine.owe(container)
+            engine.containers.owe(container)
             raise
-    announce(engine, container, "update")
+    engine.events.announce(container, "update")
     return warnings
 
 
@@ -81,7 +81,7 @@ def _record(engine: Engine, container: Container) -> None:
         container_record.checked(container)
     except container_record.Unreadable as error:
         raise BadRequest(f"invalid value: {error}") from None
-    engine.save(container)
+    engine.containers.save(container)
 
 
 async def _apply(engine: Engine, container: Container, wanted: dict[str, Any]) -> list[str]:

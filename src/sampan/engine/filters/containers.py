@@ -87,7 +87,7 @@ def _edge(engine: Engine, sees: Callable[[Container], bool], after: bool) -> Rul
     """Made before, or after, each of the containers that the values name."""
 
     def rule(key: str, values: list[str]) -> Test[Container]:
-        moments = [engine.find(value, sees).created for value in values]
+        moments = [engine.containers.find(value, sees).created for value in values]
         return (lambda c: c.created > max(moments)) if after else (lambda c: c.created < min(moments))
 
     return rule
