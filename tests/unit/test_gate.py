@@ -549,9 +549,9 @@ def test_what_strangers_call_an_image_is_nothing_to_others(engine: Engine) -> No
     engine.finding.owners.set(Kind.TAG, "docker.io/library/denied:1", (Owner("mallory"),))
     image = engine.images.find("old:1")
     world.policy = Policy()
-    assert engine.finding.names(at_page("mallory"), image) == image.tags
+    assert engine.gate.names(at_page("mallory"), image) == image.tags
     for other in ("victim", "root"):
-        assert engine.finding.names(at_page(other), image) == ["docker.io/library/old:1"]
+        assert engine.gate.names(at_page(other), image) == ["docker.io/library/old:1"]
     assert [each.tags for each in engine.finding.images(at_page("victim"))] == [["docker.io/library/old:1"]]
 
 

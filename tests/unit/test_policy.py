@@ -27,9 +27,10 @@ def container(request: Facts, own_kernel: bool) -> Any:
                            facts=request, networks={}, mounts=[], host_config={})  # fmt: skip
 
 
-def gate_of(engine: Any, policy: Callable[[], Policy]) -> Gate:
-    gate = Gate(engine, "/nonexistent")
-    gate.source = SimpleNamespace(active=True, error="", path="", policy=policy)  # type: ignore[assignment]
+def gate_of(containers: dict[str, Any], policy: Callable[[], Policy]) -> Gate:
+    source: Any = SimpleNamespace(active=True, error="", path="", policy=policy)
+    nothing: Any = None  # images, networks and owners, which are not asked about here
+    gate = Gate(source, containers, nothing, nothing, nothing, Events())
     gate.facts_of = lambda made: made.facts  # type: ignore[method-assign, attr-defined]
     return gate
 
@@ -209,19 +210,19 @@ def test_the_order_of_rules_means_nothing(policy: Policy, request: Facts, others
 
 def test_a_start_after_a_change_of_the_policy() -> None:
     policy = parse(POLICY)
-    engine: Any = SimpleNamespace(containers={}, events=Events(), isolation="")
-    gate = gate_of(engine, lambda: policy)
+    containers: dict[str, Any] = {}
+    gate = gate_of(containers, lambda: policy)
     for user in ("alice", "bob"):
-        engine.containers[user] = container(facts(user), False)
-    with gate.starting(engine.containers["alice"]):
-        engine.containers["alice"].running = True
+        containers[user] = container(facts(user), False)
+    with gate.starting(containers["alice"]):
+        containers["alice"].running = True
     policy = parse(POLICY.replace('tenants = ["ops", "shop"]', 'tenants = ["ops"]'))
     with (
         pytest.raises(Forbidden, match="containers of ops, whom shop does not share"),
-        gate.starting(engine.containers["bob"]),
+        gate.starting(containers["bob"]),
     ):
         raise AssertionError("it must not come to this")
-    engine.containers["bob"].running = True  # it ran before the change
+    containers["bob"].running = True  # it ran before the change
     assert gate.meetings(policy) == [
         "ops and shop share the host's kernel, though the policy does not let them: stop the containers of one"
     ]
@@ -229,7 +230,7 @@ def test_a_start_after_a_change_of_the_policy() -> None:
 
 def test_paths_are_a_matter_of_trust_and_not_of_rules() -> None:
     policy = parse(POLICY.replace('default = "container"', 'default = "deny"'))
-    gate = gate_of(SimpleNamespace(containers={}, events=Events(), isolation=""), lambda: policy)
+    gate = gate_of({}, lambda: policy)
     gate.may_have(somebody("alice"), "/etc/hostname")
     gate.may_have(somebody("bob"), "/srv/shop/x")
     with pytest.raises(Forbidden, match="/etc/hostname is the host's, and shop may not"):
@@ -242,8 +243,8 @@ class Tenants(RuleBasedStateMachine):
     @initialize(policy=policies)
     def begin(self, policy: Policy) -> None:
         self.policy = policy
-        self.engine: Any = SimpleNamespace(containers={}, events=Events(), isolation="")
-        self.gate = gate_of(self.engine, lambda: self.policy)
+        self.containers: dict[str, Any] = {}
+        self.gate = gate_of(self.containers, lambda: self.policy)
 
     @rule(rng=st.randoms())
     def shuffle(self, rng: random.Random) -> None:
@@ -254,37 +255,35 @@ class Tenants(RuleBasedStateMachine):
 
     @rule(request=requests, at_once=st.lists(requests, max_size=1))
     def create(self, request: Facts, at_once: list[Facts]) -> None:
-        identifier = f"c{len(self.engine.containers)}-{random.random()}"
+        identifier = f"c{len(self.containers)}-{random.random()}"
         try:
             with self.gate.admitted(somebody(request.user), identifier, request) as decision:
                 for other in at_once:  # asked for while the first is being made
                     self.create(other, [])
-                made = self.engine.containers[identifier] = container(request, decision.isolation == "vm")
+                made = self.containers[identifier] = container(request, decision.isolation == "vm")
                 made.id = identifier
         except Forbidden:
             pass
 
     @rule(data=st.data())
     def start(self, data: st.DataObject) -> None:
-        stopped = sorted(key for key, container in self.engine.containers.items() if not container.running)
+        stopped = sorted(key for key, container in self.containers.items() if not container.running)
         if stopped:
-            container = self.engine.containers[data.draw(st.sampled_from(stopped))]
+            container = self.containers[data.draw(st.sampled_from(stopped))]
             with self.gate.starting(container):  # what could be made can be started
                 container.running = True
 
     @rule(data=st.data())
     def remove(self, data: st.DataObject) -> None:
-        if self.engine.containers:
-            del self.engine.containers[data.draw(st.sampled_from(sorted(self.engine.containers)))]
+        if self.containers:
+            del self.containers[data.draw(st.sampled_from(sorted(self.containers)))]
 
     @invariant()
     def nobody_shares_a_kernel_with_a_stranger(self) -> None:
         if not hasattr(self, "policy"):
             return
         here = {
-            self.policy.tenant(c.owner, c.claim)
-            for c in self.engine.containers.values()
-            if c.running and not c.own_kernel
+            self.policy.tenant(c.owner, c.claim) for c in self.containers.values() if c.running and not c.own_kernel
         }
         for one in here:
             for other in here:
@@ -314,8 +313,7 @@ isolation = "deny"
 except = { mount = "/srv/shop/known*" }
 """
     )
-    engine: Any = SimpleNamespace(containers={}, events=Events(), isolation="")
-    gate = gate_of(engine, lambda: policy)
+    gate = gate_of({}, lambda: policy)
     bob = container(facts("bob", mounts=("/srv/shop/harmless",)), False)
     gate.allowed(bob)("/srv/shop/harmless")
     for ask in (gate.allowed(bob), lambda path: gate.may_have(somebody("bob"), path)):

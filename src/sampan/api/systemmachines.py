@@ -88,8 +88,8 @@ async def _told(work: Callable[[Callable[[str], None]], Awaitable[None]]) -> Asy
 async def list_(request: web.Request) -> web.Response:
     """GET /sampan/vm/json"""
     engine = engine_of(request)
-    sees = engine.finding.sees(access.who(request))
-    return web.json_response([_summary(engine, container) for container in filter(sees, engine.system.all())])
+    machines = engine.finding.machines(access.who(request))
+    return web.json_response([_summary(engine, container) for container in machines])
 
 
 async def inspect(request: web.Request) -> web.Response:

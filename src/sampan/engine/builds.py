@@ -226,7 +226,7 @@ class _Runner:
         gate = self._engine.gate
         for image in self._images.values():
             facts = _facts(
-                self._who, host, image.id, False, self._engine.finding.names(self._who, image), gate.signers(image)
+                self._who, host, image.id, False, self._engine.gate.names(self._who, image), gate.signers(image)
             )
             gate.check_step(self._who, self._identifier, facts)
         if not self._images:

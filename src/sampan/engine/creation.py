@@ -76,7 +76,7 @@ async def _create(
         _check_against(decision, facts, config, host)
         container = Container(identifier, name, time.time_ns(), image.id, body["Image"], config, host, networks=wanted.networks,
                               owner=facts.user, claim=facts.claim, decision=decision.reasons, group=engine.identity.group,
-                              asked={"labels": labels, "names": engine.finding.names(who, image)})  # fmt: skip
+                              asked={"labels": labels, "names": engine.gate.names(who, image)})  # fmt: skip
         await _make(engine, container, image, wanted.mounts)
     return container, warnings + wanted.warnings
 
@@ -113,7 +113,7 @@ def normalise(
     for row in rows:
         if row["Type"] == "volume":
             engine.finding.check_volume(who, row["Name"], Verb.USE)
-    owner, names = Owner(who.user, facts_of.claim(labels)), engine.finding.names(who, image)
+    owner, names = Owner(who.user, facts_of.claim(labels)), engine.gate.names(who, image)
     facts = facts_of.make(owner, image.id, names, engine.gate.signers(image), labels, host, planned, rows,
                           facts_of.isolation(host, engine.isolation))  # fmt: skip
     return Wanted(facts, planned, rows, warnings)

@@ -18,7 +18,9 @@ from sampan.engine.image_roots import ImageRoots
 from sampan.engine.machines import Machines
 from sampan.engine.networking import Networking
 from sampan.engine.overview import Overview
+from sampan.engine.owners import Owners
 from sampan.engine.policy.gate import Gate
+from sampan.engine.policy.source import Source
 from sampan.engine.records import Records
 from sampan.engine.registries import Registries
 from sampan.engine.roots import Roots
@@ -29,6 +31,7 @@ from sampan.engine.watch import Watcher
 from sampan.images.registry.hosts import Hosts
 from sampan.images.store import ImageStore
 from sampan.network.hostports import HostPorts
+from sampan.network.networks import Networks
 from sampan.volumes.local import LocalVolumes
 
 T = TypeVar("T")
@@ -53,9 +56,8 @@ class Engine:
         self.data_root, self.run_root = data_root, run_root
         self.identity = identity.load(data_root)
         self.isolation = isolation  # of containers that do not say: "", "vm" or "auto"
-        self.gate = Gate(self, policy or f"{data_root}/policy.toml")
         self.store = Records(f"{data_root}/sampan.db", run_root)
-        self.finding = Finding(self)
+        self.owners = Owners(self.store)
         self.images = ImageStore(f"{data_root}/images", f"{run_root}/images-session")
         self.volumes = LocalVolumes(f"{data_root}/volumes")
         self.directories = Directories(f"{data_root}/containers")
@@ -66,14 +68,36 @@ class Engine:
         self.execs: dict[str, Any] = {}
         self.unstarted = Unstarted()
         self.watcher = Watcher()
-        self.networking = Networking(self, obey_host_firewall, host_ports)
+        networks = Networks(self.store, self.identity.owner)
+        self.gate = Gate(
+            Source(policy or f"{data_root}/policy.toml"),
+            self.containers,
+            self.images,
+            networks,
+            self.owners,
+            self.events,
+        )
+        self.finding = Finding(
+            self.gate,
+            self.owners,
+            self.containers,
+            self._find_exec,
+            self.images,
+            self.volumes,
+            networks,
+            self.store,
+        )
         self.keeper = keeperlink.KeeperLink(
             f"{run_root}/keeper.sock", self._on_exit, self._agree, self.store.flush, self.identity.group
         )
+        self.machines = Machines(self)
+        self.networking = Networking(
+            networks, self.containers, self.store, self.finding, self.machines, self.keeper, self.events,
+            self.tasks, obey_host_firewall, host_ports,
+        )  # fmt: skip
         self.roots = Roots(self)
         self.registries = Registries(self, hosts or Hosts())
         self.builds = Builds(self)
-        self.machines = Machines(self)
         self.system = SystemMachines(self)
         self.starts = Durations()  # by isolation
         self.overview = Overview(self)
@@ -106,11 +130,16 @@ class Engine:
         else:
             execs.exited(self, record)
 
+    def _find_exec(self, identifier: str) -> Any:
+        from sampan.engine import execs
+
+        return execs.find(self, identifier)
+
     async def open(self) -> None:
         """Loads the records and brings them in line with what the kernel runs."""
         leftovers.load(self)
         await self.keeper.begin()
-        await reconnecting.reconnect(self)
+        await reconnecting.reconnect(self.networking, self.containers.values(), self.identity.copied)
         from sampan.engine import reconcile
 
         reconcile.settle(self)

@@ -8,100 +8,121 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from sampan.engine.container import Container
-from sampan.engine.errors import Conflict, NotFound
+from sampan.engine.containers import Containers, Sees
+from sampan.engine.errors import BadRequest, Conflict, NotFound
 from sampan.engine.owners import Owners
 from sampan.engine.policy.caller import Caller, Owner
-from sampan.engine.policy.gate import subject_of
+from sampan.engine.policy.gate import Gate, subject_of
 from sampan.engine.policy.operation import Kind, Operation, Subject, Verb
+from sampan.engine.records import Records
 from sampan.images.errors import ImageNotFound
-from sampan.images.store import Image
+from sampan.images.store import Image, ImageStore
 from sampan.network.errors import NetworkNotFound
 from sampan.network.model import Network
+from sampan.network.networks import Networks
 from sampan.oci import reference
-from sampan.volumes.local import VolumeNotFound
+from sampan.volumes.local import LocalVolumes, VolumeNotFound
 
-if TYPE_CHECKING:
-    from sampan.engine.engine import Engine
-    from sampan.engine.execs import Exec
+
+class Exec(Protocol):
+    """As much of an exec as is asked about."""
+
+    @property
+    def container(self) -> Container: ...
+
+    @property
+    def extra(self) -> tuple[str, ...]:
+        """What it has beyond its container."""
 
 
 class Finding:
-    """Finds for an engine."""
+    """Finds for an engine. `find_exec` finds an exec by its id."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.owners = Owners(engine.store)
+    def __init__(
+        self,
+        gate: Gate,
+        owners: Owners,
+        containers: Containers,
+        find_exec: Callable[[str], Exec],
+        images: ImageStore,
+        volumes: LocalVolumes,
+        networks: Networks,
+        records: Records,
+    ) -> None:
+        self._gate, self.owners = gate, owners
+        self._containers, self._find_exec = containers, find_exec
+        self._images, self._volumes, self._networks = images, volumes, networks
+        self._records = records
         self._making: Counter[str] = Counter()  # volumes that somebody is about to make
         self._removing: set[str] = set()  # volumes that somebody removes
         self._changed = asyncio.Condition()  # of these two
 
     # containers and machines
 
-    def sees(self, who: Caller) -> Callable[[Container], bool]:
+    def sees(self, who: Caller) -> Sees:
         """Which containers and machines somebody sees."""
-        sight = self._engine.gate.sight(who)
+        sight = self._gate.sight(who)
         return lambda container: sight(subject_of(container))
 
     def containers(self, who: Caller) -> list[Container]:
         """All containers and machines that somebody sees."""
-        return list(filter(self.sees(who), self._engine.containers.values()))
+        return list(filter(self.sees(who), self._containers.values()))
 
     def container(self, who: Caller, text: str, verb: Verb, extra: tuple[str, ...] = ()) -> Container:
         """A container by id, name or unique prefix. Raises NotFound, BadRequest, Forbidden."""
-        found = self._engine.containers.find(text, self.sees(who))
-        self._engine.gate.ask_container(who, verb, found, extra)
+        found = self._containers.find(text, self.sees(who))
+        self._gate.ask_container(who, verb, found, extra)
         return found
 
     def machine(self, who: Caller, text: str, verb: Verb) -> Container:
         """A system machine. Raises NotFound, BadRequest, Forbidden."""
-        found = self._engine.system.find(text, self.sees(who))
-        self._engine.gate.ask_container(who, verb, found)
-        return found
+        known = self.machines(who)
+        matches = [c for c in known if text in (c.name, c.id)] or [c for c in known if text and c.id.startswith(text)]
+        if len(matches) > 1:
+            raise BadRequest(f"Multiple IDs found with provided prefix: {text}")
+        if not matches:
+            raise NotFound(f"No such virtual machine: {text}")
+        self._gate.ask_container(who, verb, matches[0])
+        return matches[0]
+
+    def machines(self, who: Caller) -> list[Container]:
+        """All system machines that somebody sees, the newest first."""
+        found = [container for container in self.containers(who) if container.system]
+        return sorted(found, key=lambda container: -container.created)
 
     def execution(self, who: Caller, identifier: str, verb: Verb) -> Exec:
         """An exec by its id, which goes with its container. Raises NotFound, Forbidden."""
-        from sampan.engine import execs
-
-        session = execs.find(self._engine, identifier)
-        gate, container = self._engine.gate, session.container
-        whole = subject_of(container)
-        gate.ask(
-            who, Operation(verb, Subject(Kind.EXEC, identifier, whole.owners, whole.own_kernel), extra=session.extra)
-        )
+        session = self._find_exec(identifier)
+        whole = subject_of(session.container)
+        subject = Subject(Kind.EXEC, identifier, whole.owners, whole.own_kernel)
+        self._gate.ask(who, Operation(verb, subject, extra=session.extra))
         if verb == Verb.START:
-            gate.ask_container(who, Verb.EXEC, container, session.extra)
+            self._gate.ask_container(who, Verb.EXEC, session.container, session.extra)
         return session
 
     # images
 
     def image(self, who: Caller, text: str, verb: Verb, usable: bool = False) -> Image:
         """An image by name or id. Raises ImageNotFound, Forbidden; ImageError for a broken one when it is to be `usable`."""
-        images, gate = self._engine.images, self._engine.gate
-        image = images.usable(text) if usable else images.find(text)
-        name = images.named(text)
+        image = self._images.usable(text) if usable else self._images.find(text)
+        name = self._images.named(text)
         try:
-            gate.ask(who, Operation(verb, self.owners.subject(Kind.IMAGE, image.id)))
+            self._gate.ask(who, Operation(verb, self.owners.subject(Kind.IMAGE, image.id)))
             if name:
-                gate.ask(
-                    who, Operation(Verb.USE if verb == Verb.USE else Verb.SEE, self.owners.subject(Kind.TAG, name))
-                )
+                named = Verb.USE if verb == Verb.USE else Verb.SEE
+                self._gate.ask(who, Operation(named, self.owners.subject(Kind.TAG, name)))
         except NotFound:
             raise ImageNotFound(f"No such image: {text}") from None
         return image
 
     def images(self, who: Caller) -> list[Image]:
         """All images that somebody sees, by such names as they see."""
-        sees = self._engine.gate.sight(who)
-        found = [image for image in self._engine.images.all() if sees(self.owners.subject(Kind.IMAGE, image.id))]
+        sees = self._gate.sight(who)
+        found = [image for image in self._images.all() if sees(self.owners.subject(Kind.IMAGE, image.id))]
         return [self.shown(image, sees) for image in found]
-
-    def names(self, who: Caller, image: Image) -> list[str]:
-        """The names by which rules know an image for somebody: what strangers call it neither forbids nor allows them anything."""
-        gate = self._engine.gate
-        return [tag for tag in image.tags if gate.may(who, Verb.USE, self.owners.subject(Kind.TAG, tag))]
 
     def shown(self, image: Image, sees: Callable[[Subject], bool]) -> Image:
         """An image with such names as somebody sees."""
@@ -111,7 +132,7 @@ class Finding:
     def digests(self, image: Image, sees: Callable[[Subject], bool]) -> list[str]:
         """The "name@digest" forms of an image that somebody sees. Those have no owners: who does not see all who have the image
         sees such of them as go with a tag that they see."""
-        found, owners = self._engine.images.digests(image), self.owners.of(Kind.IMAGE, image.id) or (Owner("?"),)
+        found, owners = self._images.digests(image), self.owners.of(Kind.IMAGE, image.id) or (Owner("?"),)
         if all(sees(Subject(Kind.IMAGE, image.id, (owner,))) for owner in owners):
             return found
         names = {reference.parse(tag).name for tag in image.tags if sees(self.owners.subject(Kind.TAG, tag))}
@@ -122,10 +143,10 @@ class Finding:
     def check_volume(self, who: Caller, name: str, verb: Verb) -> None:
         """Raises Forbidden, VolumeNotFound; Conflict for a name that is to be used and is another's, which can't be hidden."""
         subject = self.owners.subject(Kind.VOLUME, name)
-        if verb in (Verb.SEE, Verb.REMOVE) and not subject.owners and not self._engine.volumes.exists(name):
+        if verb in (Verb.SEE, Verb.REMOVE) and not subject.owners and not self._volumes.exists(name):
             return  # there is nothing to be asked about, as whoever looks for it will see
         try:
-            self._engine.gate.ask(who, Operation(verb, subject))
+            self._gate.ask(who, Operation(verb, subject))
         except NotFound:
             if verb in (Verb.USE, Verb.CREATE):
                 raise Conflict(f"the volume name {name} is taken by another tenant") from None
@@ -146,7 +167,7 @@ class Finding:
         whole = True  # whether nobody can make them any more
         try:
             for name in names:
-                if not self.owners.of(Kind.VOLUME, name) and not self._engine.volumes.exists(name):
+                if not self.owners.of(Kind.VOLUME, name) and not self._volumes.exists(name):
                     self.owners.set(Kind.VOLUME, name, (owner,))
             if names:
                 await self._owned()
@@ -159,7 +180,7 @@ class Finding:
                 self._making[name] -= 1
                 if not self._making[name]:
                     del self._making[name]
-                    if whole and not self._engine.volumes.exists(name):
+                    if whole and not self._volumes.exists(name):
                         self.owners.forget(Kind.VOLUME, name)
             async with self._changed:
                 self._changed.notify_all()
@@ -188,25 +209,25 @@ class Finding:
 
     async def _owned(self) -> None:
         """Whose things are is on disk before they are there: without a record they would be everybody's. Raises DiskError."""
-        if self._engine.gate.active:
-            await self._engine.store.flush()
+        if self._gate.active:
+            await self._records.flush()
 
     def network(self, who: Caller, text: str, verb: Verb) -> Network:
         """A network by name, id or prefix. Raises NetworkNotFound, NetworkError, Forbidden."""
-        found = self._engine.networking.networks.find(text)
+        found = self._networks.find(text)
         try:
-            self._engine.gate.ask(who, Operation(verb, self.owners.subject(Kind.NETWORK, found.id)))
+            self._gate.ask(who, Operation(verb, self.owners.subject(Kind.NETWORK, found.id)))
         except NotFound:
             raise NetworkNotFound(f"network {text} not found") from None
         return found
 
     def networks(self, who: Caller) -> list[Network]:
         """All networks that somebody sees."""
-        sees = self._engine.gate.sight(who)
-        return [network for network in self._engine.networking.networks.all.values()
+        sees = self._gate.sight(who)
+        return [network for network in self._networks.all.values()
                 if sees(self.owners.subject(Kind.NETWORK, network.id))]  # fmt: skip
 
     def volumes(self, who: Caller) -> list[Any]:
         """All volumes that somebody sees."""
-        sees = self._engine.gate.sight(who)
-        return [volume for volume in self._engine.volumes.all() if sees(self.owners.subject(Kind.VOLUME, volume.name))]
+        sees = self._gate.sight(who)
+        return [volume for volume in self._volumes.all() if sees(self.owners.subject(Kind.VOLUME, volume.name))]

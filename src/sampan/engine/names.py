@@ -6,18 +6,15 @@ import functools
 import ipaddress
 import os
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from sampan.engine.container import Container, shares_network
+from sampan.engine.containers import Containers
 from sampan.engine.errors import BadRequest
 from sampan.linux.files import is_strange, read_or_empty
 from sampan.network import dns, settings, slirp
 from sampan.network.errors import NetworkError
 from sampan.network.networks import Networks
-
-if TYPE_CHECKING:
-    from sampan.engine.engine import Engine
-
 
 _WORD = re.compile(r"[^\s\x00-\x20\x7f#]{1,255}")
 
@@ -25,9 +22,17 @@ _WORD = re.compile(r"[^\s\x00-\x20\x7f#]{1,255}")
 class Names:
     """The name servers of an engine's running containers, and the files bound into them."""
 
-    def __init__(self, engine: Engine, networks: Networks, behind_slirp: bool) -> None:
-        self._engine = engine
+    def __init__(
+        self,
+        networks: Networks,
+        containers: Containers,
+        changed: Callable[[Container], None],
+        behind_slirp: bool,
+    ) -> None:
+        """`changed` is told when the files of a running virtual machine have new contents: its guest has copies."""
         self._networks = networks
+        self._containers = containers
+        self._changed = changed
         self._behind_slirp = behind_slirp
         self._servers: dict[str, dns.NameServer] = {}
 
@@ -62,18 +67,18 @@ class Names:
     def _links(self, container: Container | None) -> list[tuple[Container, str]]:
         """The containers that this one has names of its own for."""
         texts = container.host_config.get("Links") or [] if container else []
-        found = [(self._engine.containers.get(text.partition(":")[0]), text.partition(":")[2]) for text in texts]
+        found = [(self._containers.get(text.partition(":")[0]), text.partition(":")[2]) for text in texts]
         return [(target, alias) for target, alias in found if target is not None]
 
     def tell_linked(self, container: Container) -> None:
         """Writes its name and addresses where containers that run link to it."""
-        for other in self._engine.containers.values():
+        for other in self._containers.values():
             if other.host_config.get("Links") and other.running and container in [to for to, _ in self._links(other)]:
                 self.write_files(other)
 
     def _lookup(self, container: str, name: str) -> list[str] | None:
         found: list[str] = []
-        links = self._links(self._engine.containers.get(container))
+        links = self._links(self._containers.get(container))
         for network, _ in self._networks.of(container):
             if not network.has_names:
                 continue
@@ -100,21 +105,19 @@ class Names:
 
     def write_all_files(self, container: Container) -> None:
         """/etc/hostname, /etc/hosts and /etc/resolv.conf, bound into the container."""
-        write_text(
-            f"{self._engine.containers.directory(container)}/hostname", f"{container.config.get('Hostname', '')}\n"
-        )
+        write_text(f"{self._containers.directory(container)}/hostname", f"{container.config.get('Hostname', '')}\n")
         self.write_files(container)
 
     def write_files(self, container: Container) -> None:
         """/etc/hosts and /etc/resolv.conf, in place: they may be bound into a running container."""
-        directory = self._engine.containers.directory(container)
+        directory = self._containers.directory(container)
         for name, text in (("hosts", self.hosts(container)), ("resolv.conf", self.resolv_conf(container))):
             if container.written.get(name) == text:
                 continue
             write_text(f"{directory}/{name}", text)
             container.written[name] = text
             if container.virtual and container.running:
-                self._engine.machines.pass_files(container)
+                self._changed(container)
 
     @property
     def forwarders(self) -> list[str]:

@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.engine import vanishing
 from sampan.engine.container import Container, shares_network
+from sampan.engine.containers import Containers
 from sampan.engine.errors import BadRequest, DiskError, Forbidden, NotFound
-from sampan.engine.machines import Wiring, slot_of
+from sampan.engine.events import Events
+from sampan.engine.finding import Finding
+from sampan.engine.keeperlink import KeeperLink
+from sampan.engine.machines import Machines, Wiring, slot_of
 from sampan.engine.machines import interface as described
 from sampan.engine.names import Names
 from sampan.engine.policy.caller import Caller, Owner
 from sampan.engine.policy.operation import Kind, Verb
 from sampan.engine.publishing import Publishing, way_out
+from sampan.engine.records import Records
 from sampan.engine.sandboxes import Sandboxes
+from sampan.engine.tasks import Tasks
 from sampan.linux import netns
 from sampan.network import bridge
 from sampan.network import settings as places
@@ -24,21 +30,35 @@ from sampan.network.model import Endpoint, Network
 from sampan.network.networks import Networks
 
 if TYPE_CHECKING:
-    from sampan.engine.engine import Engine
     from sampan.network.hostports import HostPorts
 
 
 class Networking:
     """The networks of an engine and what its running containers have on them."""
 
-    def __init__(self, engine: Engine, obey_host_firewall: bool, host_ports: HostPorts | None = None) -> None:
-        self._engine = engine
+    def __init__(
+        self,
+        networks: Networks,
+        containers: Containers,
+        records: Records,
+        finding: Finding,
+        machines: Machines,
+        keeper: KeeperLink,
+        events: Events,
+        tasks: Tasks,
+        obey_host_firewall: bool,
+        host_ports: HostPorts | None = None,
+    ) -> None:
+        self.networks = networks
+        self._containers, self._records = containers, records
+        self._finding, self._owners = finding, finding.owners
+        self._machines = machines
+        self._events, self._tasks = events, tasks
         self.host_ports = host_ports
         self._changing = asyncio.Lock()
-        self.networks = Networks(engine.store, engine.identity.owner)
-        self.sandboxes = Sandboxes(engine)
-        self.publishing = Publishing(engine, self.networks, obey_host_firewall, host_ports)
-        self.names = Names(engine, self.networks, behind_slirp=host_ports is not None)
+        self.sandboxes = Sandboxes(networks, self.settle, keeper, tasks)
+        self.publishing = Publishing(networks, tasks, obey_host_firewall, host_ports)
+        self.names = Names(networks, containers, machines.pass_files, behind_slirp=host_ports is not None)
 
     # create
 
@@ -76,7 +96,7 @@ class Networking:
 
     def _usable(self, who: Caller, text: str) -> Network:
         try:
-            return self._engine.finding.network(who, text, Verb.USE)
+            return self._finding.network(who, text, Verb.USE)
         except NetworkNotFound as error:
             raise NotFound(str(error)) from None
 
@@ -171,7 +191,7 @@ class Networking:
     def _reserved(self, network: Network, container: Container) -> list[str]:
         """The addresses that other containers were given for good, also while they are stopped (P065)."""
         found: list[str] = []
-        for other in self._engine.containers.values():
+        for other in self._containers.values():
             settings = other.networks.get(network.name)
             if settings and other is not container:
                 wanted = settings.get("IPAMConfig") or {}
@@ -203,7 +223,7 @@ class Networking:
         for network, _ in self.networks.of(container.id):
             self._give_back(network, container.id)
         if had_ports:
-            self._engine.background(self.publishing.apply())
+            self._tasks.beside(self.publishing.apply())
 
     def _give_back(self, network: Network, container: str) -> None:
         endpoint = self.networks.release(network, container)
@@ -232,8 +252,8 @@ class Networking:
                 await self._plug(container, network, settings)
         container.networks[network.name] = settings
         try:
-            self._engine.containers.save(container)
-            await self._engine.store.flush()
+            self._containers.save(container)
+            await self._records.flush()
         except DiskError:
             del container.networks[network.name]
             if network.endpoints.get(container.id):
@@ -251,7 +271,7 @@ class Networking:
             first = len(used) == 0
             await asyncio.to_thread(self.publishing.admit, [(network, endpoint)])
             if container.virtual:
-                await self._engine.machines.ask(container, "take", slot=slot_of(interface))
+                await self._machines.ask(container, "take", slot=slot_of(interface))
                 await asyncio.to_thread(bridge.plug_slot, network, endpoint, namespace, slot_of(interface))
             else:
                 await asyncio.to_thread(bridge.plug, network, endpoint, namespace, first)
@@ -260,9 +280,7 @@ class Networking:
             await self.names.serve(container, namespace)
             if container.virtual:
                 told = described(network, endpoint, first)
-                await self._engine.machines.ask(
-                    container, "connect", interface=told, names=self.names.serves(container)
-                )
+                await self._machines.ask(container, "connect", interface=told, names=self.names.serves(container))
         except BaseException:
             self._give_back(network, container.id)
             if not container.own_kernel:
@@ -283,7 +301,7 @@ class Networking:
         left = {name: settings for name, settings in container.networks.items() if name != network.name}
         before, container.networks = container.networks, left
         try:
-            self._engine.containers.save(container)
+            self._containers.save(container)
         except DiskError:
             container.networks = before
             raise
@@ -294,7 +312,7 @@ class Networking:
             await self.publishing.apply()
         elif endpoint is not None:
             self._give_back(network, container.id)
-        await self._engine.store.flush()
+        await self._records.flush()
         self.announce(network, container, "disconnect")
 
     async def unplug(self, container: Container, network: Network, endpoint: Endpoint) -> None:
@@ -317,7 +335,7 @@ class Networking:
     ) -> None:
         gateways = described(*left, True)["gateways"] if left else []
         other = left[1].interface if left else ""
-        await self._engine.machines.ask(container, "disconnect", name=endpoint.interface, slot=slot_of(endpoint.interface),
+        await self._machines.ask(container, "disconnect", name=endpoint.interface, slot=slot_of(endpoint.interface),
                                         way_out=other, gateways=gateways)  # fmt: skip
         await asyncio.to_thread(bridge.unplug_slot, endpoint, namespace, slot_of(endpoint.interface))
 
@@ -326,23 +344,23 @@ class Networking:
         attributes = {"name": network.name, "type": network.driver}
         if container is not None:
             attributes["container"] = container.id
-        owners = self._engine.finding.owners.of(Kind.NETWORK, network.id)
+        owners = self._owners.of(Kind.NETWORK, network.id)
         if container is not None:
             owners = (Owner(container.owner, container.claim),)
-        self._engine.events.publish("network", action, network.id, attributes, owners)
+        self._events.publish("network", action, network.id, attributes, owners)
 
     async def create(self, owner: Owner, name: str, **options: Any) -> Network:
         """Makes a network of somebody's; it is on disk when this returns. Raises NetworkError."""
         async with self._changing:  # names, bridges and subnets are looked at before they are taken
             network = await asyncio.to_thread(lambda: self.networks.make(name, **options))
             try:
-                self._engine.finding.owners.set(Kind.NETWORK, network.id, (owner,))
+                self._owners.set(Kind.NETWORK, network.id, (owner,))
                 self.networks.add(network)
                 await self.publishing.apply()
-                await self._engine.store.flush()
+                await self._records.flush()
             except BaseException:
                 self.networks.drop(network)
-                self._engine.finding.owners.forget(Kind.NETWORK, network.id)
+                self._owners.forget(Kind.NETWORK, network.id)
                 await asyncio.to_thread(bridge.remove, network, self.networks.owner)
                 raise
         self.announce(network, None, "create")
@@ -356,14 +374,14 @@ class Networking:
             self.networks.forget(network)
             await asyncio.to_thread(bridge.remove, network, self.networks.owner)
         await self.publishing.apply()
-        await self._engine.store.flush()
+        await self._records.flush()
         self.announce(network, None, "destroy")
-        self._engine.finding.owners.forget(Kind.NETWORK, network.id)
+        self._owners.forget(Kind.NETWORK, network.id)
 
     def close(self) -> None:
         """Ends our part; what is in the kernel stays, unless nothing runs that needs it."""
         self.sandboxes.close()
-        keep = any(container.running for container in self._engine.containers.values())
+        keep = any(container.running for container in self._containers.values())
         self.publishing.close(keep)
         default = self.networks.named("bridge")
         if default is not None and not keep:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest
+from sampan.engine.tasks import Tasks
 from sampan.linux import nftables
 from sampan.network import bridge, ports, settings
 from sampan.network.errors import NetworkError
@@ -21,7 +22,6 @@ from sampan.network.proxy import TcpProxy, UdpProxy
 from sampan.network.routed import Published
 
 if TYPE_CHECKING:
-    from sampan.engine.engine import Engine
     from sampan.network.hostports import HostPorts
 
 _RESTORE_AFTER = 0.2
@@ -35,10 +35,10 @@ class Publishing:
     """
 
     def __init__(
-        self, engine: Engine, networks: Networks, obey_host_firewall: bool, host_ports: HostPorts | None
+        self, networks: Networks, tasks: Tasks, obey_host_firewall: bool, host_ports: HostPorts | None
     ) -> None:
-        self._engine = engine
         self._networks = networks
+        self._tasks = tasks
         self._obey = obey_host_firewall
         self._host_ports = host_ports
         self._firewall = Firewall(networks.owner.table, networks.owner.port_prefix)
@@ -176,7 +176,7 @@ class Publishing:
 
     def _start_check(self) -> None:
         self._check = None
-        self._engine.background(self._restore_firewall())
+        self._tasks.beside(self._restore_firewall())
 
     async def _restore_firewall(self) -> None:
         async with self._lock:

@@ -5,31 +5,26 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 from sampan.engine.container import Container
 from sampan.engine.errors import EngineError
+from sampan.engine.networking import Networking
 from sampan.engine.publishing import way_out
 from sampan.linux import netns
 from sampan.network import bridge, dns, hostports
 from sampan.network.errors import NetworkError
 from sampan.network.model import Endpoint, Network
 
-if TYPE_CHECKING:
-    from sampan.engine.engine import Engine
-    from sampan.engine.networking import Networking
-
 _AT_ONCE = 16
 
 
-async def reconnect(engine: Engine) -> None:
+async def reconnect(networking: Networking, containers: Collection[Container], copied: bool) -> None:
     """Takes up what runs, and away what is left of what does not."""
-    networking = engine.networking
     # In a copy of another engine's data root what runs is that engine's.
-    ours = [] if engine.identity.copied else engine.containers.values()
-    running = {c.id: c for c in ours if c.running}
-    doubtful = {c.id for c in engine.containers.values() if c.broken}  # whose processes may live
+    running = {} if copied else {c.id: c for c in containers if c.running}
+    doubtful = {c.id for c in containers if c.broken}  # whose processes may live
     networks = list(networking.networks.all.values())
     for network in networks:
         for identifier in [key for key in network.endpoints if key not in running and key not in doubtful]:

@@ -6,19 +6,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from sampan.engine.container import Container
+from sampan.engine.keeperlink import KeeperLink
+from sampan.engine.tasks import Tasks
 from sampan.keeper.client import KeeperGone
 from sampan.linux import netns
 from sampan.network import bridge, dns
 from sampan.network.errors import NetworkError
 from sampan.network.model import Network
+from sampan.network.networks import Networks
 from sampan.runtime.errors import RuntimeFailure
-
-if TYPE_CHECKING:
-    from sampan.engine.engine import Engine
 
 _AFTER = 0.02
 
@@ -43,8 +43,14 @@ class Sandbox:
 class Sandboxes:
     """At most one sandbox at a time."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(
+        self, networks: Networks, settle: Callable[[Network], Awaitable[None]], keeper: KeeperLink, tasks: Tasks
+    ) -> None:
+        """`settle` makes a network ready to be used (Networking.settle)."""
+        self._networks = networks
+        self._settle = settle
+        self._keeper = keeper
+        self._tasks = tasks
         self._ready: Sandbox | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -67,24 +73,23 @@ class Sandboxes:
 
     def _begin(self, name: str) -> None:
         self._timer = None
-        self._engine.background(self._prepare(name))
+        self._tasks.beside(self._prepare(name))
 
     async def _prepare(self, name: str) -> None:
-        network = self._engine.networking.networks.named(name)
+        network = self._networks.named(name)
         usable = network is not None and network.driver == "bridge"
         with contextlib.suppress(NetworkError, OSError, KeeperGone, RuntimeFailure):
             if usable and self._ready is not None and self._ready.network == name:
                 return
             await self.drop()
             if not usable or network is None:
-                await self._engine.keeper.call("prepare", sandbox="")
+                await self._keeper.call("prepare", sandbox="")
                 return
-            networks = self._engine.networking.networks
-            await self._engine.networking.settle(network)
-            identifier = networks.endpoint_id()
-            made = await asyncio.to_thread(_make, network, identifier, networks.owner.veth(identifier))
+            await self._settle(network)
+            identifier = self._networks.endpoint_id()
+            made = await asyncio.to_thread(_make, network, identifier, self._networks.owner.veth(identifier))
             self._ready = made
-            await self._engine.keeper.call("prepare", [made.namespace], sandbox=made.id)
+            await self._keeper.call("prepare", [made.namespace], sandbox=made.id)
 
     async def drop(self, network: str | None = None) -> None:
         """Gives the sandbox up; with `network` only one on that network."""

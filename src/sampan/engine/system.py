@@ -53,22 +53,6 @@ class SystemMachines:
         self._engine = engine
         self._cache = f"{engine.data_root}/vm"
 
-    def all(self) -> list[Container]:
-        """All of them, the newest first."""
-        found = [c for c in self._engine.containers.values() if c.system]
-        return sorted(found, key=lambda container: -container.created)
-
-    def find(self, text: str, sees: Callable[[Container], bool]) -> Container:
-        """One by name, id or unique prefix of an id, among those that `sees` lets through. Raises NotFound, BadRequest."""
-        known = list(filter(sees, self.all()))
-        named = [c for c in known if text in (c.name, c.id)]
-        matches = named or [c for c in known if text and c.id.startswith(text)]
-        if len(matches) > 1:
-            raise BadRequest(f"Multiple IDs found with provided prefix: {text}")
-        if not matches:
-            raise NotFound(f"No such virtual machine: {text}")
-        return matches[0]
-
     # creation
 
     async def create(self, who: Caller, wanted: dict[str, Any], say: Say, disk: int = -1, place: str = "") -> Container:
@@ -92,7 +76,7 @@ class SystemMachines:
         host: dict[str, Any] = {"Isolation": "machine", "NetworkMode": wanted.get("Network") or "default", "PortBindings": wanted.get("Ports") or {},
                                 "LogConfig": {"Type": "json-file", "Config": {"max-size": "4m", "max-file": "2"}}}  # fmt: skip
         planned, _ = self._engine.networking.plan(who, host, {}, "")
-        tags = self._engine.finding.names(who, image) if image is not None else []
+        tags = self._engine.gate.names(who, image) if image is not None else []
         signers = self._engine.gate.signers(image) if image is not None else []
         source = [{"Type": "bind", "Source": place}] if place else []
         facts = facts_of.make(who.owner, image.id if image else "", tags, signers, {}, host, planned, source, VM)
@@ -128,7 +112,7 @@ class SystemMachines:
             host,
             networks=planned,
             owner=who.user,
-            asked={"labels": {}, "names": self._engine.finding.names(who, image) if image is not None else []},
+            asked={"labels": {}, "names": self._engine.gate.names(who, image) if image is not None else []},
             group=self._engine.identity.group,
         )
         directory = self._engine.containers.directory(container)
@@ -301,7 +285,7 @@ class SystemMachines:
         if form not in bootdisk.FORMATS:
             raise BadRequest(f"unknown format {form!r}: one of {', '.join(bootdisk.FORMATS)}")
         with tempfile.TemporaryDirectory(dir=self._engine.data_root) as work:
-            known = filter(self._engine.finding.sees(who), self.all())
+            known = self._engine.finding.machines(who)
             machine = next((c for c in known if source in (c.name, c.id)), None)
             if machine is not None:
                 self._engine.gate.ask_container(who, Verb.EXPORT, machine)

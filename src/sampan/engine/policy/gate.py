@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from sampan.engine.container import Container
 from sampan.engine.errors import Forbidden, NotFound
+from sampan.engine.events import Events
+from sampan.engine.owners import Owners
 from sampan.engine.policy import facts as of
 from sampan.engine.policy import rules
 from sampan.engine.policy.caller import Caller, Owner, at_page
@@ -17,10 +19,8 @@ from sampan.engine.policy.model import CONTAINER, DENY, VM, Facts, Policy, Polic
 from sampan.engine.policy.operation import ENGINE, Kind, Operation, Subject, Verb
 from sampan.engine.policy.source import Source
 from sampan.images.errors import ImageError
-from sampan.images.store import Image
-
-if TYPE_CHECKING:
-    from sampan.engine.engine import Engine
+from sampan.images.store import Image, ImageStore
+from sampan.network.networks import Networks
 
 Seen = Callable[[Subject], bool]
 _BESIDE = "make the container anew with --isolation auto"
@@ -28,11 +28,20 @@ _WITHOUT = "make the container anew without it"
 
 
 class Gate:
-    """Asks the policy for an engine."""
+    """Asks the policy for an engine. `containers` are by id."""
 
-    def __init__(self, engine: Engine, path: str) -> None:
-        self._engine = engine
-        self.source = Source(path)
+    def __init__(
+        self,
+        source: Source,
+        containers: Mapping[str, Container],
+        images: ImageStore,
+        networks: Networks,
+        owners: Owners,
+        events: Events,
+    ) -> None:
+        self.source = source
+        self._containers, self._images, self._networks = containers, images, networks
+        self._owners, self._events = owners, events
         self._entering: dict[str, Owner] = {}  # whose is what is about to be on the host's kernel
 
     # questions
@@ -142,20 +151,19 @@ class Gate:
     def _shared(self, container: Container) -> Iterator[Subject]:
         """What a container names that is not its own. What is not there any more is not asked about: nobody gets it."""
         for name in container.networks:
-            network = self._engine.networking.networks.named(name)
+            network = self._networks.named(name)
             if network is not None:
-                owners = self._engine.finding.owners
-                yield dataclasses.replace(owners.subject(Kind.NETWORK, network.id), id=name)
+                yield dataclasses.replace(self._owners.subject(Kind.NETWORK, network.id), id=name)
         for row in container.mounts:
             if row["Type"] == "volume":
-                yield self._engine.finding.owners.subject(Kind.VOLUME, row["Name"])
+                yield self._owners.subject(Kind.VOLUME, row["Name"])
         for key in ("NetworkMode", "PidMode", "IpcMode"):
             kind, _, identifier = (container.host_config.get(key) or "").partition(":")
-            other = self._engine.containers.get(identifier) if kind == "container" else None
+            other = self._containers.get(identifier) if kind == "container" else None
             if other is not None:
                 yield subject_of(other)
         for text in container.host_config.get("Links") or []:
-            other = self._engine.containers.get(text.partition(":")[0])
+            other = self._containers.get(text.partition(":")[0])
             if other is not None:
                 yield subject_of(other)
 
@@ -235,7 +243,7 @@ class Gate:
     def _tenants(self, policy: Policy, running: bool, but: str = "") -> set[str]:
         """The tenants who have containers on the host's kernel, or only those of whom some run."""
         found = {policy.tenant(*owner) for key, owner in self._entering.items() if key != but}
-        for container in self._engine.containers.values():
+        for container in self._containers.values():
             if not container.own_kernel and container.id != but and (container.running or not running):
                 found.add(policy.tenant(container.owner, container.claim))
         return found
@@ -257,18 +265,21 @@ class Gate:
         policy = self._policy()
         if policy is None or not policy.keys:
             return []
-        return signatures.signers(self._engine.images, image, {key.name: key.file for key in policy.keys})
+        return signatures.signers(self._images, image, {key.name: key.file for key in policy.keys})
 
     def facts_of(self, container: Container) -> Facts:
         """What rules look at of a container that there is, today."""
         try:
-            image = self._engine.images.get(container.image) if container.image else None
+            image = self._images.get(container.image) if container.image else None
         except ImageError:  # its record is lost: it has the names that it was made by
             image = None
         if image is None:
             return of.of_record(container, [], [])
-        names = self._engine.finding.names(at_page(container.owner), image)
-        return of.of_record(container, names, self.signers(image))
+        return of.of_record(container, self.names(at_page(container.owner), image), self.signers(image))
+
+    def names(self, who: Caller, image: Image) -> list[str]:
+        """The names by which rules know an image for somebody: what strangers call it neither forbids nor allows them anything."""
+        return [tag for tag in image.tags if self.may(who, Verb.USE, self._owners.subject(Kind.TAG, tag))]
 
     def decide(self, facts: Facts) -> Decision:
         """What would become of a container if it were created now."""
@@ -347,7 +358,7 @@ class Gate:
             attributes = {"user": facts.user, "tenant": decision.tenant, "isolation": decision.isolation,
                           "reason": "; ".join(decision.reasons), "options": ", ".join(facts.dangers),
                           "image": next(iter(facts.names[1:]), "")}  # fmt: skip
-            self._engine.events.publish(
+            self._events.publish(
                 "policy", decision.isolation, identifier, attributes, (Owner(facts.user, facts.claim),)
             )
 
