@@ -19,7 +19,8 @@ class Reader(Protocol):
     def __call__(self, value: Any, path: str) -> Any: ...
 
 
-def _refused(path: str, wanted: str, value: Any) -> BadRequest:
+def refused(path: str, wanted: str, value: object) -> BadRequest:
+    """The error of a value of another kind than `wanted`."""
     kinds = {str: "a string", bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "an object"}
     return BadRequest(f"invalid JSON: {path or 'the body'} must be {wanted}, not {kinds.get(type(value), 'null')}")
 
@@ -29,7 +30,7 @@ def text(value: Any, path: str) -> str:
     if value is None:
         return ""
     if type(value) is not str:
-        raise _refused(path, "a string", value)
+        raise refused(path, "a string", value)
     return value
 
 
@@ -38,7 +39,7 @@ def flag(value: Any, path: str) -> bool:
     if value is None:
         return False
     if type(value) is not bool:
-        raise _refused(path, "a boolean", value)
+        raise refused(path, "a boolean", value)
     return value
 
 
@@ -47,7 +48,7 @@ def whole(value: Any, path: str) -> int:
     if value is None:
         return 0
     if type(value) is not int:
-        raise _refused(path, "a whole number", value)
+        raise refused(path, "a whole number", value)
     if not -_LONGEST <= value < _LONGEST:
         raise BadRequest(f"invalid JSON: {path} is out of the range of 64 bits")
     return value
@@ -65,7 +66,7 @@ def each(reader: Reader) -> Reader:
         if value is None:
             return []
         if type(value) is not list:
-            raise _refused(path, "a list", value)
+            raise refused(path, "a list", value)
         return [reader(item, f"{path}[{index}]") for index, item in enumerate(value)]
 
     return read
@@ -78,7 +79,7 @@ def mapping(reader: Reader, null: bool = False) -> Reader:
         if value is None:
             return {}
         if type(value) is not dict:
-            raise _refused(path, "an object", value)
+            raise refused(path, "an object", value)
         return {
             key: item if null and item is None else reader(item, f"{path}.{key}".lstrip("."))
             for key, item in value.items()
@@ -113,7 +114,7 @@ def struct(fields: Mapping[str, Reader], always: Mapping[str, Any] | None = None
         if value is None:
             return dict(always or {})
         if type(value) is not dict:
-            raise _refused(path, "an object", value)
+            raise refused(path, "an object", value)
         found: dict[str, Any] = dict(always or {})
         for key, item in value.items():
             if item is None:
