@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from sampan.engine.errors import Conflict, NotFound
+from sampan.linux import pidfd
 from sampan.linux.cgroup import Cgroup, hierarchies
-from sampan.linux.namespaces import members
+from sampan.linux.namespaces import members_of
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
 BEGUN = -1  # the start time of a process that may exist already and that nobody has told us of yet
@@ -150,7 +152,20 @@ class Container:
         """All its processes: those of its control group or, where there are none, of its pid namespace."""
         if hierarchies().v1 or hierarchies().v2:
             return Cgroup(self.cgroup).pids()
-        return members(self.state["Pid"], "pid") if self.running else []
+        if not self.running:
+            return []
+        try:
+            namespace = self.open_process("ns/pid")
+        except OSError:
+            return []
+        try:
+            return members_of(namespace, "pid")
+        finally:
+            os.close(namespace)
+
+    def open_process(self, name: str, flags: int = os.O_RDONLY) -> int:
+        """A descriptor of a file below /proc/PID of its process. Raises ProcessLookupError when that has ended, told of or not."""
+        return pidfd.open_file(self.state["Pid"], self.start_time, name, flags)
 
     def set_status(self, status: str) -> None:
         """Sets `Status` and the booleans that follow from it."""

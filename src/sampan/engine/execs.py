@@ -147,6 +147,7 @@ async def _start(engine: Engine, session: Exec) -> Streams:
     else:
         request = {
             "pid": container.state["Pid"],
+            "start_time": container.start_time,
             "cgroup": container.cgroup,
             "process": _process(session),
             "seccomp": seccomp,
@@ -238,12 +239,7 @@ def kill(session: Exec, number: int = signal.SIGKILL) -> None:
         signal.pidfd_send_signal(session.pidfd, number)  # a relay: passes it on, or has all killed by its end
         return
     for _ in range(20 if number == signal.SIGKILL else 1):
-        members = pidfd.family(session.pid, session.container.pids())
-        for pid in members:
-            try:
-                os.kill(pid, number)
-            except ProcessLookupError:
-                continue
+        members = pidfd.signal_members(lambda: pidfd.family(session.pid, session.container.pids()), number)
         if not [pid for pid in members if pidfd.state(pid) not in (None, "Z", "X")]:
             return
 

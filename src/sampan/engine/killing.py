@@ -11,7 +11,7 @@ from sampan.engine import broken, freezing, waiting
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, EngineError, NotModified
-from sampan.linux import polling, signals
+from sampan.linux import pidfd, polling, signals
 
 _GUEST_END = 10.0  # seconds that a guest may take to end its container and write everything
 _TOLD = 10.0  # seconds that the keeper may take to tell of an end
@@ -130,9 +130,10 @@ async def stop(engine: Engine, container: Container, timeout: int | None, text: 
 
 
 def _signal(container: Container, number: int) -> None:
-    try:
-        descriptor = container.held[0] if container.held else os.pidfd_open(container.state["Pid"])
-    except ProcessLookupError:
+    descriptor = (
+        container.held[0] if container.held else pidfd.open_if_same(container.state["Pid"], container.start_time)
+    )
+    if descriptor is None:
         return
     try:
         signal.pidfd_send_signal(descriptor, number)

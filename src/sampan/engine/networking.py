@@ -266,7 +266,7 @@ class Networking:
         interface = next(f"eth{number}" for number in range(1000) if f"eth{number}" not in used)
         endpoint = self.networks.allocate(network, container.id, container.name, interface, settings,
                                           reserved=self._reserved(network, container))  # fmt: skip
-        namespace = netns.open_of(container.state["Pid"])
+        namespace = container.open_process("ns/net")
         try:
             first = len(used) == 0
             await asyncio.to_thread(self.publishing.admit, [(network, endpoint)])
@@ -317,7 +317,7 @@ class Networking:
 
     async def unplug(self, container: Container, network: Network, endpoint: Endpoint) -> None:
         """Takes a running container's interface and its place on a network away."""
-        namespace = netns.open_of(container.state["Pid"])
+        namespace = container.open_process("ns/net")
         try:
             left = way_out([place for place in self.networks.of(container.id) if place[0] is not network])
             if container.virtual:

@@ -12,7 +12,6 @@ from sampan.engine.container import Container
 from sampan.engine.errors import EngineError
 from sampan.engine.networking import Networking
 from sampan.engine.publishing import way_out
-from sampan.linux import netns
 from sampan.network import bridge, dns, hostports
 from sampan.network.errors import NetworkError
 from sampan.network.model import Endpoint, Network
@@ -75,7 +74,7 @@ async def _bring_in_line(networking: Networking, container: Container, lost: set
 
 
 async def _plug_again(networking: Networking, container: Container, network: Network, endpoint: Endpoint) -> None:
-    namespace = netns.open_of(container.state["Pid"])
+    namespace = container.open_process("ns/net")
     try:
         default = way_out(networking.networks.of(container.id)) == (network, endpoint)
         await asyncio.to_thread(bridge.plug, network, endpoint, namespace, default)
@@ -100,7 +99,7 @@ async def _serve_names(networking: Networking, containers: list[Container]) -> N
     async def serve(container: Container) -> None:
         async with turn:
             try:
-                namespace = netns.open_of(container.state["Pid"])
+                namespace = container.open_process("ns/net")
                 try:
                     sockets = await loop.run_in_executor(threads, netns.stay_in, namespace, dns.open_sockets_here)
                     await networking.names.serve(container, namespace, sockets)

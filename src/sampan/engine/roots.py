@@ -80,9 +80,8 @@ class Roots:
     async def _take(self, container: Container) -> _Root:
         async with container.lock:  # nobody is starting it now
             if container.running:
-                live = f"/proc/{container.state['Pid']}/root"
-                with contextlib.suppress(FileNotFoundError):  # it has just ended, and that is not told yet
-                    return _Root(os.open(live, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), 1)
+                with contextlib.suppress(ProcessLookupError):  # it has just ended, and that is not told yet
+                    return _Root(container.open_process("root", os.O_RDONLY | os.O_DIRECTORY), 1)
             root = self._open.get(container.id)
             if root is None:
                 root = self._open[container.id] = _Root(-1)

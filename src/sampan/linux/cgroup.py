@@ -9,7 +9,7 @@ import os
 import signal
 import time
 
-from sampan.linux import cgroup_limits, devicefilter, filetree
+from sampan.linux import cgroup_limits, devicefilter, filetree, pidfd
 from sampan.linux.cgroup_limits import LimitRefused
 from sampan.linux.files import read_or_empty
 from sampan.linux.namespaces import initial_user_namespace
@@ -294,12 +294,7 @@ class Cgroup:
     def end(self, seconds: float = 10.0) -> bool:
         """Kills every process of the group, frozen ones too. Returns whether none is left."""
         deadline = time.monotonic() + seconds
-        while (members := self.pids()) and time.monotonic() < deadline:
-            for pid in members:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
+        while (members := pidfd.signal_members(self.pids, signal.SIGKILL)) and time.monotonic() < deadline:
             if self.frozen():
                 self.freeze(False)
             time.sleep(0.005)

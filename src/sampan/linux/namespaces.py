@@ -7,6 +7,7 @@ import functools
 import os
 import signal
 
+from sampan.linux import pidfd
 from sampan.linux.syscall import check, failure, libc, syscall
 
 CLONE_PIDFD = 0x1000
@@ -87,8 +88,9 @@ def setns(fd: int, kind: int = 0) -> None:
     check(libc.setns(fd, ctypes.c_int(kind)), "setns", hex(kind))
 
 
-def open_namespaces(pid: int) -> dict[str, int]:
-    """Opens all namespaces of a process. The caller closes the descriptors. Raises ProcessLookupError.
+def open_namespaces(pid: int, started: int | None = None) -> dict[str, int]:
+    """Opens all namespaces of a process; `started`: when, where another may have its number by now. The caller closes the
+    descriptors. Raises ProcessLookupError.
 
     All or none: one that is ending has lost its mounts and its network before its pid namespace, and who joined what is
     left would be in that one with the host's files.
@@ -97,8 +99,12 @@ def open_namespaces(pid: int) -> dict[str, int]:
     try:
         for name, (_, file) in KINDS.items():
             if os.path.exists(f"/proc/self/ns/{file}"):
-                opened[name] = os.open(f"/proc/{pid}/ns/{file}", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+                opened[name] = (
+                    os.open(f"/proc/{pid}/ns/{file}", os.O_RDONLY | os.O_CLOEXEC)
+                    if started is None
+                    else pidfd.open_file(pid, started, f"ns/{file}")
+                )
+    except (FileNotFoundError, ProcessLookupError):
         for fd in opened.values():
             os.close(fd)
         raise ProcessLookupError(f"process {pid} is gone") from None

@@ -61,11 +61,6 @@ def _in_thread(work: Callable[[], T]) -> T:
     return result[0]
 
 
-def open_of(pid: int) -> int:
-    """The network namespace of a process."""
-    return os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-
-
 def believe_no_router(*interfaces: str) -> None:
     """What others on the link say of the way out is not taken: advertisements and redirects (networking/ip-sysctl.rst).
 

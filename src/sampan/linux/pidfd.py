@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import signal
 import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
 _PIDFD_GET_INFO = 0xC0000000 | (64 << 16) | (0xFF << 8) | 11
 _INFO_EXIT = 1 << 3
+_HELD = 128  # descriptors at a time
 
 
 def exit_code(status: int) -> int:
@@ -100,8 +103,8 @@ def state(pid: int) -> str | None:
         return None
 
 
-def ending(pid: int) -> bool:
-    """Whether a process is gone, is a zombie, or has begun to exit: nothing can join its namespaces any more.
+def ending(pid: int, started: int) -> bool:
+    """Whether the process that started at `started` is gone, is a zombie, or has begun to exit: nothing can join its namespaces any more.
 
     Source: PF_EXITING (include/linux/sched.h) in field 9 of /proc/PID/stat.
     """
@@ -110,7 +113,7 @@ def ending(pid: int) -> bool:
             fields = file.read().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return True
-    return fields[0] in (b"Z", b"X") or bool(int(fields[6]) & 0x4)
+    return fields[0] in (b"Z", b"X") or bool(int(fields[6]) & 0x4) or int(fields[19]) != started
 
 
 def parent_and_session(pid: int) -> tuple[int, int]:
@@ -132,6 +135,47 @@ def family(leader: int, among: list[int]) -> list[int]:
         if not more:
             return sorted(found)
         found |= more
+
+
+def open_file(pid: int, started: int, name: str, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of the file `name` below /proc/PID of the process that started at `started`, never of one that has its
+    number by now: a number alone may be the host's first process's. Raises ProcessLookupError when it is gone, OSError."""
+    try:
+        directory = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # What is below the descriptor is this process's or, when that has been reaped, nobody's (ESRCH).
+            with open(os.open("stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory), "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+            if int(fields[19]) != started:
+                raise ProcessLookupError(errno.ESRCH, f"process {pid} is another by now")
+            return os.open(name, flags | os.O_CLOEXEC, dir_fd=directory)
+        finally:
+            os.close(directory)
+    except FileNotFoundError:
+        raise ProcessLookupError(errno.ESRCH, f"process {pid} is gone") from None
+
+
+def signal_members(members: Callable[[], list[int]], number: int) -> list[int]:
+    """Signals every process that `members()` lists, and returns the list. A number that goes to another process meanwhile is left
+    alone: only who is a member still when its descriptor is held is signalled."""
+    found = members()
+    for begin in range(0, len(found), _HELD):
+        held: dict[int, int] = {}
+        try:
+            for pid in found[begin : begin + _HELD]:
+                try:
+                    held[pid] = os.pidfd_open(pid)
+                except ProcessLookupError:
+                    continue
+            for pid in held.keys() & set(members()):
+                try:
+                    signal.pidfd_send_signal(held[pid], number)
+                except ProcessLookupError:
+                    continue
+        finally:
+            for descriptor in held.values():
+                os.close(descriptor)
+    return found
 
 
 def open_if_same(pid: int, started: int) -> int | None:

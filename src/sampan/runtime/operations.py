@@ -188,6 +188,7 @@ def execute(directory: StateDirectory, process: dict[str, Any], options: Options
     bundles.check_process(process)
     request = {
         "pid": record.pid,
+        "start_time": record.start_time,
         "process": process,
         "cgroup": record.cgroup,
         "seccomp": record.seccomp,
@@ -295,11 +296,7 @@ def _own_pid_namespace(record: Record) -> bool:
 
 
 def _signal_all(cgroup: str, number: int) -> None:
-    for pid in Cgroup(cgroup).pids():
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            continue
+    pidfd.signal_members(Cgroup(cgroup).pids, number)
 
 
 def _write_pid_file(path: str | None, pid: int) -> None:

@@ -243,10 +243,10 @@ def _close_if_own(fd: int, kind: str) -> bool:
 def join(request: dict[str, Any], stdio: Stdio | None) -> Child:
     """Clones a further process inside the container whose init is `request["pid"]`.
 
-    `request`: "process", "cgroup", "seccomp" as in start(); "chroot" where its root is not its namespace's. Raises ProcessLookupError when the
-    container is gone.
+    `request`: "process", "cgroup", "seccomp" as in start(); "start_time" of the init, unless it is an unreaped child of ours, which no
+    other can have the number of; "chroot" where its root is not its namespace's. Raises ProcessLookupError when the container is gone.
     """
-    opened = ns.open_namespaces(request["pid"])
+    opened = ns.open_namespaces(request["pid"], request.get("start_time"))
     if not ns.same_namespace(opened["user"], "user"):
         streams.bring(stdio, request["pid"])
     joins = [(kind, fd) for kind, fd in opened.items() if not ns.same_namespace(fd, kind)]

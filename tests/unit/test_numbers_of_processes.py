@@ -1,0 +1,114 @@
+"""A process's number is somebody else's as soon as it has been reaped: what is opened or signalled by it is that very process's, or nobody's."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import sampan
+from sampan.engine import files, killing, launching, vanishing
+from sampan.engine.container import Container
+from sampan.engine.errors import Conflict
+from sampan.images.errors import ImageError
+from sampan.linux import namespaces, pidfd
+from sampan.runtime import spawn
+
+
+@pytest.fixture
+def stranger() -> Iterator[int]:
+    """A process of the host's, which has the number that a container's had."""
+    with subprocess.Popen(["sleep", "100"]) as process:
+        yield process.pid
+        process.kill()
+
+
+def _container(pid: int, started: int) -> Container:
+    host = {"PidMode": "container:other", "NetworkMode": "none"}
+    found = Container("c" * 64, "other", 0, "", "", {}, host, start_time=started)
+    found.state["Pid"] = pid
+    found.set_status("running")
+    return found
+
+
+def _earlier(pid: int) -> int:
+    return (pidfd.start_time(pid) or 0) - 1
+
+
+def test_files_of_a_process(stranger: int) -> None:
+    fd = pidfd.open_file(stranger, pidfd.start_time(stranger) or 0, "ns/pid")
+    assert os.path.samestat(os.fstat(fd), os.stat(f"/proc/{stranger}/ns/pid"))
+    os.close(fd)
+    with pytest.raises(ProcessLookupError):
+        pidfd.open_file(stranger, _earlier(stranger), "ns/pid")
+
+
+def test_files_of_one_that_has_gone() -> None:
+    with subprocess.Popen(["true"]) as process:
+        started = pidfd.start_time(process.pid) or 0
+    with pytest.raises(ProcessLookupError):
+        pidfd.open_file(process.pid, started, "root", os.O_RDONLY | os.O_DIRECTORY)
+
+
+def test_the_root_of_a_container_is_never_a_stranger_s(stranger: int, tmp_path: Path) -> None:
+    """Before, `cp` would have read and written the host's files."""
+
+    def unknown(_: str) -> Any:
+        raise ImageError("no such image")
+
+    (tmp_path / "upper").mkdir()
+    container = _container(stranger, _earlier(stranger))
+    container.broken = "its record"
+    engine: Any = SimpleNamespace(
+        directory=lambda _: tmp_path, images=SimpleNamespace(get=unknown, lower_directories=unknown)
+    )
+    fd = files.root(engine, container)
+    try:
+        assert os.path.samestat(os.fstat(fd), os.stat(tmp_path / "upper"))
+    finally:
+        os.close(fd)
+
+
+def test_namespaces_that_are_shared_are_never_a_stranger_s(stranger: int, tmp_path: Path) -> None:
+    """Before, `--pid container:X` would have had the host's processes."""
+    container = _container(stranger, _earlier(stranger))
+    engine: Any = SimpleNamespace(find=lambda _: container)
+    with pytest.raises(Conflict, match="non running container"):
+        launching._request(engine, container, str(tmp_path), [], lambda fd: fd)
+
+
+def test_exec_is_never_in_a_stranger_s_namespaces(stranger: int) -> None:
+    with pytest.raises(ProcessLookupError):
+        namespaces.open_namespaces(stranger, _earlier(stranger))
+    with pytest.raises(ProcessLookupError):
+        spawn.join({"pid": stranger, "start_time": _earlier(stranger), "cgroup": None}, None)
+
+
+def test_signals_do_not_reach_a_stranger(stranger: int) -> None:
+    container = _container(stranger, _earlier(stranger))
+    killing._signal(container, signal.SIGKILL)
+    assert vanishing.ended(container)
+    assert pidfd.state(stranger) not in (None, "Z", "X")
+
+
+def test_who_has_left_a_group_is_not_signalled(stranger: int) -> None:
+    """A member's number that another process has got between the list and the signal."""
+    lists = iter([[stranger], []])
+    assert pidfd.signal_members(lambda: next(lists), signal.SIGKILL) == [stranger]
+    assert pidfd.state(stranger) not in (None, "Z", "X")
+    assert pidfd.signal_members(lambda: [stranger], signal.SIGTERM) == [stranger]
+    assert os.waitstatus_to_exitcode(os.waitpid(stranger, 0)[1]) == -signal.SIGTERM
+
+
+def test_nobody_opens_by_a_container_s_number() -> None:
+    """The only way is Container.open_process()."""
+    for path in (Path(sampan.__file__).parent / "engine").rglob("*.py"):
+        for line in path.read_text().splitlines():
+            assert not re.search(r"/proc/\{[^}]*\bPid\b.*/(root|cwd|fd|ns|mem)", line), f"{path.name}: {line}"
