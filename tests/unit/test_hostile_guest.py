@@ -218,6 +218,17 @@ def test_a_guest_that_boots_anew_is_owed_nothing(host: Listening) -> None:
     assert len(host.answers) == 1
 
 
+def test_a_guest_s_words_are_one_line() -> None:
+    """They go into the daemon's log and into headers of an answer."""
+    said = "slow\r\nsampand: forged\n\tX: y\x1b[2J"
+    for message in ({"seq": 1, "warnings": [said]}, {"seq": 1, "error": said}):
+        found = protocol.parse(message)
+        assert isinstance(found, protocol.Reply)
+        assert [found.error, *found.warnings][-1 if found.warnings else 0].isprintable()
+    assert guest_answers.failure("box", {"error": said, "kind": "other"}).error.isprintable()
+    assert guest_answers.report("box", json.dumps({"error": said}).encode())[1].isprintable()
+
+
 @given(_JSON)
 def test_a_message_is_typed_or_refused(value: Any) -> None:
     try:

@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from sampan.api import access, listing, schema
+from sampan.api import access, errors, listing, schema
 from sampan.api.requests import body, engine_of, filters, flag, number
 from sampan.engine import (
     creation,
@@ -74,7 +74,7 @@ async def start(request: web.Request) -> web.Response:
     warnings = await lifecycle.start(engine, container)
     response = web.Response(status=204)
     for text in warnings:
-        response.headers.add("Warning", f'199 sampan "{text}"')  # RFC 7234, section 5.5
+        response.headers.add("Warning", f'199 sampan "{errors.one_line(text)}"')  # RFC 7234, section 5.5
     return response
 
 

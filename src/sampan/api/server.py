@@ -73,7 +73,7 @@ def _carried(handler: Handler) -> Handler:
             except DiskError as error:
                 if handler not in _HAS_HAPPENED:
                     raise
-                print(f"sampand: {request.path}: {error}", file=sys.stderr)
+                print(f"sampand: {errors.one_line(f'{request.path}: {error}')}", file=sys.stderr)
         return response
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -143,7 +143,7 @@ async def _without_slash(request: web.Request) -> web.StreamResponse | None:
 
 def _break_off(request: web.Request, error: Exception) -> NoReturn:
     """Ends an answer that can't be finished so that its reader knows: a second answer, or the last chunk, would be taken for data."""
-    print(f"sampand: {request.method} {request.path} is broken off: {error}", file=sys.stderr)
+    print(f"sampand: {errors.one_line(f'{request.method} {request.path} is broken off: {error}')}", file=sys.stderr)
     if request.transport is not None:
         request.transport.abort()
     raise asyncio.CancelledError from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import posixpath
 from typing import IO
 
 from aiohttp import web
@@ -20,10 +21,15 @@ from sampan.images import compression
 
 
 def _path(request: web.Request) -> str:
+    """The path in the query as Docker reads it: ".." is of the text, and a "/" or "/." at its end means what a link there leads to."""
     path = request.query.get("path", "")
     if not path:
         raise BadRequest("missing query parameter 'path'")
-    return path
+    clean = posixpath.normpath("/" + path.lstrip("/"))
+    last = path.rpartition("/")[2]
+    if clean == "/":
+        return "/." if last == "." else "/"
+    return f"{clean}/{'.' if last == '.' else ''}" if last in ("", ".") else clean
 
 
 def _stat_header(request: web.Request) -> str:

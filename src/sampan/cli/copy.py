@@ -70,7 +70,10 @@ def _unpack(spool: object, path: str, target: str) -> None:
         os.mkdir(name, 0o700, dir_fd=directory)
         staging = openat2.open_beneath(directory, name, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            extract.Extractor(staging, owner=(os.getuid(), os.getgid())).extract(spool)
+            unpacked = extract.Extractor(staging, owner=(os.getuid(), os.getgid()), harmless=True)
+            unpacked.extract(spool)
+            for member in unpacked.left_out:
+                print(f"{member!r} is a device, and not copied", file=sys.stderr)
             if path.endswith("/."):
                 _place_content(staging, directory, new)
             else:

@@ -8,10 +8,10 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
-from sampan.engine import guest_answers, mounts, vanishing
+from sampan.engine import guest_answers, guest_archives, mounts, vanishing
 from sampan.engine.container import Container, timestamp
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Forbidden, NotFound
@@ -25,8 +25,8 @@ from sampan.runtime.errors import RuntimeFailure
 def root(engine: Engine, container: Container) -> int:
     """A descriptor of the container's root to read: the live one, or a view nobody else sees."""
     if container.running:
-        with contextlib.suppress(FileNotFoundError):  # it has just ended, and that is not told yet
-            return os.open(f"/proc/{container.state['Pid']}/root", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with contextlib.suppress(ProcessLookupError):  # it has just ended, and that is not told yet
+            return container.open_process("root", os.O_RDONLY | os.O_DIRECTORY)
     return _view(engine, container)
 
 
@@ -135,23 +135,35 @@ def _go_mode(mode: int) -> int:
 
 def get_archive(engine: Engine, container: Container, path: str, out: IO[bytes]) -> None:
     """Writes what is at `path` as a tar whose members start with its last component."""
+    top = os.path.basename(path.rstrip("/")) or "."
     try:
         with _located(engine, container, path) as (rootfd, inner, _):
             if rootfd < 0:
-                _from_guest(engine, container, out, "get", path=inner)
+                _from_guest(engine, container, lambda file: guest_archives.retell(file, out, top), "get", path=inner)
             else:
-                rooted.get(rootfd, inner, out, os.path.basename(path.rstrip("/")) or ".")
+                rooted.get(rootfd, inner, out, top)
     except OSError as error:
         raise NotFound(f"Could not find the file {path} in container {container.name}") from error
 
 
-def _from_guest(engine: Engine, container: Container, out: IO[bytes], name: str, **args: Any) -> None:
-    """What a job in the container's guest writes. Raises as the job does."""
+def _from_guest(
+    engine: Engine, container: Container, take: Callable[[IO[bytes]], None], name: str, **args: Any
+) -> None:
+    """Has what a job in the container's guest writes taken. Raises as the job does, or as `take`."""
     reader, writer = os.pipe()
     done = engine.machines.later(engine.machines.job(container, name, writer=writer, **args))
     with os.fdopen(reader, "rb") as file:
-        shutil.copyfileobj(file, out, 1 << 20)
+        try:
+            take(file)
+        except ImageError:
+            if not file.read(1):
+                done.result()  # it says why it ends there
+            raise
     done.result()
+
+
+def _copied(out: IO[bytes]) -> Callable[[IO[bytes]], None]:
+    return lambda file: shutil.copyfileobj(file, out, 1 << 20)
 
 
 def _into_guest(engine: Engine, container: Container, stream: IO[bytes], name: str, **args: Any) -> None:
@@ -204,7 +216,7 @@ def put_archive(
 def export(engine: Engine, container: Container, out: IO[bytes]) -> None:
     """Writes the container's own file system (without volumes) as a tar."""
     if container.virtual:
-        _from_guest(engine, container, out, "export")
+        _from_guest(engine, container, lambda file: guest_archives.retell(file, out, "."), "export")
         return
     with vanishing.named(container), _closing(_view(engine, container)) as rootfd:
         pack.pack_tree(rootfd, "/", out)
@@ -226,7 +238,7 @@ def _changed(engine: Engine, container: Container) -> list[tuple[str, int]]:
 
 def _changed_in_guest(engine: Engine, container: Container) -> list[tuple[str, int]]:
     out = guest_answers.Changes(container.name)
-    _from_guest(engine, container, out, "changes")
+    _from_guest(engine, container, _copied(out), "changes")
     return out.rows()
 
 
@@ -266,7 +278,7 @@ def commit(
     base = engine.images.get(container.image)
     with tempfile.TemporaryFile(dir=engine.data_root) as file:
         if container.virtual:
-            _from_guest(engine, container, file, "layer")
+            _from_guest(engine, container, _copied(file), "layer")
         else:
             with vanishing.named(container):
                 pack.pack_layer(f"{engine.containers.directory(container)}/upper", file)

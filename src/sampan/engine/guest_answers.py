@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 
 from sampan.engine.errors import EngineError
-from sampan.vm.protocol import printable
+from sampan.vm.protocol import one_line, printable
 
 _MOST = (1 << 64) - 1
 _LONGEST_TIME = 1 << 62  # nanoseconds; the year 2116
@@ -122,7 +122,7 @@ def failure(name: str, value: dict[str, Any]) -> _Failure:
         found = msgspec.convert(value, _Failure, strict=True)
     except (msgspec.ValidationError, RecursionError) as error:
         raise EngineError(f"the virtual machine of {name} fails with what is no failure: {error}") from None
-    found.error = printable(found.error)
+    found.error = one_line(found.error)
     return found
 
 
@@ -132,7 +132,7 @@ def report(name: str, data: bytes) -> tuple[bool, str]:
         found = msgspec.json.decode(data[:_MAX_REPORT], type=_Report, strict=True)
     except (msgspec.MsgspecError, RecursionError):
         return False, ""  # it has ended without a word
-    return found.oom, f"virtual machine {name}: {printable(found.error)}" if found.error else ""
+    return found.oom, f"virtual machine {name}: {one_line(found.error)}" if found.error else ""
 
 
 class Changes(io.BytesIO):

@@ -19,6 +19,7 @@ from sampan.linux.pidfd import exit_code
 from sampan.network.errors import NetworkError
 from sampan.runtime.errors import RuntimeFailure
 from sampan.vm.errors import VmError
+from sampan.vm.protocol import one_line
 
 _RESTART_DELAY, _RESTART_DELAY_MAX = 0.1, 60.0
 _FAILURES = (RuntimeFailure, EngineError, NetworkError, VmError, OSError, KeeperGone)
@@ -80,7 +81,7 @@ async def _start(engine: Engine, container: Container) -> list[str]:
     engine.events.announce(container, "start")
     if not container.own_kernel:
         engine.networking.sandboxes.started(container)
-    warnings: list[str] = reply["warnings"]
+    warnings = [one_line(text) for text in reply["warnings"]]  # a guest's words may be among them
     for text in warnings:
         print(f"sampand: container {container.id[:12]}: {text}", file=sys.stderr)
     if container.ended_early is not None:

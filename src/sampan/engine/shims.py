@@ -73,7 +73,7 @@ class Shim:
             raise EngineError(f"the virtual machine of {self._name} has ended")
         if "error" in message:
             kind = BadRequest if message.get("failure") == REFUSED else EngineError
-            raise kind(protocol.printable(str(message["error"])[:_MAX_TEXT]))
+            raise kind(protocol.one_line(str(message["error"])[:_MAX_TEXT]))
         return message
 
     async def _send(self, message: dict[str, Any], fds: list[int]) -> None:

@@ -14,6 +14,7 @@ from sampan.linux import filetree, nodes, openat2
 
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
 _KINDS = {b"3": stat.S_IFCHR, b"4": stat.S_IFBLK, b"6": stat.S_IFIFO}
+_SET_ID = stat.S_ISUID | stat.S_ISGID
 # What only the name or the target of a member can be to blame for.
 HOSTILE = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
 # Names the engine's own overlay uses; an image must not set them (P119).
@@ -25,7 +26,9 @@ class Extractor:
     """Writes one tar stream below `rootfd`.
 
     With `whiteouts` the members ``.wh.*`` delete what lower layers brought (image-spec, layer.md);
-    otherwise they are ordinary names. `owner` overrides ids; `max_bytes` bounds what is written, by
+    otherwise they are ordinary names. `owner` overrides ids. `harmless`: for a place where others could run or open what comes
+    from somebody who is not trusted: no set-id bits, whose owner would be another now, no attributes but the user's, and no devices,
+    whose names are `left_out`. `max_bytes` bounds what is written, by
     default to what the file system has free less a twentieth, so that no bomb fills it (S020).
     """
 
@@ -34,6 +37,8 @@ class Extractor:
     owner: tuple[int, int] | None = None
     max_bytes: int = 0
     keep_type: bool = False
+    harmless: bool = False
+    left_out: list[str] = field(default_factory=list)
     _written: int = 0
     _created: set[str] = field(default_factory=set)  # with the directories they are in
     _directories: dict[str, int] = field(default_factory=dict)
@@ -63,8 +68,13 @@ class Extractor:
     def _member(self, members: TarStream, member: Entry) -> None:
         path = normalise(member.name)
         if not path:
-            if member.kind == b"5":
+            if (
+                member.kind == b"5" and not self.harmless
+            ):  # which is somebody's already, whom its mode keeps others from
                 nodes.chmod(self.rootfd, member.mode)
+            return
+        if self.harmless and member.kind in (b"3", b"4"):
+            self.left_out.append(path)
             return
         parent, _, name = path.rpartition("/")
         parent_fd = self._parent(parent)
@@ -212,9 +222,9 @@ class Extractor:
         uid, gid = self.owner or (member.uid, member.gid)
         nodes.chown(fd, uid, gid)
         if member.xattrs:
-            set_xattrs(fd, member)
+            set_xattrs(fd, member, "user." if self.harmless else "")
         if member.kind != b"2":
-            nodes.chmod(fd, member.mode)
+            nodes.chmod(fd, member.mode & ~_SET_ID if self.harmless else member.mode)
         if member.kind != b"5":
             nodes.utime(fd, member.mtime)
 
@@ -261,10 +271,10 @@ def normalise(name: str) -> str:
     return "/".join(parts)
 
 
-def set_xattrs(fd: int, member: Entry) -> None:
-    """Sets a member's extended attributes; those of the engine's own overlay are left out."""
+def set_xattrs(fd: int, member: Entry, only: str = "") -> None:
+    """Sets a member's extended attributes whose names begin with `only`; those of the engine's own overlay are left out."""
     for attribute, value in member.xattrs.items():
-        if attribute.startswith(FORBIDDEN_XATTRS):
+        if attribute.startswith(FORBIDDEN_XATTRS) or not attribute.startswith(only):
             continue
         try:
             nodes.set_xattr(fd, attribute, value)

@@ -95,12 +95,12 @@ def _reply(message: dict[str, Any]) -> Reply:
     sequence = _number(message, "seq", _MAX_NUMBER)
     if "error" in message:
         failure = message.get("failure")
-        error = printable(_text(message, "error", MAX_HEARD))[:_MAX_TEXT] or "the guest does not say why"
+        error = one_line(_text(message, "error", MAX_HEARD)[:_MAX_TEXT]) or "the guest does not say why"
         return Reply(sequence, error, failure if failure in KINDS else OTHER)
     warnings = message.get("warnings") or []
     if not isinstance(warnings, list) or not all(isinstance(text, str) for text in warnings):
         raise BrokenProtocol("warnings that are no texts")
-    found = [printable(text)[:_MAX_TEXT] for text in warnings[:_MAX_WARNINGS]]
+    found = [one_line(text[:_MAX_TEXT]) for text in warnings[:_MAX_WARNINGS]]
     return Reply(sequence, warnings=found, result=plain(message.get("result")))
 
 
@@ -136,3 +136,8 @@ def plain(value: Any, depth: int = 0) -> Any:
 def printable(text: str) -> str:
     """Without what a terminal would take for a command, and without halves of characters."""
     return "".join(letter if letter.isprintable() or letter in "\n\t" else "\ufffd" for letter in text)
+
+
+def one_line(text: str) -> str:
+    """As printable(), for what goes into logs and headers, where the guest's lines would be lines of ours."""
+    return " ".join(printable(text).split())

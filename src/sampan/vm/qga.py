@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from sampan import quickjson
 from sampan.vm.loop import Loop
-from sampan.vm.protocol import printable
+from sampan.vm.protocol import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class GuestAgent:
 def _description(answer: dict[str, Any]) -> str:
     error = answer["error"]
     text = error.get("desc") if isinstance(error, dict) else None
-    return printable(text)[:1000] if isinstance(text, str) and text else "the guest's agent does not say why"
+    return one_line(text[:1000]) if isinstance(text, str) and text else "the guest's agent does not say why"
 
 
 def _decoded(value: Any) -> bytes:

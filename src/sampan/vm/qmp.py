@@ -10,7 +10,7 @@ import time
 
 from sampan import quickjson
 from sampan.vm.errors import VmError
-from sampan.vm.protocol import printable
+from sampan.vm.protocol import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Monitor:
         """A command of the monitor for people, which says something only when it fails. Raises VmError."""
         said = str(self._execute("human-monitor-command", {"command-line": line})).strip()
         if said:
-            raise VmError(f"qemu: {printable(said)[:_MAX_TEXT]}")
+            raise VmError(f"qemu: {one_line(said)[:_MAX_TEXT]}")
 
     def _execute(self, command: str, arguments: dict[str, Any], fd: int = -1) -> Any:
         request = quickjson.dumps({"execute": command, "arguments": arguments}).encode() + b"\n"
@@ -52,7 +52,7 @@ class Monitor:
                 if not isinstance(answer, dict):
                     raise TypeError(answer)
                 if "error" in answer:
-                    raise VmError(f"qemu: {command}: {printable(str(answer['error']['desc']))[:_MAX_TEXT]}")
+                    raise VmError(f"qemu: {command}: {one_line(str(answer['error']['desc']))[:_MAX_TEXT]}")
                 if "return" in answer:
                     return answer["return"]
         except OSError as error:

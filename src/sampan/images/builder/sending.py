@@ -181,7 +181,7 @@ def receive(directory: int, source: int) -> None:
 
     with open(source, "rb", buffering=1 << 20) as stream:
         try:
-            Extractor(directory, owner=(os.getuid(), os.getgid())).extract(stream)
+            Extractor(directory, owner=(os.getuid(), os.getgid()), harmless=True).extract(stream)
         except compression.ERRORS as error:
             _fail(f"failed to write the output: {error}")
 
