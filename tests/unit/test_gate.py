@@ -464,7 +464,7 @@ def test_the_facts_are_those_of_the_specification(engine: Engine) -> None:
             return
         held: list[int] = []
         try:
-            request = launching._request(engine, made, engine.containers.directory(made), held)["spec"]
+            request = launching._request(engine, made, engine.containers.directory(made), held, lambda fd: fd)["spec"]
         except BadRequest:
             return
         finally:

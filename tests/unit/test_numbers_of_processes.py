@@ -79,7 +79,7 @@ def test_the_root_of_a_container_is_never_a_stranger_s(stranger: int, tmp_path: 
 def test_namespaces_that_are_shared_are_never_a_stranger_s(stranger: int, tmp_path: Path) -> None:
     """Before, `--pid container:X` would have had the host's processes."""
     container = _container(stranger, _earlier(stranger))
-    engine: Any = SimpleNamespace(find=lambda _: container)
+    engine: Any = SimpleNamespace(containers=SimpleNamespace(find=lambda _: container))
     with pytest.raises(Conflict, match="non running container"):
         launching._request(engine, container, str(tmp_path), [], lambda fd: fd)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sampan.engine.errors import Forbidden
 from sampan.engine.events import Events
 from sampan.engine.policy import facts as of
-from sampan.engine.policy.caller import Caller, at_page
+from sampan.engine.policy.caller import Caller, Owner, at_page
 from sampan.engine.policy.decide import decide
 from sampan.engine.policy.gate import Gate
 from sampan.engine.policy.model import Conditions, Facts, Policy, PolicyError, Rule, Tenant, parse
@@ -297,6 +298,26 @@ Tenants.TestCase.settings = settings(
 TestTenants = Tenants.TestCase
 
 
+def test_where_links_lead_is_not_told(tmp_path: Path) -> None:
+    """The engine reads links that the tenant can't, /proc/1/cwd for one: a refusal would be a way to read them."""
+    secret, link = tmp_path / "secret", tmp_path / "link"
+    link.symlink_to(secret)
+    rows = [{"Type": "bind", "Source": str(link)}]
+    made = of.make(Owner("bob"), "", [], [], {}, {}, [], rows, "")
+    assert made.mounts == (str(secret),)
+    policy = parse(POLICY)
+    found = decide(policy, made, ())
+    assert (found.isolation, str(link) in str(found.reasons), "secret" in str(found)) == ("deny", True, False)
+    engine: Any = SimpleNamespace(containers={}, events=Events(), isolation="")
+    gate = gate_of(engine, lambda: policy)
+    bob = container(facts("bob"), False)
+    bob.mounts = rows
+    for ask in (gate.allowed(bob), lambda path: gate.may_have(somebody("bob"), path, str(link))):
+        with pytest.raises(Forbidden) as refused:
+            ask(str(secret))
+        assert "secret" not in str(refused.value)
+
+
 def test_rules_of_paths_hold_for_what_is_opened() -> None:
     """A name may lead elsewhere by the time that it is opened: rules are asked of that, too."""
     policy = parse(
@@ -316,9 +337,10 @@ except = { mount = "/srv/shop/known*" }
     gate = gate_of({}, lambda: policy)
     bob = container(facts("bob", mounts=("/srv/shop/harmless",)), False)
     gate.allowed(bob)("/srv/shop/harmless")
-    for ask in (gate.allowed(bob), lambda path: gate.may_have(somebody("bob"), path)):
-        with pytest.raises(Forbidden, match="/srv/shop/secret/key: rule 'secrets': deny"):
-            ask("/srv/shop/secret/key")
+    with pytest.raises(Forbidden, match="leads to by now: rule 'secrets': deny"):
+        gate.allowed(bob)("/srv/shop/secret/key")
+    with pytest.raises(Forbidden, match="/srv/shop/secret/key: rule 'secrets': deny"):
+        gate.may_have(somebody("bob"), "/srv/shop/secret/key")
     careful = container(facts("bob", labels=(("careful", "1"),), mounts=("/srv/shop/known",)), True)
     gate.allowed(careful)("/srv/shop/known/x")
     with pytest.raises(Forbidden, match="rule 'known places'"):

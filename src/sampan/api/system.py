@@ -259,7 +259,9 @@ async def volume_create(request: web.Request) -> web.Response:
     options = wanted.get("DriverOpts") or {}
     engine.finding.check_volume(who, name, access.verb(request))
     if options.get("device", "").startswith("/"):
-        await asyncio.to_thread(lambda: engine.gate.may_have(who, os.path.realpath(options["device"])))
+        await asyncio.to_thread(
+            lambda: engine.gate.may_have(who, os.path.realpath(options["device"]), options["device"])
+        )
     async with engine.finding.making_volumes([name], who.owner):
         volume = await asyncio.to_thread(
             engine.volumes.create, name, wanted.get("Labels") or {}, options, not wanted.get("Name")

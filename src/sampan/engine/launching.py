@@ -36,7 +36,43 @@ async def _prepare_namespaces(
     network = await engine.networking.prepare(container)
     if network:
         share(network[0])
-    request = _request(engine, container, engine.containers.directory(container), given)
+    request = _request(engine, container, engine.containers.directory(container), given, share)
+    if any("source_fd" in entry for entry in request["spec"]["mounts"]):
+        request["sources"] = share(mounts.table())
+    root = engine.roots.hand_over(container)
+    if root >= 0:
+        request["root_fd"] = share(root)
+    return request | {"sandbox": network[1] if network else ""}, shared
+
+
+async def _prepare_machine(engine: Engine, container: Container, given: list[int]) -> tuple[dict[str, Any], list[int]]:
+    """The keeper's request of a container in a virtual machine, and what goes with it."""
+    wiring = await engine.networking.prepare_machine(container)
+    given.append(wiring.namespace)
+    container.taps = [fd for _, fd in wiring.taps]
+    if container.system:
+        request, fds = await engine.system.request(container, wiring)
+        given += fds[1:3]
+    else:
+        request, fds = await engine.machines.request(container, wiring, given)
+        given += fds[2:5]
+    return request, fds
+
+
+def _request(
+    engine: Engine, container: Container, directory: str, given: list[int], share: Callable[[int], int]
+) -> dict[str, Any]:
+    host = container.host_config
+    init = init_program.find() if host.get("Init") else None
+    joins: dict[str, str] = {"cgroup": "host" if host.get("CgroupnsMode") == "host" else ""}
+    joins["uts"] = "host" if host.get("UTSMode") == "host" or host.get("NetworkMode") == "host" else ""
+    for kind, key, file in (("network", "NetworkMode", "net"), ("pid", "PidMode", "pid"), ("ipc", "IpcMode", "ipc")):
+        mode = host.get(key) or ""
+        joins[kind] = "host" if mode == "host" else ""
+        if kind == "network" and not shares_network(host):
+            joins[kind] = "@0"  # the descriptor that goes along with the request
+        if mode.startswith("container:"):
+            other = engine.containers.find(mode[10:])
             refusal = Conflict(f"cannot join the {kind} namespace of a non running container: {other.name}")
             if not other.running:
                 raise refusal

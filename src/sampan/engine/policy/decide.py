@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os.path
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from sampan.engine.policy.model import CONTAINER, DENY, STRICTNESS, VM, Facts, Policy
@@ -61,16 +61,16 @@ def _untrusted(policy: Policy, facts: Facts, tenant: str) -> list[tuple[str, str
     found = []
     if facts.dangers:
         found.append((VM, f"{', '.join(facts.dangers)} by {tenant}, who is not trusted with the host's kernel: vm"))
-    found += [(DENY, text) for text in foreign(policy, tenant, facts.mounts)]
+    found += [(DENY, text) for text in foreign(policy, tenant, facts.mounts, facts.sources)]
     return found
 
 
-def foreign(policy: Policy, tenant: str, paths: Collection[str]) -> list[str]:
-    """Why a tenant may not have some of these paths of the host; nothing for one who may have all."""
+def foreign(policy: Policy, tenant: str, paths: Sequence[str], sources: Sequence[str]) -> list[str]:
+    """Why a tenant may not have some of these paths of the host, which are called as in `sources`; nothing for one who may have all."""
     settings = policy.settings(tenant)
     return [
-        f"{path} is the host's, and {tenant} may not mount it: deny"
-        for path in paths
+        f"{source} is the host's, and {tenant} may not mount it: deny"
+        for path, source in zip(paths, sources or paths, strict=True)
         if not settings.trusted and not any(_within(path, allowed) for allowed in settings.mounts)
     ]
 

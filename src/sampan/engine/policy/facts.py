@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sampan.engine import spec
@@ -84,7 +84,7 @@ def networks(host: Mapping[str, Any], planned: Iterable[str]) -> tuple[str, ...]
 
 def make(
     owner: Owner, image: str, tags: Iterable[str], signers: Iterable[str], labels: Mapping[str, str], host: Mapping[str, Any],
-    planned: Iterable[str], mounts: Iterable[Mapping[str, Any]], asked: str,
+    planned: Iterable[str], mounts: Sequence[Mapping[str, Any]], asked: str,
 ) -> Facts:  # fmt: skip
     """The facts of a container. Raises BadRequest for what no container can have."""
     forms, registries = names(tags)
@@ -99,6 +99,7 @@ def make(
         tuple(capabilities(host)),
         tuple(dangers(host)),
         tuple(host_paths(mounts)),
+        tuple(row["Source"] for row in mounts if row["Type"] == "bind"),
         asked,
     )
 

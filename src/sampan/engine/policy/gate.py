@@ -167,22 +167,25 @@ class Gate:
             if other is not None:
                 yield subject_of(other)
 
-    def may_have(self, who: Caller, path: str) -> None:
+    def may_have(self, who: Caller, path: str, source: str = "") -> None:
         """Whether somebody may have a path of the host by way of the engine. It is the real one, of a descriptor that is what is
-        used then: a name could be another file's by that time. Raises Forbidden."""
+        used then: a name could be another file's by that time. `source` is what they call it, where they could not look it up
+        themselves. Raises Forbidden."""
         policy = self._policy()
-        self._may_have(policy, who.owner, path)
+        self._may_have(policy, who.owner, path, source or path)
         if policy is not None:
-            self._keep_rules_of_paths(policy, Facts(*who.owner, mounts=(path,)), (DENY,))
+            self._keep_rules_of_paths(policy, Facts(*who.owner, mounts=(path,), sources=(source or path,)), (DENY,))
 
     def allowed(self, container: Container) -> Callable[[str], None]:
         """As may_have for a container's owner, whoever starts it. What it says is asked of all its mounts, so it looks at the policy once."""
         policy, owner = self._policy(), Owner(container.owner, container.claim)
+        sources = [row["Source"] for row in container.mounts if row["Type"] == "bind"]
 
         def ask(path: str) -> None:
-            self._may_have(policy, owner, path)
+            source = path if path in sources else "what a mount leads to by now"
+            self._may_have(policy, owner, path, source)
             if policy is not None and any(rule.of_paths for rule in policy.rules):
-                facts = dataclasses.replace(self.facts_of(container), mounts=(path,))
+                facts = dataclasses.replace(self.facts_of(container), mounts=(path,), sources=(source,))
                 self._keep_rules_of_paths(policy, facts, (DENY,) if container.own_kernel else (DENY, VM))
 
         return ask
@@ -194,12 +197,12 @@ class Gate:
         for rule in policy.rules:
             if rule.of_paths and rule.isolation in refused and rule.applies(facts, tenant):
                 raise Forbidden(
-                    f"denied by the isolation policy: {facts.mounts[0]}: rule {rule.name!r}: {rule.isolation}"
+                    f"denied by the isolation policy: {facts.sources[0]}: rule {rule.name!r}: {rule.isolation}"
                 )
 
     @staticmethod
-    def _may_have(policy: Policy | None, owner: Owner, path: str) -> None:
-        reasons = [] if policy is None or not path else foreign(policy, policy.tenant(*owner), [path])
+    def _may_have(policy: Policy | None, owner: Owner, path: str, source: str) -> None:
+        reasons = [] if policy is None or not path else foreign(policy, policy.tenant(*owner), [path], [source])
         if reasons:
             raise Forbidden(f"denied by the isolation policy: {'; '.join(reasons)}")
 

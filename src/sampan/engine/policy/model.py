@@ -30,6 +30,9 @@ class Facts:
     capabilities: tuple[str, ...] = ()  # those asked for, without CAP_; ALL
     dangers: tuple[str, ...] = ()  # the options that weaken the isolation of a container, as they are written
     mounts: tuple[str, ...] = ()  # the host's paths that it gets, resolved
+    sources: tuple[
+        str, ...
+    ] = ()  # the same as they are called in answers: where links lead is not told who may not have it
     asked: str = ""  # "container", "vm" or "" for whatever the policy decides
 
 
