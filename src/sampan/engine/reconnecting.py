@@ -12,6 +12,7 @@ from sampan.engine.container import Container
 from sampan.engine.errors import EngineError
 from sampan.engine.networking import Networking
 from sampan.engine.publishing import way_out
+from sampan.linux import netns
 from sampan.network import bridge, dns, hostports
 from sampan.network.errors import NetworkError
 from sampan.network.model import Endpoint, Network
