@@ -20,15 +20,18 @@ STUMBLES = [OSError(errno.ENOMEM, "clone3"), FileNotFoundError(errno.ENOENT, "go
 
 def running(pid: int) -> Container:
     state = new_state() | {"Status": "running", "Running": True, "Pid": pid}
-    return Container("ab" * 32, "box", 0, "", "", {}, {}, state=state, start_time=7)
+    return Container("ab" * 32, "box", 0, "", "", {}, {}, state=state, start_time=pidfd.start_time(pid) or 7)
 
 
 def test_a_process_that_has_ended_is_ending() -> None:
     with subprocess.Popen(["true"]) as process:
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        assert pidfd.ending(process.pid)  # a zombie
-    assert pidfd.ending(process.pid)
-    assert not pidfd.ending(os.getpid())
+        started = pidfd.start_time(process.pid) or 0
+        assert pidfd.ending(process.pid, started)  # a zombie
+    assert pidfd.ending(process.pid, started)
+    own = pidfd.start_time(os.getpid()) or 0
+    assert not pidfd.ending(os.getpid(), own)
+    assert pidfd.ending(os.getpid(), own - 1)  # another had the number
 
 
 @pytest.mark.parametrize("error", STUMBLES, ids=repr)
