@@ -67,7 +67,8 @@ def test_the_root_of_a_container_is_never_a_stranger_s(stranger: int, tmp_path: 
     container = _container(stranger, _earlier(stranger))
     container.broken = "its record"
     engine: Any = SimpleNamespace(
-        directory=lambda _: tmp_path, images=SimpleNamespace(get=unknown, lower_directories=unknown)
+        containers=SimpleNamespace(directory=lambda _: tmp_path),
+        images=SimpleNamespace(get=unknown, lower_directories=unknown),
     )
     fd = files.root(engine, container)
     try:
