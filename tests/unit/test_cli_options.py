@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from sampan.cli import options
 from sampan.cli.flags import UsageError, parse
 from sampan.cli.output import expand, human
+from sampan.cli.table import running
 
 
 def request(*args: str) -> dict:
-    values, rest = parse(options.FLAGS, list(args), interspersed=False)
+    values, rest = parse(running.RUN, list(args), interspersed=False)
     return options.request(values, rest[0], rest[1:])
 
 
@@ -69,7 +70,7 @@ def test_env_file_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 @given(st.lists(st.text(max_size=12), max_size=8))
 def test_any_command_line_parses_or_is_refused(args: list[str]) -> None:
     try:
-        parse(options.FLAGS, args, interspersed=False)
+        parse(running.RUN, args, interspersed=False)
     except UsageError:
         pass
 

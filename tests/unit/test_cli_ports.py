@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from sampan.cli import ports
-from sampan.cli.flags import UsageError
+from sampan.cli.flags import UsageError, Values, parse
+from sampan.cli.table import running
 
 
 def row(port: str, address: str = "") -> list[dict[str, str]]:
@@ -47,30 +48,23 @@ def test_bad_publish(text: str) -> None:
         ports.bindings([text])
 
 
-def options(**given: Any) -> dict[str, Any]:
-    defaults: dict[str, Any] = {
-        "network": [],
-        "net": [],
-        "ip": "",
-        "ip6": "",
-        "network-alias": [],
-        "link-local-ip": [],
-        "mac-address": "",
-    }
-    return defaults | {key.replace("_", "-"): value for key, value in given.items()}
+def options(*args: str) -> Values:
+    return parse(running.RUN, list(args))[0]
 
 
 def test_networks() -> None:
     assert ports.networks(options()) == ("default", None)
-    assert ports.networks(options(network=["host"])) == ("host", None)
+    assert ports.networks(options("--network", "host")) == ("host", None)
     mode, endpoints = ports.networks(
-        options(network=["a"], ip="10.0.0.2", network_alias=["x"], mac_address="02:00:00:00:00:01")
+        options("--net", "a", "--ip", "10.0.0.2", "--net-alias", "x", "--mac-address", "02:00:00:00:00:01")
     )
     assert mode == "a"
     assert endpoints == {
         "a": {"IPAMConfig": {"IPv4Address": "10.0.0.2"}, "Aliases": ["x"], "MacAddress": "02:00:00:00:00:01"}
     }
-    mode, endpoints = ports.networks(options(network=["name=a,ip=10.0.0.2,alias=x,alias=y,driver-opt=k=v", "b"]))
+    mode, endpoints = ports.networks(
+        options("--network", "name=a,ip=10.0.0.2,alias=x,alias=y,driver-opt=k=v", "--network", "b")
+    )
     assert mode == "a"
     assert endpoints == {
         "a": {"IPAMConfig": {"IPv4Address": "10.0.0.2"}, "Aliases": ["x", "y"], "DriverOpts": {"k": "v"}},
@@ -78,7 +72,7 @@ def test_networks() -> None:
     }
     for bad in ("alias=x", "name=a,odd=1"):
         with pytest.raises(UsageError):
-            ports.networks(options(network=[bad]))
+            ports.networks(options("--network", bad))
 
 
 def test_expose() -> None:

@@ -1,36 +1,31 @@
-"""What commands have in common: counted arguments, filters, files, questions."""
+"""What commands have in common: filters, files, questions, the same for each of several names."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Callable, Iterator
-from typing import IO, Any
 
-from sampan.cli.flags import Flag, UsageError, parse
-from sampan.cli.run import fail
-from sampan.cli.session import write_all
+from sampan import quickjson
+from sampan.cli.flags import UsageError, Values
+from sampan.cli.session import fail, write_all
 from sampan.client.connection import engine
 from sampan.client.http import APIError, Http
 
-
-def need(names: list[str], count: int, usage: str) -> None:
-    """Raises UsageError when there are fewer than `count` arguments."""
-    if len(names) < count:
-        raise UsageError(
-            f"'sampan {usage.split()[0]}' requires at least {count} argument{'s' if count > 1 else ''}: {usage}"
-        )
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import IO
 
 
 def filters(items: list[str]) -> str | None:
+    """The JSON of --filter's NAME=VALUEs, None without any. Raises UsageError."""
     found: dict[str, list[str]] = {}
     for item in items:
         key, equals, value = item.partition("=")
         if not equals:
-            raise UsageError(f'invalid argument {item!r} for "--filter" flag: expected name=value')
+            raise UsageError(f'invalid argument "{item}" for "--filter" flag: expected name=value')
         found.setdefault(key, []).append(value)
-    return json.dumps(found) if found else None
+    return quickjson.dumps(found) if found else None
 
 
 def chunks(file: IO[bytes]) -> Iterator[bytes]:
@@ -40,6 +35,7 @@ def chunks(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def to_file(path: str, parts: Iterator[bytes]) -> int:
+    """Writes a result to a file, or to standard output where `path` is "". Returns the exit code. Raises UsageError."""
     if not path and sys.stdout.isatty():
         raise UsageError("cowardly refusing to save to a terminal. Use the -o flag or redirect")
     if not path:
@@ -58,7 +54,8 @@ def to_file(path: str, parts: Iterator[bytes]) -> int:
 
 
 def open_file(path: str) -> IO[bytes]:
-    if os.path.isdir(path):  # an OCI layout as a directory
+    """A file to read, standard input for "" and "-", a directory (an OCI layout) as a tar. Raises OSError."""
+    if os.path.isdir(path):
         import tarfile
         import tempfile
 
@@ -71,20 +68,20 @@ def open_file(path: str) -> IO[bytes]:
 
 
 def confirmed(question: str, force: bool) -> bool:
+    """Whether the user lets it be removed."""
     if force:
         return True
     print(f"WARNING! This will remove {question}.\nAre you sure you want to continue? [y/N] ", end="", flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def each(
-    usage: str, flags: list[Flag], action: Callable[[Http, str, dict[str, Any]], Any]
-) -> Callable[[list[str]], int]:
-    """A command that does one thing to each name, goes on after a failure and exits 1 then."""
+def each(action: Callable[[Http, str, Values], object]) -> Callable[[Values, list[str]], int]:
+    """A command that does one thing to each name, goes on after a failure and exits 1 then.
 
-    def command(args: list[str]) -> int:
-        values, names = parse(flags, args)
-        need(names, 1, usage)
+    It prints what the action returns, or the name.
+    """
+
+    def command(values: Values, names: list[str]) -> int:
         http, status = engine(), 0
         for name in names:
             try:
@@ -94,5 +91,4 @@ def each(
                 status = fail(error, 1)
         return status
 
-    command.__doc__ = usage
     return command

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
-from sampan import sizes
 from sampan.cli import credentials, transfers
-from sampan.cli.arguments import chunks, filters
-from sampan.cli.flags import BOOL, LIST, STR, Flag, UsageError, parse
-from sampan.cli.options import pairs
-from sampan.cli.output import human
+from sampan.cli.arguments import chunks
+from sampan.cli.flags import UsageError, Values
+from sampan.cli.options import bytes_of, pairs
 from sampan.cli.results import result
 from sampan.client.connection import engine
 from sampan.client.http import query
@@ -19,38 +17,6 @@ from sampan.linux import filetree
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-FLAGS = [
-    Flag("add-host", "", LIST, "Add a custom host-to-IP mapping (host:ip)"),
-    Flag("allow", "", LIST, "Allow entitlements: network.host, security.insecure"),
-    Flag("build-arg", "", LIST, "Set build-time variables"),
-    Flag("build-context", "", LIST, "Additional contexts: name=docker-image://IMAGE"),
-    Flag("cache-from", "", LIST, "Images with an inline cache to take steps from: IMAGE or type=registry,ref=IMAGE"),
-    Flag("cache-to", "", LIST, "type=inline: write the cache into the image, for --cache-from"),
-    Flag("file", "f", STR, "Name of the Dockerfile (default: PATH/Dockerfile), - for standard input"),
-    Flag("force-rm", "", BOOL, "Accepted for compatibility; no containers are left behind"),
-    Flag("iidfile", "", STR, "Write the image ID to the file"),
-    Flag("label", "", LIST, "Set metadata for an image"),
-    Flag("load", "", BOOL, "Accepted for compatibility; images are always in the engine"),
-    Flag("memory", "m", STR, "Memory limit"),
-    Flag("network", "", STR, "Networking mode for the RUN instructions, or a network's name"),
-    Flag("no-cache", "", BOOL, "Do not use cache when building the image"),
-    Flag("no-cache-filter", "", LIST, "Do not cache specified stages"),
-    Flag("output", "o", LIST, "Output: type=image|local|tar|oci|docker, dest=PATH, or a directory, or - for a tar"),
-    Flag("platform", "", STR, "Set target platform for build"),
-    Flag("progress", "", STR, "Type of progress output (auto, plain, tty, quiet)"),
-    Flag("pull", "", BOOL, "Always attempt to pull all referenced images"),
-    Flag("push", "", BOOL, "Push the image when it is built"),
-    Flag("quiet", "q", BOOL, "Suppress the build output and print image ID on success"),
-    Flag("rm", "", BOOL, "Accepted for compatibility", True),
-    Flag("secret", "", LIST, "Secret to expose to the build: id=NAME[,src=FILE|,env=VARIABLE]"),
-    Flag("shm-size", "", STR, "Size of /dev/shm"),
-    Flag("squash", "", BOOL, "Squash what the build adds into one layer"),
-    Flag("ssh", "", LIST, "SSH agent socket to expose: default or ID=SOCKET"),
-    Flag("tag", "t", LIST, "Name and optionally a tag (format: name:tag)"),
-    Flag("target", "", STR, "Set the target build stage to build"),
-    Flag("ulimit", "", LIST, "Ulimit options"),
-]
 
 
 def _build_args(items: list[str]) -> dict[str, str]:
@@ -137,38 +103,39 @@ def _output(items: list[str], tags: list[str]) -> dict[str, str]:
     return {**fields, "type": kind}
 
 
-def _body(v: dict[str, Any]) -> dict[str, Any]:
-    host: dict[str, Any] = {"ExtraHosts": v["add-host"]}
-    try:
-        host |= {"Memory": sizes.parse(v["memory"])} if v["memory"] else {}
-        host |= {"ShmSize": sizes.parse(v["shm-size"])} if v["shm-size"] else {}
-    except ValueError as error:
-        raise UsageError(f"invalid size: {error}") from None
-    if v["ulimit"]:
+def _body(v: Values) -> dict[str, Any]:
+    host: dict[str, Any] = {"ExtraHosts": v.items("add-host")}
+    limits = {
+        "Memory": bytes_of(v, "memory"), "MemorySwap": bytes_of(v, "memory-swap"), "ShmSize": bytes_of(v, "shm-size"),
+        "CpuShares": v.number("cpu-shares"), "CpuPeriod": v.number("cpu-period"), "CpuQuota": v.number("cpu-quota"),
+        "CpusetCpus": v.text("cpuset-cpus"), "CpusetMems": v.text("cpuset-mems"),
+    }  # fmt: skip
+    host |= {key: value for key, value in limits.items() if value}
+    if v.items("ulimit"):
         from sampan.cli.options import ulimit
 
-        host["Ulimits"] = [ulimit(item) for item in v["ulimit"]]
-    args = _build_args(v["build-arg"])
+        host["Ulimits"] = [ulimit(item) for item in v.items("ulimit")]
+    args = _build_args(v.items("build-arg"))
     if "SOURCE_DATE_EPOCH" in os.environ:
         args.setdefault("SOURCE_DATE_EPOCH", os.environ["SOURCE_DATE_EPOCH"])
     return {
         "buildargs": args,
-        "labels": pairs(v["label"]),
-        "tags": list(v["tag"]),
-        "target": v["target"],
-        "platform": v["platform"] or os.environ.get("DOCKER_DEFAULT_PLATFORM", ""),
-        "nocache": v["no-cache"],
-        "nocachefilter": v["no-cache-filter"],
-        "pull": v["pull"],
-        "network": v["network"],
-        "secrets": _secrets(v["secret"]),
-        "ssh": _ssh(v["ssh"]),
-        "contexts": pairs(v["build-context"]),
-        "entitlements": v["allow"],
+        "labels": pairs(v.items("label")),
+        "tags": list(v.items("tag")),
+        "target": v.text("target"),
+        "platform": v.text("platform") or os.environ.get("DOCKER_DEFAULT_PLATFORM", ""),
+        "nocache": v.on("no-cache"),
+        "nocachefilter": v.items("no-cache-filter"),
+        "pull": v.on("pull"),
+        "network": v.text("network"),
+        "secrets": _secrets(v.items("secret")),
+        "ssh": _ssh(v.items("ssh")),
+        "contexts": pairs(v.items("build-context")),
+        "entitlements": v.items("allow"),
         "host": host,
-        "squash": v["squash"],
-        "cachefrom": [_image_of(item) for item in v["cache-from"]],
-        "inlinecache": _inline(v["cache-to"]),
+        "squash": v.on("squash"),
+        "cachefrom": [_image_of(item) for item in v.items("cache-from")],
+        "inlinecache": _inline(v.items("cache-to")),
         "auths": credentials.every(),
     }
 
@@ -200,72 +167,79 @@ def _read(path: str) -> bytes:
         ) from None
 
 
-def build(args: list[str]) -> int:
-    """build [OPTIONS] PATH | URL | -"""
-    v, names = parse(FLAGS, args)
-    if len(names) != 1:
-        raise UsageError("'sampan build' requires 1 argument: PATH | URL | -")
+def build(v: Values, names: list[str]) -> int:
+    """build"""
+    _refuse(v)
     context, body = names[0], _body(v)
-    output = _output(v["output"], body["tags"])
+    output = _output(v.items("output"), body["tags"])
     if context == "-":
         return _from_input(v, body, output)
     import base64
 
-    body["quiet"] = v["quiet"]
+    body["quiet"] = v.on("quiet")
     if _is_remote(context):
-        body |= {"remote": context, "dockerfile": v["file"]}
+        body |= {"remote": context, "dockerfile": v.text("file")}
     else:
         path = os.path.realpath(context)
         if not os.path.isdir(path):
             raise UsageError(f'unable to prepare context: path "{context}" not found')
         body["context"] = path
-        if v["file"] == "-":
+        if v.text("file") == "-":
             body["text"] = base64.b64encode(sys.stdin.buffer.read()).decode()
-        elif v["file"]:
-            body["text"] = base64.b64encode(_read(v["file"])).decode()
-            if os.path.exists(f"{v['file']}.dockerignore"):
-                body["ignore"] = base64.b64encode(_read(f"{v['file']}.dockerignore")).decode()
+        elif v.text("file"):
+            body["text"] = base64.b64encode(_read(v.text("file"))).decode()
+            if os.path.exists(f"{v.text('file')}.dockerignore"):
+                body["ignore"] = base64.b64encode(_read(f"{v.text('file')}.dockerignore")).decode()
     return _send(body, output, v)
+
+
+def _refuse(v: Values) -> None:
+    """Raises UsageError for what no build does."""
+    if not v.on("rm"):
+        raise UsageError("--rm=false: no container of a build step is ever left behind")
+    if v.text("progress") not in ("auto", "plain", "quiet"):
+        raise UsageError(f"invalid progress type {v.text('progress')!r}: auto, plain or quiet")
+    if v.on("load") and v.items("output"):
+        raise UsageError("--load and --output exclude each other")
 
 
 def _is_remote(text: str) -> bool:
     return text.startswith(("http://", "https://", "git://", "ssh://", "git@")) and not os.path.isdir(text)
 
 
-def _send(body: dict[str, Any], output: dict[str, str], v: dict[str, Any]) -> int:
+def _send(body: dict[str, Any], output: dict[str, str], v: Values) -> int:
     http = engine()
     if output["type"] == "local":
         os.makedirs(output["dest"], exist_ok=True)
         body["output"] = {"type": "local", "dest": os.path.realpath(output["dest"])}
-        transfers.show(http.send("POST", "/sampan/build", body).lines(), v["quiet"])
+        transfers.show(http.send("POST", "/sampan/build", body).lines(), v.on("quiet"))
         return 0
     if output["type"] == "tar":
         return _as_tar(body, output["dest"], v)
-    quiet = v["quiet"] or v["progress"] == "quiet" or output.get("dest") == "-"
+    quiet = v.on("quiet") or v.text("progress") == "quiet" or output.get("dest") == "-"
     aux = transfers.show(http.send("POST", "/sampan/build", body).lines(), quiet)
     return _finish(aux[-1]["ID"], output, body["tags"], v)
 
 
-def _finish(identifier: str, output: dict[str, str], tags: list[str], v: dict[str, Any]) -> int:
-    if v["iidfile"]:
-        with open(v["iidfile"], "w", encoding="ascii") as file:
+def _finish(identifier: str, output: dict[str, str], tags: list[str], v: Values) -> int:
+    if v.text("iidfile"):
+        with open(v.text("iidfile"), "w", encoding="ascii") as file:
             file.write(identifier)
     if output.get("dest"):
-        from sampan.cli.images import save
+        from sampan.cli.archives import save_images
 
-        names = tags or [identifier]
-        return save([*names] if output["dest"] == "-" else ["-o", output["dest"], *names])
-    if v["quiet"]:
+        return save_images(tags or [identifier], "" if output["dest"] == "-" else output["dest"])
+    if v.on("quiet"):
         print(identifier)
-    if v["push"] or output["type"] == "registry":
-        from sampan.cli.registries import push
+    if v.on("push") or output["type"] == "registry":
+        from sampan.cli.registries import push_image
 
         for tag in tags:
-            push([tag])
+            push_image(tag)
     return 0
 
 
-def _as_tar(body: dict[str, Any], dest: str, v: dict[str, Any]) -> int:
+def _as_tar(body: dict[str, Any], dest: str, v: Values) -> int:
     """The files as a tar: through a directory of our own, since the engine writes directories."""
     import tarfile
     import tempfile
@@ -285,9 +259,9 @@ def _as_tar(body: dict[str, Any], dest: str, v: dict[str, Any]) -> int:
     return 0
 
 
-def _from_input(v: dict[str, Any], body: dict[str, Any], output: dict[str, str]) -> int:
+def _from_input(v: Values, body: dict[str, Any], output: dict[str, str]) -> int:
     """`build -`: standard input is a context's tar or a Dockerfile."""
-    if v["file"] == "-":
+    if v.text("file") == "-":
         raise UsageError("invalid argument: can't use stdin for both build context and dockerfile")
     if body["secrets"] or body["ssh"] or output["type"] not in ("image", "docker"):
         raise UsageError("secrets, ssh and other outputs need a context that is a directory or a URL")
@@ -296,36 +270,10 @@ def _from_input(v: dict[str, Any], body: dict[str, Any], output: dict[str, str])
     wanted = query(
         t=body["tags"], buildargs=quickjson.dumps(body["buildargs"]), labels=quickjson.dumps(body["labels"]),
         target=body["target"] or None, platform=body["platform"] or None, nocache=body["nocache"], pull=body["pull"],
-        networkmode=body["network"] or None, dockerfile=v["file"] or None, squash=body["squash"],
+        networkmode=body["network"] or None, dockerfile=v.text("file") or None, squash=body["squash"],
     )  # fmt: skip
     answer = engine().send(
         "POST", f"/build{wanted}", stream=chunks(sys.stdin.buffer), headers=credentials.config_header()
     )
-    aux = transfers.show(answer.lines(), v["quiet"])
+    aux = transfers.show(answer.lines(), v.on("quiet"))
     return _finish(aux[-1]["ID"], output, body["tags"], v)
-
-
-def builder(args: list[str]) -> int:
-    """builder prune|build [OPTIONS]"""
-    if args[:1] == ["build"]:
-        return build(args[1:])
-    if args[:1] != ["prune"]:
-        raise UsageError("'sampan builder' knows prune and build")
-    v, _ = parse(
-        [Flag("all", "a"), Flag("filter", "", LIST), Flag("force", "f"), Flag("keep-storage", "", STR)], args[1:]
-    )
-    if not v["force"]:
-        print(
-            "WARNING! This will remove all dangling build cache. Are you sure you want to continue? [y/N] ",
-            end="",
-            flush=True,
-        )
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-            return 0
-    keep = sizes.parse(v["keep-storage"]) if v["keep-storage"] else None
-    wanted = query(filters=filters(v["filter"]) if v["filter"] else None, **{"keep-storage": keep})
-    answer = engine().call("POST", f"/build/prune{wanted}")
-    for key in answer["CachesDeleted"] or []:
-        print(key[:25])
-    print(f"Total reclaimed space: {human(answer['SpaceReclaimed'])}")
-    return 0

@@ -5,54 +5,39 @@ from __future__ import annotations
 import os
 import sys
 
-from sampan.cli.flags import BOOL, INT, STR, Flag, UsageError, parse
+from sampan.cli.flags import UsageError, Values
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from sampan.compare.model import Result
 
-FLAGS = [
-    Flag("format", "", STR, "table, json, csv or html"),
-    Flag("output", "o", STR, "The file to write; standard output without it"),
-    Flag("from", "", STR, "Show a comparison kept as JSON instead of measuring"),
-    Flag("system-vm", "", BOOL, "Also a virtual machine with firmware, boot loader and guest OS"),
-    Flag("rounds", "", INT, "Rounds over all kinds (5)"),
-    Flag("starts", "", INT, "Warm starts of each kind (10)"),
-    Flag("cold-starts", "", INT, "Cold starts of each kind (3); they drop the kernel's caches"),
-    Flag("instances", "", INT, "Instances at once, for the memory of a further one (4)"),
-    Flag("quick", "q", BOOL, "2 rounds, 5 starts, no cold start, 2 instances"),
-]
 _FORMATS = ("table", "json", "csv", "html")
 
 
-def compare(args: list[str]) -> int:
-    """compare [OPTIONS] IMAGE [-- COMMAND]"""
-    at = args.index("--") if "--" in args else len(args)
-    values, rest = parse(FLAGS, args[:at])
-    form = values["format"] or _form_of(values["output"] or "")
+def compare(values: Values, names: list[str]) -> int:
+    """compare"""
+    form = values.text("format") or _form_of(values.text("output") or "")
     if form not in _FORMATS:
         raise UsageError(f"--format {form}: {', '.join(_FORMATS)}")
-    if bool(values["from"]) == bool(rest) or len(rest) > 1:
+    if bool(values.text("from")) == bool(names):
         raise UsageError("'sampan compare' requires 1 argument: IMAGE, or --from FILE")
     from sampan.client.http import APIError
     from sampan.compare.model import CompareError
 
     try:
-        result = _read(values["from"]) if values["from"] else _measure(values, rest[0], args[at + 1 :])
+        result = _read(values.text("from")) if values.text("from") else _measure(values, names[0], names[1:])
     except (CompareError, APIError, OSError) as error:
         print(f"sampan: {error}", file=sys.stderr)
         return 1
     from sampan.compare import report
 
     text = report.render(result, form)
-    if values["output"]:
+    if values.text("output"):
         from sampan.cli import results
 
-        with results.result(values["output"]) as file:
+        with results.result(values.text("output")) as file:
             file.write(text.encode())
-        print(values["output"])
+        print(values.text("output"))
     else:
         sys.stdout.write(text)
     return 0
@@ -75,17 +60,17 @@ def _read(path: str) -> Result:
             raise CompareError(f"{path}: no comparison: {error!r}") from None
 
 
-def _measure(values: dict[str, Any], image: str, command: list[str]) -> Result:
+def _measure(values: Values, image: str, command: list[str]) -> Result:
     from sampan.client.connection import engine, socket_path
     from sampan.client.sync import Client
     from sampan.compare.measuring import Plan, compare
 
-    plan = Plan(2, 5, 0, 2) if values["quick"] else Plan()
+    plan = Plan(2, 5, 0, 2) if values.on("quick") else Plan()
     wanted = {
-        "rounds": values["rounds"],
-        "starts": values["starts"],
-        "cold_starts": values["cold-starts"],
-        "instances": values["instances"],
+        "rounds": values.number("rounds"),
+        "starts": values.number("starts"),
+        "cold_starts": values.number("cold-starts"),
+        "instances": values.number("instances"),
     }
     least = {"rounds": 1, "starts": 1, "cold_starts": 0, "instances": 2}
     for name, value in wanted.items():
@@ -95,7 +80,7 @@ def _measure(values: dict[str, Any], image: str, command: list[str]) -> Result:
     engine().close()  # started now, if none runs
     bar, client = _Bar(), Client(f"unix://{socket_path()}")
     try:
-        result = compare(client, image, command, Plan(**found, system=bool(values["system-vm"])), bar.show)
+        result = compare(client, image, command, Plan(**found, system=bool(values.on("system-vm"))), bar.show)
     finally:
         bar.end()
     kept = client.call("POST", "/sampan/comparisons", result.json())["Id"]

@@ -9,9 +9,10 @@ import stat
 import sys
 import tempfile
 
-from sampan.cli.flags import UsageError
+from sampan.cli.flags import UsageError, Values
 from sampan.cli.results import result
 from sampan.cli.session import write_all
+from sampan.client.connection import engine
 from sampan.client.http import APIError, Http, query
 from sampan.linux import filetree, nodes, openat2
 
@@ -22,6 +23,11 @@ def _split(text: str) -> tuple[str, str]:
     if not colon or "/" in name or name.startswith("."):
         return "", text
     return name, path
+
+
+def cp(v: Values, names: list[str]) -> int:
+    """cp"""
+    return copy(engine(), names[0], names[1], v.on("follow-link"))
 
 
 def copy(http: Http, source: str, target: str, follow: bool) -> int:

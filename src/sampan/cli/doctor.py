@@ -6,6 +6,8 @@ import os
 import shutil
 from typing import Any
 
+from sampan.cli.flags import Values
+
 
 def _checks() -> list[tuple[str, bool, str]]:
     """(what, whether it works, what to do when it does not)."""
@@ -107,8 +109,8 @@ def _accelerator(found: dict[str, Any]) -> str:
     return f"virtual machines: {found['Accelerator']}: {found['Reason']}"
 
 
-def doctor(args: list[str]) -> int:
-    """sampan doctor"""
+def doctor(v: Values, names: list[str]) -> int:
+    """doctor"""
     bad = 0
     engine = _info()
     print(f"      {_accelerator(engine)}")

@@ -2,100 +2,71 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
-from sampan.cli.arguments import chunks, filters, need, open_file, to_file
-from sampan.cli.flags import BOOL, LIST, STR, Flag, parse
-from sampan.cli.output import human, rows_out, since
-from sampan.cli.run import fail
+from sampan.cli.arguments import filters
+from sampan.cli.flags import Values
+from sampan.cli.output import human, rows_out, since, stamp
+from sampan.cli.session import fail
 from sampan.client.connection import engine
 from sampan.client.http import APIError, query
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
-def images(args: list[str]) -> int:
+
+def images(v: Values, names: list[str]) -> int:
     """images"""
-    flags = [
-        Flag("all", "a"),
-        Flag("digests"),
-        Flag("filter", "f", LIST),
-        Flag("format", "", STR),
-        Flag("no-trunc"),
-        Flag("quiet", "q"),
-    ]
-    v, names = parse(flags, args)
-    wanted = v["filter"] + [f"reference={name}" for name in names]
-    shown = []
-    for row in engine().call("GET", "/images/json" + query(filters=filters(wanted))):
+    wanted = v.items("filter") + [f"reference={name}" for name in names]
+    found = engine().call("GET", "/images/json" + query(filters=filters(wanted), digests=v.on("digests") or None))
+    for row in found:
         if row.get("Broken"):
             print(f"WARNING: image {row['Id'][7:19]} is broken: {row['Broken']}", file=sys.stderr)
-        for name in row["RepoTags"] or ["<none>:<none>"]:
-            repository, _, tag = name.rpartition(":")
-            identifier = row["Id"] if v["no-trunc"] else row["Id"][7:19]
-            shown.append(
-                {
-                    "Repository": repository,
-                    "Tag": tag,
-                    "ID": identifier,
-                    "CreatedSince": since(row["Created"]),
-                    "Size": human(row["Size"]),
-                }
-            )
-    if v["quiet"]:
-        for identifier in dict.fromkeys(row["ID"] for row in shown):
-            print(identifier)
+    if v.on("quiet"):
+        for identifier in dict.fromkeys(row["Id"] for row in found):
+            print(identifier if v.on("no-trunc") else identifier[7:19])
         return 0
+    shown = [one for row in found for one in _names(row, v.on("no-trunc"), v.on("digests"))]
+    digest = [("DIGEST", "Digest")] if v.on("digests") else []
     columns = [
         ("REPOSITORY", "Repository"),
         ("TAG", "Tag"),
+        *digest,
         ("IMAGE ID", "ID"),
         ("CREATED", "CreatedSince"),
         ("SIZE", "Size"),
     ]
-    return rows_out(shown, columns, v["format"])
+    return rows_out(shown, columns, v.text("format"))
 
 
-def save(args: list[str]) -> int:
-    """save IMAGE..."""
-    v, names = parse([Flag("output", "o", STR), Flag("platform", "", STR)], args)
-    need(names, 1, "save IMAGE...")
-    return to_file(v["output"], engine().send("GET", "/images/get" + query(names=names)).chunks())
+def _names(row: dict[str, Any], whole: bool, digests: bool) -> list[dict[str, str]]:
+    """An image's fields as `--format` names them, once for each of its names."""
+    common = {
+        "ID": row["Id"] if whole else row["Id"][7:19],
+        "CreatedSince": since(row["Created"]),
+        "CreatedAt": stamp(row["Created"]),
+        "Size": human(row["Size"]),
+        "VirtualSize": human(row["Size"]),
+        "SharedSize": "N/A" if row.get("SharedSize", -1) == -1 else human(row["SharedSize"]),
+        "UniqueSize": "N/A",
+        "Containers": "N/A" if row.get("Containers", -1) == -1 else str(row["Containers"]),
+    }
+    by_repository = dict(text.split("@", 1) for text in row.get("RepoDigests") or [])
+    found = []
+    for name in row["RepoTags"] or ["<none>:<none>"]:
+        repository, _, tag = name.rpartition(":")
+        digest = by_repository.get(repository, "<none>") if digests else "<none>"
+        found.append({"Repository": repository, "Tag": tag, "Digest": digest, **common})
+    return found
 
 
-def load(args: list[str]) -> int:
-    """load"""
-    v, _ = parse([Flag("input", "i", STR), Flag("quiet", "q"), Flag("platform", "", STR)], args)
-    try:
-        file = open_file(v["input"])
-    except OSError as error:
-        return fail(Exception(f"open {v['input']}: {error.strerror}"), 1)
-    with file:
-        for line in engine().send("POST", "/images/load", stream=chunks(file)).lines():
-            sys.stdout.write(json.loads(line).get("stream", ""))
-    return 0
-
-
-def import_(args: list[str]) -> int:
-    """import FILE|- [NAME[:TAG]]"""
-    v, names = parse([Flag("change", "c", LIST), Flag("message", "m", STR), Flag("platform", "", STR)], args)
-    need(names, 1, "import FILE|- [REPOSITORY[:TAG]]")
-    wanted = query(
-        fromSrc="-", repo=names[1] if len(names) > 1 else None, message=v["message"] or None, changes=v["change"]
-    )
-    with open_file(names[0]) as file:
-        for line in engine().send("POST", f"/images/create{wanted}", stream=chunks(file)).lines():
-            print(json.loads(line)["status"])
-    return 0
-
-
-def rmi(args: list[str]) -> int:
-    """rmi IMAGE..."""
-    v, names = parse([Flag("force", "f"), Flag("no-prune")], args)
-    need(names, 1, "rmi IMAGE...")
+def rmi(v: Values, names: list[str]) -> int:
+    """rmi"""
     http, status = engine(), 0
     for name in names:
         try:
-            for row in http.call("DELETE", f"/images/{name}" + query(force=v["force"])):
+            for row in http.call("DELETE", f"/images/{name}" + query(force=v.on("force"))):
                 for key, value in row.items():
                     print(f"{key}: {value}")
         except APIError as error:
@@ -103,38 +74,41 @@ def rmi(args: list[str]) -> int:
     return status
 
 
-def tag(args: list[str]) -> int:
-    """tag SOURCE TARGET"""
-    need(args, 2, "tag SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]")
-    engine().call("POST", f"/images/{args[0]}/tag" + query(repo=args[1]))
+def tag(v: Values, names: list[str]) -> int:
+    """tag"""
+    engine().call("POST", f"/images/{names[0]}/tag" + query(repo=names[1]))
     return 0
 
 
-def history(args: list[str]) -> int:
-    """history IMAGE"""
-    v, names = parse(
-        [Flag("no-trunc"), Flag("quiet", "q"), Flag("human", "H", BOOL, "", True), Flag("format", "", STR)], args
-    )
-    need(names, 1, "history IMAGE")
-    shown = [
-        {"ID": row["Id"][7:19] if row["Id"].startswith("sha256:") else row["Id"], "CreatedSince": since(row["Created"]),
-         "CreatedBy": row["CreatedBy"] if v["no-trunc"] else row["CreatedBy"][:45], "Size": human(row["Size"]), "Comment": row["Comment"]}
-        for row in engine().call("GET", f"/images/{names[0]}/history")
-    ]  # fmt: skip
-    columns = [
-        ("IMAGE", "ID"),
-        ("CREATED", "CreatedSince"),
-        ("CREATED BY", "CreatedBy"),
-        ("SIZE", "Size"),
-        ("COMMENT", "Comment"),
-    ]
-    return rows_out(shown, columns, v["format"])
+def history(v: Values, names: list[str]) -> int:
+    """history"""
+    found = engine().call("GET", f"/images/{names[0]}/history")
+    shown = [_step(row, v.on("no-trunc"), v.on("human")) for row in found]
+    if v.on("quiet"):
+        for one in shown:
+            print(one["ID"])
+        return 0
+    columns = [("IMAGE", "ID"), ("CREATED", "CreatedSince" if v.on("human") else "CreatedAt"), ("CREATED BY", "CreatedBy"),
+               ("SIZE", "Size"), ("COMMENT", "Comment")]  # fmt: skip
+    return rows_out(shown, columns, v.text("format"))
 
 
-def bootstrap(args: list[str]) -> int:
-    """bootstrap debian:SUITE|ubuntu:SUITE|busybox"""
-    need(args, 1, "bootstrap debian:SUITE|ubuntu:SUITE|busybox")
-    for name in args:
+def _step(row: dict[str, Any], whole: bool, for_people: bool) -> dict[str, str]:
+    """A step of an image's history as `--format` names its fields."""
+    made, text = row["Created"], row["CreatedBy"].replace("\t", " ")
+    return {
+        "ID": row["Id"] if whole or not row["Id"].startswith("sha256:") else row["Id"][7:19],
+        "CreatedSince": since(made),
+        "CreatedAt": stamp(made, "%Y-%m-%dT%H:%M:%S%z"),
+        "CreatedBy": text if whole or len(text) <= 45 else f"{text[:44]}…",
+        "Size": human(row["Size"]) if for_people else str(row["Size"]),
+        "Comment": row["Comment"],
+    }
+
+
+def bootstrap(v: Values, names: list[str]) -> int:
+    """bootstrap"""
+    for name in names:
         print(f"making {name} from this host's packages ...", file=sys.stderr)
         print(engine().call("POST", "/sampan/bootstrap" + query(name=name))["Id"])
     return 0

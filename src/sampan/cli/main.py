@@ -1,116 +1,97 @@
-"""The entry of the command `sampan`."""
+"""The entry of the command `sampan`: finds the command in the table, reads its flags, calls its function."""
 
 from __future__ import annotations
 
 import os
 import sys
 
+from sampan.cli.flags import UsageError, parse
+from sampan.cli.table import find
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_RUN = {"run": "run", "create": "create", "exec": "exec_", "start": "start", "attach": "attach"}
-_MODULES = {
-    "containers": "stop restart kill pause unpause wait rm rename update ps port logs top stats diff cp commit export",
-    "images": "images save load import rmi tag history bootstrap",
-    "system": "inspect events info version system daemon",
-    "volumes": "volume",
-    "networks": "network",
-    "doctor": "doctor",
-    "registries": "pull push login logout search",
-    "build": "build builder",
-    "machines": "vm",
-    "policy": "policy",
-    "compare": "compare",
-    "ui": "ui",
-}
-_IMAGE_WORDS = {"ls": "images", "rm": "rmi", "prune": "image prune"}
-_CONTAINER_WORDS = {"ls": "ps", "prune": "container prune"}
-_PRUNING = {"image prune": "images", "container prune": "containers"}
+    from sampan.cli.flags import Command, Values
+
+    Handler = Callable[[Values, list[str]], int]
 
 
-def _help() -> str:
-    commands = sorted([*_RUN, *" ".join(_MODULES.values()).split()])
-    lines = ["Usage:  sampan COMMAND [OPTIONS]", "", "One engine for containers and virtual machines.", "", "Commands:"]
-    for index in range(0, len(commands), 8):
-        lines.append("  " + "  ".join(f"{name:<9}" for name in commands[index : index + 8]).rstrip())
-    lines += ["", "Run 'sampan COMMAND --help' for the options of a command."]
-    return "\n".join(lines)
+def handler(command: Command) -> Handler:
+    """The function of a command."""
+    module, _, function = command.handler.partition(":")
+    found: Handler = getattr(__import__(f"sampan.cli.{module}", fromlist=[function]), function)
+    return found
 
 
-def _dispatch(command: str, args: list[str]) -> int:
-    if command in ("image", "container") and args:
-        words = _IMAGE_WORDS if command == "image" else _CONTAINER_WORDS
-        command, args = words.get(args[0], args[0]), args[1:]
-    if "--help" in args[:1]:
-        print(_command_help(command))
+def asks_for_help(command: Command, args: list[str]) -> bool:
+    """Whether --help is among the flags of a command line."""
+    for arg in args:
+        if arg == "--" or (not command.interspersed and not arg.startswith("-")):
+            break
+        if arg == "--help":
+            return True
+    return False
+
+
+def dispatch(words: list[str]) -> int:
+    """Runs a command line. Returns its exit code. Raises UsageError and what the client raises."""
+    found = find(words)
+    if found is None:
+        from sampan.cli import help
+
+        return help.without_command(words)
+    command, name, args = found
+    if "--help" in args and asks_for_help(command, args):
+        from sampan.cli import help
+
+        print(help.of_command(command, name))
         return 0
-    if command in _RUN:
-        from sampan.cli import run
+    values, names = parse(command.flags, args, command.interspersed)
+    if len(names) < command.least or (command.most is not None and len(names) > command.most):
+        from sampan.cli import help
 
-        return int(getattr(run, _RUN[command])(args))
-    function = _function(command)
-    if function is not None:
-        return int(function(args))
-    print(f"sampan: '{command}' is not a sampan command.\nSee 'sampan --help'", file=sys.stderr)
-    return 1
+        raise help.wrong_count(command, name)
+    return handler(command)(values, names)
 
 
-def _function(command: str) -> Callable[[list[str]], int] | None:
-    """The function of a command; only its module is imported."""
-    from importlib import import_module
+def failure(error: Exception, words: list[str]) -> int:
+    """Prints why a command failed. Returns its exit code: 125 for `run`, `create` and `exec`, else 1."""
+    from sampan.client.http import APIError, NoEngine
 
-    if command in _PRUNING:
-        pruning: Callable[[list[str]], int] = getattr(import_module("sampan.cli.pruning"), _PRUNING[command])
-        return pruning
-    module = next((name for name, commands in _MODULES.items() if command in commands.split()), None)
-    if module is None:
-        return None
-    function: Callable[[list[str]], int] = getattr(
-        import_module(f"sampan.cli.{module}"), "import_" if command == "import" else command
-    )
-    return function
+    if not isinstance(error, (UsageError, APIError, NoEngine)):
+        raise error
+    found = find(words)
+    print(f"sampan: {error}", file=sys.stderr)
+    if isinstance(error, UsageError):
+        from sampan.cli import help
+
+        usage = f"\n{help.usage(found[0], found[1])}\n" if found else ""
+        name = f"{found[1]} " if found else ""
+        print(f"{usage}\nRun 'sampan {name}--help' for more information", file=sys.stderr)
+        if error.code is not None:
+            return error.code
+    return 125 if found and found[0].handler in _RUNNING else 1
 
 
-def _command_help(command: str) -> str:
-    from sampan.cli import flags, options, run
-
-    if command in ("run", "create"):
-        return flags.usage(
-            command, "[OPTIONS] IMAGE [COMMAND] [ARG...]", "Create a container from an image.", options.FLAGS
-        )
-    if command == "exec":
-        return flags.usage(
-            "exec", "[OPTIONS] CONTAINER COMMAND [ARG...]", "Execute a command in a running container.", run.EXEC_FLAGS
-        )
-    function = _function(command)
-    return f"Usage:  sampan {(function.__doc__ or command).strip()}" if function else _help()
+_RUNNING = ("run:run", "run:create", "run:exec_")
 
 
 def main() -> None:
-    """Runs one command and exits with its code; 125 for a wrong command line of `run`, else 1."""
-    args = sys.argv[1:]
-    if not args or args[0] in ("--help", "-h", "help"):
-        print(_help())
-        sys.exit(0)
-    if args[0] in ("--version", "-v"):
-        args[0] = "version"
+    """Runs one command and exits with its code."""
+    words = sys.argv[1:]
     try:
-        code = _dispatch(args[0], args[1:])
+        if not words or words[0].startswith("-"):
+            from sampan.cli import globals
+
+            words = globals.take(words)
+        code = dispatch(words) if words else 0
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:
         code = 141
     except Exception as error:
-        from sampan.cli.flags import UsageError
-        from sampan.client.http import APIError, NoEngine
-
-        if not isinstance(error, (UsageError, APIError, NoEngine)):
-            raise
-        print(f"sampan: {error}", file=sys.stderr)
-        if isinstance(error, UsageError):
-            print(f"\nRun 'sampan {args[0]} --help' for more information", file=sys.stderr)
-        code = 125 if args[0] in ("run", "create", "exec") else 1
+        code = failure(error, words)
     # Skips the interpreter's slow tear-down; everything of ours is flushed.
     sys.stdout.flush()
     sys.stderr.flush()

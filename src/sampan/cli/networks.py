@@ -2,82 +2,58 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from sampan.cli import ports, pruning
-from sampan.cli.arguments import each, filters, need
-from sampan.cli.flags import LIST, STR, Flag, UsageError, parse
+from sampan.cli import ports
+from sampan.cli.arguments import each, filters
+from sampan.cli.flags import UsageError, Values
 from sampan.cli.options import pairs
 from sampan.cli.output import rows_out
-from sampan.cli.system import inspect
 from sampan.client.connection import engine
-from sampan.client.http import Http, query
+from sampan.client.http import APIError, Http, query
 
-_USAGE = "network connect|create|disconnect|inspect|ls|prune|rm"
-
-
-def network(args: list[str]) -> int:
-    """network connect|create|disconnect|inspect|ls|prune|rm"""
-    need(args, 1, _USAGE)
-    verb, rest = args[0], args[1:]
-    if verb == "inspect":
-        return inspect(["--type", "network", *rest])
-    if verb in ("rm", "remove"):
-        return each(
-            "rm NETWORK...", [Flag("force", "f")], lambda http, name, v: http.call("DELETE", f"/networks/{name}")
-        )(rest)
-    if verb == "prune":
-        return pruning.networks(rest)
-    verbs = {
-        "create": _create,
-        "ls": _list,
-        "list": _list,
-        "connect": _connect,
-        "disconnect": _disconnect,
-    }
-    if verb not in verbs:
-        raise UsageError(f"unknown command: sampan network {verb}")
-    return verbs[verb](engine(), rest)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
-def _create(http: Http, args: list[str]) -> int:
-    flags = [
-        Flag("driver", "d", STR, "Driver to manage the network", "bridge"),
-        Flag("subnet", "", LIST),
-        Flag("gateway", "", LIST),
-        Flag("ip-range", "", LIST),
-        Flag("aux-address", "", LIST),
-        Flag("ipv6"),
-        Flag("internal"),
-        Flag("attachable"),
-        Flag("opt", "o", LIST),
-        Flag("label", "", LIST),
-        Flag("ipam-driver", "", STR),
-        Flag("ipam-opt", "", LIST),
-    ]
-    v, names = parse(flags, args)
-    need(names, 1, "network create NETWORK")
+@each
+def rm(http: Http, name: str, v: Values) -> None:
+    """network rm"""
+    try:
+        http.call("DELETE", f"/networks/{name}")
+    except APIError as error:
+        if error.status != 404 or not v.on("force"):
+            raise
+
+
+def create(v: Values, names: list[str]) -> int:
+    """network create"""
     body: dict[str, Any] = {
         "Name": names[0],
-        "Driver": v["driver"],
-        "EnableIPv6": v["ipv6"],
-        "Internal": v["internal"],
-        "Attachable": v["attachable"],
-        "Options": pairs(v["opt"]),
-        "Labels": pairs(v["label"]),
-        "IPAM": {"Driver": v["ipam-driver"] or "default", "Options": pairs(v["ipam-opt"]), "Config": _pools(v)},
+        "Driver": v.text("driver"),
+        "EnableIPv6": v.on("ipv6"),
+        "Internal": v.on("internal"),
+        "Attachable": v.on("attachable"),
+        "Options": pairs(v.items("opt")),
+        "Labels": pairs(v.items("label")),
+        "IPAM": {
+            "Driver": v.text("ipam-driver") or "default",
+            "Options": pairs(v.items("ipam-opt")),
+            "Config": _pools(v),
+        },
     }
-    print(http.call("POST", "/networks/create", body)["Id"])
+    print(engine().call("POST", "/networks/create", body)["Id"])
     return 0
 
 
-def _pools(v: dict[str, Any]) -> list[dict[str, Any]]:
+def _pools(v: Values) -> list[dict[str, Any]]:
     """One row a subnet; gateways, ranges and auxiliary addresses go to the subnet they are in."""
     import ipaddress
 
-    rows = [{"Subnet": subnet} for subnet in v["subnet"]]
-    rest = [("Gateway", text, text) for text in v["gateway"]] + [("IPRange", text, text) for text in v["ip-range"]]
-    rest += [("AuxiliaryAddresses", item.partition("=")[2], item) for item in v["aux-address"]]
+    rows: list[dict[str, Any]] = [{"Subnet": subnet} for subnet in v.items("subnet")]
+    rest = [("Gateway", text, text) for text in v.items("gateway")] + [
+        ("IPRange", text, text) for text in v.items("ip-range")
+    ]
+    rest += [("AuxiliaryAddresses", item.partition("=")[2], item) for item in v.items("aux-address")]
     for key, address, item in rest:
         try:
             wanted = ipaddress.ip_address(address.partition("/")[0])
@@ -93,38 +69,40 @@ def _pools(v: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _list(http: Http, args: list[str]) -> int:
-    v, _ = parse([Flag("filter", "f", LIST), Flag("quiet", "q"), Flag("no-trunc"), Flag("format", "", STR)], args)
-    found = http.call("GET", "/networks" + query(filters=filters(v["filter"])))
-    short = None if v["no-trunc"] else 12
-    if v["quiet"]:
+def ls(v: Values, names: list[str]) -> int:
+    """network ls"""
+    found = engine().call("GET", "/networks" + query(filters=filters(v.items("filter"))))
+    short = None if v.on("no-trunc") else 12
+    if v.on("quiet"):
         print("".join(f"{row['Id'][:short]}\n" for row in found), end="")
         return 0
     rows = [{"ID": row["Id"][:short], "Name": row["Name"], "Driver": row["Driver"], "Scope": row["Scope"]}
             for row in sorted(found, key=lambda row: row["Name"])]  # fmt: skip
     return rows_out(
-        rows, [("NETWORK ID", "ID"), ("NAME", "Name"), ("DRIVER", "Driver"), ("SCOPE", "Scope")], v["format"]
+        rows, [("NETWORK ID", "ID"), ("NAME", "Name"), ("DRIVER", "Driver"), ("SCOPE", "Scope")], v.text("format")
     )
 
 
-def _connect(http: Http, args: list[str]) -> int:
-    flags = [Flag("alias", "", LIST), Flag("ip", "", STR), Flag("ip6", "", STR), Flag("driver-opt", "", LIST),
-             Flag("link", "", LIST), Flag("link-local-ip", "", LIST), Flag("mac-address", "", STR)]  # fmt: skip
-    v, names = parse(flags, args)
-    need(names, 2, "network connect NETWORK CONTAINER")
-    addresses = ports.addresses(v)
-    settings: dict[str, Any] = {"Aliases": v["alias"], "DriverOpts": pairs(v["driver-opt"]), "Links": v["link"]}
+def connect(v: Values, names: list[str]) -> int:
+    """network connect"""
+    addresses: dict[str, Any] = {**ports.addresses(v)}
+    if v.items("link-local-ip"):
+        addresses["LinkLocalIPs"] = v.items("link-local-ip")
+    settings: dict[str, Any] = {
+        "Aliases": v.items("alias"),
+        "DriverOpts": pairs(v.items("driver-opt")),
+        "Links": v.items("link"),
+    }
     if addresses:
         settings["IPAMConfig"] = addresses
-    if v["mac-address"]:
-        settings["MacAddress"] = v["mac-address"]
+    if v.text("mac-address"):
+        settings["MacAddress"] = v.text("mac-address")
     body = {"Container": names[1], "EndpointConfig": {key: value for key, value in settings.items() if value}}
-    http.call("POST", f"/networks/{names[0]}/connect", body)
+    engine().call("POST", f"/networks/{names[0]}/connect", body)
     return 0
 
 
-def _disconnect(http: Http, args: list[str]) -> int:
-    v, names = parse([Flag("force", "f")], args)
-    need(names, 2, "network disconnect NETWORK CONTAINER")
-    http.call("POST", f"/networks/{names[0]}/disconnect", {"Container": names[1], "Force": v["force"]})
+def disconnect(v: Values, names: list[str]) -> int:
+    """network disconnect"""
+    engine().call("POST", f"/networks/{names[0]}/disconnect", {"Container": names[1], "Force": v.on("force")})
     return 0

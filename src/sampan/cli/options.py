@@ -4,102 +4,17 @@ from __future__ import annotations
 
 import os
 
-from sampan import sizes
-from sampan.cli import ports
-from sampan.cli.flags import BOOL, INT, LIST, STR, Flag, UsageError
+from sampan.cli.flags import UsageError, Values
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-FLAGS = [
-    Flag("add-host", "", LIST, "Add a custom host-to-IP mapping (host:ip)"),
-    Flag("attach", "a", LIST, "Attach to STDIN, STDOUT or STDERR"),
-    Flag("blkio-weight", "", INT, "Block IO weight (10 to 1000)"),
-    Flag("cap-add", "", LIST, "Add Linux capabilities"),
-    Flag("cap-drop", "", LIST, "Drop Linux capabilities"),
-    Flag("cgroupns", "", STR, "Cgroup namespace (host or private)"),
-    Flag("cidfile", "", STR, "Write the container ID to the file"),
-    Flag("cpu-period", "", INT, "Limit the CPU CFS period"),
-    Flag("cpu-quota", "", INT, "Limit the CPU CFS quota"),
-    Flag("cpu-shares", "c", INT, "CPU shares (relative weight)"),
-    Flag("cpus", "", STR, "Number of CPUs"),
-    Flag("cpuset-cpus", "", STR, "CPUs in which to allow execution (0-3, 0,1)"),
-    Flag("cpuset-mems", "", STR, "MEMs in which to allow execution (0-3, 0,1)"),
-    Flag("detach", "d", BOOL, "Run in background and print the container ID"),
-    Flag("detach-keys", "", STR, "Override the key sequence for detaching"),
-    Flag("device", "", LIST, "Add a host device to the container"),
-    Flag("dns", "", LIST, "Set custom DNS servers"),
-    Flag("dns-option", "", LIST, "Set DNS options"),
-    Flag("dns-search", "", LIST, "Set custom DNS search domains"),
-    Flag("domainname", "", STR, "Container NIS domain name"),
-    Flag("entrypoint", "", STR, "Overwrite the default ENTRYPOINT of the image"),
-    Flag("env", "e", LIST, "Set environment variables"),
-    Flag("env-file", "", LIST, "Read in a file of environment variables"),
-    Flag("expose", "", LIST, "Expose a port or a range of ports"),
-    Flag("group-add", "", LIST, "Add additional groups to join"),
-    Flag("health-cmd", "", STR, "Command to run to check health"),
-    Flag("health-interval", "", STR, "Time between running the check (ms|s|m|h)"),
-    Flag("health-retries", "", INT, "Consecutive failures needed to report unhealthy"),
-    Flag("health-start-interval", "", STR, "Time between checks during the start period"),
-    Flag("health-start-period", "", STR, "Start period before failures count"),
-    Flag("health-timeout", "", STR, "Maximum time to allow one check to run"),
-    Flag("hostname", "h", STR, "Container host name"),
-    Flag("init", "", BOOL, "Run an init inside the container"),
-    Flag("interactive", "i", BOOL, "Keep STDIN open even if not attached"),
-    Flag("ipc", "", STR, "IPC mode to use"),
-    Flag("isolation", "", STR, "Isolation: container, vm for a kernel of its own, or auto: as the policy says"),
-    Flag("storage-opt", "", LIST, "Storage options of a virtual machine: size=SIZE, medium=disk|memory"),
-    Flag("label", "l", LIST, "Set meta data on a container"),
-    Flag("label-file", "", LIST, "Read in a file of labels"),
-    Flag("log-driver", "", STR, "Logging driver for the container"),
-    Flag("log-opt", "", LIST, "Log driver options"),
-    Flag("memory", "m", STR, "Memory limit"),
-    Flag("memory-reservation", "", STR, "Memory soft limit"),
-    Flag("memory-swap", "", STR, "Memory plus swap limit: '-1' for unlimited"),
-    Flag("mount", "", LIST, "Attach a filesystem mount to the container"),
-    Flag("name", "", STR, "Assign a name to the container"),
-    Flag("network", "", LIST, "Connect a container to a network"),
-    Flag("net", "", LIST, "Connect a container to a network"),
-    Flag("network-alias", "", LIST, "Add network-scoped alias for the container"),
-    Flag("net-alias", "", LIST, "Add network-scoped alias for the container"),
-    Flag("ip", "", STR, "IPv4 address"),
-    Flag("ip6", "", STR, "IPv6 address"),
-    Flag("link-local-ip", "", LIST, "Container IPv4/IPv6 link-local addresses"),
-    Flag("mac-address", "", STR, "Container MAC address"),
-    Flag("publish", "p", LIST, "Publish a container's port(s) to the host"),
-    Flag("publish-all", "P", BOOL, "Publish all exposed ports to random ports"),
-    Flag("no-healthcheck", "", BOOL, "Disable any container-specified HEALTHCHECK"),
-    Flag("oom-kill-disable", "", BOOL, "Disable OOM Killer"),
-    Flag("oom-score-adj", "", INT, "Tune host's OOM preferences (-1000 to 1000)"),
-    Flag("pid", "", STR, "PID namespace to use"),
-    Flag("pids-limit", "", INT, "Tune container pids limit (-1 for unlimited)"),
-    Flag("platform", "", STR, "Set platform if server is multi-platform capable"),
-    Flag("privileged", "", BOOL, "Give extended privileges to this container"),
-    Flag("pull", "", STR, "Pull image before running (always, missing, never)"),
-    Flag("quiet", "q", BOOL, "Suppress the pull output"),
-    Flag("read-only", "", BOOL, "Mount the container's root filesystem as read only"),
-    Flag("restart", "", STR, "Restart policy to apply when a container exits"),
-    Flag("rm", "", BOOL, "Automatically remove the container when it exits"),
-    Flag("security-opt", "", LIST, "Security Options"),
-    Flag("shm-size", "", STR, "Size of /dev/shm"),
-    Flag("sig-proxy", "", BOOL, "Proxy received signals to the process", True),
-    Flag("stop-signal", "", STR, "Signal to stop the container"),
-    Flag("stop-timeout", "", INT, "Timeout (in seconds) to stop a container"),
-    Flag("sysctl", "", LIST, "Sysctl options"),
-    Flag("tmpfs", "", LIST, "Mount a tmpfs directory"),
-    Flag("tty", "t", BOOL, "Allocate a pseudo-TTY"),
-    Flag("ulimit", "", LIST, "Ulimit options"),
-    Flag("user", "u", STR, "Username or UID (format: <name|uid>[:<group|gid>])"),
-    Flag("uts", "", STR, "UTS namespace to use"),
-    Flag("volume", "v", LIST, "Bind mount a volume"),
-    Flag("volumes-from", "", LIST, "Mount volumes from the specified container(s)"),
-    Flag("workdir", "w", STR, "Working directory inside the container"),
-]
-
 
 def size(text: str, flag: str) -> int:
     """Bytes of "64m", "1.5g". Raises UsageError."""
+    from sampan import sizes  # most runs have none: not on the quick path
+
     try:
         return sizes.parse(text)
     except ValueError:
@@ -150,10 +65,10 @@ def env_file(path: str) -> list[str]:
     return found
 
 
-def environment(values: dict[str, Any]) -> list[str]:
+def environment(values: Values) -> list[str]:
     """--env-file then --env; a name alone takes its value from here, or is removed."""
-    found = [line for path in values["env-file"] for line in env_file(path)]
-    for item in values["env"]:
+    found = [line for path in values.items("env-file") for line in env_file(path)]
+    for item in values.items("env"):
         name, equals, _ = item.partition("=")
         if not name:
             raise UsageError(f"invalid environment variable: {item}")
@@ -241,83 +156,131 @@ def _security(option: str) -> str:
     return option
 
 
-def _health(v: dict[str, Any]) -> dict[str, Any] | None:
-    if v["no-healthcheck"]:
+def _health(v: Values) -> dict[str, Any] | None:
+    if v.on("no-healthcheck"):
         return {"Test": ["NONE"]}
-    check: dict[str, Any] = {}
-    if v["health-cmd"]:
-        check["Test"] = ["CMD-SHELL", v["health-cmd"]]
-    for flag, key in (
-        ("interval", "Interval"),
-        ("timeout", "Timeout"),
-        ("start-period", "StartPeriod"),
-        ("start-interval", "StartInterval"),
-    ):
-        if v[f"health-{flag}"]:
-            check[key] = duration(v[f"health-{flag}"], f"health-{flag}")
-    if v["health-retries"]:
-        check["Retries"] = v["health-retries"]
+    times = {
+        "Interval": (v.text("health-interval"), "health-interval"),
+        "Timeout": (v.text("health-timeout"), "health-timeout"),
+        "StartPeriod": (v.text("health-start-period"), "health-start-period"),
+        "StartInterval": (v.text("health-start-interval"), "health-start-interval"),
+    }
+    check: dict[str, Any] = {key: duration(text, flag) for key, (text, flag) in times.items() if text}
+    if v.text("health-cmd"):
+        check["Test"] = ["CMD-SHELL", v.text("health-cmd")]
+    if v.number("health-retries"):
+        check["Retries"] = v.number("health-retries")
     return check or None
 
 
-def request(v: dict[str, Any], image: str, command: list[str]) -> dict[str, Any]:
-    """The body of POST /containers/create. Raises UsageError."""
-    streams = {item.lower() for item in v["attach"]}
-    everything = not v["detach"] and not streams
-    policy, _, retries = v["restart"].partition(":")
-    binds = [item for item in map(_volume, v["volume"]) if ":" in item]
-    v["network-alias"] = v["network-alias"] + v["net-alias"]
-    mode, endpoints = ports.networks(v)
-    published = ports.bindings(v["publish"])
-    host: dict[str, Any] = {
-        "AutoRemove": v["rm"],
-        "NetworkMode": mode,
-        "Privileged": v["privileged"],
-        "ReadonlyRootfs": v["read-only"],
-    }
-    optional = {
-        "PortBindings": published, "PublishAllPorts": v["publish-all"],
-        "Binds": binds, "VolumesFrom": v["volumes-from"], "CapAdd": v["cap-add"], "CapDrop": v["cap-drop"], "SecurityOpt": [_security(o) for o in v["security-opt"]],
-        "Devices": [_device(item) for item in v["device"]], "Mounts": [_mount(item) for item in v["mount"]],
-        "Dns": v["dns"], "DnsOptions": v["dns-option"], "DnsSearch": v["dns-search"], "ExtraHosts": v["add-host"],
-        "GroupAdd": v["group-add"], "PidMode": v["pid"], "IpcMode": v["ipc"], "UTSMode": v["uts"],
-        "CgroupnsMode": v["cgroupns"], "Isolation": v["isolation"], "StorageOpt": dict(item.partition("=")[::2] for item in v["storage-opt"] or []), "Init": v["init"] or None,
-        "Memory": size(v["memory"], "memory") if v["memory"] else 0,
-        "MemorySwap": size(v["memory-swap"], "memory-swap") if v["memory-swap"] else 0,
-        "MemoryReservation": size(v["memory-reservation"], "memory-reservation") if v["memory-reservation"] else 0,
-        "ShmSize": size(v["shm-size"], "shm-size") if v["shm-size"] else 0,
-        "CpuShares": v["cpu-shares"], "CpuPeriod": v["cpu-period"], "CpuQuota": v["cpu-quota"],
-        "CpusetCpus": v["cpuset-cpus"], "CpusetMems": v["cpuset-mems"], "PidsLimit": v["pids-limit"],
-        "BlkioWeight": v["blkio-weight"], "OomScoreAdj": v["oom-score-adj"], "OomKillDisable": v["oom-kill-disable"] or None,
-        "Ulimits": [ulimit(item) for item in v["ulimit"]], "Sysctls": pairs(v["sysctl"]),
-        "Tmpfs": {path: options for path, _, options in (item.partition(":") for item in v["tmpfs"])},
-        "RestartPolicy": {"Name": policy, "MaximumRetryCount": int(retries or 0)} if policy else None,
-        "LogConfig": {"Type": v["log-driver"], "Config": pairs(v["log-opt"])} if v["log-driver"] or v["log-opt"] else None,
+def bytes_of(v: Values, flag: str) -> int:
+    """The bytes of a flag that is a size; 0 where it was not given. Raises UsageError."""
+    text = v.text(flag)
+    return size(text, flag) if text else 0
+
+
+def nano_cpus(v: Values) -> int:
+    """--cpus in billionths; 0 where it was not given. Raises UsageError."""
+    text = v.text("cpus")
+    try:
+        return round(float(text) * 10**9) if text else 0
+    except (ValueError, OverflowError):
+        raise UsageError(f'invalid argument "{text}" for "--cpus" flag: not a number') from None
+
+
+def restart_policy(text: str) -> dict[str, Any] | None:
+    """The RestartPolicy of --restart, such as "on-failure:3"; None where none is asked for. Raises UsageError."""
+    name, colon, retries = text.partition(":")
+    if name in ("", "no") and not colon:
+        return None
+    if colon and not retries.isdecimal():
+        raise UsageError("invalid restart policy format: maximum retry count must be an integer")
+    return {"Name": name, "MaximumRetryCount": int(retries or 0)}
+
+
+def limits(v: Values) -> dict[str, Any]:
+    """What `run` and `update` have in common: limits by their keys in HostConfig. Raises UsageError."""
+    return {
+        "Memory": bytes_of(v, "memory"), "MemorySwap": bytes_of(v, "memory-swap"), "MemoryReservation": bytes_of(v, "memory-reservation"),
+        "CpuShares": v.number("cpu-shares"), "CpuPeriod": v.number("cpu-period"), "CpuQuota": v.number("cpu-quota"),
+        "CpusetCpus": v.text("cpuset-cpus"), "CpusetMems": v.text("cpuset-mems"), "PidsLimit": v.number("pids-limit"),
+        "BlkioWeight": v.number("blkio-weight"), "NanoCpus": nano_cpus(v),
     }  # fmt: skip
-    if v["cpus"]:
-        try:
-            optional["NanoCpus"] = round(float(v["cpus"]) * 10**9)
-        except ValueError:
-            raise UsageError(f'invalid argument "{v["cpus"]}" for "--cpus" flag: not a number') from None
-    host |= {key: value for key, value in optional.items() if value}
-    labels = [line for path in v["label-file"] for line in env_file(path)] + v["label"]
+
+
+def _networks(v: Values) -> tuple[str, dict[str, Any] | None]:
+    """(NetworkMode, EndpointsConfig). Raises UsageError."""
+    names = v.items("network")
+    if len(names) < 2 and not any("=" in name for name in names) and v.given.isdisjoint(_ENDPOINT):
+        return names[0] if names else "default", None
+    from sampan.cli import ports  # most runs say no more of networks than a name: not on the quick path
+
+    return ports.networks(v)
+
+
+_ENDPOINT = ("network-alias", "ip", "ip6", "link-local-ip", "mac-address")
+
+
+def _ports(v: Values) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(PortBindings, ExposedPorts). Raises UsageError."""
+    if v.given.isdisjoint(("publish", "expose")):
+        return {}, {}
+    from sampan.cli import ports  # as above
+
+    published = ports.bindings(v.items("publish"))
+    exposed: dict[str, Any] = {port: {} for item in v.items("expose") for port in ports.expand(item)}
+    return published, exposed | {port: {} for port in published}
+
+
+def _host_config(v: Values, mode: str, published: dict[str, Any]) -> dict[str, Any]:
+    logs = v.text("log-driver") or v.items("log-opt")
+    optional = {
+        "PortBindings": published, "PublishAllPorts": v.on("publish-all"), "Links": v.items("link"),
+        "Binds": [item for item in map(_volume, v.items("volume")) if ":" in item], "VolumesFrom": v.items("volumes-from"),
+        "CapAdd": v.items("cap-add"), "CapDrop": v.items("cap-drop"), "SecurityOpt": [_security(o) for o in v.items("security-opt")],
+        "Devices": [_device(item) for item in v.items("device")], "Mounts": [_mount(item) for item in v.items("mount")],
+        "Dns": v.items("dns"), "DnsOptions": v.items("dns-option"), "DnsSearch": v.items("dns-search"), "ExtraHosts": v.items("add-host"),
+        "GroupAdd": v.items("group-add"), "PidMode": v.text("pid"), "IpcMode": v.text("ipc"), "UTSMode": v.text("uts"),
+        "CgroupnsMode": v.text("cgroupns"), "Isolation": v.text("isolation"), "Runtime": v.text("runtime"), "StorageOpt": pairs(v.items("storage-opt")),
+        "Init": v.on("init"), "ShmSize": bytes_of(v, "shm-size"), "OomScoreAdj": v.number("oom-score-adj"), "OomKillDisable": v.on("oom-kill-disable"),
+        "Ulimits": [ulimit(item) for item in v.items("ulimit")], "Sysctls": pairs(v.items("sysctl")),
+        "Tmpfs": {path: options for path, _, options in (item.partition(":") for item in v.items("tmpfs"))},
+        "RestartPolicy": restart_policy(v.text("restart")),
+        "LogConfig": {"Type": v.text("log-driver"), "Config": pairs(v.items("log-opt"))} if logs else None,
+        **limits(v),
+    }  # fmt: skip
+    host: dict[str, Any] = {
+        "AutoRemove": v.on("rm"),
+        "NetworkMode": mode,
+        "Privileged": v.on("privileged"),
+        "ReadonlyRootfs": v.on("read-only"),
+    }
+    return host | {key: value for key, value in optional.items() if value}
+
+
+def request(v: Values, image: str, command: list[str], detached: bool = False) -> dict[str, Any]:
+    """The body of POST /containers/create. Raises UsageError."""
+    streams = {item.lower() for item in v.items("attach")}
+    everything = not detached and not streams
+    mode, endpoints = _networks(v)
+    published, exposed = _ports(v)
+    labels = [line for path in v.items("label-file") for line in env_file(path)] + v.items("label")
     body: dict[str, Any] = {
         "Image": image,
-        "AttachStdin": (everything and v["interactive"]) or "stdin" in streams,
+        "AttachStdin": (everything and v.on("interactive")) or "stdin" in streams,
         "AttachStdout": everything or "stdout" in streams,
         "AttachStderr": everything or "stderr" in streams,
-        "OpenStdin": v["interactive"],
-        "StdinOnce": v["interactive"] and not v["detach"],
-        "Tty": v["tty"],
+        "OpenStdin": v.on("interactive"),
+        "StdinOnce": v.on("interactive") and not detached,
+        "Tty": v.on("tty"),
         "Env": environment(v),
-        "HostConfig": host,
+        "HostConfig": _host_config(v, mode, published),
     }
-    more = {
-        "Cmd": command or None, "Entrypoint": [v["entrypoint"]] if v["entrypoint"] else None, "User": v["user"],
-        "WorkingDir": v["workdir"], "Hostname": v["hostname"], "Domainname": v["domainname"], "Labels": pairs(labels),
-        "StopSignal": v["stop-signal"], "StopTimeout": v["stop-timeout"], "Healthcheck": _health(v),
-        "Volumes": {item: {} for item in v["volume"] if ":" not in item},
-        "ExposedPorts": {port: {} for item in v["expose"] for port in ports.expand(item)} | {port: {} for port in published},
+    more: dict[str, Any] = {
+        "Cmd": command or None, "Entrypoint": [v.text("entrypoint")] if v.text("entrypoint") else None, "User": v.text("user"),
+        "WorkingDir": v.text("workdir"), "Hostname": v.text("hostname"), "Domainname": v.text("domainname"), "Labels": pairs(labels),
+        "StopSignal": v.text("stop-signal"), "StopTimeout": v.number("stop-timeout"), "Healthcheck": _health(v),
+        "Volumes": {item: {} for item in v.items("volume") if ":" not in item}, "ExposedPorts": exposed,
         "NetworkingConfig": {"EndpointsConfig": endpoints} if endpoints else None,
     }  # fmt: skip
     return body | {key: value for key, value in more.items() if value not in (None, "", {}, [])}

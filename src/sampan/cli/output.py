@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
-from typing import Any
+
+from sampan import quickjson
+from sampan.cli.flags import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def table(rows: list[list[str]]) -> None:
@@ -20,19 +25,30 @@ def rows_out(rows: list[dict[str, str]], columns: list[tuple[str, str]], templat
         table([[title for title, _ in columns], *[[row[key] for _, key in columns] for row in rows]])
     else:
         for row in rows:
-            print(json.dumps(row) if template == "json" else expand(template, row))
+            print(as_json(row) if template == "json" else expand(template, row))
     return 0
+
+
+def as_json(value: Any) -> str:
+    """JSON in one line, as Go writes it: text stays text."""
+    import json  # 9 ms: not for tables
+
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def quoted(text: str) -> str:
+    """A text in quotation marks, as Go's strconv.Quote writes it."""
+    plain = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(c if c.isprintable() else quickjson.dumps(c)[1:-1] for c in plain) + '"'
 
 
 def expand(template: str, value: Any) -> str:
     """The part of Go templates people use: {{.A.B}}, {{json .A}} and {{.}}. Raises UsageError."""
     import re
 
-    from sampan.cli.flags import UsageError
-
     def one(match: re.Match[str]) -> str:
         text = match[1].strip()
-        as_json = text.startswith("json ")
+        whole = text.startswith("json ")
         path = text.removeprefix("json ").strip()
         if not path.startswith("."):
             raise UsageError(f"template: {{{{{text}}}}} is not understood: use {{{{.Field}}}} or {{{{json .Field}}}}")
@@ -41,8 +57,8 @@ def expand(template: str, value: Any) -> str:
             if not isinstance(current, dict) or part not in current:
                 raise UsageError(f"template: no field {path}")
             current = current[part]
-        if as_json:
-            return json.dumps(current)
+        if whole:
+            return as_json(current)
         return str(current).lower() if isinstance(current, bool) else str(current)
 
     return re.sub(r"\{\{(.*?)\}\}", one, template.replace("\\t", "\t").replace("\\n", "\n"))
@@ -65,3 +81,8 @@ def since(seconds: float) -> str:
             count = age // size
             return f"{count} {unit}{'s' if count > 1 else ''} ago"
     return "Less than a second ago" if age < 1 else f"{age} second{'s' if age > 1 else ''} ago"
+
+
+def stamp(seconds: float, form: str = "%Y-%m-%d %H:%M:%S %z %Z") -> str:
+    """A time in the zone of this place, as Go prints it: "2026-11-29 01:02:03 +0000 UTC"."""
+    return time.strftime(form, time.localtime(seconds))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.cli.flags import UsageError
+from sampan.cli.flags import UsageError, Values
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,15 +84,16 @@ def _bind(
         found.setdefault(f"{low + offset}/{protocol}", []).append(row)
 
 
-def addresses(v: dict[str, Any]) -> dict[str, str]:
+def addresses(v: Values) -> dict[str, str]:
     """The IPAMConfig of --ip and --ip6."""
-    return {key: v[flag] for flag, key in (("ip", "IPv4Address"), ("ip6", "IPv6Address")) if v[flag]}
+    given = {"IPv4Address": v.text("ip"), "IPv6Address": v.text("ip6")}
+    return {key: text for key, text in given.items() if text}
 
 
-def networks(v: dict[str, Any]) -> tuple[str, dict[str, Any] | None]:
+def networks(v: Values) -> tuple[str, dict[str, Any] | None]:
     """(NetworkMode, EndpointsConfig) of the options about networks. Raises UsageError."""
     modes, endpoints = [], {}
-    for item in v["network"] + v["net"]:
+    for item in v.items("network"):
         name, settings = _network(item)
         modes.append(name)
         endpoints[name] = settings
@@ -101,12 +102,12 @@ def networks(v: dict[str, Any]) -> tuple[str, dict[str, Any] | None]:
     given = addresses(v)
     if given:
         first["IPAMConfig"] = {**first.get("IPAMConfig", {}), **given}
-    if v["network-alias"]:
-        first["Aliases"] = [*first.get("Aliases", []), *v["network-alias"]]
-    if v["link-local-ip"]:
-        first.setdefault("IPAMConfig", {})["LinkLocalIPs"] = v["link-local-ip"]
-    if v["mac-address"]:
-        first["MacAddress"] = v["mac-address"]
+    if v.items("network-alias"):
+        first["Aliases"] = [*first.get("Aliases", []), *v.items("network-alias")]
+    if v.items("link-local-ip"):
+        first.setdefault("IPAMConfig", {})["LinkLocalIPs"] = v.items("link-local-ip")
+    if v.text("mac-address"):
+        first["MacAddress"] = v.text("mac-address")
     if first or len(modes) > 1:
         endpoints[mode] = first
         return mode, endpoints

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sampan.cli.arguments import confirmed, filters
-from sampan.cli.flags import LIST, Flag, UsageError, parse
+from sampan.cli.flags import UsageError, Values
+from sampan.cli.options import size
 from sampan.cli.output import human
 from sampan.client.connection import engine
 from sampan.client.http import Http, query
 
-_FORCE, _FILTER = Flag("force", "f"), Flag("filter", "", LIST)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def _freed(count: int) -> int:
@@ -49,46 +50,53 @@ def _images(http: Http, wanted: list[str], everything: bool) -> int:
     return int(answer["SpaceReclaimed"])
 
 
-def containers(args: list[str]) -> int:
+def containers(v: Values, names: list[str]) -> int:
     """container prune"""
-    v, _ = parse([_FORCE, _FILTER], args)
-    return _freed(_containers(engine(), v["filter"])) if confirmed("all stopped containers", v["force"]) else 0
+    return _freed(_containers(engine(), v.items("filter"))) if confirmed("all stopped containers", v.on("force")) else 0
 
 
-def networks(args: list[str]) -> int:
+def networks(v: Values, names: list[str]) -> int:
     """network prune"""
-    v, _ = parse([_FORCE, _FILTER], args)
-    if confirmed("all custom networks not used by at least one container", v["force"]):
-        _networks(engine(), v["filter"])
+    if confirmed("all custom networks not used by at least one container", v.on("force")):
+        _networks(engine(), v.items("filter"))
     return 0
 
 
-def volumes(args: list[str]) -> int:
+def volumes(v: Values, names: list[str]) -> int:
     """volume prune"""
-    v, _ = parse([Flag("all", "a"), _FORCE, _FILTER], args)
-    what = "all" if v["all"] else "all anonymous"
-    if not confirmed(f"{what} volumes not used by at least one container", v["force"]):
+    what = "all" if v.on("all") else "all anonymous"
+    if not confirmed(f"{what} volumes not used by at least one container", v.on("force")):
         return 0
-    return _freed(_volumes(engine(), v["filter"], v["all"]))
+    return _freed(_volumes(engine(), v.items("filter"), v.on("all")))
 
 
-def images(args: list[str]) -> int:
+def images(v: Values, names: list[str]) -> int:
     """image prune"""
-    v, _ = parse([Flag("all", "a"), _FORCE, _FILTER], args)
-    what = "all images without at least one container associated to them" if v["all"] else "all dangling images"
-    return _freed(_images(engine(), v["filter"], v["all"])) if confirmed(what, v["force"]) else 0
+    what = "all images without at least one container associated to them" if v.on("all") else "all dangling images"
+    return _freed(_images(engine(), v.items("filter"), v.on("all"))) if confirmed(what, v.on("force")) else 0
 
 
-def system(args: list[str]) -> int:
+def system(v: Values, names: list[str]) -> int:
     """system prune"""
-    v, _ = parse([Flag("all", "a"), _FORCE, Flag("volumes"), _FILTER], args)
-    if v["volumes"] and any(item.startswith("until=") for item in v["filter"]):
+    if v.on("volumes") and any(item.startswith("until=") for item in v.items("filter")):
         raise UsageError('the "until" filter is not supported with "--volumes"')
-    if not confirmed("all stopped containers, unused networks and unused images", v["force"]):
+    if not confirmed("all stopped containers, unused networks and unused images", v.on("force")):
         return 0
-    http, wanted = engine(), v["filter"]
+    http, wanted = engine(), v.items("filter")
     freed = _containers(http, wanted)
     _networks(http, wanted)
-    if v["volumes"]:
+    if v.on("volumes"):
         freed += _volumes(http, wanted, everything=False)
-    return _freed(freed + _images(http, wanted, v["all"]))
+    return _freed(freed + _images(http, wanted, v.on("all")))
+
+
+def builder(v: Values, names: list[str]) -> int:
+    """builder prune"""
+    if not confirmed("all build cache" if v.on("all") else "all dangling build cache", v.on("force")):
+        return 0
+    keep = size(v.text("keep-storage"), "keep-storage") if v.text("keep-storage") else None
+    wanted = query(filters=filters(v.items("filter")), **{"keep-storage": keep})
+    answer = engine().call("POST", f"/build/prune{wanted}")
+    for key in answer["CachesDeleted"] or []:
+        print(key[:25])
+    return _freed(int(answer["SpaceReclaimed"]))

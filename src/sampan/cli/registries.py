@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from sampan.cli import credentials, transfers
-from sampan.cli.arguments import filters, need
-from sampan.cli.flags import INT, LIST, STR, Flag, UsageError, parse
+from sampan.cli.arguments import filters
+from sampan.cli.flags import UsageError, Values
 from sampan.cli.output import rows_out
 from sampan.client.connection import engine
 from sampan.client.http import Http, query
@@ -25,43 +25,41 @@ def pull_image(http: Http, name: str, platform: str = "", quiet: bool = False, e
     transfers.show(answer.lines(), quiet)
 
 
-def pull(args: list[str]) -> int:
-    """pull [OPTIONS] NAME[:TAG|@DIGEST]"""
-    v, names = parse([Flag("all-tags", "a"), Flag("quiet", "q"), Flag("platform", "", STR),
-                      Flag("disable-content-trust", "")], args)  # fmt: skip
-    need(names, 1, "pull NAME[:TAG|@DIGEST]")
-    if v["all-tags"] and split(names[0])[1]:
+def pull(v: Values, names: list[str]) -> int:
+    """pull"""
+    if v.on("all-tags") and split(names[0])[1]:
         raise UsageError("tag can't be used with --all-tags/-a")
-    pull_image(engine(), names[0], v["platform"], v["quiet"], v["all-tags"])
-    if v["quiet"]:
+    pull_image(engine(), names[0], v.text("platform"), v.on("quiet"), v.on("all-tags"))
+    if v.on("quiet"):
         print(names[0])
     return 0
 
 
-def push(args: list[str]) -> int:
-    """push [OPTIONS] NAME[:TAG]"""
-    v, names = parse([Flag("all-tags", "a"), Flag("quiet", "q"), Flag("platform", "", STR),
-                      Flag("disable-content-trust", "")], args)  # fmt: skip
-    need(names, 1, "push NAME[:TAG]")
-    repository, tag = split(names[0])
-    if v["all-tags"] and tag:
+def push(v: Values, names: list[str]) -> int:
+    """push"""
+    push_image(names[0], v.on("all-tags"), v.on("quiet"))
+    return 0
+
+
+def push_image(name: str, everything: bool = False, quiet: bool = False) -> None:
+    """Pushes an image, or all tags of a repository, and shows how it goes. Raises APIError, UsageError."""
+    repository, tag = split(name)
+    if everything and tag:
         raise UsageError("tag can't be used with --all-tags/-a")
-    if not tag and not v["all-tags"]:
+    if not tag and not everything:
         tag = "latest"
     answer = engine().send("POST", f"/images/{repository}/push{query(tag=tag or None)}",
-                           headers=credentials.header(names[0]) or "X-Registry-Auth: e30=\r\n")  # fmt: skip
-    transfers.show(answer.lines(), v["quiet"])
-    if v["quiet"]:
-        print(names[0])
-    return 0
+                           headers=credentials.header(name) or "X-Registry-Auth: e30=\r\n")  # fmt: skip
+    transfers.show(answer.lines(), quiet)
+    if quiet:
+        print(name)
 
 
-def login(args: list[str]) -> int:
-    """login [OPTIONS] [SERVER]"""
-    v, names = parse([Flag("username", "u", STR), Flag("password", "p", STR), Flag("password-stdin")], args)
+def login(v: Values, names: list[str]) -> int:
+    """login"""
     key = credentials.key_of(names[0] if names else "")
-    username, password = v["username"], v["password"]
-    if v["password-stdin"]:
+    username, password = v.text("username"), v.text("password")
+    if v.on("password-stdin"):
         if password:
             raise UsageError("--password and --password-stdin are mutually exclusive")
         if not username:
@@ -91,9 +89,9 @@ def _prompt(username: str) -> tuple[str, str]:
     return username, getpass.getpass("Password: ")
 
 
-def logout(args: list[str]) -> int:
-    """logout [SERVER]"""
-    key = credentials.key_of(args[0] if args else "")
+def logout(v: Values, names: list[str]) -> int:
+    """logout"""
+    key = credentials.key_of(names[0] if names else "")
     if credentials.erase(key):
         print(f"Removing login credentials for {key}")
     else:
@@ -101,20 +99,18 @@ def logout(args: list[str]) -> int:
     return 0
 
 
-def search(args: list[str]) -> int:
-    """search [OPTIONS] TERM (HOST/TERM searches a registry's catalogue)"""
-    v, names = parse(
-        [Flag("filter", "f", LIST), Flag("format", "", STR), Flag("limit", "", INT), Flag("no-trunc")], args
+def search(v: Values, names: list[str]) -> int:
+    """search: a registry's images, or, with HOST/TERM, that registry's catalogue."""
+    wanted = query(
+        term=names[0], limit=v.number("limit") or 25, filters=filters(v.items("filter")) if v.items("filter") else None
     )
-    need(names, 1, "search TERM")
-    wanted = query(term=names[0], limit=v["limit"] or 25, filters=filters(v["filter"]) if v["filter"] else None)
     answer = engine().send("GET", f"/images/search{wanted}", headers=credentials.header(names[0]))
     from sampan import quickjson
 
     rows = [
-        {"Name": row["name"], "Description": (row.get("description") or "")[: None if v["no-trunc"] else 45],
+        {"Name": row["name"], "Description": (row.get("description") or "")[: None if v.on("no-trunc") else 45],
          "StarCount": str(row.get("star_count") or 0), "IsOfficial": "[OK]" if row.get("is_official") else ""}
         for row in quickjson.loads(answer.read())
     ]  # fmt: skip
     columns = [("NAME", "Name"), ("DESCRIPTION", "Description"), ("STARS", "StarCount"), ("OFFICIAL", "IsOfficial")]
-    return rows_out(rows, columns, v["format"])
+    return rows_out(rows, columns, v.text("format"))

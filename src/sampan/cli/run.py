@@ -7,32 +7,15 @@ import sys
 
 from sampan import quickjson
 from sampan.cli import options, session
-from sampan.cli.flags import BOOL, LIST, STR, Flag, UsageError, parse
+from sampan.cli.flags import UsageError, Values
+from sampan.cli.session import fail
 from sampan.client.connection import engine
 from sampan.client.http import APIError, Http, query
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
-
-EXEC_FLAGS = [
-    Flag("detach", "d", BOOL, "Detached mode: run command in the background"),
-    Flag("detach-keys", "", STR, "Override the key sequence for detaching"),
-    Flag("env", "e", LIST, "Set environment variables"),
-    Flag("env-file", "", LIST, "Read in a file of environment variables"),
-    Flag("interactive", "i", BOOL, "Keep STDIN open even if not attached"),
-    Flag("kill-on-disconnect", "", BOOL, "End the command, and all it started, when this client ends"),
-    Flag("privileged", "", BOOL, "Give extended privileges to the command"),
-    Flag("tty", "t", BOOL, "Allocate a pseudo-TTY"),
-    Flag("user", "u", STR, "Username or UID (format: <name|uid>[:<group|gid>])"),
-    Flag("workdir", "w", STR, "Working directory inside the container"),
-]
-
-
-def fail(error: Exception, code: int = 125) -> int:
-    """Prints an error as Docker's CLI does."""
-    print(f"sampan: {error}", file=sys.stderr)
-    return code
 
 
 def start_failure_code(error: APIError) -> int:
@@ -43,36 +26,34 @@ def start_failure_code(error: APIError) -> int:
     return 126 if "permission denied" in text or "is a directory" in text or "exec format error" in text else 125
 
 
-def _create(http: Http, args: list[str], command: str) -> tuple[dict[str, Any], dict[str, Any], str]:
-    values, rest = parse(options.FLAGS, args, interspersed=False)
-    if not rest:
-        raise UsageError(f"'sampan {command}' requires at least 1 argument: IMAGE")
-    body = options.request(values, rest[0], rest[1:])
-    if values["tty"]:
+def _create(http: Http, values: Values, rest: list[str], detached: bool = False) -> tuple[dict[str, Any], str]:
+    """Creates a container. Returns (the request's body, its id). Raises UsageError, APIError."""
+    body = options.request(values, rest[0], rest[1:], detached)
+    if values.on("tty"):
         body["HostConfig"]["ConsoleSize"] = list(session.window_size())
-    if values["cidfile"] and os.path.exists(values["cidfile"]):
+    if values.text("cidfile") and os.path.exists(values.text("cidfile")):
         raise UsageError(
-            f"container ID file found, make sure the other container isn't running or delete {values['cidfile']}"
+            f"container ID file found, make sure the other container isn't running or delete {values.text('cidfile')}"
         )
-    if values["isolation"] == "vm":
+    if values.text("isolation") == "vm":
         _prepare_machine(http, body["HostConfig"])
     answer = _create_or_pull(http, values, body)
-    if answer.get("Isolation") == "vm" and values["isolation"] != "vm":  # by policy, or the engine's default
+    if answer.get("Isolation") == "vm" and values.text("isolation") != "vm":  # by policy, or the engine's default
         _prepare_machine(http, body["HostConfig"])
-    if values["cidfile"]:
-        with open(values["cidfile"], "w", encoding="ascii") as file:
+    if values.text("cidfile"):
+        with open(values.text("cidfile"), "w", encoding="ascii") as file:
             file.write(answer["Id"])
     for warning in answer.get("Warnings") or []:
         print(f"WARNING: {warning}", file=sys.stderr)
-    return values, body, answer["Id"]
+    return body, str(answer["Id"])
 
 
-def _create_or_pull(http: Http, values: dict[str, Any], body: dict[str, Any]) -> Any:
+def _create_or_pull(http: Http, values: Values, body: dict[str, Any]) -> Any:
     """Creates the container; an image that is missing, or always wanted anew, is pulled first."""
-    wanted = values["pull"] or "missing"
+    wanted = values.text("pull")
     if wanted not in ("always", "missing", "never"):
         raise UsageError(f"invalid pull option: '{wanted}': must be one of 'always', 'missing' or 'never'")
-    path = "/containers/create" + query(name=values["name"] or None, platform=values["platform"] or None)
+    path = "/containers/create" + query(name=values.text("name") or None, platform=values.text("platform") or None)
     if wanted == "always":
         _pull(http, values, body["Image"])
     try:
@@ -95,13 +76,13 @@ def _prepare_machine(http: Http, host: dict[str, Any]) -> None:
         transfers.show(http.send("POST", "/sampan/vm/prepare" + query(quiet=True), host).lines())
 
 
-def _pull(http: Http, values: dict[str, Any], image: str) -> None:
+def _pull(http: Http, values: Values, image: str) -> None:
     from contextlib import redirect_stdout
 
     from sampan.cli import registries
 
     with redirect_stdout(sys.stderr):  # what the container writes is all that is on standard output
-        registries.pull_image(http, _with_tag(image), values["platform"], values["quiet"])
+        registries.pull_image(http, _with_tag(image), values.text("platform"), values.on("quiet"))
 
 
 def _with_tag(image: str) -> str:
@@ -116,36 +97,33 @@ def _start(http: Http, path: str) -> None:
         print(f"WARNING: {text}", file=sys.stderr)
 
 
-def run(args: list[str]) -> int:
-    """sampan run"""
+def run(values: Values, rest: list[str]) -> int:
+    """run: creates, starts and follows a container."""
     http = engine()
     try:
-        values, body, container = _create(http, args, "run")
+        body, container = _create(http, values, rest, values.on("detach"))
     except APIError as error:
         return fail(error)
     path = f"/containers/{container}"
-    if values["detach"]:
+    if values.on("detach"):
         try:
             _start(http, path)
         except APIError as error:
             return fail(error, start_failure_code(error))
         print(container)
         return 0
-    wanted = query(stream=True, stdin=body["AttachStdin"], stdout=body["AttachStdout"], stderr=body["AttachStderr"])
+    wanted = query(stream=True, stdin=body["AttachStdin"], stdout=body["AttachStdout"], stderr=body["AttachStderr"],
+                   detachKeys=values.text("detach-keys") or None)  # fmt: skip
     attached = Http(http._path).send("POST", f"{path}/attach{wanted}", upgrade=True)
-    condition = "removed" if values["rm"] else "next-exit"
+    condition = "removed" if values.on("rm") else "next-exit"
     waiting = Http(http._path).send("POST", f"{path}/wait?condition={condition}")
     try:
         _start(http, path)
     except APIError as error:
         return fail(error, start_failure_code(error))
-    if values["sig-proxy"] and not body["Tty"]:
-        session.forward_signals(lambda number: Http(http._path).call("POST", f"{path}/kill?signal={number}"))
-
-    def resize(rows: int, columns: int) -> None:
-        Http(http._path).call("POST", f"{path}/resize?h={rows}&w={columns}")
-
-    session.converse(attached, body["AttachStdin"], body["Tty"], resize)
+    if values.on("sig-proxy") and not body["Tty"]:
+        session.forward_signals(_signaller(http, path))
+    session.converse(attached, body["AttachStdin"], body["Tty"], _resizer(http, path))
     if body["Tty"] and _still_running(http, path):
         return 0  # detached with the keys
     return int(quickjson.loads(waiting.read())["StatusCode"])
@@ -160,66 +138,55 @@ def _still_running(http: Http, path: str) -> bool:
         raise
 
 
-def create(args: list[str]) -> int:
-    """sampan create"""
+def create(values: Values, rest: list[str]) -> int:
+    """create"""
     try:
-        _, _, container = _create(engine(), args, "create")
+        _, container = _create(engine(), values, rest)
     except APIError as error:
         return fail(error, 1)
     print(container)
     return 0
 
 
-def exec_(args: list[str]) -> int:
-    """sampan exec"""
-    values, rest = parse(EXEC_FLAGS, args, interspersed=False)
-    if len(rest) < 2:
-        raise UsageError("'sampan exec' requires at least 2 arguments: CONTAINER COMMAND [ARG...]")
+def exec_(values: Values, rest: list[str]) -> int:
+    """exec: a further process in a container."""
     http = engine()
     body = {
-        "AttachStdin": values["interactive"] and not values["detach"],
-        "AttachStdout": not values["detach"],
-        "AttachStderr": not values["detach"],
-        "Tty": values["tty"],
-        "KillOnDisconnect": values["kill-on-disconnect"],
-        "DetachKeys": values["detach-keys"] or "",
+        "AttachStdin": values.on("interactive") and not values.on("detach"),
+        "AttachStdout": not values.on("detach"),
+        "AttachStderr": not values.on("detach"),
+        "Tty": values.on("tty"),
+        "KillOnDisconnect": values.on("kill-on-disconnect"),
+        "DetachKeys": values.text("detach-keys"),
         "Cmd": rest[1:],
         "Env": options.environment(values),
-        "User": values["user"],
-        "WorkingDir": values["workdir"],
-        "Privileged": values["privileged"],
+        "User": values.text("user"),
+        "WorkingDir": values.text("workdir"),
+        "Privileged": values.on("privileged"),
     }
     rows, columns = session.window_size()
-    if values["tty"] and rows:
+    if values.on("tty") and rows:
         body["ConsoleSize"] = [rows, columns]
     try:
         identifier = http.call("POST", f"/containers/{rest[0]}/exec", body)["Id"]
-        start = {"Detach": values["detach"], "Tty": values["tty"]}
-        if values["detach"]:
+        start = {"Detach": values.on("detach"), "Tty": values.on("tty")}
+        if values.on("detach"):
             http.call("POST", f"/exec/{identifier}/start", start)
             return 0
         response = Http(http._path).send("POST", f"/exec/{identifier}/start", start, upgrade=True)
     except APIError as error:
         return fail(error, start_failure_code(error) if start_failure_code(error) != 125 else 1)
-
-    def resize(rows: int, columns: int) -> None:
-        Http(http._path).call("POST", f"/exec/{identifier}/resize?h={rows}&w={columns}")
-
-    session.converse(response, bool(body["AttachStdin"]), bool(values["tty"]), resize)
+    session.converse(response, bool(body["AttachStdin"]), values.on("tty"), _resizer(http, f"/exec/{identifier}"))
     return int(http.call("GET", f"/exec/{identifier}/json")["ExitCode"] or 0)
 
 
-def start(args: list[str]) -> int:
-    """sampan start"""
-    flags = [Flag("attach", "a", BOOL, "Attach STDOUT/STDERR and forward signals"),
-             Flag("interactive", "i", BOOL, "Attach container's STDIN"),
-             Flag("detach-keys", "", STR, "Override the key sequence for detaching")]  # fmt: skip
-    values, names = parse(flags, args)
-    if not names:
-        raise UsageError("'sampan start' requires at least 1 argument: CONTAINER")
+def start(values: Values, names: list[str]) -> int:
+    """start"""
     http = engine()
-    if values["attach"] or values["interactive"]:
-        return _attach(http, names[0], values["interactive"], begin=True)
+    if values.on("attach") or values.on("interactive"):
+        if len(names) > 1:
+            raise UsageError("you cannot start and attach multiple containers at once", 1)
+        return _attach(http, names[0], values.text("detach-keys"), values.on("interactive"), begin=True)
     status = 0
     for name in names:
         try:
@@ -230,39 +197,45 @@ def start(args: list[str]) -> int:
     return status
 
 
-def attach(args: list[str]) -> int:
-    """sampan attach"""
-    flags = [Flag("no-stdin", "", BOOL, "Do not attach STDIN"), Flag("sig-proxy", "", BOOL, "Proxy signals", True),
-             Flag("detach-keys", "", STR, "Override the key sequence for detaching")]  # fmt: skip
-    values, names = parse(flags, args)
-    if len(names) != 1:
-        raise UsageError("'sampan attach' requires 1 argument: CONTAINER")
-    return _attach(engine(), names[0], not values["no-stdin"], begin=False)
+def attach(values: Values, names: list[str]) -> int:
+    """attach"""
+    stdin, proxy = not values.on("no-stdin"), values.on("sig-proxy")
+    return _attach(engine(), names[0], values.text("detach-keys"), stdin, begin=False, proxy=proxy)
 
 
-def _attach(http: Http, name: str, stdin: bool, begin: bool) -> int:
+def attach_console(name: str, detach_keys: str) -> int:
+    """Attaches to a container with standard input, and without a proxy for signals. Returns the exit code."""
+    return _attach(engine(), name, detach_keys, stdin=True, begin=False, proxy=False)
+
+
+def _attach(http: Http, name: str, keys: str, stdin: bool, begin: bool, proxy: bool = True) -> int:
     try:
         found = http.call("GET", f"/containers/{name}/json")
         if not begin and not found["State"]["Running"]:
             print("You cannot attach to a stopped container, start it first", file=sys.stderr)
             return 1
-        stdin = stdin and found["Config"]["OpenStdin"]
+        tty, stdin = found["Config"]["Tty"], stdin and found["Config"]["OpenStdin"]
         path = f"/containers/{found['Id']}"
-        response = Http(http._path).send(
-            "POST", f"{path}/attach" + query(stream=True, stdin=stdin, stdout=True, stderr=True), upgrade=True
-        )
+        streams = query(stream=True, stdin=stdin, stdout=True, stderr=True, detachKeys=keys or None)
+        response = Http(http._path).send("POST", f"{path}/attach{streams}", upgrade=True)
         waiting = Http(http._path).send("POST", f"{path}/wait?condition=next-exit")
         if begin:
             _start(http, path)
         elif not http.call("GET", f"{path}/json")["State"]["Running"]:  # it ended before we were there to see
-            return 0 if found["Config"]["Tty"] else int(http.call("GET", f"{path}/json")["State"]["ExitCode"])
+            return 0 if tty else int(http.call("GET", f"{path}/json")["State"]["ExitCode"])
     except APIError as error:
         return fail(error, 1)
-
-    def resize(rows: int, columns: int) -> None:
-        Http(http._path).call("POST", f"{path}/resize?h={rows}&w={columns}")
-
-    session.converse(response, stdin, found["Config"]["Tty"], resize)
-    if found["Config"]["Tty"] and _still_running(http, path):
+    if proxy and not tty:
+        session.forward_signals(_signaller(http, path))
+    session.converse(response, stdin, tty, _resizer(http, path))
+    if tty and _still_running(http, path):
         return 0
     return int(quickjson.loads(waiting.read())["StatusCode"])
+
+
+def _signaller(http: Http, path: str) -> Callable[[str], object]:
+    return lambda number: Http(http._path).call("POST", f"{path}/kill?signal={number}")
+
+
+def _resizer(http: Http, path: str) -> Callable[[int, int], object]:
+    return lambda rows, columns: Http(http._path).call("POST", f"{path}/resize?h={rows}&w={columns}")

@@ -1,4 +1,4 @@
-"""A terminal or pipes joined to a process in a container."""
+"""Standard streams: joined to a process in a container, and what a command says there of a failure."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+
+def fail(error: Exception, code: int = 125) -> int:
+    """Prints an error as Docker's CLI does. Returns the exit code."""
+    print(f"sampan: {error}", file=sys.stderr)
+    return code
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from html import escape
 
+from sampan.compare.figures import SPREAD, cell, machine_lines, number, shown
 from sampan.compare.model import TITLES, Measure, Result, Samples
 from sampan.compare.picture import layered
-from sampan.compare.report import SPREAD, cell, machine_lines, number, shown
 
 _BAR, _LEFT, _WIDE = 17, 84, 460  # pixels
 STYLE = """

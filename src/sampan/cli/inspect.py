@@ -1,0 +1,73 @@
+"""inspect, of all kinds of objects."""
+
+from __future__ import annotations
+
+import json
+
+from sampan.cli.flags import UsageError, Values
+from sampan.cli.session import fail
+from sampan.client.connection import engine
+from sampan.client.http import APIError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_PATHS = {
+    "container": "/containers/{}/json",
+    "image": "/images/{}/json",
+    "volume": "/volumes/{}",
+    "network": "/networks/{}",
+}
+
+
+def anything(v: Values, names: list[str]) -> int:
+    """inspect: the first kind that has the name, or the one of --type."""
+    kind = v.text("type")
+    if kind and kind not in _PATHS:
+        raise UsageError(f'unknown type: "{kind}": must be one of {", ".join(_PATHS)}', 1)
+    return _show([kind] if kind else _PATHS, v, names)
+
+
+def containers(v: Values, names: list[str]) -> int:
+    """container inspect"""
+    return _show(["container"], v, names)
+
+
+def images(v: Values, names: list[str]) -> int:
+    """image inspect"""
+    return _show(["image"], v, names)
+
+
+def networks(v: Values, names: list[str]) -> int:
+    """network inspect"""
+    return _show(["network"], v, names)
+
+
+def volumes(v: Values, names: list[str]) -> int:
+    """volume inspect"""
+    return _show(["volume"], v, names)
+
+
+def _show(kinds: Iterable[str], v: Values, names: list[str]) -> int:
+    http, found, status = engine(), [], 0
+    for name in names:
+        for kind in kinds:
+            try:
+                found.append(http.call("GET", _PATHS[kind].format(name)))
+                break
+            except APIError as error:
+                if error.status != 404:
+                    raise
+        else:
+            status = fail(APIError(404, f"no such object: {name}"), 1)
+    if v.text("format") not in ("", "json"):
+        from sampan.cli.output import expand
+
+        for item in found:
+            print(expand(v.text("format"), item))
+    elif v.text("format") == "json":
+        print(json.dumps(found, ensure_ascii=False))
+    else:
+        print(json.dumps(found, indent=4, ensure_ascii=False))
+    return status

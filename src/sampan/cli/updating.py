@@ -1,0 +1,23 @@
+"""update: new limits for containers."""
+
+from __future__ import annotations
+
+import sys
+
+from sampan.cli import options
+from sampan.cli.arguments import each
+from sampan.cli.flags import Values
+from sampan.client.http import Http
+
+
+def _update(http: Http, name: str, v: Values) -> None:
+    policy = options.restart_policy(v.text("restart"))
+    if v.text("restart") == "no":
+        policy = {"Name": "no"}
+    body = {**options.limits(v), "RestartPolicy": policy}
+    answer = http.call("POST", f"/containers/{name}/update", {key: value for key, value in body.items() if value})
+    for warning in answer.get("Warnings") or []:
+        print(f"WARNING: {warning}", file=sys.stderr)
+
+
+update = each(_update)
