@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 
 from sampan.engine import guest_answers, shims
 from sampan.engine.errors import EngineError
+from sampan.linux.eventloop import Loop
 from sampan.runtime import channel
 from sampan.vm import pc, protocol, qga
 from sampan.vm.console import ConsoleLog
 from sampan.vm.errors import VmError
 from sampan.vm.host import Host
-from sampan.vm.loop import Loop
 from sampan.vm.qmp import Monitor
 
 MESSAGES = 100_000 if os.environ.get("SAMPAN_SOAK") else 10_000

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from sampan.engine import machine_shape
 from sampan.engine.errors import BadRequest
+from sampan.linux.eventloop import Loop
 from sampan.network.model import Endpoint, Network
 from sampan.vm import dhcp, iso, ovf, pc, qga, seed
 from sampan.vm.errors import VmError
-from sampan.vm.loop import Loop
 from sampan.vm.mux import WINDOW, Mux
 
 

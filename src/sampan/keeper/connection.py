@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from sampan.keeper.loop import Loop
+    from sampan.linux.eventloop import Loop
 
 
 class Connection:

@@ -8,10 +8,10 @@ import time
 
 from sampan.keeper import exits, logs, roots, spares
 from sampan.keeper.connection import Connection
-from sampan.keeper.loop import Loop
 from sampan.keeper.standby import Estate, Link, tasks_of
 from sampan.keeper.tasks import UNKNOWN_STATUS, Pipes, Task, close, kill
 from sampan.linux import pidfd, polling, tty
+from sampan.linux.eventloop import Loop
 from sampan.record import record
 from sampan.runtime import spawn
 from sampan.runtime.errors import RuntimeFailure, kind_of
@@ -41,7 +41,7 @@ class Supervisor:
 
     def __init__(self, listener: socket.socket, estate: Estate) -> None:
         self._listener = listener
-        self._loop = Loop()
+        self._loop = Loop(tolerant=True)
         self._tasks: dict[str, Task] = {}
         self._making: dict[str, Making] = {}
         self._ended: dict[str, tuple[Task, float]] = {}  # whose status is not known yet, since when

@@ -13,9 +13,9 @@ import time
 
 from sampan.linux import mount
 from sampan.linux import namespaces as ns
+from sampan.linux.eventloop import Loop
 from sampan.linux.syscall import syscall
 from sampan.vm.guest import Guest
-from sampan.vm.loop import Loop
 from sampan.vm.mux import Mux
 
 TYPE_CHECKING = False

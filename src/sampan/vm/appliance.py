@@ -13,11 +13,11 @@ from collections.abc import Callable
 from sampan import quickjson
 from sampan.linux import mount
 from sampan.linux import namespaces as ns
+from sampan.linux.eventloop import Loop
 from sampan.linux.pidfd import exit_code
 from sampan.runtime import spawn
 from sampan.vm import agent, dhcp
 from sampan.vm.guest import Guest
-from sampan.vm.loop import Loop
 from sampan.vm.mux import Mux
 
 TYPE_CHECKING = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 
-from sampan.vm.loop import Loop
+from sampan.linux.eventloop import Loop
 
 _MOST = 256 << 10
 _SHOWN = 800

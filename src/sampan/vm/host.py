@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from sampan.keeper import wire
 from sampan.linux import descriptors, prctl, signals
+from sampan.linux.eventloop import Loop
 from sampan.linux.pidfd import exit_code
 from sampan.runtime import channel
 from sampan.runtime.errors import RuntimeFailure
@@ -19,7 +20,6 @@ from sampan.vm.console import ConsoleLog
 from sampan.vm.dnsrelay import DnsRelay
 from sampan.vm.errors import VmError
 from sampan.vm.hypervisor import Machine
-from sampan.vm.loop import Loop
 from sampan.vm.mux import Mux
 from sampan.vm.protocol import Exit, Question, Ready, Reply
 

@@ -9,11 +9,11 @@ import time
 from sampan import quickjson
 from sampan.linux import namespaces as ns
 from sampan.linux import tap
+from sampan.linux.eventloop import Loop
 from sampan.vm import confine, protocol
 from sampan.vm.console import ConsoleLog
 from sampan.vm.errors import VmError
 from sampan.vm.hypervisor import DISK_SIZE, SLOTS, Machine, Parts, Shape, microvm
-from sampan.vm.loop import Loop
 from sampan.vm.mux import Mux
 from sampan.vm.progress import STANDSTILL, Progress
 

@@ -14,8 +14,8 @@ import struct
 from collections.abc import Callable
 
 from sampan import quickjson
+from sampan.linux.eventloop import READ, WRITE, Loop
 from sampan.vm.errors import VmError
-from sampan.vm.loop import READ, WRITE, Loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from sampan import quickjson
-from sampan.vm.loop import Loop
+from sampan.linux.eventloop import Loop
 from sampan.vm.protocol import one_line
 
 TYPE_CHECKING = False

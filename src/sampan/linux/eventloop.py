@@ -1,4 +1,4 @@
-"""epoll(7) and who is to be called: a handler that fails is set aside for a moment and ends nothing else."""
+"""An event loop over epoll(7): descriptors and the handlers that are called when they are ready."""
 
 from __future__ import annotations
 
@@ -12,32 +12,39 @@ if TYPE_CHECKING:
 
     Handler = Callable[[int], None]
 
+READ, WRITE, HANGUP = select.EPOLLIN, select.EPOLLOUT, select.EPOLLHUP | select.EPOLLERR
 _PAUSE = 0.2
 
 
 class Loop:
-    """Descriptors and their handlers."""
+    """One epoll instance. An exception of a handler ends turn(), unless the loop is `tolerant`: it then is printed, and that
+    descriptor is set aside for a moment, while all others go on."""
 
-    def __init__(self) -> None:
+    def __init__(self, tolerant: bool = False) -> None:
         self._poll = select.epoll()
+        self._tolerant = tolerant
         self._handlers: dict[int, tuple[Handler, int]] = {}
-        self._paused: dict[int, float] = {}
+        self._paused: dict[int, float] = {}  # until when (monotonic)
 
-    def watch(self, fd: int, handler: Handler) -> None:
-        """Has `handler(events)` called whenever there is something to read."""
-        self._handlers[fd] = (handler, select.EPOLLIN)
-        self._poll.register(fd, select.EPOLLIN)
+    def fileno(self) -> int:
+        """The descriptor that it waits on."""
+        return self._poll.fileno()
+
+    def watch(self, fd: int, handler: Handler, events: int = READ) -> None:
+        """Has `handler(events)` called whenever `fd` is ready for one of `events`; hang-ups always count."""
+        before = self._handlers.get(fd)
+        self._handlers[fd] = (handler, events)
+        if before is None:
+            self._poll.register(fd, events)
+        elif before[1] != events and fd not in self._paused:
+            self._poll.modify(fd, events)
 
     def change(self, fd: int, events: int) -> None:
         """Waits for other events of a descriptor from now on."""
-        handler, before = self._handlers[fd]
-        if events != before:
-            self._handlers[fd] = (handler, events)
-            if fd not in self._paused:
-                self._poll.modify(fd, events)
+        self.watch(fd, self._handlers[fd][0], events)
 
     def forget(self, fd: int) -> None:
-        """Ends that; before the descriptor is closed."""
+        """No longer watches a descriptor, before it is closed; one that was not watched is fine."""
         if self._handlers.pop(fd, None) and self._paused.pop(fd, None) is None:
             self._poll.unregister(fd)
 
@@ -45,9 +52,9 @@ class Loop:
         """Whether somebody waits for it."""
         return fd in self._handlers
 
-    def turn(self, seconds: float) -> bool:
-        """Waits for events and has them handled; whether there were any."""
-        ready = self._poll.poll(min(seconds, _PAUSE) if self._paused else seconds)
+    def turn(self, seconds: float = -1) -> bool:
+        """Waits for events for at most `seconds` (-1: until there are some) and has them handled; whether there were any."""
+        ready = self._poll.poll(_PAUSE if self._paused and not 0 <= seconds < _PAUSE else seconds)
         for fd, events in ready:
             entry = self._handlers.get(fd)
             if entry is None:
@@ -55,6 +62,8 @@ class Loop:
             try:
                 entry[0](events)
             except Exception:
+                if not self._tolerant:
+                    raise
                 self._pause(fd)
         if self._paused:
             self._resume()
@@ -75,7 +84,7 @@ class Loop:
             self._poll.register(fd, self._handlers[fd][1])
 
     def renew(self) -> None:
-        """After fork(2): an epoll of this process's own, with the same descriptors."""
+        """After fork(2): an epoll instance of this process's own, with the same descriptors."""
         self._poll.close()
         self._poll = select.epoll()
         for fd, (_, events) in self._handlers.items():
