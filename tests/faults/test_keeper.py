@@ -14,6 +14,7 @@ import pytest
 
 from sampan.client.http import APIError
 from sampan.keeper import exits
+from sampan.keeper.protocol import End
 from tests.conftest import Daemon, eventually
 
 pytestmark = [pytest.mark.e2e]
@@ -132,7 +133,7 @@ def test_ends_on_a_full_disk(daemon: Daemon) -> None:
 def test_an_end_is_kept_until_it_is_recorded(tmp_path: Path) -> None:
     """Acknowledged ends are forgotten, those that nobody could write are tried again, and those that nobody asks for are synced."""
     kept = exits.Exits()
-    one, two = ({"id": name, "status": 0, "time": 1, "start_time": 5} for name in ("one", "two"))
+    one, two = (End(name, 0, 1, 5) for name in ("one", "two"))
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         exits.prepare(str(tmp_path / name))
@@ -140,14 +141,14 @@ def test_an_end_is_kept_until_it_is_recorded(tmp_path: Path) -> None:
     (tmp_path / "two/exit.tmp").unlink()
     (tmp_path / "two/exit.tmp").mkdir()
     kept.add(two, str(tmp_path / "two"))
-    assert json.loads((tmp_path / "one/exit.json").read_bytes()) == one
+    assert json.loads((tmp_path / "one/exit.json").read_bytes()) == vars(one)
     assert kept.all() == [one, two]
     assert kept.must_stay
     (tmp_path / "two/exit.tmp").rmdir()
     kept.tick()
-    assert json.loads((tmp_path / "two/exit.json").read_bytes()) == two
-    for record in (one, two):
-        kept.acknowledge(exits.Exits.key(record))
+    assert json.loads((tmp_path / "two/exit.json").read_bytes()) == vars(two)
+    for end in (one, two):
+        kept.acknowledge(end.key)
     assert kept.all() == []
     assert not kept.must_stay
     kept.add(one, str(tmp_path / "gone"))  # a directory that was removed meanwhile

@@ -20,6 +20,7 @@ from sampan.engine.execs import Exec
 from sampan.engine.policy.caller import Owner, at_page
 from sampan.engine.policy.model import Policy
 from sampan.engine.policy.operation import Kind
+from sampan.keeper import protocol
 from sampan.network.model import Network
 from sampan.runtime.errors import RuntimeFailure
 
@@ -74,10 +75,12 @@ class World:
     policy: Policy | None = None
 
     def __post_init__(self) -> None:
-        async def call(name: str, fds: Any = (), **given: Any) -> Any:
-            self.asked.append((name, given))
-            if "id" not in given:
-                return {"tasks": [], "pid": 0, "standby": 0}, []
+        async def call(request: Any, longest: float = 0) -> Any:
+            self.asked.append((request.op, vars(request)))
+            if isinstance(request, protocol.Ping):
+                return protocol.Pong(0)
+            if "id" not in vars(request):
+                return protocol.Tasks([], [], [])
             raise RuntimeFailure("the keeper of a test starts nothing")
 
         self.engine.keeper.call = call  # type: ignore[method-assign, assignment]

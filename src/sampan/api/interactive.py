@@ -14,13 +14,14 @@ from aiohttp import web
 
 from sampan.api import access, schema, streams
 from sampan.api.requests import body, engine_of, flag, number
-from sampan.engine import execs, lines, output
+from sampan.engine import execs, keeperlink, lines, output
 from sampan.engine.container import Container, timestamp
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, EngineError
 from sampan.engine.moments import moment, never
 from sampan.keeper.client import KeeperGone
 from sampan.keeper.frames import Frame
+from sampan.keeper.protocol import CloseStdin, GetStdin
 from sampan.linux import signals
 from sampan.runtime.errors import RuntimeFailure
 
@@ -142,19 +143,16 @@ async def _attach_input(engine: Engine, container: Container, client: Client, ke
             return
         await asyncio.sleep(0.002)
     try:
-        _, fds = await engine.keeper.call("stdin", id=container.id)
+        stdin = await engine.keeper.call(GetStdin(container.id))
     except (RuntimeFailure, KeeperGone):
         return
 
     def ended() -> None:
         if not container.tty and container.config.get("StdinOnce"):
-            for fd in container.held[3:]:
-                os.close(fd)
-            del container.held[3:]
-            container.handover["has_stdin"] = False
+            keeperlink.forget_stdin(container)
             engine.background(_close_stdin(engine, container))
 
-    sink = streams.Sink(fds[0], client, ended, keys)
+    sink = streams.Sink(stdin, client, ended, keys)
     try:
         client.feed(sink)
         await sink.detached.wait()
@@ -165,7 +163,7 @@ async def _attach_input(engine: Engine, container: Container, client: Client, ke
 
 async def _close_stdin(engine: Engine, container: Container) -> None:
     try:
-        await engine.keeper.call("close_stdin", id=container.id)
+        await engine.keeper.call(CloseStdin(container.id))
     except (RuntimeFailure, KeeperGone):
         pass
 

@@ -11,7 +11,7 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from sampan.engine import ends, limits, mounts, spec
 from sampan.engine import output as streams
@@ -34,12 +34,14 @@ from sampan.images.errors import ImageNotFound
 from sampan.images.registry.auth import Credentials
 from sampan.images.store import Image
 from sampan.keeper.client import KeeperGone
+from sampan.keeper.protocol import Descriptors, LogOptions, Start
 from sampan.linux import filetree
 from sampan.linux.pidfd import exit_code
 from sampan.network.errors import NetworkError
 from sampan.oci import reference
 from sampan.oci.manifest import Platform
 from sampan.runtime.errors import RuntimeFailure
+from sampan.runtime.requests import Launch
 
 if TYPE_CHECKING:
     from sampan.engine.engine import Engine
@@ -304,23 +306,22 @@ class _Runner:
         """Starts a step; a pidfd of it, which is the caller's. Raises RuntimeFailure, NetworkError, KeeperGone."""
         engine = self._engine
         network = await engine.networking.prepare(container)
-        shared = [] if network is None else [network[0]]
+        shared: Descriptors = {} if network is None else {"network": network[0]}
         try:
             request = _request(engine, container, command)
-            shared.append(mounts.table())
-            request |= {"sandbox": network[1] if network else "", "sources": len(shared) - 1}
+            shared["sources"] = mounts.table()
+            request |= {"sandbox": network[1] if network else ""}
             self._waiting[container.id] = done
-            _, fds = await engine.keeper.call(
-                "start", shared, id=container.id, request=request, directory=command.directory, stdin=False,
-                log={"max_size": 0, "max_files": 1},
-            )  # fmt: skip
+            begin = Start(container.id, cast(Launch, request), command.directory, False, LogOptions(), shared)
+            fds = (await engine.keeper.call(begin)).descriptors
         finally:
-            for fd in shared:
+            for fd in shared.values():
                 os.close(fd)
-        for fd in fds[1:]:
+        process = fds.pop("process")
+        for fd in fds.values():
             os.close(fd)
-        ends.watch(fds[0], lambda status: None if done.done() else done.set_result(status))
-        return fds[0]
+        ends.watch(process, lambda status: None if done.done() else done.set_result(status))
+        return process
 
 
 async def _kill(process: int, done: asyncio.Future[int]) -> None:
@@ -384,7 +385,7 @@ def _request(engine: Engine, container: Container, command: Command) -> dict[str
     joins = {
         "cgroup": "",
         "uts": shared,
-        "network": shared or ("" if container.host_config["NetworkMode"] == "none" else "@0"),
+        "network": shared or ("" if container.host_config["NetworkMode"] == "none" else "@network"),
         "pid": "",
         "ipc": "",
     }

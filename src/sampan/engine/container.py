@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from sampan.engine.errors import Conflict, NotFound
+from sampan.keeper.protocol import Descriptors, End, Handover
 from sampan.linux import pidfd
 from sampan.linux.cgroup import Cgroup, hierarchies
 from sampan.linux.namespaces import members_of
@@ -75,11 +76,11 @@ class Container:
     rowid: int = 0  # of the record of a broken one
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # see exclusive()
     restarts: int = 0  # restarts under way: what ends meanwhile is not the end of it
-    ended_early: dict[str, Any] | None = None  # the record of an end that was told before the start's answer was read
+    ended_early: End | None = None  # one that was told before the start's answer was read
     exit_waiters: list[asyncio.Future[int]] = field(default_factory=list)
     remove_waiters: list[asyncio.Future[int]] = field(default_factory=list)
-    held: list[int] = field(default_factory=list)  # descriptors kept for a keeper's successor
-    handover: dict[str, Any] = field(default_factory=dict)
+    held: Descriptors = field(default_factory=dict)  # kept for a keeper's successor
+    handover: Handover | None = None  # what goes with them
     taps: list[int] = field(default_factory=list)  # of its machine, so that nobody waits for the last to be closed
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     removed: bool = False

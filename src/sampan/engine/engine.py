@@ -30,6 +30,7 @@ from sampan.engine.unstarted import Unstarted
 from sampan.engine.watch import Watcher
 from sampan.images.registry.hosts import Hosts
 from sampan.images.store import ImageStore
+from sampan.keeper.protocol import End
 from sampan.network.hostports import HostPorts
 from sampan.network.networks import Networks
 from sampan.volumes.local import LocalVolumes
@@ -115,20 +116,20 @@ class Engine:
         """Runs an operation to its end, whatever its caller does; what has begun must not be left half done."""
         return await self.tasks.carry(coroutine)
 
-    def _on_exit(self, record: dict[str, Any]) -> None:
+    def _on_exit(self, end: End) -> None:
         from sampan.engine import execs, lifecycle
 
-        if self.builds.exited(record["id"], record["status"]):
+        if self.builds.exited(end.id, end.status):
             return
-        container = self.containers.get(record["id"])
+        container = self.containers.get(end.id)
         if container is not None:
-            if not container.starting and container.start_time != record["start_time"]:
+            if not container.starting and container.start_time != end.start_time:
                 return  # the end of an earlier run, which we know
-            lifecycle.on_exit(self, container, record)
+            lifecycle.on_exit(self, container, end)
             for identifier in self.unstarted.ended(container.id):
                 self.execs.pop(identifier, None)
         else:
-            execs.exited(self, record)
+            execs.exited(self, end)
 
     def _find_exec(self, identifier: str) -> Any:
         from sampan.engine import execs

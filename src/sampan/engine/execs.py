@@ -8,16 +8,19 @@ import os
 import secrets
 import signal
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from sampan.engine import ends, shims, spec, vanishing
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, EngineError, NotFound
+from sampan.keeper import protocol
 from sampan.keeper.client import LONGEST, KeeperGone, NotDone
+from sampan.keeper.protocol import End
 from sampan.linux import pidfd
 from sampan.linux.pidfd import exit_code
 from sampan.runtime.errors import RuntimeFailure
+from sampan.runtime.requests import Join
 
 _NOT_STARTED = 137  # the exit code of one that the keeper did not get to start
 _GUEST_BEGINS = 20.0  # seconds that a guest may take to begin an exec
@@ -158,7 +161,8 @@ async def _start(engine: Engine, session: Exec) -> Streams:
         theirs, streams = _pipes(config)
     try:
         longest = _GUEST_BEGINS if container.own_kernel else LONGEST
-        reply, fds = await engine.keeper.call("exec", theirs, longest, id=session.id, request=request)
+        descriptors = dict(zip(protocol.STDIO, theirs, strict=True)) if theirs else {}
+        answer = await engine.keeper.call(protocol.Exec(session.id, cast(Join, request), descriptors), longest)
     except BaseException as error:
         code = error.exit_code if isinstance(error, RuntimeFailure) else _NOT_STARTED
         session.running, session.code = False, code
@@ -170,9 +174,10 @@ async def _start(engine: Engine, session: Exec) -> Streams:
     finally:
         for fd in theirs:
             os.close(fd)
-    session.pid, session.pidfd = reply["pid"], fds[0]
+    session.pid, session.pidfd = answer.task.pid, answer.descriptors["process"]
     if tty:
-        streams = Streams(fds[1], fds[1], -1)
+        terminal = answer.descriptors["terminal"]
+        streams = Streams(terminal, terminal, -1)
     if session.code is not None:  # its end was told before this
         os.close(session.pidfd)
         session.pidfd = -1
@@ -206,11 +211,11 @@ def _close(streams: Streams) -> None:
         os.close(fd)
 
 
-def exited(engine: Engine, record: dict[str, Any]) -> None:
+def exited(engine: Engine, end: End) -> None:
     """Called when an exec's process has ended."""
-    session = engine.execs.get(record["id"])
+    session = engine.execs.get(end.id)
     if session is not None:
-        _ended(engine, session, record["status"])
+        _ended(engine, session, end.status)
 
 
 def _ended(engine: Engine, session: Exec, status: int) -> None:
@@ -247,7 +252,7 @@ def kill(session: Exec, number: int = signal.SIGKILL) -> None:
 async def resize(engine: Engine, identifier: str, rows: int, columns: int) -> None:
     """Sets the terminal size of a container or exec, by id."""
     try:
-        await engine.keeper.call("resize", id=identifier, rows=rows, columns=columns)
+        await engine.keeper.call(protocol.Resize(identifier, rows, columns))
     except RuntimeFailure as error:
         raise Conflict(str(error)) from error
 

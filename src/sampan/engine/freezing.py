@@ -91,7 +91,7 @@ async def _pause(engine: Engine, container: Container) -> bool:
 
 async def _ended(container: Container) -> bool:
     """Whether it has ended, as far as the news of that has come or is about to."""
-    if container.running and (container.own_kernel or (container.held and polling.readable(container.held[0]))):
+    if container.running and (container.own_kernel or (container.held and polling.readable(container.held["process"]))):
         await asyncio.wait({waiting.exit_of(container)}, timeout=_TOLD)
     return not container.running
 

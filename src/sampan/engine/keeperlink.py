@@ -7,23 +7,29 @@ import contextlib
 import os
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from sampan.engine import spec
 from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest, EngineError
 from sampan.keeper import main as keeper_main
-from sampan.keeper import wire
-from sampan.keeper.client import LONGEST, PATIENCE, KeeperClient, KeeperGone, KeeperSilent, Reply
+from sampan.keeper import protocol, wire
+from sampan.keeper.client import LONGEST, PATIENCE, KeeperClient, KeeperGone, KeeperSilent
+from sampan.keeper.protocol import End, Started
 from sampan.runtime.errors import RuntimeFailure
+from sampan.runtime.requests import Launch
 
+if TYPE_CHECKING:
+    from sampan.keeper.protocol import Request
+
+A = TypeVar("A")
 _TOGETHER = 0.2  # seconds in which ends are acknowledged together
 
 
 class Call(Protocol):
-    """A request to the keeper: its reply and descriptors. Raises RuntimeFailure, KeeperGone."""
+    """A request to the keeper: its answer. Raises RuntimeFailure, KeeperGone."""
 
-    async def __call__(self, op: str, fds: list[int] | None = None, **arguments: Any) -> Reply: ...
+    async def __call__(self, request: Request[A], longest: float = LONGEST) -> A: ...
 
 
 class KeeperLink:
@@ -32,7 +38,7 @@ class KeeperLink:
     def __init__(
         self,
         socket_path: str,
-        on_exit: Callable[[dict[str, Any]], None],
+        on_exit: Callable[[End], None],
         agree: Callable[[Call], Awaitable[None]],
         recorded: Callable[[], Awaitable[None]],
         group: str,
@@ -71,21 +77,20 @@ class KeeperLink:
                 await asyncio.to_thread(keeper_main.launch, self._path)
                 client.connect(self._path)
             try:
-                await client.call("ping")
-            except KeeperGone:
+                await client.agree()
+            except (KeeperGone, RuntimeFailure):
                 client.close()
                 raise
             self._client = client
-        await client.call("prepare", request=spec.ordinary(self._group), sandbox="")
-        reply, _ = await client.call("list")
-        for record in reply["ended"]:
-            self._ended(record)
+        await client.call(protocol.Prepare("", cast(Launch, spec.ordinary(self._group))))
+        for end in (await client.call(protocol.List())).ended:
+            self._ended(end)
         await self._agree(client.call)
 
-    def _ended(self, record: dict[str, Any]) -> None:
+    def _ended(self, end: End) -> None:
         """A process has ended; when that is on disk here, the keeper may forget it."""
-        self._on_exit(record)
-        self._unacknowledged.append(f"{record['id']}:{record['start_time']}")
+        self._on_exit(end)
+        self._unacknowledged.append(end.key)
         if self._acknowledging is None or self._acknowledging.done():
             self._acknowledging = asyncio.get_running_loop().create_task(self._acknowledge())
 
@@ -104,10 +109,10 @@ class KeeperLink:
         keys = list(self._unacknowledged)
         if keys and client is not None:
             await self._recorded()
-            await client.call("acknowledge", keys=keys)
+            await client.call(protocol.Acknowledge(keys))
             del self._unacknowledged[: len(keys)]
 
-    async def call(self, op: str, fds: list[int] | None = None, longest: float = LONGEST, **arguments: Any) -> Reply:
+    async def call(self, request: Request[A], longest: float = LONGEST) -> A:
         """A request to the keeper; one that breaks because the keeper died is not repeated."""
         if self._client is None:
             try:
@@ -118,14 +123,13 @@ class KeeperLink:
         if self._client is None:
             raise KeeperGone("the engine is shutting down")
         try:
-            return await self._client.call(op, fds, longest, **arguments)
+            return await self._client.call(request, longest)
         except wire.TooLong as error:
             raise BadRequest(f"what was asked is more than the keeper takes in one request: {error}") from None
 
     async def pid(self) -> int:
         """The keeper's process."""
-        reply, _ = await self.call("ping")
-        return int(reply["pid"])
+        return (await self.call(protocol.Ping())).pid
 
     def _lost(self) -> None:
         self._client = None
@@ -154,25 +158,30 @@ class KeeperLink:
                 async with asyncio.timeout(2):
                     with contextlib.suppress(EngineError, RuntimeFailure):  # then it stays for them
                         await self._acknowledge_now(client)
-                    await client.call("stop")
+                    await client.call(protocol.Stop())
             except (KeeperGone, TimeoutError):
                 pass
             client.close()
 
 
-def keep(container: Container, reply: dict[str, Any], fds: list[int]) -> None:
+def keep(container: Container, answer: Started) -> None:
     """Remembers a container's descriptors, so that another keeper can go on with them."""
-    keys = ("id", "pid", "start_time", "directory", "tty", "log", "streams", "has_stdin")
-    container.handover = {key: reply[key] for key in keys}
-    container.held = fds
+    container.handover, container.held = answer.task, answer.descriptors
+
+
+def forget_stdin(container: Container) -> None:
+    """Closes our copy of its standard input, which the keeper closes too."""
+    if container.handover is not None:
+        container.handover.has_stdin = False
+    if "stdin" in container.held:
+        os.close(container.held.pop("stdin"))
 
 
 def release(container: Container) -> None:
     """Closes the descriptors kept of a container that has ended."""
-    for fd in container.held:
+    for fd in container.held.values():
         try:
             os.close(fd)
         except OSError:
             pass
-    container.held = []
-    container.handover = {}
+    container.held, container.handover = {}, None

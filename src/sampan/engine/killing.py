@@ -92,7 +92,7 @@ async def _told(container: Container, waiter: asyncio.Future[int], seconds: floa
                 f"container {container.id}: its process has ended, and the keeper has not answered for {_TOLD:g} s"
             )
         await asyncio.wait({waiter}, timeout=min(1.0, deadline - now))
-        if not ended and container.held and polling.readable(container.held[0]):
+        if not ended and container.held and polling.readable(container.held["process"]):
             ended = loop.time()
     return True
 
@@ -131,7 +131,9 @@ async def stop(engine: Engine, container: Container, timeout: int | None, text: 
 
 def _signal(container: Container, number: int) -> None:
     descriptor = (
-        container.held[0] if container.held else pidfd.open_if_same(container.state["Pid"], container.start_time)
+        container.held["process"]
+        if container.held
+        else pidfd.open_if_same(container.state["Pid"], container.start_time)
     )
     if descriptor is None:
         return

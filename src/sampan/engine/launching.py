@@ -10,10 +10,11 @@ from sampan.engine import mounts, spec
 from sampan.engine.container import Container, shares_network
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict
+from sampan.keeper.protocol import Descriptors, LogOptions
 from sampan.runtime import init_program
 
 
-async def prepare(engine: Engine, container: Container, given: list[int]) -> tuple[dict[str, Any], list[int]]:
+async def prepare(engine: Engine, container: Container, given: list[int]) -> tuple[dict[str, Any], Descriptors]:
     """The keeper's request, and the descriptors that go with it; those in `given` then are the caller's to close.
 
     Raises RuntimeFailure, EngineError, NetworkError, VmError, OSError.
@@ -24,43 +25,44 @@ async def prepare(engine: Engine, container: Container, given: list[int]) -> tup
 
 async def _prepare_namespaces(
     engine: Engine, container: Container, given: list[int]
-) -> tuple[dict[str, Any], list[int]]:
+) -> tuple[dict[str, Any], Descriptors]:
     """The keeper's request of a container that shares the host's kernel, and what goes with it."""
-    shared: list[int] = []
+    shared: Descriptors = {}
 
-    def share(fd: int) -> int:
+    def share(name: str, fd: int) -> None:
         given.append(fd)
-        shared.append(fd)
-        return len(shared) - 1
+        shared[name] = fd
 
     network = await engine.networking.prepare(container)
     if network:
-        share(network[0])
+        share("network", network[0])
     request = _request(engine, container, engine.containers.directory(container), given, share)
     if any("source_fd" in entry for entry in request["spec"]["mounts"]):
-        request["sources"] = share(mounts.table())
+        share("sources", mounts.table())
     root = engine.roots.hand_over(container)
     if root >= 0:
-        request["root_fd"] = share(root)
+        share("root", root)
     return request | {"sandbox": network[1] if network else ""}, shared
 
 
-async def _prepare_machine(engine: Engine, container: Container, given: list[int]) -> tuple[dict[str, Any], list[int]]:
+async def _prepare_machine(
+    engine: Engine, container: Container, given: list[int]
+) -> tuple[dict[str, Any], Descriptors]:
     """The keeper's request of a container in a virtual machine, and what goes with it."""
     wiring = await engine.networking.prepare_machine(container)
     given.append(wiring.namespace)
     container.taps = [fd for _, fd in wiring.taps]
     if container.system:
         request, fds = await engine.system.request(container, wiring)
-        given += fds[1:3]
+        given += [fds["disk"], fds["seed"]]
     else:
         request, fds = await engine.machines.request(container, wiring, given)
-        given += fds[2:5]
+        given += [fds["root"], fds["disk"], fds["state"]]
     return request, fds
 
 
 def _request(
-    engine: Engine, container: Container, directory: str, given: list[int], share: Callable[[int], int]
+    engine: Engine, container: Container, directory: str, given: list[int], share: Callable[[str, int], None]
 ) -> dict[str, Any]:
     host = container.host_config
     init = init_program.find() if host.get("Init") else None
@@ -70,14 +72,15 @@ def _request(
         mode = host.get(key) or ""
         joins[kind] = "host" if mode == "host" else ""
         if kind == "network" and not shares_network(host):
-            joins[kind] = "@0"  # the descriptor that goes along with the request
+            joins[kind] = "@network"  # the descriptor that goes along with the request
         if mode.startswith("container:"):
             other = engine.containers.find(mode[10:])
             refusal = Conflict(f"cannot join the {kind} namespace of a non running container: {other.name}")
             if not other.running:
                 raise refusal
             try:
-                joins[kind] = f"@{share(other.open_process(f'ns/{file}'))}"
+                share(kind, other.open_process(f"ns/{file}"))
+                joins[kind] = f"@{kind}"
             except ProcessLookupError:
                 raise refusal from None
     entries = mounts.specification(container, directory, engine.volumes, init, given, engine.gate.allowed(container))
@@ -89,14 +92,14 @@ def _request(
     return request
 
 
-def log_options(container: Container) -> dict[str, int]:
+def log_options(container: Container) -> LogOptions:
     """How the keeper keeps the container's output. Raises BadRequest."""
     config = container.host_config["LogConfig"]
     options = config.get("Config") or {}
     if config["Type"] == "none":
-        return {"max_size": 1 << 20, "max_files": 2}  # only what attached clients still have to read
+        return LogOptions(1 << 20, 2)  # only what attached clients still have to read
     try:
         size = sizes.parse(options.get("max-size", "0"))
-        return {"max_size": max(size, 0), "max_files": int(options.get("max-file", "1"))}
+        return LogOptions(max(size, 0), max(int(options.get("max-file", "1")), 0))
     except ValueError as error:
         raise BadRequest(f"invalid log option: {error}") from error

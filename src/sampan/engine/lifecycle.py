@@ -7,17 +7,19 @@ import contextlib
 import os
 import sys
 import time
-from typing import Any
+from typing import cast
 
 from sampan.engine import health, keeperlink, killing, launching, machines, removing, waiting
 from sampan.engine.container import BEGUN, ZERO_TIME, Container, timestamp
 from sampan.engine.engine import Engine
 from sampan.engine.errors import Conflict, EngineError, NotModified
 from sampan.keeper.client import LONGEST, KeeperGone
+from sampan.keeper.protocol import End, Start
 from sampan.linux.cgroup import Cgroup
 from sampan.linux.pidfd import exit_code
 from sampan.network.errors import NetworkError
 from sampan.runtime.errors import RuntimeFailure
+from sampan.runtime.requests import Launch
 from sampan.vm.errors import VmError
 from sampan.vm.protocol import one_line
 
@@ -50,16 +52,9 @@ async def _start(engine: Engine, container: Container) -> list[str]:
         recorded = engine.store.begin_flush()  # while the process is made
         with engine.gate.starting(container):
             request, shared = await launching.prepare(engine, container, given)
-            reply, fds = await engine.keeper.call(
-                "start",
-                shared,
-                machines.LONGEST if container.virtual else LONGEST,
-                id=container.id,
-                request=request,
-                directory=directory,
-                stdin=bool(container.config.get("OpenStdin")),
-                log=launching.log_options(container),
-            )
+            stdin, log = bool(container.config.get("OpenStdin")), launching.log_options(container)
+            begin = Start(container.id, cast(Launch, request), directory, stdin, log, shared)
+            answer = await engine.keeper.call(begin, machines.LONGEST if container.virtual else LONGEST)
     except Exception as error:
         if isinstance(error, KeeperGone):  # and what it has made may live
             await asyncio.to_thread(Cgroup(container.cgroup).end)
@@ -70,9 +65,9 @@ async def _start(engine: Engine, container: Container) -> list[str]:
         for fd in given:
             os.close(fd)
     container.ports = engine.networking.publishing.records(container)
-    keeperlink.keep(container, reply, fds)
-    container.start_time = reply["start_time"]
-    container.state |= {"Pid": reply["pid"], "StartedAt": timestamp(time.time_ns()), "ExitCode": 0, "Error": "",
+    keeperlink.keep(container, answer)
+    container.start_time = answer.task.start_time
+    container.state |= {"Pid": answer.task.pid, "StartedAt": timestamp(time.time_ns()), "ExitCode": 0, "Error": "",
                         "OOMKilled": False}  # fmt: skip
     container.set_status("running")
     engine.containers.owe(container)
@@ -81,7 +76,7 @@ async def _start(engine: Engine, container: Container) -> list[str]:
     engine.events.announce(container, "start")
     if not container.own_kernel:
         engine.networking.sandboxes.started(container)
-    warnings = [one_line(text) for text in reply["warnings"]]  # a guest's words may be among them
+    warnings = [one_line(text) for text in answer.warnings]  # a guest's words may be among them
     for text in warnings:
         print(f"sampand: container {container.id[:12]}: {text}", file=sys.stderr)
     if container.ended_early is not None:
@@ -119,13 +114,13 @@ def _start_failed(engine: Engine, container: Container, error: Exception) -> Non
         engine.tasks.begin(removing.remove(engine, container, force=True, volumes=True))
 
 
-def on_exit(engine: Engine, container: Container, record: dict[str, Any]) -> None:
+def on_exit(engine: Engine, container: Container, end: End) -> None:
     """The keeper says that a process has ended: of this run, of one whose start has not read yet that it began, or of an earlier one,
     whose end is told until somebody has acknowledged it."""
     if container.starting:
-        container.ended_early = record
-    elif record["start_time"] == container.start_time:
-        exited(engine, container, record["status"], record["time"])
+        container.ended_early = end
+    elif end.start_time == container.start_time:
+        exited(engine, container, end.status, end.time)
 
 
 def exited(engine: Engine, container: Container, status: int, moment: int) -> None:

@@ -10,16 +10,19 @@ import secrets
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sampan.engine import guest_answers, machine_shape, mounts, shims, spec
 from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest, Conflict, EngineError
+from sampan.keeper import protocol
+from sampan.keeper.protocol import Descriptors
 from sampan.linux import netns
 from sampan.linux.cgroup import Cgroup
 from sampan.linux.files import read_or_empty, regular
 from sampan.network.model import Endpoint, Network
 from sampan.runtime import init_program
+from sampan.runtime.requests import Join
 from sampan.vm import confine, progress
 from sampan.vm.disks import Disks
 from sampan.vm.hypervisor import SLOTS, Shape
@@ -67,7 +70,9 @@ class Machines:
         """The socket of a machine's shim."""
         return f"{self._sockets}/{name[:24]}.sock"
 
-    async def request(self, container: Container, wiring: Wiring, given: list[int]) -> tuple[dict[str, Any], list[int]]:
+    async def request(
+        self, container: Container, wiring: Wiring, given: list[int]
+    ) -> tuple[dict[str, Any], Descriptors]:
         """What the keeper is asked to start, and the descriptors that go with it, the caller's. Raises VmError.
 
         `given` gets further descriptors that are the caller's to close, when the machine has been started.
@@ -88,46 +93,47 @@ class Machines:
         limits = machine_shape.outer_limits(spec.resources(host), request["shape"]["memory"])
         if shares:
             given.append(mounts.table())
-            fds.append(given[-1])
+            fds["sources"] = given[-1]
         request["spec"] |= {"process": process, "linux": {**request["spec"]["linux"], "resources": limits}}
         return request | {"cgroup": container.cgroup, "inner": inner, "control": self.control(container.id)}, fds
 
     async def _machine(
         self, container: Container, guest: dict[str, Any], shares: list[dict[str, Any]], wiring: Wiring
-    ) -> tuple[dict[str, Any], list[int]]:
+    ) -> tuple[dict[str, Any], Descriptors]:
         """The part of a request that is the machine, whatever it is for."""
         shape = await self.shape(container.host_config)
         template = await self.templates.get(shape, lambda _: None)
         directory = self._engine.containers.directory(container)
-        fds = [wiring.namespace, template.memory]
-        own: list[int] = []
+        own: Descriptors = {}
         size, path = machine_shape.disk_size(container.host_config), f"{directory}/disk"
         guest["new"] = not os.path.exists(path)
         fresh = guest["new"] and not size
         guest.setdefault("writable", "fresh" if fresh else "disk")
         try:
-            own.append(await asyncio.to_thread(self._root, container))
-            own.append(await asyncio.to_thread(self.disks.writable, path, size, template.disk if fresh else ""))
-            own.append(os.open(f"/proc/self/fd/{template.state}", os.O_RDONLY | os.O_CLOEXEC))  # an offset of its own
+            own["root"] = await asyncio.to_thread(self._root, container)
+            own["disk"] = await asyncio.to_thread(self.disks.writable, path, size, template.disk if fresh else "")
+            own["state"] = os.open(
+                f"/proc/self/fd/{template.state}", os.O_RDONLY | os.O_CLOEXEC
+            )  # an offset of its own
         except BaseException:
-            for fd in own:
+            for fd in own.values():
                 os.close(fd)
             raise
-        namespaces = [{"type": "pid"}, {"type": "ipc"}, {"type": "network", "path": "@0"}]
+        namespaces = [{"type": "pid"}, {"type": "ipc"}, {"type": "network", "path": "@network"}]
         request: dict[str, Any] = {
             "entry": "sampan.vm.shim:main",
             "spec": {"process": {}, "linux": {"namespaces": namespaces, "resources": {}}},
             "cgroup": None,
             "filter": confine.compiled(resolver=True),
             "shape": shape.fields(),
-            "slots": [slot for slot, _ in wiring.taps],
             "shares": shares,
             "guest": guest,
             "console": f"{directory}/console",
             "report": f"{directory}/report",
             "boot": (container.host_config.get("Annotations") or {}).get("sampan.template") == "none",
         }
-        return request, [*fds, *own, *(fd for _, fd in wiring.taps)]
+        taps = {f"tap{slot}": fd for slot, fd in wiring.taps}
+        return request, {"network": wiring.namespace, "memory": template.memory, **own, **taps}
 
     def _root(self, container: Container) -> int:
         images = self._engine.images
@@ -275,15 +281,19 @@ class Machines:
         guest = {"persistent": True}
         new = container.state["Status"] == "created"  # its first start makes its working directory
         cwd = container.config.get("WorkingDir") or "/" if new else "/"
-        null = [os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC) for _ in range(3)]
-        fds: list[int] = []
+        null = {name: os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC) for name in protocol.STDIO}
+        fds: Descriptors = {}
         try:
             request, fds = await self._machine(container, guest, [], wiring)
             request |= {"inner": {"op": "open", "cwd": cwd}, "control": path, "process": {}}
-            _, held = await self._engine.keeper.call("exec", [*null, *fds], LONGEST, id=name, request=request)
-            return list(held)
+            begin = protocol.Exec(name, cast(Join, request), {**null, **fds})
+            return list((await self._engine.keeper.call(begin, LONGEST)).descriptors.values())
         finally:
-            for fd in [*null, wiring.namespace, *fds[2:]]:
+            for fd in [
+                *null.values(),
+                wiring.namespace,
+                *(fds[name] for name in ("root", "disk", "state") if name in fds),
+            ]:
                 os.close(fd)
 
     def later(self, work: Coroutine[Any, Any, Any]) -> concurrent.futures.Future[Any]:

@@ -19,6 +19,8 @@ from sampan.engine.container import ZERO_TIME, Container, timestamp
 from sampan.engine.ends import UNKNOWN
 from sampan.engine.engine import Engine
 from sampan.engine.keeperlink import Call
+from sampan.keeper import protocol
+from sampan.keeper.protocol import End, Handover
 from sampan.linux import pidfd
 from sampan.linux.cgroup import Cgroup
 from sampan.linux.files import regular
@@ -34,16 +36,15 @@ async def agree(engine: Engine, call: Call) -> None:
 
     Whatever it started or saw the end of before is in its list or has an exit record; of all later ends it tells us.
     """
-    reply, _ = await call("list")
-    tasks = {task["id"]: task for task in reply["tasks"]}
+    tasks = {task.id: task for task in (await call(protocol.List())).tasks}
     for container in list(engine.containers.values()):
         if container.running and await _take_up(engine, call, container, tasks.get(container.id)):
             tasks.pop(container.id, None)
     for task in tasks.values():
-        container_ = engine.containers.get(task["id"])
+        container_ = engine.containers.get(task.id)
         if not (
             (container_ is not None and (container_.running or container_.broken or _under_way(container_)))
-            or engine.builds.runs(task["id"])
+            or engine.builds.runs(task.id)
         ):
             await _end_stranger(engine, call, task)
     groups = {engine.identity.group: set(Cgroup(engine.identity.group).children())}
@@ -63,9 +64,9 @@ def _under_way(container: Container) -> bool:
     return container.starting and container.lock.locked()
 
 
-async def _take_up(engine: Engine, call: Call, container: Container, task: dict[str, Any] | None) -> bool:
+async def _take_up(engine: Engine, call: Call, container: Container, task: Handover | None) -> bool:
     """A container whose record says that it runs. Returns whether the keeper's task is it."""
-    if task is not None and task["start_time"] == container.start_time:
+    if task is not None and task.start_time == container.start_time:
         try:
             await _hold(call, container)
         except RuntimeFailure:
@@ -82,10 +83,11 @@ async def _take_up(engine: Engine, call: Call, container: Container, task: dict[
             lifecycle.exited(engine, container, UNKNOWN, 0)
             return False
         # Its pipes went with the keeper that had them; its end at least is seen.
-        container.held = [process]
+        container.held = {"process": process}
         container.handover = _without_streams(engine, container)
+    assert container.handover is not None
     try:
-        await call("adopt", list(container.held), **container.handover)
+        await call(protocol.Adopt(container.handover, container.held))
     except RuntimeFailure as error:
         print(f"sampand: container {container.name} is not supervised: {error}", file=sys.stderr)
     return False
@@ -93,13 +95,12 @@ async def _take_up(engine: Engine, call: Call, container: Container, task: dict[
 
 async def _hold(call: Call, container: Container) -> None:
     if not container.held:
-        reply, fds = await call("hold", id=container.id)
-        keeperlink.keep(container, reply, fds)
+        keeperlink.keep(container, await call(protocol.Hold(container.id)))
 
 
-def _without_streams(engine: Engine, container: Container) -> dict[str, Any]:
-    return {"id": container.id, "pid": container.state["Pid"], "start_time": container.start_time, "directory": engine.containers.directory(container),
-            "tty": False, "log": launching.log_options(container), "streams": [], "has_stdin": False}  # fmt: skip
+def _without_streams(engine: Engine, container: Container) -> Handover:
+    return Handover(container.id, container.state["Pid"], container.start_time, engine.containers.directory(container), False,
+                    launching.log_options(container), [], False)  # fmt: skip
 
 
 def _exit_record(engine: Engine, container: Container) -> dict[str, Any] | None:
@@ -122,33 +123,32 @@ def _process(container: Container) -> int | None:
     return process
 
 
-async def _end_stranger(engine: Engine, call: Call, task: dict[str, Any]) -> None:
+async def _end_stranger(engine: Engine, call: Call, task: Handover) -> None:
     """Ends what a daemon that is dead had begun to start, or to remove, and did not record."""
-    identifier, container = task["id"], engine.containers.get(task["id"])
+    identifier, container = task.id, engine.containers.get(task.id)
     name = container.name if container is not None else identifier[:12]
-    print(f"sampand: {name} runs although no record says so: process {task['pid']} is ended", file=sys.stderr)
+    print(f"sampand: {name} runs although no record says so: process {task.pid} is ended", file=sys.stderr)
     try:
-        _, fds = await call("hold", id=identifier)
+        fds = (await call(protocol.Hold(identifier))).descriptors
     except RuntimeFailure:
         return  # it has ended
     try:
-        signal.pidfd_send_signal(fds[0], signal.SIGKILL)
+        signal.pidfd_send_signal(fds["process"], signal.SIGKILL)
     except ProcessLookupError:
         pass
     finally:
-        for fd in fds:
+        for fd in fds.values():
             os.close(fd)
     if container is None or not container.starting:  # whose end is told with its record
         engine.events.publish("container", "die", identifier, {"name": name, "exitCode": "137"})
     deadline = time.monotonic() + _END
     while time.monotonic() < deadline:
-        reply, _ = await call("list")
-        if all(other["id"] != identifier for other in reply["tasks"]):
+        if all(other.id != identifier for other in (await call(protocol.List())).tasks):
             if container is not None and container.starting:
-                container.ended_early = {"status": _KILLED, "time": time.time_ns(), "start_time": task["start_time"]}
+                container.ended_early = End(identifier, _KILLED, time.time_ns(), task.start_time)
             return
         await asyncio.sleep(0.01)
-    print(f"sampand: process {task['pid']} of {name} does not end", file=sys.stderr)
+    print(f"sampand: process {task.pid} of {name} does not end", file=sys.stderr)
 
 
 async def _put_right(engine: Engine, container: Container, group: Cgroup | None) -> None:
@@ -176,14 +176,14 @@ def _end_group(group: Cgroup) -> None:
 
 def _start_was_cut(engine: Engine, container: Container) -> None:
     """Nobody knows whether its client was told that it runs, so it has run: its policy says what follows."""
-    record = container.ended_early or {"status": UNKNOWN, "time": 0}
+    end = container.ended_early
     if container.state["StartedAt"] == ZERO_TIME or container.state["Status"] != "created":
         container.state["StartedAt"] = timestamp(time.time_ns())
     container.state["Error"] = "the engine stopped while the container was being started"
     container.start_time = 0
     container.set_status("running")
     engine.events.announce(container, "start")
-    lifecycle.exited(engine, container, record["status"], record["time"])
+    lifecycle.exited(engine, container, end.status if end else UNKNOWN, end.time if end else 0)
 
 
 def settle(engine: Engine) -> None:

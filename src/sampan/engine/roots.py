@@ -12,11 +12,13 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from sampan.keeper.client import KeeperGone
+from sampan.keeper.protocol import MountRoot, UnmountRoot
 from sampan.linux import mount, openat2
 from sampan.runtime.errors import RuntimeFailure
+from sampan.runtime.requests import Overlay
 
 if TYPE_CHECKING:
     from sampan.engine.container import Container
@@ -65,7 +67,7 @@ class Roots:
             return
         with contextlib.suppress(KeeperGone, RuntimeFailure, OSError):  # then the start does it
             await self._engine.keeper.call(
-                "mount", id=container.id, overlay=self._engine.image_roots.overlay(container)
+                MountRoot(container.id, cast(Overlay, self._engine.image_roots.overlay(container)))
             )
 
     @contextlib.contextmanager
@@ -95,7 +97,7 @@ class Roots:
 
     async def _mount(self, container: Container) -> int:
         with contextlib.suppress(KeeperGone):  # then there is nothing mounted ahead either
-            await self._engine.keeper.call("unmount", id=container.id)
+            await self._engine.keeper.call(UnmountRoot(container.id))
         overlay = self._engine.image_roots.overlay(container)
         return await asyncio.to_thread(mount.overlay, overlay["lower"], overlay["upper"], overlay["work"])
 

@@ -13,6 +13,7 @@ from sampan.engine.container import Container
 from sampan.engine.keeperlink import KeeperLink
 from sampan.engine.tasks import Tasks
 from sampan.keeper.client import KeeperGone
+from sampan.keeper.protocol import Prepare
 from sampan.linux import netns
 from sampan.network import bridge, dns
 from sampan.network.errors import NetworkError
@@ -83,13 +84,13 @@ class Sandboxes:
                 return
             await self.drop()
             if not usable or network is None:
-                await self._keeper.call("prepare", sandbox="")
+                await self._keeper.call(Prepare(""))
                 return
             await self._settle(network)
             identifier = self._networks.endpoint_id()
             made = await asyncio.to_thread(_make, network, identifier, self._networks.owner.veth(identifier))
             self._ready = made
-            await self._keeper.call("prepare", [made.namespace], sandbox=made.id)
+            await self._keeper.call(Prepare(made.id, descriptors={"network": made.namespace}))
 
     async def drop(self, network: str | None = None) -> None:
         """Gives the sandbox up; with `network` only one on that network."""

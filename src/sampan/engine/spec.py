@@ -9,12 +9,13 @@ import os
 import re
 import resource
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest
 from sampan.engine.mounts import DEFAULT_SHM, shared_memory, standard
 from sampan.linux import caps, seccomp
+from sampan.linux.spec_types import DeviceRule, SeccompSection
 from sampan.runtime import seccomp_default
 from sampan.runtime.errors import RuntimeFailure
 from sampan.runtime.process import DEFAULT_PATH
@@ -190,7 +191,7 @@ def seccomp_program(options: dict[str, str], privileged: bool, capabilities: lis
         raise BadRequest(f"decoding seccomp profile failed: {error}") from error
 
 
-def _docker_profile(profile: dict[str, Any], capabilities: list[str]) -> dict[str, Any]:
+def _docker_profile(profile: dict[str, Any], capabilities: list[str]) -> SeccompSection:
     """A profile in Docker's form (archMap, includes, excludes) as the runtime specification's. Raises ValueError."""
     rules = []
     for rule in profile.get("syscalls") or []:
@@ -205,7 +206,7 @@ def _docker_profile(profile: dict[str, Any], capabilities: list[str]) -> dict[st
         if (since and not _kernel_is(since)) or (until and _kernel_is(until)):
             continue
         rules.append({**rule, "names": rule.get("names") or [rule["name"]]})
-    return {**profile, "syscalls": rules, "architectures": _architectures(profile)}
+    return cast(SeccompSection, {**profile, "syscalls": rules, "architectures": _architectures(profile)})
 
 
 def _architectures(profile: dict[str, Any]) -> list[str]:
@@ -291,13 +292,21 @@ def resources(host: dict[str, Any]) -> dict[str, Any]:
     cpus, memory, swap = host.get("NanoCpus") or 0, host.get("Memory") or 0, host.get("MemorySwap") or 0
     if memory and not swap:
         swap = memory * 2
-    rules: list[dict[str, Any]]
+    rules: list[DeviceRule]
     if host.get("Privileged"):
         rules = [{"allow": True, "access": "rwm"}]
     else:
         rules = [{"allow": False, "access": "rwm"}, *DEVICE_RULES]
         for item in (_device(device) for device in host.get("Devices") or []):
-            rules.append({"allow": True, **{key: item[key] for key in ("type", "major", "minor", "access")}})
+            rules.append(
+                {
+                    "allow": True,
+                    "type": item["type"],
+                    "major": item["major"],
+                    "minor": item["minor"],
+                    "access": item["access"],
+                }
+            )
     cpu: dict[str, Any] = {
         "shares": host.get("CpuShares"),
         "quota": host.get("CpuQuota"),

@@ -24,6 +24,7 @@ from sampan.engine.policy.operation import Kind, Verb
 from sampan.images import bootstrap
 from sampan.images.errors import ImageError
 from sampan.images.store import Check, Image
+from sampan.keeper.protocol import Descriptors
 from sampan.linux import filetree, openat2, sparse
 from sampan.vm import bootdisk, confine, initramfs, iso, kernel, ovf, pc, seed
 from sampan.vm.errors import VmError
@@ -214,8 +215,8 @@ class SystemMachines:
 
     # start
 
-    async def request(self, container: Container, wiring: Wiring) -> tuple[dict[str, Any], list[int]]:
-        """What the keeper is asked to start, and the descriptors that go with it, the caller's from the second on."""
+    async def request(self, container: Container, wiring: Wiring) -> tuple[dict[str, Any], Descriptors]:
+        """What the keeper is asked to start, and the descriptors that go with it; "disk" and "seed" are the caller's."""
         directory, settings = self._engine.containers.directory(container), container.config["Machine"]
         memory = machine_shape.system_memory(settings)
         accelerator = (await self._engine.machines.shape({})).accelerator
@@ -228,11 +229,11 @@ class SystemMachines:
         with open(f"{directory}/seed.iso", "wb") as file:
             os.fchmod(file.fileno(), 0o600)  # passwords are in it, as memory may be in the disk
             file.write(iso.seed(files))
-        own = [os.open(f"{directory}/disk.qcow2", os.O_RDWR | os.O_CLOEXEC)]
-        os.fchmod(own[0], 0o600)
-        own.append(os.open(f"{directory}/seed.iso", os.O_RDONLY | os.O_CLOEXEC))
+        own = {"disk": os.open(f"{directory}/disk.qcow2", os.O_RDWR | os.O_CLOEXEC)}
+        os.fchmod(own["disk"], 0o600)
+        own["seed"] = os.open(f"{directory}/seed.iso", os.O_RDONLY | os.O_CLOEXEC)
         limits = {"memory": {"limit": memory + machine_shape.HOST_OVERHEAD << 20}}
-        namespaces = [{"type": "pid"}, {"type": "ipc"}, {"type": "network", "path": "@0"}]
+        namespaces = [{"type": "pid"}, {"type": "ipc"}, {"type": "network", "path": "@network"}]
         request = {
             "entry": "sampan.vm.classic:main",
             "spec": {"process": {"terminal": True}, "linux": {"namespaces": namespaces, "resources": limits}},
@@ -246,7 +247,7 @@ class SystemMachines:
             "names": self._engine.networking.names.serves(container),
             "servers": servers,
         }
-        return request, [wiring.namespace, *own, *(fd for _, fd in wiring.taps)]
+        return request, {"network": wiring.namespace, **own, **{f"tap{slot}": fd for slot, fd in wiring.taps}}
 
     # snapshots
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from sampan.engine import container_record, limits, spec
 from sampan.engine.container import Container
@@ -12,6 +12,7 @@ from sampan.engine.errors import BadRequest, Conflict, EngineError
 from sampan.engine.policy.caller import Caller
 from sampan.linux.cgroup import Cgroup
 from sampan.linux.cgroup_limits import LimitRefused
+from sampan.linux.spec_types import Resources
 
 _CHANGEABLE = ("Memory", "MemorySwap", "MemoryReservation", "CpuShares", "CpuPeriod", "CpuQuota", "CpusetCpus", "CpusetMems", "NanoCpus",
                "PidsLimit", "BlkioWeight", "RestartPolicy")  # fmt: skip
@@ -90,7 +91,7 @@ async def _apply(engine: Engine, container: Container, wanted: dict[str, Any]) -
         if container.virtual:
             return await engine.machines.limit(container, container.host_config, wanted)
         group = Cgroup(container.cgroup)
-        group.update(wanted)
+        group.update(cast(Resources, wanted))
         return group.warnings
     except LimitRefused as error:
         raise BadRequest(f"Cannot update container {container.id}: {error}") from error

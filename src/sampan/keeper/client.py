@@ -8,17 +8,23 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
-from sampan.keeper import wire
+from sampan.keeper import envelope, protocol, wire
+from sampan.keeper.fields import Malformed
+from sampan.keeper.protocol import End, Ping
 from sampan.runtime.errors import RuntimeFailure
 
-Reply = tuple[dict[str, Any], list[int]]
+if TYPE_CHECKING:
+    from sampan.keeper.fields import Message
+    from sampan.keeper.protocol import Request
+
+A = TypeVar("A")
+Reply = tuple["Message", list[int]]  # and descriptors
 
 PATIENCE = 15.0  # seconds after which one asks whether the keeper is there at all
 PING = 5.0  # seconds that it may take to say so
 LONGEST = 170.0  # seconds that a process may take to be set up while the keeper is there: a guest that is emulated
-_MAKING = ("start", "exec")
 
 
 class KeeperGone(Exception):
@@ -68,15 +74,16 @@ class _Answer:
 
 
 class KeeperClient:
-    """One connection to a keeper. `on_exit(record)` and `on_lost()` are called from the event loop."""
+    """One connection to a keeper, of whatever version. `on_exit(end)` and `on_lost()` are called from the event loop."""
 
-    def __init__(self, on_exit: Callable[[dict[str, Any]], None], on_lost: Callable[[], None]) -> None:
+    def __init__(self, on_exit: Callable[[End], None], on_lost: Callable[[], None]) -> None:
         self._on_exit = on_exit
         self._on_lost = on_lost
         self._pending: dict[int, _Answer] = {}
         self._unwanted: dict[int, str] = {}  # starts whose callers have been told that they failed
         self._late: dict[str, asyncio.Future[None]] = {}  # by id: until such a one has an end
         self._sequence = 0
+        self._version = envelope.OLDEST  # of what it reads
         self._reader = wire.Reader()
         self._sock: socket.socket | None = None
         self._outbox: wire.Outbox | None = None
@@ -94,33 +101,55 @@ class KeeperClient:
         self._sock, self._outbox = sock, wire.Outbox(sock)
         asyncio.get_running_loop().add_reader(sock.fileno(), self._readable)
 
-    async def call(self, op: str, fds: list[int] | None = None, longest: float = LONGEST, **arguments: Any) -> Reply:
-        """Makes a request. Raises RuntimeFailure with the keeper's error, KeeperGone, KeeperSilent, wire.TooLong."""
-        identifier = str(arguments.get("id") or "")
-        if (late := self._late.get(identifier)) is not None:
-            try:
-                await asyncio.wait_for(asyncio.shield(late), PATIENCE)
-            except TimeoutError:
-                raise KeeperSilent(
-                    f"the keeper has not answered an earlier request for {identifier[:12]} yet"
-                ) from None
-        sequence = self._send(op, fds, arguments)
+    async def agree(self) -> None:
+        """Agrees on a version with the keeper. Raises RuntimeFailure when there is none, KeeperGone."""
+        pong = await self.call(Ping())
+        try:
+            self._version = envelope.agreed(pong.version, pong.oldest)
+        except Malformed as error:
+            raise RuntimeFailure(str(error)) from None
+
+    async def call(self, request: Request[A], longest: float = LONGEST) -> A:
+        """The answer to a request. Raises RuntimeFailure with the keeper's error, KeeperGone, KeeperSilent, wire.TooLong."""
+        making = isinstance(request, protocol.Start | protocol.Exec)
+        identifier = request.id if isinstance(request, protocol.Start | protocol.Exec) else ""
+        late = self._late.get(getattr(request, "id", ""))
+        if late is not None:
+            await self._wait_for_late(late, getattr(request, "id", ""))
+        sequence = self._send(request)
         answer = self._pending[sequence]
         try:
-            reply, received = await self._wait(answer, op, longest)
+            reply, fds = await self._wait(answer, request.op, longest)
         except BaseException:
-            if self._pending.pop(sequence, None) is not None and op in _MAKING and self._sock is not None:
+            if self._pending.pop(sequence, None) is not None and making and self._sock is not None:
                 self._unwant(sequence, identifier)
             raise
-        if "error" in reply:
-            raise RuntimeFailure(reply["error"], reply.get("failure", "other"))
-        return reply, received
+        return self._read(request, reply, fds)
 
-    def _send(self, op: str, fds: list[int] | None, arguments: dict[str, Any]) -> int:
+    def _read(self, request: Request[A], reply: Message, fds: list[int]) -> A:
+        try:
+            if "error" in reply:
+                raise RuntimeFailure(str(reply["error"]), str(reply.get("failure", "other")))
+            return request.answer(reply, envelope.named(reply, fds))
+        except BaseException as error:
+            for fd in fds:
+                os.close(fd)
+            if isinstance(error, Malformed):
+                raise RuntimeFailure(f"the keeper answers {request.op} with what is no answer: {error}") from None
+            raise
+
+    async def _wait_for_late(self, late: asyncio.Future[None], identifier: str) -> None:
+        try:
+            await asyncio.wait_for(asyncio.shield(late), PATIENCE)
+        except TimeoutError:
+            raise KeeperSilent(f"the keeper has not answered an earlier request for {identifier[:12]} yet") from None
+
+    def _send(self, request: Request[object]) -> int:
         if self._sock is None or self._outbox is None:
             raise KeeperGone("no keeper")
+        message, fds = envelope.to_message(request, self._version)
         self._sequence += 1
-        message = {"op": op, "seq": self._sequence, "fds": len(fds or []), **arguments}
+        message["seq"] = self._sequence
         try:
             if not self._outbox.put(message, fds):
                 asyncio.get_running_loop().add_writer(self._sock.fileno(), self._writable)
@@ -134,14 +163,14 @@ class KeeperClient:
     async def _wait(self, answer: _Answer, op: str, longest: float) -> Reply:
         """Waits while the keeper works on it, which it does as long as it answers to its name."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + (PING if op == "ping" else longest)
+        deadline = loop.time() + (PING if op == Ping.op else longest)
         while True:
             reply = await answer.within(min(PATIENCE, deadline - loop.time()))
             if reply is not None:
                 return reply
-            if op == "ping":
+            if op == Ping.op:
                 raise KeeperSilent(f"the keeper has not answered in {PING:g} s")
-            await self.call("ping")
+            await self.call(Ping())
             if loop.time() >= deadline:
                 raise NotDone(f"the keeper has not done {op} in {longest:g} s")
 
@@ -150,7 +179,7 @@ class KeeperClient:
         self._unwanted[sequence] = identifier
         self._late[identifier] = asyncio.get_running_loop().create_future()
         with contextlib.suppress(KeeperGone):
-            self._send("abandon", None, {"id": identifier})
+            self._send(protocol.Abandon(identifier))
 
     def _settle(self, identifier: str) -> None:
         late = self._late.pop(identifier, None)
@@ -163,13 +192,16 @@ class KeeperClient:
         if messages is None:
             self._lose()
             return
-        for message, fds in messages:
-            self._take(message, fds)
+        try:
+            for message, fds in messages:
+                self._take(message, fds)
+        except Malformed:
+            self._lose()
 
-    def _take(self, message: dict[str, Any], fds: list[int]) -> None:
+    def _take(self, message: Message, fds: list[int]) -> None:
         if message.get("event") == "exit":
             self._settle(str(message.get("id")))
-            self._on_exit(message)
+            self._on_exit(protocol.read_end(message))
             return
         sequence = message.get("seq", 0)
         if (identifier := self._unwanted.pop(sequence, None)) is not None:

@@ -10,8 +10,9 @@ from sampan.keeper import wire
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
+    from sampan.keeper.fields import Message
+    from sampan.keeper.protocol import Descriptors
     from sampan.linux.eventloop import Loop
 
 
@@ -22,7 +23,7 @@ class Connection:
         self,
         loop: Loop,
         sock: socket.socket,
-        handle: Callable[[Connection, dict[str, Any], list[int]], None],
+        handle: Callable[[Connection, Message, list[int]], None],
         gone: Callable[[Connection], None],
     ) -> None:
         sock.setblocking(False)
@@ -46,14 +47,14 @@ class Connection:
         for message, fds in messages:
             self._handle(self, message, fds)
 
-    def send(self, message: dict[str, Any], fds: list[int] | None = None) -> None:
-        """Sends a reply or an event, now or when the other side reads; one that never does loses the connection."""
+    def send(self, message: Message, descriptors: Descriptors | None = None) -> None:
+        """Sends an answer or an event, now or when the other side reads; one that never does loses the connection."""
         if not self.open:
             return
-        if fds:
-            message["fds"] = len(fds)
+        if descriptors:
+            message = {**message, "fds": len(descriptors), "names": list(descriptors)}
         try:
-            if not self._outbox.put(message, fds):
+            if not self._outbox.put(message, list(descriptors.values()) if descriptors else None):
                 self._loop.change(self._sock.fileno(), select.EPOLLIN | select.EPOLLOUT)
         except (OSError, wire.TooLong):
             self.close()

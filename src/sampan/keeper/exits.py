@@ -16,7 +16,7 @@ from sampan.linux import prctl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.keeper.protocol import End
 
 PAD = b" " * 256  # what `exit.tmp` has from the start: an end fits into it, also on a disk that is full by then
 _GRACE = 1.0
@@ -40,27 +40,21 @@ class Exits:
     """Ends that nobody has acknowledged."""
 
     def __init__(self) -> None:
-        self._open: dict[str, dict[str, Any]] = {}
+        self._open: dict[str, End] = {}
         self._unsynced: dict[str, tuple[str, float]] = {}  # directory, since when
         self._unwritten: dict[str, str] = {}
         self._child = 0
 
-    @staticmethod
-    def key(record: dict[str, Any]) -> str:
-        """What names an end: a container has many."""
-        return f"{record['id']}:{record['start_time']}"
-
-    def add(self, record: dict[str, Any], directory: str) -> None:
+    def add(self, end: End, directory: str) -> None:
         """Notes an end and writes it down. A directory that was removed meanwhile is fine."""
-        key = self.key(record)
-        self._open[key] = record
+        self._open[end.key] = end
         if directory:
-            self._write(key, record, directory)
+            self._write(end, directory)
         while len(self._open) > _MOST + len(self._unwritten):
             self.acknowledge(next(other for other in self._open if other not in self._unwritten))
 
-    def _write(self, key: str, record: dict[str, Any], directory: str) -> None:
-        data = quickjson.dumps(record).encode()
+    def _write(self, end: End, directory: str) -> None:
+        key, data = end.key, quickjson.dumps(vars(end)).encode()
         try:
             fd = os.open(f"{directory}/exit.tmp", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -73,7 +67,7 @@ class Exits:
             self._unwritten.pop(key, None)
         except OSError as error:
             if key not in self._unwritten:
-                print(f"the end of {record['id']} can't be written: {error}", file=sys.stderr, flush=True)
+                print(f"the end of {end.id} can't be written: {error}", file=sys.stderr, flush=True)
             self._unwritten[key] = directory
         else:
             self._unwritten.pop(key, None)
@@ -84,7 +78,7 @@ class Exits:
         for table in (self._open, self._unsynced, self._unwritten):
             table.pop(key, None)
 
-    def all(self) -> list[dict[str, Any]]:
+    def all(self) -> list[End]:
         """The ends that nobody has acknowledged, in order."""
         return list(self._open.values())
 
@@ -96,7 +90,7 @@ class Exits:
     def tick(self) -> None:
         """Sees to those that wait: to be written, to be on disk."""
         for key, directory in list(self._unwritten.items()):
-            self._write(key, self._open[key], directory)
+            self._write(self._open[key], directory)
         if self._child:
             try:
                 if not os.waitpid(self._child, os.WNOHANG)[0]:

@@ -9,7 +9,7 @@ from sampan.runtime import sources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.runtime.requests import Overlay
 
 _PATIENCE = 5.0
 
@@ -20,11 +20,11 @@ class Ahead:
 
     def __init__(self) -> None:
         self._id = ""
-        self._overlay: dict[str, Any] = {}
+        self._overlay: Overlay = {}
         self._fd = -1
         self._since = 0.0
 
-    def mount(self, identifier: str, overlay: dict[str, Any]) -> None:
+    def mount(self, identifier: str, overlay: Overlay) -> None:
         """Mounts it; a failure will be met, and reported, again by the start."""
         self.close()
         try:
@@ -33,7 +33,7 @@ class Ahead:
             return
         self._id, self._overlay, self._since = identifier, overlay, time.monotonic()
 
-    def take(self, identifier: str, overlay: dict[str, Any] | None) -> int:
+    def take(self, identifier: str, overlay: Overlay | None) -> int:
         """The descriptor, now the caller's, if it is this container's and of these layers; or -1."""
         if self._fd < 0 or identifier != self._id or overlay != self._overlay:
             return -1

@@ -13,7 +13,7 @@ from sampan.runtime.errors import RuntimeFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.runtime.requests import Expectation, Launch
 
 _IDLE_POLL, _REFILL_AFTER = 2.0, 0.01
 
@@ -24,7 +24,7 @@ class Spares:
     def __init__(self, directory: str) -> None:
         self._where = f"{directory}/spare"
         self._spare: spare.Spare | None = None
-        self._expected: dict[str, Any] | None = None
+        self._expected: Expectation | None = None
         self._wanted: tuple[str, int] | None = None
         self._lenders: list[borrowing.Lender] = []  # of spares that have become containers
 
@@ -39,7 +39,7 @@ class Spares:
         lenders = [*self._lenders, *([self._spare.lender] if self._spare is not None and self._spare.lender else [])]
         return [*(lender.pid for lender in lenders), *([self._spare.child.pid] if self._spare is not None else [])]
 
-    def expect(self, request: dict[str, Any]) -> None:
+    def expect(self, request: Launch) -> None:
         """Prepares for containers like this one, which need not ever be."""
         os.makedirs(self._where, 0o700, exist_ok=True)
         self._expected = spare.expectation(request)
@@ -73,7 +73,7 @@ class Spares:
             os.close(self._wanted[1])
         self._wanted = None
 
-    def start(self, request: dict[str, Any], stdio: Stdio | None) -> spawn.Child:
+    def start(self, request: Launch, stdio: Stdio | None) -> spawn.Child:
         """As spawn.start(), by the spare if it is ready and fits."""
         if self._wanted is not None and self._wanted[0] and self._wanted[0] == request.get("sandbox"):
             self._forget_wish()  # too late: that container is this one

@@ -15,12 +15,14 @@ import socket
 from collections import deque
 
 from sampan import quickjson
+from sampan.keeper import protocol
 from sampan.keeper.tasks import Task, close
 from sampan.linux import descriptors, pidfd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.keeper.fields import Message
+    from sampan.keeper.protocol import Descriptors, End, Handover
 
 _MAX_MESSAGE = 64 << 10
 _MAX_FDS = 16
@@ -33,44 +35,46 @@ class Estate:
     """What a keeper leaves: its tasks with their descriptors, ends that nobody has acknowledged, processes being set up."""
 
     def __init__(self) -> None:
-        self.tasks: dict[str, tuple[dict[str, Any], list[int]]] = {}
-        self.ends: dict[str, tuple[dict[str, Any], str]] = {}
+        self.tasks: dict[str, tuple[Handover, Descriptors]] = {}
+        self.ends: dict[str, tuple[End, str]] = {}  # by key: and the directory of the container
         self.begun: dict[int, str] = {}
         self.dying: set[int] = set()
 
-    def note(self, message: dict[str, Any], fds: list[int]) -> None:
-        """Follows what the keeper does."""
-        kind, value = message["is"], message["value"]
-        if kind == "begun":
-            self.begun[value] = message["id"]
-        elif kind == "kept":
-            self.begun.pop(value["pid"], None)
-            self.dying.discard(value["pid"])
-            self.drop(value["id"])
-            self.tasks[value["id"]] = (value, fds)
+    def note(self, message: Message, fds: list[int]) -> None:
+        """Follows what the keeper does, as its `Link` tells it."""
+        kind = message["is"]
+        if kind == "kept":
+            task = protocol.read_task(message)
+            self.begun.pop(task.pid, None)
+            self.dying.discard(task.pid)
+            self.drop(task.id)
+            self.tasks[task.id] = (task, dict(zip(task.names(), fds, strict=True)))
             return
-        elif kind == "stdin closed" and value in self.tasks:
-            record, mine = self.tasks[value]
-            if record["has_stdin"] and not record["tty"]:
-                close(mine.pop())
-                record["has_stdin"] = False
+        if kind == "begun":
+            self.begun[message["pid"]] = message["id"]
+        elif kind == "stdin closed" and message["id"] in self.tasks:
+            task, mine = self.tasks[message["id"]]
+            if task.has_stdin and not task.tty:
+                close(mine.pop("stdin"))
+                task.has_stdin = False
         elif kind == "ended":
-            directory = self.tasks[value["id"]][0]["directory"] if value["id"] in self.tasks else ""
-            self.ends[message["key"]] = (value, directory)
-            self.drop(value["id"])
+            end = protocol.read_end(message)
+            directory = self.tasks[end.id][0].directory if end.id in self.tasks else ""
+            self.ends[end.key] = (end, directory)
+            self.drop(end.id)
         elif kind == "acknowledged":
-            self.ends.pop(value, None)
+            self.ends.pop(message["key"], None)
         elif kind == "over":
-            self.begun.pop(value, None)
-            self.dying.add(value)
+            self.begun.pop(message["pid"], None)
+            self.dying.add(message["pid"])
         for fd in fds:
             close(fd)
 
     def drop(self, identifier: str) -> None:
         """Closes a task's descriptors."""
-        _, fds = self.tasks.pop(identifier, ({}, []))
-        for fd in fds:
-            close(fd)
+        if identifier in self.tasks:
+            for fd in self.tasks.pop(identifier)[1].values():
+                close(fd)
 
     def reap(self) -> None:
         """Takes the zombies of those who have ended, if they are our children."""
@@ -94,7 +98,7 @@ class Estate:
 
     def watch_strays(self, keeper: int) -> None:
         """Children that are nobody's task, of a keeper that has died or of a container without a pid namespace: their zombies are ours."""
-        known = {keeper, *self.begun, *(record["pid"] for record, _ in self.tasks.values())}
+        known = {keeper, *self.begun, *(task.pid for task, _ in self.tasks.values())}
         self.dying.update(pid for pid in pidfd.children() if pid not in known)
 
 
@@ -156,15 +160,36 @@ class Link:
         """Readable when the standby has gone."""
         return self._sock.fileno()
 
-    def tell(self, kind: str, value: Any, fds: list[int] | None = None, **more: str) -> None:
-        """Sends one message, with copies of `fds`."""
-        data = quickjson.dumps({"is": kind, "value": value, **more}).encode()
+    def begun(self, pid: int, identifier: str) -> None:
+        """A process is being set up."""
+        self._tell({"is": "begun", "pid": pid, "id": identifier})
+
+    def kept(self, task: Task) -> None:
+        """It runs, and is looked after."""
+        self._tell({"is": "kept", **task.handover().message()}, list(task.descriptors().values()))
+
+    def stdin_closed(self, identifier: str) -> None:
+        """Its standard input has been closed, and whoever reads it waits for the copy to be closed as well."""
+        self._tell({"is": "stdin closed", "id": identifier})
+        os.eventfd_write(self._bell, 1)
+
+    def ended(self, end: End) -> None:
+        """It has ended."""
+        self._tell({"is": "ended", **vars(end)})
+
+    def acknowledged(self, key: str) -> None:
+        """Somebody has recorded that end."""
+        self._tell({"is": "acknowledged", "key": key})
+
+    def over(self, pid: int) -> None:
+        """A process that was begun or kept has ended, and its zombie is the standby's, if it is its child."""
+        self._tell({"is": "over", "pid": pid})
+
+    def _tell(self, message: Message, fds: list[int] | None = None) -> None:
+        """Sends one message, with copies of `fds`, now or a little later."""
+        data = quickjson.dumps(message).encode()
         if self._queue or not self._send(data, fds or []):
             self._queue.append((data, [os.dup(fd) for fd in fds or []]))
-
-    def ring(self) -> None:
-        """What was told last can't wait."""
-        os.eventfd_write(self._bell, 1)
 
     def _send(self, data: bytes, fds: list[int]) -> bool:
         try:
@@ -195,6 +220,6 @@ class Link:
 
 def tasks_of(estate: Estate) -> list[Task]:
     """The tasks that a keeper takes over; their descriptors are its own from now on."""
-    found = [Task.adopted(record, fds) for record, fds in estate.tasks.values()]
+    found = [Task.adopted(task, fds) for task, fds in estate.tasks.values()]
     estate.tasks.clear()
     return found

@@ -9,12 +9,13 @@ import struct
 import termios
 
 from sampan.keeper import logs
+from sampan.keeper.protocol import Handover, LogOptions
 from sampan.linux import pidfd
 from sampan.record import field, record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.keeper.protocol import Descriptors
 
 UNKNOWN_STATUS = 255 << 8
 _PIPE_SIZE = 1 << 20
@@ -33,50 +34,37 @@ class Task:
     stdin: int = -1
     outputs: dict[int, int] = field(default_factory=dict)  # descriptor → stream
     writer: logs.Writer | None = None
-    log: dict[str, Any] = field(default_factory=dict)
+    log: LogOptions = field(default_factory=LogOptions)
     held: list[int] = field(default_factory=list)  # closed when its end has been announced
 
-    def record(self) -> dict[str, Any]:
+    def handover(self) -> Handover:
         """What another keeper needs to go on with it, beside descriptors()."""
-        return {
-            "id": self.id,
-            "pid": self.pid,
-            "start_time": self.start_time,
-            "directory": self.directory,
-            "tty": self.tty,
-            "log": self.log,
-            "streams": list(self.outputs.values()),
-            "has_stdin": self.stdin >= 0,
-        }
+        streams = list(self.outputs.values())
+        return Handover(
+            self.id, self.pid, self.start_time, self.directory, self.tty, self.log, streams, self.stdin >= 0
+        )
 
-    def descriptors(self) -> list[int]:
-        """Its pidfd, outputs, and stdin; with a terminal all but the first are the same one."""
-        if self.tty and not self.outputs and self.stdin >= 0:
-            return [self.pidfd, self.stdin]
-        return [self.pidfd, *self.outputs, *([self.stdin] if self.stdin >= 0 and not self.tty else [])]
+    def descriptors(self) -> Descriptors:
+        """Its descriptors by the names of `Handover.names`."""
+        if self.tty:
+            return {"process": self.pidfd, **({"terminal": self.stdin} if self.stdin >= 0 else {})}
+        fds = [self.pidfd, *self.outputs, *([self.stdin] if self.stdin >= 0 else [])]
+        return dict(zip(self.handover().names(), fds, strict=True))
 
     @classmethod
-    def adopted(cls, record: dict[str, Any], fds: list[int]) -> Task:
-        """A task from record() and descriptors(). Raises ValueError when they don't fit."""
-        streams = record["streams"]
-        if len(fds) <= len(streams):
-            raise ValueError(f"{len(fds)} descriptors for task {record['id']}")
-        outputs = dict(zip(fds[1:], streams, strict=False))
-        task = cls(record["id"], record["pid"], fds[0], record["start_time"], record["directory"], record["tty"],
-                   -1, outputs, log=record["log"])  # fmt: skip
-        rest = fds[1 + len(streams) :]
-        if task.tty and outputs:
-            task.stdin = fds[1]
-        elif record["has_stdin"] and rest:
-            task.stdin = rest.pop(0)
-        for fd in rest:
-            close(fd)
-        return task
+    def adopted(cls, found: Handover, fds: Descriptors) -> Task:
+        """A task from handover() and descriptors(), which are its own from now on."""
+        outputs = [fds["terminal"]] if found.tty and found.streams else [*fds.values()][1 : 1 + len(found.streams)]
+        return cls(
+            found.id, found.pid, fds["process"], found.start_time, found.directory, found.tty,
+            fds.get("terminal", -1) if found.tty else fds.get("stdin", -1),
+            dict(zip(outputs, found.streams, strict=True)), log=found.log,
+        )  # fmt: skip
 
     def open_log(self) -> None:
         """Begins, or goes on, to write its log."""
         if self.directory:
-            self.writer = logs.Writer(f"{self.directory}/log", **self.log)
+            self.writer = logs.Writer(f"{self.directory}/log", self.log.max_size, self.log.max_files)
 
     def take(self, fd: int, stream: int) -> bool:
         """Logs what an output has ready; False at its end."""

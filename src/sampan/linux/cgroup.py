@@ -18,7 +18,8 @@ from sampan.record import field, record
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any
+
+    from sampan.linux.spec_types import DeviceRule, Resources
 
 ROOT = "/sys/fs/cgroup"
 
@@ -92,7 +93,7 @@ class Cgroup:
         root = hierarchies().v2
         return root + self.path if root else None
 
-    def create(self, resources: dict[str, Any]) -> None:
+    def create(self, resources: Resources) -> None:
         """Makes the group and applies the limits of `linux.resources`.
 
         A limit the kernel has no controller for becomes a line in `warnings`; a value the kernel
@@ -111,7 +112,7 @@ class Cgroup:
             _make(directory)
         self.apply(resources)
 
-    def apply(self, resources: dict[str, Any], devices: bool = True) -> None:
+    def apply(self, resources: Resources, devices: bool = True) -> None:
         """Writes limits to a group that is being made. Raises LimitRefused."""
         for directory, change in self._changes(resources):
             self._write(directory, change)
@@ -119,7 +120,7 @@ class Cgroup:
         if devices and rules:
             self._apply_devices(rules)
 
-    def update(self, resources: dict[str, Any]) -> Callable[[], None]:
+    def update(self, resources: Resources) -> Callable[[], None]:
         """Writes the limits of a group that is in use, all of them or none; returns what takes them back. Raises LimitRefused."""
         before: list[tuple[str, str]] = []
 
@@ -138,7 +139,7 @@ class Cgroup:
             raise
         return put_back
 
-    def _changes(self, resources: dict[str, Any]) -> Iterator[tuple[str, cgroup_limits.Change]]:
+    def _changes(self, resources: Resources) -> Iterator[tuple[str, cgroup_limits.Change]]:
         """The writes with their directories; what the kernel has no controller for is a warning."""
         mounts = hierarchies()
         for change in cgroup_limits.changes(resources, mounts.v1.keys(), mounts.v2_controllers):
@@ -166,7 +167,7 @@ class Cgroup:
             return True
         return False
 
-    def _apply_devices(self, rules: list[dict[str, Any]]) -> None:
+    def _apply_devices(self, rules: list[DeviceRule]) -> None:
         mountpoint = hierarchies().v1.get("devices")
         if mountpoint is None:
             if self.v2_directory:
@@ -226,7 +227,7 @@ class Cgroup:
         return sorted(names)
 
     @staticmethod
-    def extra_controllers(resources: dict[str, Any]) -> tuple[str, ...]:
+    def extra_controllers(resources: Resources) -> tuple[str, ...]:
         """The v1 controllers that these limits need beyond those that every group is made on."""
         return cgroup_limits.extra_controllers(resources)
 

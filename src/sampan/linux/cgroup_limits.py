@@ -8,7 +8,7 @@ from sampan.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.linux.spec_types import BlockLimits, CpuLimits, DeviceRate, MemoryLimits, Resources
 
 V1_CONTROLLERS = ("memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "freezer", "blkio",
                   "hugetlb", "net_cls", "net_prio", "perf_event", "rdma", "misc")  # fmt: skip
@@ -32,7 +32,7 @@ class Change:
     optional: bool = False
 
 
-def extra_controllers(resources: dict[str, Any]) -> tuple[str, ...]:
+def extra_controllers(resources: Resources) -> tuple[str, ...]:
     """The v1 controllers that these limits need beyond those every container joins."""
     extra = []
     cpu = resources.get("cpu") or {}
@@ -45,7 +45,7 @@ def extra_controllers(resources: dict[str, Any]) -> tuple[str, ...]:
     return tuple(extra)
 
 
-def changes(resources: dict[str, Any], v1: Collection[str], v2: Collection[str]) -> list[Change]:
+def changes(resources: Resources, v1: Collection[str], v2: Collection[str]) -> list[Change]:
     """All writes for `linux.resources`, for the hierarchies on which each controller lives."""
     out: list[Change] = []
     out += _memory(resources.get("memory") or {}, "memory" in v1)
@@ -75,7 +75,7 @@ def before(content: str, value: str) -> list[str]:
     return own or [f"{device} 0"]
 
 
-def _memory(memory: dict[str, Any], v1: bool) -> list[Change]:
+def _memory(memory: MemoryLimits, v1: bool) -> list[Change]:
     limit, swap = memory.get("limit"), memory.get("swap")
     reservation = memory.get("reservation")
     out: list[Change] = []
@@ -95,8 +95,9 @@ def _memory(memory: dict[str, Any], v1: bool) -> list[Change]:
         if reservation:
             name = "memory.soft_limit_in_bytes"
             out.append(Change("memory", name, text(reservation), "memory reservation", True))
-        if memory.get("swappiness") is not None and memory["swappiness"] >= 0:
-            out.append(Change("memory", "memory.swappiness", str(memory["swappiness"]), "memory swappiness", True))
+        swappiness = memory.get("swappiness")
+        if swappiness is not None and swappiness >= 0:
+            out.append(Change("memory", "memory.swappiness", str(swappiness), "memory swappiness", True))
         if memory.get("disableOOMKiller"):
             out.append(Change("memory", "memory.oom_control", "1", "oom-kill-disable", True))
         return out
@@ -116,7 +117,7 @@ def cpu_weight(shares: int) -> int:
     return 1 + (min(max(shares, 2), 262144) - 2) * 9999 // 262142
 
 
-def _cpu(cpu: dict[str, Any], v1: bool) -> list[Change]:
+def _cpu(cpu: CpuLimits, v1: bool) -> list[Change]:
     out: list[Change] = []
     shares, quota, period = cpu.get("shares"), cpu.get("quota"), cpu.get("period")
     if shares:
@@ -148,7 +149,7 @@ _THROTTLE = {
 }
 
 
-def _block_io(io: dict[str, Any], v1: bool) -> list[Change]:
+def _block_io(io: BlockLimits, v1: bool) -> list[Change]:
     controller = "blkio" if v1 else "io"
     out: list[Change] = []
     if io.get("weight"):
@@ -158,7 +159,8 @@ def _block_io(io: dict[str, Any], v1: bool) -> list[Change]:
             weight = 1 + (io["weight"] - 10) * 9999 // 990
             out.append(Change(controller, "io.weight", f"default {weight}", "blkio weight", True))
     for key, (v1_file, v2_key) in _THROTTLE.items():
-        for entry in io.get(key) or []:
+        rates: list[DeviceRate] | None = io.get(key)  # type: ignore[assignment]
+        for entry in rates or []:
             device = f"{entry['major']}:{entry['minor']}"
             if v1:
                 out.append(Change(controller, v1_file, f"{device} {entry['rate']}", key))

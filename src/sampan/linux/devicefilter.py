@@ -10,7 +10,7 @@ from sampan.linux.syscall import syscall
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.linux.spec_types import DeviceRule
 
 _PROG_LOAD, _PROG_ATTACH = 5, 8
 _PROG_TYPE_CGROUP_DEVICE, _ATTACH_CGROUP_DEVICE = 15, 6
@@ -22,7 +22,7 @@ def _insn(code: int, dst: int = 0, src: int = 0, offset: int = 0, imm: int = 0) 
     return struct.pack("<BBhi", code, dst | src << 4, offset, imm)
 
 
-def build(rules: list[dict[str, Any]]) -> bytes:
+def build(rules: list[DeviceRule]) -> bytes:
     """eBPF instructions for the device rules; the last rule that matches decides, none denies.
 
     The context is struct bpf_cgroup_dev_ctx: access_type (access << 16 | type), major, minor.
@@ -45,12 +45,12 @@ def build(rules: list[dict[str, Any]]) -> bytes:
     return code + _insn(0xB4, 0, imm=0) + _insn(0x95)
 
 
-def _matches_all(rule: dict[str, Any]) -> bool:
+def _matches_all(rule: DeviceRule) -> bool:
     anything = all(rule.get(key) in (None, -1) for key in ("major", "minor"))
     return anything and (rule.get("type") or "a") == "a" and set(rule.get("access") or "rwm") >= set("rwm")
 
 
-def _block(rule: dict[str, Any]) -> bytes:
+def _block(rule: DeviceRule) -> bytes:
     tests: list[bytes] = []
     kind = rule.get("type") or "a"
     if kind in _TYPE:
@@ -59,10 +59,9 @@ def _block(rule: dict[str, Any]) -> bytes:
     if access != 7:
         # Leave when an access outside of the rule is asked: w1 = w3 & access; if w1 != w3.
         tests.append(_insn(0xBC, 1, 3) + _insn(0x54, 1, imm=access) + _insn(0x5E, 1, 3))
-    if rule.get("major") not in (None, -1):
-        tests.append(_insn(0x56, 4, imm=int(rule["major"])))
-    if rule.get("minor") not in (None, -1):
-        tests.append(_insn(0x56, 5, imm=int(rule["minor"])))
+    for register, number in ((4, rule.get("major")), (5, rule.get("minor"))):
+        if number is not None and number != -1:
+            tests.append(_insn(0x56, register, imm=int(number)))
     end = _insn(0xB4, 0, imm=int(bool(rule["allow"]))) + _insn(0x95)
     length = sum(len(test) for test in tests) // 8
     code, position = b"", 0
@@ -75,7 +74,7 @@ def _block(rule: dict[str, Any]) -> bytes:
     return code + end
 
 
-def attach(cgroup: str, rules: list[dict[str, Any]]) -> None:
+def attach(cgroup: str, rules: list[DeviceRule]) -> None:
     """Loads the rules' program and attaches it to the cgroup v2 directory. Raises OSError."""
     code = ctypes.create_string_buffer(build(rules))
     licence = ctypes.create_string_buffer(b"Apache-2.0")

@@ -10,6 +10,10 @@ import signal
 from sampan.linux import pidfd
 from sampan.linux.syscall import check, failure, libc, syscall
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sampan.linux.spec_types import TimeOffset
+
 CLONE_PIDFD = 0x1000
 CLONE_PARENT = 0x8000
 CLONE_NEWTIME = 0x80
@@ -182,7 +186,7 @@ def open_time_offsets() -> int:
     return os.open("/proc/self/timens_offsets", os.O_WRONLY | os.O_CLOEXEC)
 
 
-def set_time_offsets(fd: int, offsets: dict[str, dict[str, int]]) -> None:
+def set_time_offsets(fd: int, offsets: dict[str, TimeOffset]) -> None:
     """Sets the clocks of the time namespace made by unshare(CLONE_NEWTIME), before it has a process."""
     for clock, offset in offsets.items():
         os.write(fd, f"{clock} {offset.get('secs', 0)} {offset.get('nanosecs', 0)}\n".encode())

@@ -10,7 +10,7 @@ from sampan.linux.syscall import syscall
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.linux.spec_types import Scheduler, Scheduling
 
 _POLICIES = {"SCHED_OTHER": 0, "SCHED_FIFO": 1, "SCHED_RR": 2, "SCHED_BATCH": 3, "SCHED_IDLE": 5, "SCHED_DEADLINE": 6}
 _FLAGS = {
@@ -25,7 +25,7 @@ _FLAGS = {
 _IO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
 
 
-def apply(process: dict[str, Any]) -> None:
+def apply(process: Scheduling) -> None:
     """`scheduler`, `ioPriority` and `execCPUAffinity` of the runtime specification's process.
 
     Raises OSError where the kernel refuses, KeyError for an unknown name.
@@ -42,7 +42,7 @@ def apply(process: dict[str, Any]) -> None:
         os.sched_setaffinity(0, cpus(affinity))
 
 
-def set_scheduler(wanted: dict[str, Any]) -> None:
+def set_scheduler(wanted: Scheduler) -> None:
     """sched_setattr(2) from "policy", "nice", "priority", "flags", "runtime", "deadline", "period" (ns)."""
     flags = 0
     for name in wanted.get("flags") or []:

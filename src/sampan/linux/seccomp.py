@@ -13,9 +13,9 @@ from sampan.linux.syscalls import MULTIPLEXED, numbers, width
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.linux.spec_types import SeccompCondition, SeccompRule, SeccompSection
 
-    _Conditions = list[dict[str, Any]]
+    _Conditions = list[SeccompCondition]
 
 _ALLOW = 0x7FFF0000
 _ACTIONS = {
@@ -41,7 +41,7 @@ class SeccompError(ValueError):
     """The seccomp section asks for something that cannot be compiled."""
 
 
-def compile_filter(section: dict[str, Any]) -> bytes:
+def compile_filter(section: SeccompSection) -> bytes:
     """Compiles `linux.seccomp` of the runtime specification to BPF. Raises SeccompError.
 
     Calls newer than the newest in our table get ENOSYS instead of the default errno, so that
@@ -84,7 +84,7 @@ def known_flags() -> list[str]:
     return sorted(_FLAGS)
 
 
-def flags(section: dict[str, Any]) -> int:
+def flags(section: SeccompSection) -> int:
     """The filter flags of the section as seccomp(2) takes them."""
     value = 0
     for name in section.get("flags") or []:
@@ -130,7 +130,7 @@ def _action(name: str, errno: int | None) -> int:
     return value
 
 
-def _compile_arch(program: bpf.Program, arch: str, rules: list[dict[str, Any]], default: int) -> None:
+def _compile_arch(program: bpf.Program, arch: str, rules: list[SeccompRule], default: int) -> None:
     table = numbers(arch)
     plain: dict[str, int] = {}
     conditional: dict[str, list[tuple[_Conditions, int]]] = {}
@@ -168,10 +168,10 @@ def _leniency(action: int) -> int:
     return kind - (1 << 32) if kind >> 31 else kind
 
 
-def _implied(arch: str, rules: list[dict[str, Any]], default: int) -> list[dict[str, Any]]:
+def _implied(arch: str, rules: list[SeccompRule], default: int) -> list[SeccompRule]:
     """What has to be denied too, or a denied call could be made by another: one that multiplexes it (i386), and
     clone3, whose flags no filter can see. It then looks as if the kernel had no such call, and libc takes clone."""
-    found: list[dict[str, Any]] = []
+    found: list[SeccompRule] = []
     named = {name for rule in rules for name in rule["names"]}
     for rule in rules:
         if _leniency(_action(rule["action"], rule.get("errnoRet"))) >= _leniency(default):
@@ -181,8 +181,9 @@ def _implied(arch: str, rules: list[dict[str, Any]], default: int) -> list[dict[
         for name in rule["names"] if arch == "i386" else ():
             for call, members in MULTIPLEXED.items():
                 if name in members:
-                    args = [{"index": 0, "value": members[name], "op": "SCMP_CMP_EQ"}]
-                    found.append({**rule, "names": [call], "args": args})
+                    found.append(
+                        {**rule, "names": [call], "args": [{"index": 0, "value": members[name], "op": "SCMP_CMP_EQ"}]}
+                    )
     return found
 
 
@@ -253,7 +254,7 @@ def _check(program: bpf.Program, arch: str, name: str, conditions: _Conditions, 
     program.place(fail)
 
 
-def _compare(program: bpf.Program, condition: dict[str, Any], bits: int, success: str, fail: str) -> None:
+def _compare(program: bpf.Program, condition: SeccompCondition, bits: int, success: str, fail: str) -> None:
     """A comparison of what the kernel takes of an argument, its lowest `bits`, with a value of 64 bits.
 
     A value that is negative in 64 bits is the same number in fewer, where it is to be equal.
@@ -301,7 +302,7 @@ def _load_low(program: bpf.Program, low: int, bits: int) -> None:
         program.and_((1 << bits) - 1)
 
 
-def _unsigned(value: Any) -> int:
+def _unsigned(value: int) -> int:
     return int(value) & (1 << 64) - 1
 
 

@@ -16,7 +16,9 @@ from sampan.runtime.sources import is_bind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.linux.spec_types import Resources
+    from sampan.oci.runtime_spec import Linux, Process, Spec
+    from sampan.runtime.requests import Launch
 
 OCI_VERSION = "1.2.0"
 _MAX_CONFIG = 16 << 20
@@ -28,12 +30,12 @@ _NOT_HERE = {
 }
 
 
-def load(bundle: str) -> dict[str, Any]:
+def load(bundle: str) -> Spec:
     """The checked specification of the bundle. Raises RuntimeFailure naming what is wrong."""
     path = f"{bundle}/config.json"
     try:
         with open(path, "rb") as file:
-            spec = json.loads(file.read(_MAX_CONFIG))
+            spec: Spec = json.loads(file.read(_MAX_CONFIG))
     except FileNotFoundError:
         raise RuntimeFailure(f"{path} not found: is {bundle} a bundle?") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -48,7 +50,7 @@ def load(bundle: str) -> dict[str, Any]:
     return spec
 
 
-def check(spec: dict[str, Any]) -> None:
+def check(spec: Spec) -> None:
     """Refuses what the specification forbids (config.md). Raises RuntimeFailure."""
     version = str(spec.get("ociVersion", ""))
     if version.split(".")[0] != "1":
@@ -76,12 +78,12 @@ def check(spec: dict[str, Any]) -> None:
     for key, what in _NOT_HERE.items():
         if spec["linux"].get(key):
             raise RuntimeFailure(f"linux.{key}: {what}")
-    for entry in spec.get("mounts") or []:
-        if not str(entry["destination"]).startswith("/"):
-            entry["destination"] = "/" + entry["destination"]
+    for mount in spec.get("mounts") or []:
+        if not str(mount["destination"]).startswith("/"):
+            mount["destination"] = "/" + mount["destination"]
 
 
-def check_process(process: dict[str, Any]) -> None:
+def check_process(process: Process) -> None:
     """Refuses a process that can't be run. Raises RuntimeFailure."""
     if process.get("selinuxLabel"):
         raise RuntimeFailure(f"process.selinuxLabel {process['selinuxLabel']}: {_NOT_HERE['mountLabel']}")
@@ -94,7 +96,7 @@ def check_process(process: dict[str, Any]) -> None:
             raise RuntimeFailure(f"unknown rlimit {limit['type']}")
 
 
-def check_resources(resources: Any) -> None:
+def check_resources(resources: Resources) -> None:
     """Refuses `linux.resources` of other types than the specification's. Raises RuntimeFailure."""
     try:
         cgroup_limits.changes(resources, cgroup_limits.V1_CONTROLLERS, ())
@@ -105,7 +107,7 @@ def check_resources(resources: Any) -> None:
         raise RuntimeFailure(f"linux.resources: missing or of the wrong type: {error}") from error
 
 
-def cgroup_path(spec: dict[str, Any], container_id: str, systemd: bool) -> str:
+def cgroup_path(spec: Spec, container_id: str, systemd: bool) -> str:
     """Where below the cgroup roots the container goes; "slice:prefix:name" is systemd's way to say it."""
     path = str(spec["linux"].get("cgroupsPath") or "")
     if systemd and path.count(":") == 2:
@@ -128,7 +130,7 @@ def _slice_path(name: str) -> str:
     return "".join(f"/{'-'.join(parts[: end + 1])}.slice" for end in range(len(parts)))
 
 
-def request(spec: dict[str, Any], bundle: str, cgroup: str | None) -> dict[str, Any]:
+def request(spec: Spec, bundle: str, cgroup: str | None) -> Launch:
     """What `spawn.start` takes for this bundle. Raises RuntimeFailure."""
     for entry in spec.get("mounts") or []:
         source = entry.get("source") or ""
@@ -151,7 +153,7 @@ def request(spec: dict[str, Any], bundle: str, cgroup: str | None) -> dict[str, 
     return {"spec": spec, "cgroup": cgroup, "where": where, "seccomp": program, "seccomp_flags": flags}
 
 
-def usable_cgroup(path: str, spec: dict[str, Any]) -> str | None:
+def usable_cgroup(path: str, spec: Spec) -> str | None:
     """The path, or None where an ordinary user may make no cgroup and none was asked for."""
     if os.geteuid() == 0 and os.access("/sys/fs/cgroup", os.W_OK):
         return path
@@ -164,11 +166,11 @@ def usable_cgroup(path: str, spec: dict[str, Any]) -> str | None:
     return path
 
 
-def template(rootless: bool) -> dict[str, Any]:
+def template(rootless: bool) -> Spec:
     """A specification to start from, for the command `spec`."""
     capabilities = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"]
     kinds = ["pid", "network", "ipc", "uts", "mount", "cgroup", *(["user"] if rootless else [])]
-    linux: dict[str, Any] = {
+    linux: Linux = {
         "namespaces": [{"type": kind} for kind in kinds],
         "maskedPaths": ["/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
                         "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/sys/firmware", "/proc/scsi"],
@@ -187,7 +189,7 @@ def template(rootless: bool) -> dict[str, Any]:
             "args": ["sh"],
             "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
             "cwd": "/",
-            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
+            "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
             "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1024, "soft": 1024}],
             "noNewPrivileges": True,
         },

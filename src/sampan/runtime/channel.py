@@ -17,7 +17,7 @@ from sampan.runtime.errors import KINDS, OTHER, kind_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.runtime.requests import Launch
 
 MAX_MESSAGE = 64 << 10
 MAX_REQUEST = 128 << 10
@@ -84,14 +84,14 @@ def receive(sock: socket.socket) -> Report:
     return Report(kind, text[:_MAX_TEXT], failure, fds)
 
 
-def send_request(sock: socket.socket, request: dict[str, Any], stdio: Stdio | None) -> None:
+def send_request(sock: socket.socket, request: Launch, stdio: Stdio | None) -> None:
     """Gives a spare its container, with the descriptors in its "trees". Raises OSError when the spare
     is gone or the request too large for one message."""
     message = {**request, "stdio": stdio is not None}
     socket.send_fds(sock, [quickjson.dumps(message).encode()], [*(stdio or ()), *request["trees"]])
 
 
-def receive_request(sock: socket.socket) -> tuple[dict[str, Any], Stdio | None]:
+def receive_request(sock: socket.socket) -> tuple[Launch, Stdio | None]:
     """What send_request() sent; blocks. Exits when the parent is gone."""
     data, fds = descriptors.receive(sock, MAX_REQUEST, _MAX_FDS)
     if not data:

@@ -20,7 +20,8 @@ from sampan.runtime.errors import RuntimeFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.oci.runtime_spec import Personality, Process
+    from sampan.runtime.requests import Common, Join, Launch
 
 _PERSONALITIES = {"LINUX": 0x0000, "LINUX32": 0x0008}
 
@@ -54,7 +55,7 @@ def make_base(new: set[str], userns: bool) -> Base:
 
 
 def become_container(
-    request: dict[str, Any],
+    request: Launch,
     stdio: Stdio | None,
     parent: socket.socket,
     base: Base | None = None,
@@ -106,9 +107,7 @@ def become_container(
     _finish(request, spec["process"], rootfd, parent, crossing, create_cwd=True)
 
 
-def become_joined(
-    request: dict[str, Any], stdio: Stdio | None, parent: socket.socket, crossing: Crossing | None = None
-) -> None:
+def become_joined(request: Join, stdio: Stdio | None, parent: socket.socket, crossing: Crossing | None = None) -> None:
     """Turns this process, which has entered a container's namespaces, into a further one in it."""
     if request.get("chroot"):
         os.chroot(request["chroot"])
@@ -121,13 +120,14 @@ def become_joined(
     _finish(request, request["process"], rootfd, parent, crossing, create_cwd=False)
 
 
-def enter(group: Cgroup | None, joins: list[tuple[str, int]], wanted: dict[str, Any]) -> None:
+def enter(group: Cgroup | None, joins: list[tuple[str, int]], wanted: Process) -> None:
     """Joins the cgroups and then every namespace. Of a pid namespace only children of ours will be (T60)."""
     if group is not None:
         group.join()
-    if wanted.get("oomScoreAdj") is not None:
+    score = wanted.get("oomScoreAdj")
+    if score is not None:
         # Now: a process that is not dumpable may not write its own /proc files in a user namespace.
-        prctl.set_oom_score_adj(int(wanted["oomScoreAdj"]))
+        prctl.set_oom_score_adj(int(score))
     # Not dumpable: a process of the container must not ptrace us or read our memory (S003).
     prctl.set_dumpable(False)
     order = ["pid", "cgroup", "ipc", "uts", "network", "time", "mount", "user"]
@@ -152,9 +152,7 @@ def become_root_inside() -> None:
             raise RuntimeFailure(f"id 0 is not mapped in the user namespace: {error.strerror}") from error
 
 
-def _terminal_or_stdio(
-    wanted: dict[str, Any], stdio: Stdio | None, parent: socket.socket, rootfd: int, crossing: bool
-) -> int:
+def _terminal_or_stdio(wanted: Process, stdio: Stdio | None, parent: socket.socket, rootfd: int, crossing: bool) -> int:
     """Puts 0, 1 and 2 in place. Returns the terminal's descriptor, or -1 without one.
 
     It becomes ours, unless we are `crossing`: then the process after us takes it.
@@ -166,8 +164,8 @@ def _terminal_or_stdio(
         return -1
     master = _open_ptmx(rootfd)
     slave = tty.open_peer(master)
-    size = wanted.get("consoleSize") or {}
-    if size.get("height") and size.get("width"):
+    size = wanted.get("consoleSize")
+    if size and size.get("height") and size.get("width"):
         tty.set_size(master, size["height"], size["width"])
     channel.send(parent, [master], kind="tty")
     os.close(master)
@@ -209,15 +207,15 @@ def _console(rootfd: int, slave: int) -> None:
         os.close(target)
 
 
-def _set_personality(wanted: dict[str, Any]) -> None:
+def _set_personality(wanted: Personality) -> None:
     if wanted.get("domain") not in _PERSONALITIES or wanted.get("flags"):
         raise RuntimeFailure(f"unknown personality {wanted.get('domain')} {wanted.get('flags') or ''}")
     prctl.set_personality(_PERSONALITIES[wanted["domain"]])
 
 
 def _finish(
-    request: dict[str, Any],
-    wanted: dict[str, Any],
+    request: Common,
+    wanted: Process,
     rootfd: int,
     parent: socket.socket,
     crossing: Crossing | None,
@@ -254,7 +252,7 @@ def _finish(
         os._exit(1)
 
 
-def _wait_at_gate(request: dict[str, Any], parent: socket.socket) -> socket.socket:
+def _wait_at_gate(request: Common, parent: socket.socket) -> socket.socket:
     """Stays "created" until `start` connects to the listening socket `request["gate"]`, and runs the hooks that come then.
 
     The descriptor was inherited, so the wait depends on nothing that the container's files could fake.

@@ -19,7 +19,8 @@ from sampan.runtime.state import StateDirectory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.linux.spec_types import Resources
+    from sampan.oci.runtime_spec import Capabilities, Process, Spec
 
 _ENTERING = {"create", "run", "exec", "start"}
 
@@ -113,14 +114,14 @@ def _run(arguments: argparse.Namespace, log: _Log) -> int:
     return code
 
 
-def _wants_terminal(spec: dict[str, Any]) -> bool:
+def _wants_terminal(spec: Spec) -> bool:
     return bool((spec.get("process") or {}).get("terminal"))
 
 
 def _wait(started: Started) -> int:
     """Passes signals and the terminal on, and returns the shell's exit code of the process."""
 
-    def forward(number: int, _: Any) -> None:
+    def forward(number: int, _: object) -> None:
         try:
             signal.pidfd_send_signal(started.pidfd, number)
         except ProcessLookupError:
@@ -172,13 +173,13 @@ def _exec(arguments: argparse.Namespace, log: _Log) -> int:
     return 0 if arguments.detach else _wait(started)
 
 
-def _exec_process(arguments: argparse.Namespace, directory: StateDirectory) -> dict[str, Any]:
+def _exec_process(arguments: argparse.Namespace, directory: StateDirectory) -> Process:
     """The process from --process, or the container's own changed by the options."""
     if arguments.process:
         with open(arguments.process, "rb") as file:
-            given: dict[str, Any] = json.load(file)
+            given: Process = json.load(file)
         return given
-    process = dict(directory.load().spec["process"])
+    process: Process = {**directory.load().spec["process"]}
     process["args"] = arguments.args[1:] if arguments.args[:1] == ["--"] else arguments.args
     process["terminal"] = arguments.tty
     process["env"] = [*(process.get("env") or []), *arguments.env]
@@ -194,10 +195,13 @@ def _exec_process(arguments: argparse.Namespace, directory: StateDirectory) -> d
     if arguments.apparmor:
         process["apparmorProfile"] = arguments.apparmor
     if arguments.cap:
-        sets = {key: list(value) for key, value in (process.get("capabilities") or {}).items()}
-        for key in ("bounding", "effective", "permitted"):
-            sets[key] = [*sets.get(key, []), *arguments.cap]
-        process["capabilities"] = sets
+        sets: Capabilities = {**process.get("capabilities", {})}
+        process["capabilities"] = {
+            **sets,
+            "bounding": [*sets.get("bounding", []), *arguments.cap],
+            "effective": [*sets.get("effective", []), *arguments.cap],
+            "permitted": [*sets.get("permitted", []), *arguments.cap],
+        }
     return process
 
 
@@ -237,15 +241,16 @@ def _list(arguments: argparse.Namespace, log: _Log) -> None:
 
 
 def _update(arguments: argparse.Namespace, log: _Log) -> None:
-    resources: dict[str, Any] = {}
+    given: dict[str, dict[str, object]] = {}
     if arguments.resources:
         text = sys.stdin.read() if arguments.resources == "-" else open(arguments.resources, encoding="utf-8").read()
-        resources = json.loads(text)
-        bundle.check_resources(resources)
+        given = json.loads(text)
+    resources: Resources = given  # type: ignore[assignment]
+    bundle.check_resources(resources)
     for name, (section, key) in options.UPDATES.items():
         value = getattr(arguments, name.replace("-", "_"))
         if value is not None:
-            resources.setdefault(section, {})[key] = value
+            given.setdefault(section, {})[key] = value
     operations.update(_directory(arguments), resources, log.warn)
 
 

@@ -24,6 +24,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+    from sampan.oci.runtime_spec import Rlimit
+
 _RESULTS, _ARRIVED, _CREATED = 0, 1, 2  # what a message begins with
 _HEAD = struct.Struct("<II")
 _PARENT_SETTID = 0x00100000
@@ -129,7 +131,7 @@ def _keep_only(parent: socket.socket, way: Way) -> tuple[int, int]:
     return first, first + 1
 
 
-def _limit(limit: dict[str, Any], warn: Callable[[str], None]) -> bytes:
+def _limit(limit: Rlimit, warn: Callable[[str], None]) -> bytes:
     """The limit of processes, for after the clone, which it would count: raised now if it has to be."""
     soft, hard = (process.rlim(limit[key]) for key in ("soft", "hard"))
     roof = resource.getrlimit(resource.RLIMIT_NPROC)[1]

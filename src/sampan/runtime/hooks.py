@@ -11,16 +11,16 @@ from sampan.runtime.errors import RuntimeFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.oci.runtime_spec import Hook, Spec, State
 
 
-def run_all(spec: dict[str, Any], stage: str, state: dict[str, Any]) -> None:
+def run_all(spec: Spec, stage: str, state: State) -> None:
     """Runs the hooks of a stage ("createRuntime", ...) in their order. Raises RuntimeFailure at the first that fails."""
     for hook in (spec.get("hooks") or {}).get(stage) or []:
         run(stage, hook, state)
 
 
-def run(stage: str, hook: dict[str, Any], state: dict[str, Any]) -> None:
+def run(stage: str, hook: Hook, state: State) -> None:
     """Runs one hook in this process's namespaces, with the container's state on its stdin.
 
     Its environment is exactly `env`, as config.md of the specification asks. Raises RuntimeFailure

@@ -10,17 +10,17 @@ from sampan.runtime.errors import RuntimeFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.oci.runtime_spec import IdMapping, Spec
 
 _Rows = list[tuple[int, int, int]]
 
 
-def rows(mappings: list[dict[str, int]] | None) -> _Rows:
+def rows(mappings: list[IdMapping] | None) -> _Rows:
     """(inside, outside, count) rows of a `uidMappings` or `gidMappings`."""
     return [(row["containerID"], row["hostID"], row["size"]) for row in mappings or []]
 
 
-def write(pid: int, spec: dict[str, Any]) -> None:
+def write(pid: int, spec: Spec) -> None:
     """Writes the maps of the child's new user namespace. Raises RuntimeFailure, OSError.
 
     Without privilege only one's own id can be mapped directly; more takes the set-uid helpers of

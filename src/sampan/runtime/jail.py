@@ -16,11 +16,14 @@ import stat
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sampan.linux import caps, mount, prctl, seccomp
 from sampan.linux import namespaces as ns
 from sampan.record import field, record
+
+if TYPE_CHECKING:
+    from sampan.linux.spec_types import SeccompCondition, SeccompRule
 
 _PROGRAMS = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/alternatives", "/etc/mke2fs.conf")
 _NETWORK = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/ssl", "/etc/services")
@@ -263,12 +266,12 @@ def _filter(network: bool) -> bytes:
     section = profile([])
     section["architectures"] = section["architectures"][:1]
     never = {"socket", *_NEVER.split()}
-    rules = []
+    rules: list[SeccompRule] = []
     for rule in section["syscalls"]:
         names = [name for name in rule["names"] if name not in never]
         if names:
             rules.append({**rule, "names": names})
     for family in _FAMILIES if network else ():
-        equal = {"index": 0, "value": family, "op": "SCMP_CMP_EQ"}
+        equal: SeccompCondition = {"index": 0, "value": family, "op": "SCMP_CMP_EQ"}
         rules.append({"names": ["socket"], "action": "SCMP_ACT_ALLOW", "args": [equal]})
     return seccomp.compile_filter({**section, "syscalls": rules})

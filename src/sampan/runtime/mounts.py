@@ -18,7 +18,7 @@ from sampan.runtime.sources import is_bind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.oci.runtime_spec import Mount
 
 _SET = {
     "ro": lm.MOUNT_ATTR_RDONLY,
@@ -123,7 +123,7 @@ def known_options() -> list[str]:
     return sorted(names)
 
 
-def attach(rootfd: int, entry: dict[str, Any], userns: bool, trees: list[int]) -> int:
+def attach(rootfd: int, entry: Mount, userns: bool, trees: list[int]) -> int:
     """Performs one entry of `mounts` inside the root; the mount's descriptor, or -1 when there is none to be made.
 
     Raises RuntimeFailure naming the destination.
@@ -140,7 +140,7 @@ def attach(rootfd: int, entry: dict[str, Any], userns: bool, trees: list[int]) -
         raise RuntimeFailure(f"mount {entry.get('source', '')} on {destination}: {error}") from error
 
 
-def _filesystem_data(entry: dict[str, Any], options: Options, userns: bool) -> tuple[str, list[tuple[str, str | None]]]:
+def _filesystem_data(entry: Mount, options: Options, userns: bool) -> tuple[str, list[tuple[str, str | None]]]:
     """The file system's type and its own options."""
     fstype, data = entry["type"], list(options.data)
     if fstype in ("tmpfs", "shm"):
@@ -155,7 +155,7 @@ def _filesystem_data(entry: dict[str, Any], options: Options, userns: bool) -> t
     return fstype, data
 
 
-def _filesystem(rootfd: int, entry: dict[str, Any], options: Options, userns: bool, trees: list[int]) -> int:
+def _filesystem(rootfd: int, entry: Mount, options: Options, userns: bool, trees: list[int]) -> int:
     destination = entry["destination"]
     fstype, data = _filesystem_data(entry, options, userns)
     strict = fstype in ("proc", "sysfs")
@@ -231,7 +231,7 @@ def _is_proc_root(fd: int) -> bool:
     return os.fstat(fd).st_ino == _PROC_ROOT_INODE
 
 
-def _bind(rootfd: int, entry: dict[str, Any], options: Options, trees: list[int]) -> int:
+def _bind(rootfd: int, entry: Mount, options: Options, trees: list[int]) -> int:
     destination = entry["destination"]
     if "tree" in entry:
         tree: int = trees[entry["tree"]]
@@ -280,7 +280,7 @@ def _cgroup(rootfd: int, destination: str, options: Options) -> int:
         return -1  # an ordinary user's: there are none that would be the container's own
     attributes = lm.MOUNT_ATTR_NOSUID | lm.MOUNT_ATTR_NODEV | lm.MOUNT_ATTR_NOEXEC
     if not found.v1:
-        entry = {"type": "cgroup2", "destination": destination, "source": "cgroup", "options": []}
+        entry: Mount = {"type": "cgroup2", "destination": destination, "source": "cgroup", "options": []}
         parsed = Options(set_=options.set_ | attributes)
         return _filesystem(rootfd, entry, parsed, False, [])
     top = lm.new_filesystem("tmpfs", [("mode", "755"), ("source", "tmpfs")], attributes)

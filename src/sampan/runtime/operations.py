@@ -14,11 +14,14 @@ from sampan.linux.cgroup import Cgroup
 from sampan.runtime import bundle as bundles
 from sampan.runtime import console, crossing, hooks, spawn
 from sampan.runtime.errors import RuntimeFailure
+from sampan.runtime.setup import Setup
 from sampan.runtime.state import Record, StateDirectory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.linux.spec_types import Resources
+    from sampan.oci.runtime_spec import Process, Spec, State
+    from sampan.runtime.requests import Join, Launch
 
 _STDIO = (0, 1, 2)
 Warn = Callable[[str], None]
@@ -46,7 +49,7 @@ class Started:
     master: int = -1
 
 
-def create(directory: StateDirectory, bundle: str, spec: dict[str, Any], options: Options) -> Started:
+def create(directory: StateDirectory, bundle: str, spec: Spec, options: Options) -> Started:
     """Makes a container whose process waits for start(), from the `spec` loaded of the bundle.
 
     On failure nothing of it is left.
@@ -76,7 +79,7 @@ def create(directory: StateDirectory, bundle: str, spec: dict[str, Any], options
         raise
 
 
-def _create(directory: StateDirectory, record: Record, request: dict[str, Any], options: Options) -> Started:
+def _create(directory: StateDirectory, record: Record, request: Launch, options: Options) -> Started:
     gate = directory.open_gate()
     request |= {
         "gate": gate.fileno(),
@@ -99,33 +102,29 @@ def _create(directory: StateDirectory, record: Record, request: dict[str, Any], 
     return Started(child.pid, child.pidfd, master)
 
 
-def _follow(child: spawn.Child, options: Options, prepared: Callable[[], None]) -> int:
-    """Reads the child's reports until it waits or runs. Returns a terminal's master nobody was given, or -1."""
-    master = -1
-    while True:
-        report = child.hear()
-        if report.kind == "tty":
-            master = report.fds[0]
-            if options.console_socket:
-                console.hand_over(options.console_socket, master)
-                os.close(master)
-                master = -1
-        elif report.kind == "warning":
-            options.warn(report.text)
-        elif report.kind == "prepared":
-            try:
-                prepared()
-            except BaseException:
-                signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
-                os.waitpid(child.pid, 0)
-                raise
-            child.go()
-        elif report.kind == "error":
+def _follow(child: spawn.Child, options: Options, hooks_of_runtime: Callable[[], None]) -> int:
+    """Waits until the child waits for start() or runs. Returns a terminal's master nobody was given, or -1."""
+
+    def prepared() -> None:
+        try:
+            hooks_of_runtime()
+        except BaseException:
+            signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
             os.waitpid(child.pid, 0)
-            raise RuntimeFailure(report.text, report.failure)
-        elif report.kind not in ("leaving", "moved"):
-            child.channel.close()
-            return master
+            raise
+
+    setup = Setup(child, prepared)
+    try:
+        while not setup.advance():
+            if setup.terminal >= 0 and options.console_socket:
+                console.hand_over(options.console_socket, setup.terminal)
+                os.close(setup.terminal)
+                setup.terminal = -1
+        setup.check()
+    finally:
+        for text in setup.warnings:
+            options.warn(text)
+    return setup.terminal
 
 
 def _runtime_hooks(directory: StateDirectory, record: Record) -> None:
@@ -151,7 +150,7 @@ def _undo(directory: StateDirectory, record: Record, warn: Warn) -> None:
         _late_hooks("poststop", record, directory.describe(record, "stopped"), warn)
 
 
-def _late_hooks(stage: str, record: Record, state: dict[str, Any], warn: Warn) -> None:
+def _late_hooks(stage: str, record: Record, state: State, warn: Warn) -> None:
     """Hooks whose failure only gives a warning: "poststart" and "poststop" (runtime.md, lifecycle)."""
     for hook in (record.spec.get("hooks") or {}).get(stage) or []:
         try:
@@ -179,14 +178,14 @@ def start(directory: StateDirectory, warn: Warn) -> None:
     _late_hooks("poststart", record, directory.describe(record, "running"), warn)
 
 
-def execute(directory: StateDirectory, process: dict[str, Any], options: Options) -> Started:
+def execute(directory: StateDirectory, process: Process, options: Options) -> Started:
     """Runs a further process in a running container."""
     record = directory.load()
     status = directory.status(record)
     if status not in ("running", "created"):
         raise RuntimeFailure(f"cannot exec in container {record.id}: it is {status}")
     bundles.check_process(process)
-    request = {
+    request: Join = {
         "pid": record.pid,
         "start_time": record.start_time,
         "process": process,
@@ -272,7 +271,7 @@ def freeze(directory: StateDirectory, frozen: bool) -> None:
     Cgroup(record.cgroup).freeze(frozen)
 
 
-def update(directory: StateDirectory, resources: dict[str, Any], warn: Warn) -> None:
+def update(directory: StateDirectory, resources: Resources, warn: Warn) -> None:
     """Changes limits of a container while it runs."""
     record = directory.load()
     if directory.status(record) == "stopped":

@@ -18,7 +18,7 @@ from sampan.runtime.errors import NOT_EXECUTABLE, NOT_FOUND, OTHER, RuntimeFailu
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.oci.runtime_spec import Capabilities, Process, Rlimit, Spec
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CLOSE_RANGE_CLOEXEC = 4
@@ -28,12 +28,12 @@ _CLOSE_RANGE_CLOEXEC = 4
 class Prepared:
     """A process whose identity, environment and directory are known, and nothing of it given up yet."""
 
-    wanted: dict[str, Any]
+    wanted: Process
     account: accounts.Account
     environment: dict[str, str]
 
 
-def prepare(process: dict[str, Any], rootfd: int, create_cwd: bool) -> Prepared:
+def prepare(process: Process, rootfd: int, create_cwd: bool) -> Prepared:
     """Resolves user and environment and enters the working directory. Raises RuntimeFailure.
 
     Must run inside all namespaces with the root already in place, single-threaded.
@@ -64,12 +64,13 @@ def execute(
     _execute(process["args"], prepared.environment)
 
 
-def settle(process: dict[str, Any], warn: Callable[[str], None]) -> None:
+def settle(process: Process, warn: Callable[[str], None]) -> None:
     """What needs our privileges and takes none away. Raises RuntimeFailure."""
     _limits(process, warn)
     scheduling.apply(process)
     _security_label(process)
-    os.umask((process.get("user") or {}).get("umask", 0o022))
+    mask = (process.get("user") or {}).get("umask")
+    os.umask(0o022 if mask is None else mask)
 
 
 def give_up(prepared: Prepared, warn: Callable[[str], None]) -> Sets | None:
@@ -94,17 +95,18 @@ class Sets:
 
 
 def _capability_sets(
-    wanted: dict[str, list[str]] | None, account: accounts.Account, warn: Callable[[str], None]
+    wanted: Capabilities | None, account: accounts.Account, warn: Callable[[str], None]
 ) -> Sets | None:
     """What the specification asks for as far as we have it ourselves; config.md wants a warning for the rest."""
     if wanted is None:
         return None
-    unknown = {name for names in wanted.values() for name in names or [] if name not in caps.NUMBER}
+    sets: dict[str, list[str]] = wanted  # type: ignore[assignment]
+    unknown = {name for names in sets.values() for name in names or [] if name not in caps.NUMBER}
     if unknown:
         warn(f"unknown capabilities {', '.join(sorted(unknown))} are ignored")
 
     def mask(key: str) -> int:
-        return caps.mask([name for name in wanted.get(key) or [] if name in caps.NUMBER])
+        return caps.mask([name for name in sets.get(key) or [] if name in caps.NUMBER])
 
     available = caps.bounding()
     missing = mask("bounding") & ~available
@@ -121,7 +123,7 @@ def _capability_sets(
     return Sets(available & ~bounding, permitted, effective, mask("inheritable") & bounding | ambient, ambient)
 
 
-def _security_label(process: dict[str, Any]) -> None:
+def _security_label(process: Process) -> None:
     """The AppArmor profile that the next execve takes (proc_pid_attr(5)), by a private procfs (S013)."""
     profile = process.get("apparmorProfile")
     if not profile or profile == "unconfined":
@@ -149,14 +151,14 @@ def close_from(first: int) -> None:
     syscall("close_range", ctypes.c_uint(first), ctypes.c_uint(0xFFFFFFFF), ctypes.c_uint(0))
 
 
-def _account(process: dict[str, Any], rootfd: int) -> accounts.Account:
+def _account(process: Process, rootfd: int) -> accounts.Account:
     user = process.get("user") or {}
     if "username" in user:
         return accounts.resolve(rootfd, user["username"], tuple(user.get("additionalGroups") or ()))
     return accounts.of_numbers(rootfd, user.get("uid", 0), user.get("gid", 0), user.get("additionalGids") or [])
 
 
-def _environment(process: dict[str, Any], account: accounts.Account) -> dict[str, str]:
+def _environment(process: Process, account: accounts.Account) -> dict[str, str]:
     environment: dict[str, str] = {}
     for item in process.get("env") or []:
         name, equals, value = item.partition("=")
@@ -194,12 +196,12 @@ def _check_directory() -> None:
         raise RuntimeFailure("the working directory is outside of the container's root")
 
 
-def _limits(process: dict[str, Any], warn: Callable[[str], None]) -> None:
+def _limits(process: Process, warn: Callable[[str], None]) -> None:
     for wanted in process.get("rlimits") or []:
         limit(wanted, warn)
 
 
-def limit(wanted: dict[str, Any], warn: Callable[[str], None]) -> None:
+def limit(wanted: Rlimit, warn: Callable[[str], None]) -> None:
     """One of `rlimits`; what may not be raised that far is clamped, with a warning."""
     number = getattr(resource, wanted["type"], None)
     if number is None:
@@ -290,9 +292,12 @@ def not_executed(command: str, found: list[int]) -> RuntimeFailure:
     return RuntimeFailure(f'exec: "{command}": {os.strerror(failure).lower()}', kind)
 
 
-def set_hostnames(spec: dict[str, Any]) -> None:
+def set_hostnames(spec: Spec) -> None:
     """sethostname(2) and setdomainname(2), in the container's own UTS namespace."""
-    for key, call in (("hostname", libc.sethostname), ("domainname", libc.setdomainname)):
-        if spec.get(key):
-            raw = str(spec[key]).encode()
-            check(call(raw, ctypes.c_size_t(len(raw))), key, spec[key])
+    for name, call, subject in (
+        (spec.get("hostname"), libc.sethostname, "hostname"),
+        (spec.get("domainname"), libc.setdomainname, "domainname"),
+    ):
+        if name:
+            raw = name.encode()
+            check(call(raw, ctypes.c_size_t(len(raw))), subject, name)

@@ -14,7 +14,9 @@ from sampan.runtime.errors import RuntimeFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.linux.spec_types import DeviceRule
+    from sampan.oci.runtime_spec import Device, Spec
+    from sampan.runtime.requests import Overlay
 
 _DEVICES = (
     ("null", 1, 3),
@@ -25,12 +27,13 @@ _DEVICES = (
     ("tty", 5, 0),
 )
 # What every container may use: making any node, the devices above, console, ptmx and terminals.
-DEVICE_RULES: list[dict[str, Any]] = [
-    *({"allow": True, "type": kind, "access": "m"} for kind in ("c", "b")),
-    *({"allow": True, "type": "c", "major": major, "minor": minor, "access": "rwm"} for _, major, minor in _DEVICES),
-    *({"allow": True, "type": "c", "major": 5, "minor": minor, "access": "rwm"} for minor in (1, 2)),
-    {"allow": True, "type": "c", "major": 136, "access": "rwm"},
+DEVICE_RULES: list[DeviceRule] = [
+    {"allow": True, "type": "c", "access": "m"},
+    {"allow": True, "type": "b", "access": "m"},
 ]
+for _, _major, _minor in (*_DEVICES, ("console", 5, 1), ("ptmx", 5, 2)):
+    DEVICE_RULES.append({"allow": True, "type": "c", "major": _major, "minor": _minor, "access": "rwm"})
+DEVICE_RULES.append({"allow": True, "type": "c", "major": 136, "access": "rwm"})
 _LINKS = (
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
@@ -50,7 +53,7 @@ _PROPAGATION = {
 }
 
 
-def mount_root(spec: dict[str, Any], overlay: dict[str, Any] | None, where: str, tree: int = -1) -> int:
+def mount_root(spec: Spec, overlay: Overlay | None, where: str, tree: int = -1) -> int:
     """Mounts the root file system on the directory `where`. Returns a descriptor of its top.
 
     `overlay` ({"lower", "upper", "work"}) is the engine's way; without it `where` itself is bound.
@@ -94,7 +97,7 @@ def _make_parent_private(where: str) -> None:
         path = os.path.dirname(path)
 
 
-def populate(rootfd: int, spec: dict[str, Any], userns: bool, trees: list[int]) -> dict[str, int]:
+def populate(rootfd: int, spec: Spec, userns: bool, trees: list[int]) -> dict[str, int]:
     """Mounts everything in `mounts`, in the order given, and fills /dev.
 
     Returns the kernel's file systems by where they are, for protect(): their names can be another thing's by then, where
@@ -115,15 +118,14 @@ def populate(rootfd: int, spec: dict[str, Any], userns: bool, trees: list[int]) 
 _KERNELS = ("proc", "sysfs")
 
 
-def _make_devices(rootfd: int, spec: dict[str, Any], userns: bool) -> None:
+def _make_devices(rootfd: int, spec: Spec, userns: bool) -> None:
     has_dev = any(entry["destination"].rstrip("/") == "/dev" for entry in spec.get("mounts") or [])
     dev = openat2.mkdir_in_root(rootfd, "/dev")
     try:
-        wanted = [
-            {"path": f"/dev/{name}", "type": "c", "major": major, "minor": minor, "fileMode": 0o666}
-            for name, major, minor in _DEVICES
-        ] + list(spec["linux"].get("devices") or [])
-        for device in wanted:
+        for name, major, minor in _DEVICES:
+            own: Device = {"path": f"/dev/{name}", "type": "c", "major": major, "minor": minor, "fileMode": 0o666}
+            _make_device(rootfd, own, userns)
+        for device in spec["linux"].get("devices") or []:
             _make_device(rootfd, device, userns)
         if has_dev:
             for name, target in _LINKS:
@@ -147,7 +149,7 @@ def _symlink(dev: int, name: str, target: str) -> None:
 _KINDS = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
 
 
-def _make_device(rootfd: int, device: dict[str, Any], userns: bool) -> None:
+def _make_device(rootfd: int, device: Device, userns: bool) -> None:
     path = device["path"]
     if device.get("type") not in _KINDS:
         raise RuntimeFailure(f"device {path}: unknown type {device.get('type')!r}")
@@ -223,7 +225,7 @@ def open_null() -> int:
     return fd
 
 
-def protect(rootfd: int, spec: dict[str, Any], null: int, kernels: dict[str, int]) -> None:
+def protect(rootfd: int, spec: Spec, null: int, kernels: dict[str, int]) -> None:
     """Masks and makes read-only what the specification lists. A missing path is no error; any other
     failure is, since starting without the mask would be unsafe. `kernels`: as populate() returns them, closed here.
 
@@ -268,7 +270,7 @@ def _existing(rootfd: int, kernels: dict[str, int], path: str) -> int | None:
         return None
 
 
-def pivot(rootfd: int, spec: dict[str, Any], no_pivot: bool = False) -> None:
+def pivot(rootfd: int, spec: Spec, no_pivot: bool = False) -> None:
     """Makes `rootfd` the root of this mount namespace and lets go of the old one.
 
     `no_pivot` moves the mount over "/" instead, for a root on an initramfs, which pivot_root(2) refuses.

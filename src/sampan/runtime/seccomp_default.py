@@ -14,7 +14,7 @@ from sampan.linux.syscall import ARCH
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.linux.spec_types import SeccompCondition, SeccompRule, SeccompSection
 
 _WITH_CAPABILITY = {
     "CAP_DAC_READ_SEARCH": "open_by_handle_at",
@@ -43,14 +43,14 @@ _NAMESPACE_FLAGS = 0x7E020000
 _AF_ALG, _AF_VSOCK = 38, 40
 
 
-def _allow(names: list[str], args: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-    rule: dict[str, Any] = {"names": names, "action": "SCMP_ACT_ALLOW"}
+def _allow(names: list[str], args: list[SeccompCondition] | None = None) -> SeccompRule:
+    rule: SeccompRule = {"names": names, "action": "SCMP_ACT_ALLOW"}
     if args:
         rule["args"] = args
     return rule
 
 
-def _argument(op: str, value: int, index: int = 0, expected: int = 0) -> list[dict[str, Any]]:
+def _argument(op: str, value: int, index: int = 0, expected: int = 0) -> list[SeccompCondition]:
     return [{"index": index, "value": value, "valueTwo": expected, "op": f"SCMP_CMP_{op}"}]
 
 
@@ -59,7 +59,7 @@ def _base_calls() -> list[str]:
         return file.read().split()
 
 
-def profile(capabilities: list[str]) -> dict[str, Any]:
+def profile(capabilities: list[str]) -> SeccompSection:
     """The `linux.seccomp` section for a container with these bounding capabilities."""
     base = _base_calls()
     rules = [_allow([*base, "ptrace", "process_vm_readv", "process_vm_writev"])]

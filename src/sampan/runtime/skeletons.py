@@ -10,14 +10,13 @@ from sampan.runtime import mounts, rootfs, sources
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.oci.runtime_spec import Linux, Mount, Spec
+    from sampan.runtime.requests import Outline
 
 _TOPS = ("/proc", "/dev", "/sys")
-# What decides how the skeleton looks, besides its mounts.
-_KEYS = ("maskedPaths", "readonlyPaths", "devices")
 
 
-def _belongs(entry: dict[str, Any]) -> bool:
+def _belongs(entry: Mount) -> bool:
     return any(entry["destination"] == top or entry["destination"].startswith(f"{top}/") for top in _TOPS)
 
 
@@ -27,7 +26,7 @@ class Skeleton:
 
     fd: int
 
-    def move(self, rootfd: int, spec: dict[str, Any], trees: list[int]) -> None:
+    def move(self, rootfd: int, spec: Spec, trees: list[int]) -> None:
         """Puts the three in place, then mounts the rest of the specification's `mounts`."""
         for top in _TOPS:
             target = mounts.destination_fd(rootfd, top, directory=True, strict=top != "/dev")
@@ -41,31 +40,40 @@ class Skeleton:
                 os.close(mounted)
 
 
-def fits(spec: dict[str, Any], wanted: dict[str, Any]) -> bool:
+def fits(spec: Spec, wanted: Outline) -> bool:
     """Whether what was made for `wanted` (as outline() gives it) is what this container gets."""
     return outline(spec) == wanted
 
 
-def outline(spec: dict[str, Any]) -> dict[str, Any]:
+def outline(spec: Spec) -> Outline:
     """The parts of a specification that a skeleton is made from."""
-    found = {key: spec["linux"].get(key) or [] for key in _KEYS}
-    found["mounts"] = [entry for entry in spec.get("mounts") or [] if _belongs(entry)]
-    found["propagation"] = spec["linux"].get("rootfsPropagation") or ""
-    return found
+    linux = spec["linux"]
+    return {
+        "mounts": [entry for entry in spec.get("mounts") or [] if _belongs(entry)],
+        "maskedPaths": linux.get("maskedPaths") or [],
+        "readonlyPaths": linux.get("readonlyPaths") or [],
+        "devices": linux.get("devices") or [],
+        "propagation": linux.get("rootfsPropagation") or "",
+    }
 
 
-def possible(wanted: dict[str, Any]) -> bool:
+def possible(wanted: Outline) -> bool:
     """Whether a skeleton can be made ahead: no sources of the container's own, all three tops present."""
     tops = {entry["destination"] for entry in wanted["mounts"]}
     own = any(sources.is_bind(entry) or "tmpcopyup" in (entry.get("options") or []) for entry in wanted["mounts"])
     return tops.issuperset(_TOPS) and not own and not wanted["propagation"]
 
 
-def make(where: str, wanted: dict[str, Any], null: int) -> Skeleton:
+def make(where: str, wanted: Outline, null: int) -> Skeleton:
     """Builds it on the directory `where`, in the mount namespace of the container to be. Raises OSError, RuntimeFailure."""
     lm.mount(None, "/", None, lm.MS_SLAVE | lm.MS_REC)
     top = lm.new_filesystem("tmpfs", [("mode", "755"), ("source", "tmpfs")])
     lm.move_mount(top, lm.AT_FDCWD, where, subject=where)
-    spec = {"mounts": wanted["mounts"], "linux": {key: wanted[key] for key in _KEYS}}
+    linux: Linux = {
+        "maskedPaths": wanted["maskedPaths"],
+        "readonlyPaths": wanted["readonlyPaths"],
+        "devices": wanted["devices"],
+    }
+    spec: Spec = {"mounts": wanted["mounts"], "linux": linux}
     rootfs.protect(top, spec, null, rootfs.populate(top, spec, False, []))
     return Skeleton(top)

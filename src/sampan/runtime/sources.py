@@ -18,12 +18,13 @@ from sampan.runtime.errors import RuntimeFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.oci.runtime_spec import Mount, Spec
+    from sampan.runtime.requests import Launch, Overlay
 
 _OWN_CONTENT = ("tmpfs", "shm", "proc", "sysfs", "mqueue", "devpts")  # file systems that show nothing of another
 
 
-def is_bind(entry: dict[str, Any]) -> bool:
+def is_bind(entry: Mount) -> bool:
     """Whether an entry of `mounts` shows a path of the host. Raises RuntimeFailure for one that is to be two things."""
     options = entry.get("options") or []
     if "bind" not in options and "rbind" not in options:
@@ -35,7 +36,7 @@ def is_bind(entry: dict[str, Any]) -> bool:
     return True
 
 
-def open_all(request: dict[str, Any]) -> list[int]:
+def open_all(request: Launch) -> list[int]:
     """Opens the root and every bind source; puts indices into the request. Raises RuntimeFailure.
 
     Returns the descriptors, which the caller closes; one is a copy of "mounted", the request's overlay when it was
@@ -68,12 +69,12 @@ def open_all(request: dict[str, Any]) -> list[int]:
     return trees
 
 
-def open_overlay(overlay: dict[str, Any]) -> int:
+def open_overlay(overlay: Overlay) -> int:
     """The detached mount of a container's root. Raises OSError."""
     return lm.overlay(overlay["lower"], overlay.get("upper"), overlay.get("work"))
 
 
-def _open(entry: dict[str, Any], spec: dict[str, Any], table: int) -> int:
+def _open(entry: Mount, spec: Spec, table: int) -> int:
     options = entry.get("options") or []
     where, name = (table, str(int(entry["source_fd"]))) if "source_fd" in entry else (lm.AT_FDCWD, entry["source"])
     try:
@@ -89,7 +90,7 @@ def _open(entry: dict[str, Any], spec: dict[str, Any], table: int) -> int:
     return tree
 
 
-def _map_owners(tree: int, entry: dict[str, Any], spec: dict[str, Any]) -> None:
+def _map_owners(tree: int, entry: Mount, spec: Spec) -> None:
     uids = idmap.rows(entry.get("uidMappings") or spec["linux"].get("uidMappings"))
     gids = idmap.rows(entry.get("gidMappings") or spec["linux"].get("gidMappings"))
     if not uids or not gids:

@@ -20,7 +20,7 @@ from sampan.runtime.errors import RuntimeFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.runtime.requests import Expectation, Launch
 
 _KINDS = {"mount", "pid", "ipc", "uts"}
 _FLAGS = ns.CLONE_NEWNS | ns.CLONE_NEWPID | ns.CLONE_NEWIPC | ns.CLONE_NEWUTS
@@ -29,7 +29,7 @@ OURS = "ours"  # a sandbox: the network namespace that the caller is in itself
 _numbers = itertools.count(1)
 
 
-def fits(request: dict[str, Any], sandbox: str) -> bool:
+def fits(request: Launch, sandbox: str) -> bool:
     """Whether a spare can become this container. `sandbox`: the spare's, see Spare."""
     entries = request["spec"]["linux"].get("namespaces") or []
     new = {entry["type"] for entry in entries if not entry.get("path")} - {"cgroup"}
@@ -41,7 +41,7 @@ def fits(request: dict[str, Any], sandbox: str) -> bool:
     return new == _KINDS | {"network"} and not joined
 
 
-def expectation(request: dict[str, Any]) -> dict[str, Any]:
+def expectation(request: Launch) -> Expectation:
     """What the next container will probably have, taken from the last one."""
     spec = request["spec"]
     rules = (spec["linux"].get("resources") or {}).get("devices") or []
@@ -75,7 +75,7 @@ class Spare:
     """
 
     def __init__(
-        self, expected: dict[str, Any], where: str, sandbox: str = "", namespace: int = -1, group: str = ""
+        self, expected: Expectation, where: str, sandbox: str = "", namespace: int = -1, group: str = ""
     ) -> None:
         self._expected = expected
         self.sandbox = sandbox
@@ -107,14 +107,14 @@ class Spare:
             return self.ready
         return True
 
-    def use(self, request: dict[str, Any], stdio: Stdio | None) -> spawn.Child:
+    def use(self, request: Launch, stdio: Stdio | None) -> spawn.Child:
         """Lets it become the container. As spawn.start(); OSError also when it has ended meanwhile."""
         if not request.get("machine"):
             sysctls.check(request["spec"])
         joined = self._give_group(request)
         skeleton = self._has_skeleton and joined and skeletons.fits(request["spec"], self._expected["outline"])
         trees = sources.open_all(request)
-        message = {**request, "joined": joined, "skeleton": skeleton, "trees": trees}
+        message: Launch = {**request, "joined": joined, "skeleton": skeleton, "trees": trees}
         try:
             channel.send_request(self.child.channel, message, stdio)
         finally:
@@ -122,21 +122,18 @@ class Spare:
                 os.close(fd)
         return self.child
 
-    def _give_group(self, request: dict[str, Any]) -> bool:
+    def _give_group(self, request: Launch) -> bool:
         """Renames our cgroup to the container's and sets its limits. False: it has to join another."""
-        resources = request["spec"]["linux"].get("resources") or {}
-        same = (
-            self._group is not None and os.path.dirname(request.get("cgroup") or "") == self._expected["cgroup_parent"]
-        )
+        resources, wanted = request["spec"]["linux"].get("resources") or {}, request.get("cgroup") or ""
         if (
             self._group is None
-            or not same
-            or (self._group.path != request["cgroup"] and Cgroup(request["cgroup"]).exists())
+            or os.path.dirname(wanted) != self._expected["cgroup_parent"]
+            or (self._group.path != wanted and Cgroup(wanted).exists())
         ):
             spawn.create_group(request)
             return False
-        if self._group.path != request["cgroup"]:
-            self._group.rename(request["cgroup"])
+        if self._group.path != wanted:
+            self._group.rename(wanted)
         group, self._group = self._group, None
         self._let_go()
         ours = not group.extra_controllers(resources)
@@ -169,7 +166,7 @@ def _can_rename() -> bool:
 
 
 def _wait(
-    parent: socket.socket, expected: dict[str, Any], where: str, group: Cgroup | None, network: bool, fds: list[int]
+    parent: socket.socket, expected: Expectation, where: str, group: Cgroup | None, network: bool, fds: list[int]
 ) -> None:
     for fd in fds:
         ns.setns(fd, ns.CLONE_NEWNET)

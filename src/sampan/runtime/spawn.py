@@ -22,7 +22,8 @@ from sampan.runtime.errors import RuntimeFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.oci.runtime_spec import Spec
+    from sampan.runtime.requests import Common, Join, Launch
 
 _Body = Callable[[socket.socket], None]
 
@@ -84,7 +85,7 @@ class Child:
             os.close(fd)
 
 
-def start(request: dict[str, Any], stdio: Stdio | None) -> Child:
+def start(request: Launch, stdio: Stdio | None) -> Child:
     """Clones a container's init process. Raises OSError or RuntimeFailure before there is one.
 
     `request`: "spec" (runtime specification), "cgroup" (path below the roots, or None for our own),
@@ -149,16 +150,13 @@ def start(request: dict[str, Any], stdio: Stdio | None) -> Child:
     return made
 
 
-def start_entry(request: dict[str, Any], stdio: Stdio | None, fds: list[int]) -> Child:
+def start_entry(request: Common, stdio: Stdio | None, fds: list[int]) -> Child:
     """Clones a process that stays in this interpreter: request["entry"] ("module:function") is its whole life.
 
     For what stands for a container whose processes are elsewhere. The function gets the request, the streams,
     the channel and `fds`; namespaces and cgroup are as in start(). Raises OSError, RuntimeFailure.
     """
     spec = request["spec"]
-    for entry in spec["linux"]["namespaces"]:
-        if entry.get("path", "").startswith("@"):
-            entry["path"] = f"/proc/self/fd/{fds[int(entry['path'][1:])]}"
     group = create_group(request)
     flags, joins = _namespaces(spec)
     module, _, name = request["entry"].partition(":")
@@ -187,7 +185,7 @@ def _crossing(flags: int, joins: list[tuple[str, int]]) -> child.Crossing | None
     return child.Crossing(namespace, bool(flags & ns.CLONE_NEWUSER) or foreign)
 
 
-def _open_procs(request: dict[str, Any], trees: list[int], namespace: int) -> None:
+def _open_procs(request: Launch, trees: list[int], namespace: int) -> None:
     """Opens the procfs that the container is to see, for it is not yet where it could."""
     for entry in request["spec"].get("mounts") or []:
         if entry.get("type") == "proc" and not sources.is_bind(entry):
@@ -195,12 +193,13 @@ def _open_procs(request: dict[str, Any], trees: list[int], namespace: int) -> No
             entry["tree"] = len(trees) - 1
 
 
-def group_of(request: dict[str, Any]) -> Cgroup | None:
+def group_of(request: Common) -> Cgroup | None:
     """The container's cgroup, or None when it stays in ours."""
-    return Cgroup(request["cgroup"]) if request.get("cgroup") else None
+    path = request.get("cgroup")
+    return Cgroup(path) if path else None
 
 
-def create_group(request: dict[str, Any]) -> Cgroup | None:
+def create_group(request: Common) -> Cgroup | None:
     """Makes the container's cgroup with its limits; warnings go into the request. Raises OSError."""
     if not request.get("machine"):  # whose every parameter is the container's own
         sysctls.check(request["spec"])
@@ -211,7 +210,7 @@ def create_group(request: dict[str, Any]) -> Cgroup | None:
     return group
 
 
-def _namespaces(spec: dict[str, Any]) -> tuple[int, list[tuple[str, int]]]:
+def _namespaces(spec: Spec) -> tuple[int, list[tuple[str, int]]]:
     """Clone flags of the new namespaces, and descriptors of those to join (the caller closes them)."""
     flags, joins = 0, []
     for entry in spec["linux"].get("namespaces") or []:
@@ -240,7 +239,7 @@ def _close_if_own(fd: int, kind: str) -> bool:
     return True
 
 
-def join(request: dict[str, Any], stdio: Stdio | None) -> Child:
+def join(request: Join, stdio: Stdio | None) -> Child:
     """Clones a further process inside the container whose init is `request["pid"]`.
 
     `request`: "process", "cgroup", "seccomp" as in start(); "start_time" of the init, unless it is an unreaped child of ours, which no
@@ -297,7 +296,7 @@ def _run_child(parent: socket.socket, body: _Body) -> None:
         os._exit(1)
 
 
-def _unshare(spec: dict[str, Any], flags: int) -> None:
+def _unshare(spec: Spec, flags: int) -> None:
     offsets = ns.open_time_offsets() if flags & ns.CLONE_NEWTIME else -1
     ns.unshare(flags)
     if offsets >= 0:

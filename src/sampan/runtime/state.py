@@ -17,6 +17,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from sampan.oci.runtime_spec import Spec, State
+
 _ID = re.compile(r"[A-Za-z0-9_+.-]{1,1024}")
 
 
@@ -35,7 +37,7 @@ class Record:
     bundle: str
     cgroup: str | None
     created: str
-    spec: dict[str, Any]
+    spec: Spec
     pid: int = 0
     start_time: int = 0
     seccomp: str | None = None
@@ -115,10 +117,10 @@ class StateDirectory:
             return "paused"
         return "created" if os.path.exists(f"{self.path}/start") else "running"
 
-    def describe(self, record: Record, status: str | None = None) -> dict[str, Any]:
+    def describe(self, record: Record, status: str | None = None) -> State:
         """The state as runtime.md of the specification gives it to callers and hooks."""
         status = status or self.status(record)
-        described: dict[str, Any] = {
+        described: State = {
             "ociVersion": OCI_VERSION,
             "id": record.id,
             "status": status,

@@ -11,7 +11,7 @@ from sampan.runtime.errors import RuntimeFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.oci.runtime_spec import Spec
 
 # Which namespace has a copy of a parameter: net/core/sysctl_net_core.c and its like, ipc/ipc_sysctl.c, ipc/mq_sysctl.c,
 # kernel/utsname_sysctl.c, kernel/ucount.c.
@@ -45,7 +45,7 @@ def namespace(name: str) -> str:
     return kind
 
 
-def check(spec: dict[str, Any]) -> None:
+def check(spec: Spec) -> None:
     """Refuses what is not of a namespace that the container has and we are not in ourselves. Raises RuntimeFailure."""
     for name in spec["linux"].get("sysctl") or {}:
         kind = namespace(name)
@@ -53,7 +53,7 @@ def check(spec: dict[str, Any]) -> None:
             raise RuntimeFailure(f"sysctl {name} is not allowed: the container has the host's {kind} namespace")
 
 
-def _is_own(spec: dict[str, Any], kind: str) -> bool:
+def _is_own(spec: Spec, kind: str) -> bool:
     for entry in spec["linux"].get("namespaces") or []:
         if entry["type"] == kind:
             if not entry.get("path"):

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
 
 def main(request: dict[str, Any], stdio: Stdio | None, parent: socket.socket, fds: list[int]) -> None:
-    """The process's life; never returns. `fds`: network namespace, disk, the CD, taps."""
-    live(lambda: Classic(request), lambda machine: machine.run(parent, fds), parent, [*fds, *(stdio or ())])
+    """The process's life; never returns. `fds`, named by request["descriptors"]: "network", the namespace; "disk"; "seed", a CD;
+    "tap0" and so on."""
+    named = dict(zip(request["descriptors"], fds, strict=True))
+    live(lambda: Classic(request), lambda machine: machine.run(parent, named), parent, [*fds, *(stdio or ())])
 
 
 class Classic(Host):
@@ -37,17 +39,17 @@ class Classic(Host):
         self._request = request
         self._ready, self._commands = False, 0
 
-    def run(self, parent: socket.socket, fds: list[int]) -> int:
+    def run(self, parent: socket.socket, fds: dict[str, int]) -> int:
         """Starts the machine and serves until it is switched off. Raises VmError, OSError."""
         request = self._request
-        namespace, disk, seed, *taps = fds
+        taps = [fd for name, fd in fds.items() if name.startswith("tap")]
         slave = terminal.open_for(parent, {})
         self.listen()
         self.take_signals()
         user = confine.identity()
-        machine, qga = pc.start(user, pc.Pc(**request["pc"]), disk, seed, taps)
+        machine, qga = pc.start(user, pc.Pc(**request["pc"]), fds["disk"], fds["seed"], taps)
         self.machine, self._qga = machine, GuestAgent(self.loop, qga)
-        for fd in (namespace, disk, seed, *taps):
+        for fd in fds.values():
             os.close(fd)
         confine.enter(user, request["filter"])  # nothing has been read of it yet
         self.log.follow(machine.errors)

@@ -16,7 +16,7 @@ from sampan.linux.namespaces import CLONE_NEWNS, initial_user_namespace, unshare
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.linux.spec_types import SeccompCondition, SeccompRule
 
 # Identities are numbers of namespaces, which the kernel gives out once each over all engines and containers of a
 # machine (proc_alloc_inum(), from 0xF0000000 on), moved to where no distribution has users.
@@ -95,11 +95,11 @@ def compiled(resolver: bool) -> str:
     `resolver`: whether it asks a name server, in a network namespace that has nothing else.
     """
 
-    def only(name: str, index: int, value: int, mask: int = 0xFFFFFFFF) -> dict[str, Any]:
-        equal = {"index": index, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ"}
+    def only(name: str, index: int, value: int, mask: int = 0xFFFFFFFF) -> SeccompRule:
+        equal: SeccompCondition = {"index": index, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ"}
         return {"names": [name], "action": "SCMP_ACT_ALLOW", "args": [equal]}
 
-    rules: list[dict[str, Any]] = [{"names": _CALLS.split(), "action": "SCMP_ACT_ALLOW"}]
+    rules: list[SeccompRule] = [{"names": _CALLS.split(), "action": "SCMP_ACT_ALLOW"}]
     if resolver:
         rules += [{"names": ["connect"], "action": "SCMP_ACT_ALLOW"}, only("socket", 0, _AF_INET)]
     rules += [only("ioctl", 1, number) for number in _CONTROLS]

@@ -15,6 +15,7 @@ from sampan.linux.cgroup import Cgroup
 from sampan.record import field, record
 from sampan.runtime import borrowing, channel, spare, spawn, usage
 from sampan.runtime.errors import RuntimeFailure, kind_of
+from sampan.runtime.setup import Setup
 from sampan.vm import dhcp, guestnet, guestroot, jobs
 from sampan.vm.mux import Mux
 from sampan.vm.protocol import MAX_HEARD
@@ -22,6 +23,8 @@ from sampan.vm.protocol import MAX_HEARD
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from sampan.runtime.requests import Join, Launch
 
 INIT = "init"
 _MAX_PROCESSES, _MAX_CELL = 2000, 250  # of a list, and characters of one column of it
@@ -134,13 +137,13 @@ class Guest:
 
     def op_start(self, message: dict[str, Any]) -> None:
         self._prepare(message)
-        request = {key: message[key] for key in ("spec", "cgroup", "seccomp")}
-        request |= {"overlay": guestroot.OVERLAY, "where": guestroot.ROOT, "machine": True}
-        self._group = request["cgroup"]
+        request: Launch = {"spec": message["spec"], "cgroup": message["cgroup"], "seccomp": message["seccomp"],
+                           "overlay": guestroot.OVERLAY, "where": guestroot.ROOT, "machine": True, "warnings": []}  # fmt: skip
+        self._group = message["cgroup"]
         terminal = bool(request["spec"]["process"].get("terminal"))
-        self._run(message, terminal, lambda stdio: self._begin(request, stdio), request.setdefault("warnings", []))
+        self._run(message, terminal, lambda stdio: self._begin(request, stdio), request["warnings"])
 
-    def _begin(self, request: dict[str, Any], stdio: channel.Stdio | None) -> spawn.Child:
+    def _begin(self, request: Launch, stdio: channel.Stdio | None) -> spawn.Child:
         """As spawn.start(), by the spare if it fits."""
         ready, self._spare = self._spare, None
         if ready is None:
@@ -157,7 +160,7 @@ class Guest:
         return child
 
     def op_exec(self, message: dict[str, Any]) -> None:
-        request = {"pid": self._task(INIT).pid, "cgroup": self._group, "process": message["process"],
+        request: Join = {"pid": self._task(INIT).pid, "cgroup": self._group, "process": message["process"],
                    "seccomp": message["seccomp"], "chroot": self._root}  # fmt: skip
         terminal = bool(message["process"].get("terminal"))
         self._run(message, terminal, lambda stdio: spawn.join(request, stdio), [])
@@ -183,29 +186,23 @@ class Guest:
         finally:
             for fd in theirs or ():
                 os.close(fd)
-        task = Task(message["id"], child.pid, child.pidfd)
+        setup = Setup(child)
+        setup.warnings = warnings
 
         def report(_: int) -> None:
-            said = child.hear()
-            task.pid, task.pidfd = child.pid, child.pidfd
-            if said.kind in ("leaving", "moved"):
-                return
-            if said.kind == "tty":
-                task.terminal = said.fds[0]
-                return
-            if said.kind == "warning":
-                warnings.append(said.text)
+            if not setup.advance():
                 return
             self._mux.loop.forget(child.channel.fileno())
-            child.channel.close()
-            if said.kind == "error":
-                os.waitpid(task.pid, 0)
-                os.close(task.pidfd)
-                for fd in ours:
-                    os.close(fd)
-                self._mux.send({"error": said.text, "failure": said.failure, "seq": message["seq"]})
+            try:
+                setup.check()
+            except RuntimeFailure as failure:
+                for fd in (*ours, setup.terminal):
+                    if fd >= 0:
+                        os.close(fd)
+                self._mux.send({"error": str(failure), "failure": failure.kind, "seq": message["seq"]})
                 return
-            self._mux.send({"pid": task.pid, "warnings": warnings, "seq": message["seq"]})
+            task = Task(message["id"], child.pid, child.pidfd, setup.terminal)
+            self._mux.send({"pid": task.pid, "warnings": setup.warnings, "seq": message["seq"]})
             self._attach(task, base, ours)
             self._keep(task)
 

@@ -11,10 +11,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from sampan.runtime.requests import Overlay
+
 LOWER, WRITABLE, ROOT, SHARES, FILES = "/run/lower", "/run/rw", "/run/root", "/run/shares", "/run/files"
 # Below the image: what every container is mounted on, so that nothing has to be copied up for it.
 MOUNTPOINTS = "/run/mountpoints"
-OVERLAY = {"lower": [LOWER, MOUNTPOINTS], "upper": f"{WRITABLE}/upper", "work": f"{WRITABLE}/work"}
+OVERLAY: Overlay = {"lower": [LOWER, MOUNTPOINTS], "upper": f"{WRITABLE}/upper", "work": f"{WRITABLE}/work"}
 
 
 def disk(serial: str) -> str:

@@ -36,8 +36,10 @@ _LAST_WORDS = 5.0  # seconds that the main process's output may take after its e
 
 
 def main(request: dict[str, Any], stdio: Stdio | None, parent: socket.socket, fds: list[int]) -> None:
-    """The process's life; never returns. `fds`: network namespace, memory, the disks, the devices' state, taps."""
-    live(lambda: Shim(request, parent), lambda shim: shim.run(stdio, fds), parent, [*fds, *(stdio or ())])
+    """The process's life; never returns. `fds`, named by request["descriptors"]: "network", the namespace; "memory", "root",
+    "disk" and "state" of the machine; "tap0" and so on of its networks; "sources", the engine's table of descriptors."""
+    named = dict(zip(request["descriptors"], fds, strict=True))
+    live(lambda: Shim(request, parent), lambda shim: shim.run(stdio, named), parent, [*fds, *(stdio or ())])
 
 
 class Shim(Host):
@@ -54,18 +56,17 @@ class Shim(Host):
         self._slave = -1
         self._slots: dict[int, int] = {}  # the taps that are on no network
 
-    def run(self, stdio: Stdio | None, fds: list[int]) -> int:
+    def run(self, stdio: Stdio | None, fds: dict[str, int]) -> int:
         """Starts the machine and the container in it, and serves until that has ended. Raises VmError, OSError."""
         request = self._request
         shape = Shape(**request["shape"])
-        held = _open_shares(request["shares"], fds)
-        namespace, memory, root, disk, state = fds[:5]
-        given = dict(zip(request["slots"], fds[5:], strict=True))
+        held = _open_shares(request["shares"], fds.get("sources", -1))
+        memory, root, disk, state = (fds[name] for name in ("memory", "root", "disk", "state"))
+        taps = [fds.get(f"tap{slot}", -1) for slot in range(SLOTS)]
         for slot in range(SLOTS):
-            if slot not in given:
-                given[slot] = self._slots[slot] = tap.new(f"slot{slot}")
-                tap.persist(given[slot], True)
-        taps = [given[slot] for slot in range(SLOTS)]
+            if taps[slot] < 0:
+                taps[slot] = self._slots[slot] = tap.new(f"slot{slot}")
+                tap.persist(taps[slot], True)
         shares = [Share(**share) for share in request["shares"]]
         disks = (disk, -1) if request["guest"]["writable"] == "fresh" else (-1, disk)
         if stdio is None:
@@ -88,8 +89,7 @@ class Shim(Host):
                 stopped = False
         if not stopped:
             self.machine = machine = self._boot(shape, Parts(-1, root, disk, -1, taps, shares))
-        held += [namespace, memory, root, disk, state]
-        for fd in (*held, *(fd for fd in taps if fd not in self._slots.values())):
+        for fd in (*held, *fds.values()):
             os.close(fd)
         self._progress = Progress(machine.pid)
         # From here on the guest runs, and may say anything.
@@ -232,17 +232,14 @@ class Shim(Host):
             self.log.write(f"sampan: no report: {error}")
 
 
-def _open_shares(rows: list[dict[str, Any]], fds: list[int]) -> list[int]:
+def _open_shares(rows: list[dict[str, Any]], table: int) -> list[int]:
     """Gives each share that the engine has opened the path of that very file, by descriptors that are held and returned.
 
-    The last of `fds`, taken from them, is the engine's table of descriptors (runtime/sources).
+    `table`: the engine's table of descriptors (runtime/sources).
     """
     held: list[int] = []
-    table = fds.pop() if rows else -1
     for row in rows:
         if (number := row.pop("source_fd", -1)) >= 0:
             held.append(os.open(str(number), os.O_PATH | os.O_CLOEXEC, dir_fd=table))
             row["path"] = f"/proc/self/fd/{held[-1]}"
-    if table >= 0:
-        os.close(table)
     return held
