@@ -23,10 +23,10 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sampan.build import copying
+from sampan.build.trees import Tree
 from sampan.client.http import APIError
 from sampan.images import archive, compression, pack, sparse
-from sampan.images.builder import copying
-from sampan.images.builder.trees import Tree
 from sampan.images.errors import ImageError, StoreFull
 from sampan.images.extract import Extractor
 from sampan.images.layer import LayerExtractor, NeedsLower

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from sampan.build.files import unpack_stream
 from sampan.client.http import APIError
-from sampan.images.builder.files import unpack_stream
 from tests.conftest import Daemon, end_daemon, new_daemon
 from tests.faults.images import saved, tar_of
 from tests.faults.test_archives import END, base256, header

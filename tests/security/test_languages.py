@@ -12,6 +12,16 @@ from hypothesis import strategies as st
 
 from sampan import matching, sizes
 from sampan.api import json as api_json
+from sampan.build import running, words
+from sampan.build.build import Build
+from sampan.build.configuring import CONFIGURE
+from sampan.build.copying import changed_mode
+from sampan.build.dockerfile import parse, trigger
+from sampan.build.errors import BuildError
+from sampan.build.fetching import is_git, is_url, parse_git
+from sampan.build.model import Options, State
+from sampan.build.patterns import parse_ignore
+from sampan.build.plan import Plan
 from sampan.cli import options as cli_options
 from sampan.cli import ports as cli_ports
 from sampan.cli.flags import UsageError
@@ -20,16 +30,6 @@ from sampan.engine.errors import BadRequest
 from sampan.engine.filters import reading
 from sampan.engine.policy import model as policy
 from sampan.images import signatures
-from sampan.images.builder import running, words
-from sampan.images.builder.build import Build
-from sampan.images.builder.configuring import CONFIGURE
-from sampan.images.builder.copying import changed_mode
-from sampan.images.builder.dockerfile import parse, trigger
-from sampan.images.builder.errors import BuildError
-from sampan.images.builder.fetching import is_git, is_url, parse_git
-from sampan.images.builder.model import Options, State
-from sampan.images.builder.patterns import parse_ignore
-from sampan.images.builder.plan import Plan
 from sampan.images.registry import auth, client
 from sampan.images.registry.errors import RegistryError
 from sampan.linux import seccomp

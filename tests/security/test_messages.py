@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from sampan import quickjson
 from sampan.api.buildkit import filesync, messages
-from sampan.images.builder.errors import BuildError
+from sampan.build.errors import BuildError
 from sampan.images.errors import ImageError
 from sampan.images.extract import Extractor
 from sampan.images.layer import LayerExtractor, NeedsLower

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sampan.images.builder import fetching
-from sampan.images.builder.errors import BuildError
+from sampan.build import fetching
+from sampan.build.errors import BuildError
 from tests.conftest import eventually
 from tests.security.test_foreign_disks import commands
 

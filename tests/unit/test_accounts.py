@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sampan.images.builder import files
-from sampan.images.builder.errors import BuildError
+from sampan.build import files
+from sampan.build.errors import BuildError
 from sampan.runtime import accounts
 from sampan.runtime.errors import RuntimeFailure
 

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampan.images.builder import words
-from sampan.images.builder.configuring import CONFIGURE
-from sampan.images.builder.copying import changed_mode
-from sampan.images.builder.dockerfile import Instruction, parse
-from sampan.images.builder.errors import BuildError
-from sampan.images.builder.fetching import check_digest, is_git, is_url, parse_git
-from sampan.images.builder.model import State
-from sampan.images.builder.patterns import Ignore, compile_pattern, parse_ignore
+from sampan.build import words
+from sampan.build.configuring import CONFIGURE
+from sampan.build.copying import changed_mode
+from sampan.build.dockerfile import Instruction, parse
+from sampan.build.errors import BuildError
+from sampan.build.fetching import check_digest, is_git, is_url, parse_git
+from sampan.build.model import State
+from sampan.build.patterns import Ignore, compile_pattern, parse_ignore
 from sampan.oci.manifest import Platform
 
 ENV = {"V": "value", "E": "", "P": "/usr/lib/x.tar.gz", "N": "a b", "U": "foobar_foo"}
@@ -500,7 +500,7 @@ def test_checksums() -> None:
 
 
 def test_onbuild_of_an_image_is_read_again() -> None:
-    from sampan.images.builder.dockerfile import trigger
+    from sampan.build.dockerfile import trigger
 
     made = trigger('COPY --from=maker /a "/b c"')
     assert (made.name, made.flag("from"), made.text) == ("COPY", "maker", '/a "/b c"')

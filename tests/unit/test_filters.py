@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sampan.build.cache import Record
 from sampan.engine.errors import BadRequest
 from sampan.engine.filters import cache, events, networks, reading, rules, volumes
-from sampan.images.builder.cache import Record
 from sampan.network.model import Network
 from sampan.volumes.local import Volume
 

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from sampan.api import routes, schema, server
 from sampan.api.access import Ask, Public
 from sampan.api.routes import ROUTES, Route
+from sampan.build.errors import BuildError
 from sampan.engine import creation, launching, mounts, spec
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
@@ -30,7 +31,6 @@ from sampan.engine.policy.caller import Owner, at_page
 from sampan.engine.policy.model import Policy, Tenant
 from sampan.engine.policy.operation import ENGINE, Kind, Operation, Subject, Verb
 from sampan.engine.policy.rules import RULES
-from sampan.images.builder.errors import BuildError
 from sampan.images.errors import ImageError
 from sampan.runtime.rootfs import DEVICE_RULES
 from tests.unit.gate_world import Things, World

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sampan import matching
-from sampan.images.builder import words
-from sampan.images.builder.dockerfile import parse
-from sampan.images.builder.errors import BuildError
-from sampan.images.builder.patterns import Ignore
+from sampan.build import words
+from sampan.build.dockerfile import parse
+from sampan.build.errors import BuildError
+from sampan.build.patterns import Ignore
 
 
 @pytest.mark.parametrize(

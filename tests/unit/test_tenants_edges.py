@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from sampan.build.cache import INLINE, BuildCache
 from sampan.engine import creation, mounts, removal, spec
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, Forbidden
@@ -20,7 +21,6 @@ from sampan.engine.policy.caller import Owner, at_page
 from sampan.engine.policy.model import Policy, Tenant
 from sampan.engine.policy.operation import Kind, Verb
 from sampan.engine.policy.source import Source
-from sampan.images.builder.cache import INLINE, BuildCache
 from sampan.runtime.errors import RuntimeFailure
 from sampan.runtime.mounts import attach
 from sampan.runtime.sources import is_bind

@@ -17,6 +17,9 @@ from sampan.api.conform import Reader
 from sampan.api.json import decode
 from sampan.api.registries import credentials_of
 from sampan.api.requests import body, engine_of, filters, flag, json_stream, number, spool
+from sampan.build import exporting, sending
+from sampan.build.errors import BuildError
+from sampan.build.model import Options, Output, TextOutput
 from sampan.engine import hostpaths
 from sampan.engine.builds import Request
 from sampan.engine.engine import Engine
@@ -24,9 +27,6 @@ from sampan.engine.errors import BadRequest
 from sampan.engine.filters import cache as wanted
 from sampan.engine.policy.caller import Caller
 from sampan.engine.registries import platform_of, server_name
-from sampan.images.builder import exporting, sending
-from sampan.images.builder.errors import BuildError
-from sampan.images.builder.model import Options, Output, TextOutput
 from sampan.images.registry.auth import Credentials, from_fields
 from sampan.linux.peer import Peer
 from sampan.oci import reference

@@ -13,6 +13,14 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, cast
 
+from sampan.build import dockerfile, exporting, fetching
+from sampan.build.build import Build
+from sampan.build.cache import BuildCache
+from sampan.build.errors import BuildError
+from sampan.build.files import unpack_stream
+from sampan.build.model import Command, Options, Output, Sources, State
+from sampan.build.patterns import Ignore, parse_ignore
+from sampan.build.trees import Hashes, Tree
 from sampan.engine import ends, limits, mounts, spec
 from sampan.engine import output as streams
 from sampan.engine.bringing import bringing
@@ -22,14 +30,6 @@ from sampan.engine.policy import facts as facts_of
 from sampan.engine.policy.caller import Caller
 from sampan.engine.policy.model import Facts
 from sampan.engine.policy.operation import Verb
-from sampan.images.builder import dockerfile, exporting, fetching
-from sampan.images.builder.build import Build
-from sampan.images.builder.cache import BuildCache
-from sampan.images.builder.errors import BuildError
-from sampan.images.builder.files import unpack_stream
-from sampan.images.builder.model import Command, Options, Output, Sources, State
-from sampan.images.builder.patterns import Ignore, parse_ignore
-from sampan.images.builder.trees import Hashes, Tree
 from sampan.images.errors import ImageNotFound
 from sampan.images.registry.auth import Credentials
 from sampan.images.store import Image

@@ -14,10 +14,10 @@ from sampan.api.buildkit import frontend
 from sampan.api.buildkit.jobs import Job
 from sampan.api.buildkit.sessions import Sessions
 from sampan.api.json import decode
+from sampan.build.errors import BuildError
 from sampan.engine.engine import Engine
 from sampan.engine.errors import EngineError
 from sampan.engine.policy.caller import Caller
-from sampan.images.builder.errors import BuildError
 from sampan.images.errors import ImageError
 
 UPLOAD = "upload-request"

@@ -22,6 +22,10 @@ from sampan.api.buildkit import filesync, frontend, messages
 from sampan.api.buildkit.jobs import Job
 from sampan.api.buildkit.sessions import Session, Sessions
 from sampan.api.errors import is_expected, message_of
+from sampan.build import exporting, writable
+from sampan.build.errors import BuildError
+from sampan.build.model import State
+from sampan.build.trees import Tree
 from sampan.engine.builds import Request
 from sampan.engine.engine import Engine
 from sampan.engine.errors import EngineError
@@ -29,10 +33,6 @@ from sampan.engine.filters import cache as wanted
 from sampan.engine.policy.caller import Caller, Owner
 from sampan.engine.policy.operation import Verb
 from sampan.images import archive
-from sampan.images.builder import exporting, writable
-from sampan.images.builder.errors import BuildError
-from sampan.images.builder.model import State
-from sampan.images.builder.trees import Tree
 from sampan.images.errors import ImageError
 from sampan.images.store import Image
 from sampan.oci import manifest as oci

@@ -12,13 +12,13 @@ from typing import Any
 
 from sampan.api.buildkit import agents, filesync
 from sampan.api.buildkit.sessions import Session
+from sampan.build import dockerfile, running
+from sampan.build.errors import BuildError
+from sampan.build.model import Options
+from sampan.build.trees import Tree
 from sampan.engine.builds import Request
 from sampan.engine.engine import Engine
 from sampan.engine.policy.caller import Caller
-from sampan.images.builder import dockerfile, running
-from sampan.images.builder.errors import BuildError
-from sampan.images.builder.model import Options
-from sampan.images.builder.trees import Tree
 from sampan.images.registry.auth import Credentials
 from sampan.linux import filetree
 from sampan.oci import manifest as oci

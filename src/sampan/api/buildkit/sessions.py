@@ -16,8 +16,8 @@ from grpclib.exceptions import GRPCError, ProtocolError, StreamTerminatedError
 from sampan.api import access
 from sampan.api.buildkit import messages
 from sampan.api.requests import begin
+from sampan.build.errors import BuildError
 from sampan.engine.policy.caller import Caller, Owner
-from sampan.images.builder.errors import BuildError
 from sampan.images.registry.auth import Credentials
 
 _WINDOW = 4 << 20

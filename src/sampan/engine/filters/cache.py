@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
+from sampan.build.cache import Record
 from sampan.engine.errors import BadRequest
 from sampan.engine.filters import rules
 from sampan.engine.filters.reading import Filters, invalid, shown
 from sampan.engine.filters.rules import Rule, Test
-from sampan.images.builder.cache import Record
 
 _TEXTS: dict[str, Callable[[Record], Iterable[str]]] = {
     "id": lambda record: (record.key, record.key[:25]),

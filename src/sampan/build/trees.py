@@ -9,8 +9,8 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from sampan.images.builder.errors import BuildError
-from sampan.images.builder.patterns import Ignore, compile_pattern, has_wildcards
+from sampan.build.errors import BuildError
+from sampan.build.patterns import Ignore, compile_pattern, has_wildcards
 from sampan.linux import filetree, nodes, openat2
 
 _BLOCK = 1 << 20

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, field
 
-from sampan.images.builder import words
-from sampan.images.builder.dockerfile import Dockerfile, Instruction
-from sampan.images.builder.errors import BuildError, DockerfileError
-from sampan.images.builder.model import MOST_SETTINGS, Options
+from sampan.build import words
+from sampan.build.dockerfile import Dockerfile, Instruction
+from sampan.build.errors import BuildError, DockerfileError
+from sampan.build.model import MOST_SETTINGS, Options
 from sampan.oci import manifest as oci
 
 

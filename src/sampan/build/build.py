@@ -13,11 +13,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from sampan.images.builder import configuring, dockerfile, fetching, files, running, writable
-from sampan.images.builder.cache import BuildCache
-from sampan.images.builder.dockerfile import Dockerfile, Instruction
-from sampan.images.builder.errors import BuildError, DockerfileError
-from sampan.images.builder.model import (
+from sampan.build import configuring, dockerfile, fetching, files, running, writable
+from sampan.build.cache import BuildCache
+from sampan.build.dockerfile import Dockerfile, Instruction
+from sampan.build.errors import BuildError, DockerfileError
+from sampan.build.model import (
     DEFAULT_PATH,
     MOST_SETTINGS,
     Command,
@@ -28,8 +28,8 @@ from sampan.images.builder.model import (
     Sources,
     State,
 )
-from sampan.images.builder.plan import Plan, Stage, declared
-from sampan.images.builder.trees import Tree
+from sampan.build.plan import Plan, Stage, declared
+from sampan.build.trees import Tree
 from sampan.images.errors import ImageError
 from sampan.images.store import Image, ImageStore
 from sampan.linux import filetree, mount

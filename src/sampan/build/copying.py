@@ -9,9 +9,9 @@ import re
 import stat
 from dataclasses import dataclass, field
 
-from sampan.images.builder.errors import BuildError
-from sampan.images.builder.patterns import Ignore
-from sampan.images.builder.trees import Tree
+from sampan.build.errors import BuildError
+from sampan.build.patterns import Ignore
+from sampan.build.trees import Tree
 from sampan.linux import nodes, openat2
 
 _SYMBOLIC = re.compile(r"([ugoa]*)([-+=])([rwxXst]*)")

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 
-from sampan.images.builder.model import LayerRef, State
+from sampan.build.model import LayerRef, State
 from sampan.images.store import ImageStore
 from sampan.linux import filetree, mount
 

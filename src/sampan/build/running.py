@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sampan import sizes
-from sampan.images.builder import configuring, files
-from sampan.images.builder.dockerfile import Instruction
-from sampan.images.builder.errors import BuildError
-from sampan.images.builder.model import DEFAULT_PATH, Options, State
-from sampan.images.builder.trees import Tree
-from sampan.images.builder.words import WordError
+from sampan.build import configuring, files
+from sampan.build.dockerfile import Instruction
+from sampan.build.errors import BuildError
+from sampan.build.model import DEFAULT_PATH, Options, State
+from sampan.build.trees import Tree
+from sampan.build.words import WordError
 from sampan.linux import filetree, openat2
 from sampan.linux import mount as lm
 
@@ -273,7 +273,7 @@ class MountMaker:
         made.entries.append(_bound(f"{top}/data", item.target, "ro" if item.on("ro") else "rw", data))
 
     async def _fill(self, item: Mount, target: int) -> None:
-        from sampan.images.builder import copying
+        from sampan.build import copying
 
         tree = await self._find(item.options["from"])
         path, info = tree.resolve(item.options.get("source", "/"))

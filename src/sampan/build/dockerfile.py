@@ -10,8 +10,8 @@ import json
 import re
 from dataclasses import dataclass, field
 
-from sampan.images.builder import words
-from sampan.images.builder.errors import DockerfileError
+from sampan.build import words
+from sampan.build.errors import DockerfileError
 
 INSTRUCTIONS = frozenset(
     ["ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "MAINTAINER", "ONBUILD", "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR"]

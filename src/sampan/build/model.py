@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from sampan.images.builder.trees import Hashes, Tree
+from sampan.build.trees import Hashes, Tree
 from sampan.images.layerstore import Layer
 from sampan.images.store import Image
 from sampan.oci.manifest import Platform

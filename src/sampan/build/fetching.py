@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import IO
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from sampan.build.errors import BuildError
 from sampan.images import compression
-from sampan.images.builder.errors import BuildError
 from sampan.linux import filetree
 from sampan.runtime import jail
 

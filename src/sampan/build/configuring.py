@@ -8,9 +8,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from sampan.images.builder import words
-from sampan.images.builder.dockerfile import Instruction, nested
-from sampan.images.builder.model import State
+from sampan.build import words
+from sampan.build.dockerfile import Instruction, nested
+from sampan.build.model import State
 
 _PORT = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import posixpath
 
 from sampan import matching
-from sampan.images.builder.errors import BuildError
+from sampan.build.errors import BuildError
 from sampan.matching import BadPattern, Pattern
 
 _MOST = 1000  # patterns of one list: each is compiled, and compared with every path

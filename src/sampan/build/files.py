@@ -13,16 +13,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO
 
+from sampan.build import copying
+from sampan.build.configuring import expand
+from sampan.build.copying import Manner
+from sampan.build.dockerfile import Heredoc, Instruction
+from sampan.build.errors import BuildError
+from sampan.build.model import State
+from sampan.build.patterns import Ignore
+from sampan.build.trees import Tree, clean
+from sampan.build.words import WordError, expand_body, split
 from sampan.images import compression
-from sampan.images.builder import copying
-from sampan.images.builder.configuring import expand
-from sampan.images.builder.copying import Manner
-from sampan.images.builder.dockerfile import Heredoc, Instruction
-from sampan.images.builder.errors import BuildError
-from sampan.images.builder.model import State
-from sampan.images.builder.patterns import Ignore
-from sampan.images.builder.trees import Tree, clean
-from sampan.images.builder.words import WordError, expand_body, split
 from sampan.images.extract import Extractor
 from sampan.images.tarstream import is_tar
 from sampan.linux import nodes, openat2

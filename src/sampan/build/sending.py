@@ -17,9 +17,9 @@ import tarfile
 from collections.abc import Callable
 from typing import IO, Any, cast
 
-from sampan.images.builder.errors import BuildError
-from sampan.images.builder.patterns import Ignore, parse_ignore
-from sampan.images.builder.trees import Tree
+from sampan.build.errors import BuildError
+from sampan.build.patterns import Ignore, parse_ignore
+from sampan.build.trees import Tree
 from sampan.images.extract import Extractor
 from sampan.linux.peer import Peer
 from sampan.runtime import borrowed

@@ -9,14 +9,14 @@ import stat
 import tempfile
 from typing import IO, Any
 
+from sampan.build import writable
+from sampan.build.build import created
+from sampan.build.cache import INLINE, BuildCache
+from sampan.build.copying import Manner
+from sampan.build.copying import copy as copy_tree
+from sampan.build.model import LayerRef, Options, State
+from sampan.build.trees import Tree
 from sampan.images import compression, pack
-from sampan.images.builder import writable
-from sampan.images.builder.build import created
-from sampan.images.builder.cache import INLINE, BuildCache
-from sampan.images.builder.copying import Manner
-from sampan.images.builder.copying import copy as copy_tree
-from sampan.images.builder.model import LayerRef, Options, State
-from sampan.images.builder.trees import Tree
 from sampan.images.extract import FORBIDDEN_XATTRS, remove_tree
 from sampan.images.layerstore import Layer
 from sampan.images.store import Check, Image, ImageStore

@@ -1,1 +1,0 @@
-"""Building images: the Dockerfile language, build contexts, the cache and the steps."""
