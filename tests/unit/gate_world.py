@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
@@ -17,6 +18,17 @@ from sampan.api import access, server, ui
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
 from sampan.engine.execs import Exec
+from sampan.engine.model import (
+    Asked,
+    Config,
+    ExecRequest,
+    HostConfig,
+    LogConfig,
+    RestartPolicy,
+    State,
+    Status,
+    SystemVm,
+)
 from sampan.engine.policy.caller import Owner, at_page
 from sampan.engine.policy.model import Policy
 from sampan.engine.policy.operation import Kind
@@ -94,15 +106,18 @@ class World:
         owner = Owner(user)
 
         def container(kind: str, isolation: str, running: bool) -> Container:
-            config = {"Cmd": ["true"], "Image": f"{secret}:1", "Labels": {"l": secret}, "Env": [f"E={secret}"], "Hostname": "h",
-                      "Healthcheck": None, "Tty": False, "Machine": {}}  # fmt: skip
-            host = {"NetworkMode": "none", "Isolation": isolation, "LogConfig": {"Type": "json-file", "Config": {}},
-                    "RestartPolicy": {"Name": "no"}, "Privileged": False}  # fmt: skip
+            config = Config(cmd=("true",), image=f"{secret}:1", labels={"l": secret}, env=(f"E={secret}",), hostname="h",
+                            system_vm=SystemVm() if isolation == "machine" else None)  # fmt: skip
+            host = HostConfig(
+                network_mode="none",
+                isolation=isolation,
+                log_config=LogConfig("json-file"),
+                restart_policy=RestartPolicy("no"),
+            )
             made = Container(secrets.token_hex(32), f"{secret}-{kind}", time.time_ns(), "" if isolation == "machine" else image,
-                             f"{secret}:1", config, host, owner=user, asked={"labels": {}, "names": []})  # fmt: skip
+                             f"{secret}:1", config, host, owner=user, asked=Asked(labels={}))  # fmt: skip
             if running:
-                made.state |= {"Pid": 4194000, "StartedAt": "2026-01-01T00:00:00Z"}
-                made.set_status("running")
+                made.state = State(status=Status.RUNNING, pid=4194000, started_at=1767225600 * 10**9)
             self.engine.containers.add(made)
             os.makedirs(f"{self.engine.containers.directory(made)}/upper")
             return made
@@ -116,7 +131,7 @@ class World:
         self.engine.networking.networks.all[network.id] = network
         self.engine.finding.owners.set(Kind.NETWORK, network.id, (owner,))
         running = container("running", "", True)
-        session = Exec(secrets.token_hex(32), running, {"Cmd": [secret], "Tty": False})
+        session = Exec(secrets.token_hex(32), running, ExecRequest(cmd=(secret,)))
         self.engine.execs[session.id] = session
         self.has[user] = Things(user, secret, running, container("stopped", "", False), container("machine", "machine", False), session,
                                 volume, network, image, f"docker.io/library/{secret}:1")  # fmt: skip
@@ -138,12 +153,12 @@ class World:
         containers = [engine.containers.get(each.id) for each in (mine.container, mine.stopped, mine.machine)]
         image = next((each for each in engine.images.all() if each.id == mine.image), None)
         return [
-            [None if c is None else (c.name, json.dumps([c.state, c.host_config, c.config, c.networks]), c.removed) for c in containers],
+            [None if c is None else (c.name, msgspec.json.encode([c.state, c.host_config, c.config, c.networks]), c.removed) for c in containers],
             engine.volumes.exists(mine.volume),
             mine.network.id in engine.networking.networks.all,
             dict(mine.network.endpoints),
             None if image is None else sorted(image.tags),
-            engine.execs.get(mine.session.id) is mine.session and (mine.session.running, dict(mine.session.config)),
+            engine.execs.get(mine.session.id) is mine.session and (mine.session.running, mine.session.config),
             [engine.finding.owners.of(kind, name) for kind, name in
              ((Kind.VOLUME, mine.volume), (Kind.NETWORK, mine.network.id), (Kind.IMAGE, mine.image), (Kind.TAG, mine.tag))],
         ]  # fmt: skip

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,27 +11,48 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampan.engine import broken, container_record
-from sampan.engine.container import Container, new_state
-from sampan.engine.container_record import SCHEMA, Unreadable, read, salvage, write
+from sampan.engine.container import Container
+from sampan.engine.container_record import SCHEMA, Unreadable, checked, read, salvage, write
+from sampan.engine.model import (
+    Config,
+    EndpointSettings,
+    Health,
+    HealthCheck,
+    HealthStatus,
+    HostConfig,
+    LogConfig,
+    Mount,
+    MountType,
+    PortBinding,
+    Probe,
+    PublishedPort,
+    RestartPolicy,
+    State,
+    Status,
+    Ulimit,
+)
 from sampan.engine.records import Row
 
 ID = "ab" * 32
+OLD: list[dict[str, Any]] = json.loads((Path(__file__).parent / "records/schema-2.json").read_text())
+
+
+def container() -> Container:
+    return Container(
+        ID, "box", 1_700_000_000 * 10**9, "sha256:" + "0" * 64, "busybox",
+        Config(image="busybox", cmd=("sleep", "1"), env=("A=1",), labels={"a": "b"}, health_check=HealthCheck(test=("NONE",))),
+        HostConfig(network_mode="bridge", restart_policy=RestartPolicy("always"), ulimits=(Ulimit("nofile", 1, 2),), isolation="vm",
+                   port_bindings={"80/tcp": (PortBinding("", "8080"),)}, log_config=LogConfig("json-file")),
+        state=State(status=Status.RUNNING, pid=4711, exit_code=1, started_at=1_790_000_000_100_000_000, finished_at=1), start_time=99,
+        mounts=[Mount(kind=MountType.VOLUME, name="v", source="/data/volumes/v/_data", destination="/v", driver="local", read_only=True)],
+        networks={"bridge": EndpointSettings(aliases=("x",))}, ports=[PublishedPort("tcp", 80, "0.0.0.0", 8080)],
+        health=Health(HealthStatus.HEALTHY, 0, [Probe(1, 2, 0, "fine")]), decision=["because"], owner="bob", stopped_by_user=True,
+        restart_count=1,
+    )  # fmt: skip
 
 
 def good() -> dict[str, Any]:
-    running = new_state() | {"Status": "running", "Running": True, "Pid": 4711, "StartedAt": "2026-11-28T10:00:00.1Z"}
-    container = Container(
-        ID, "box", 1_700_000_000 * 10**9, "sha256:" + "0" * 64, "busybox",
-        {"Image": "busybox", "Cmd": ["sleep", "1"], "Env": ["A=1"], "Labels": {"a": "b"}, "Healthcheck": {"Test": ["NONE"]}},
-        {"NetworkMode": "bridge", "RestartPolicy": {"Name": "always", "MaximumRetryCount": 0}, "Ulimits": [{"Name": "nofile", "Soft": 1, "Hard": 2}],
-         "PortBindings": {"80/tcp": [{"HostIp": "", "HostPort": "8080"}]}, "LogConfig": {"Type": "json-file", "Config": {}}},
-        state=running, start_time=99,
-        mounts=[{"Type": "volume", "Name": "v", "Source": "/data/volumes/v/_data", "Destination": "/v", "Driver": "local", "Mode": "", "RW": True, "Propagation": ""}],
-        networks={"bridge": {"Aliases": ["x"], "IPAMConfig": None}},
-        ports=[{"protocol": "tcp", "container_port": 80, "host_ip": "0.0.0.0", "host_port": 8080}],
-        health={"Status": "healthy", "FailingStreak": 0, "Log": [{"ExitCode": 0}]}, decision=["because"],
-    )  # fmt: skip
-    return json.loads(json.dumps(write(container)))  # type: ignore[no-any-return]
+    return json.loads(write(container()))  # type: ignore[no-any-return]
 
 
 def body(record: Any) -> bytes:
@@ -40,26 +61,46 @@ def body(record: Any) -> bytes:
 
 def test_what_is_written_is_read() -> None:
     record = good()
-    container = read(ID, body(record))
-    assert write(container) == record
-    assert not container.broken
+    found = read(ID, body(record))
+    assert json.loads(write(found)) == record
+    assert not found.broken
+    assert fields(found) == fields(container())
+    assert checked(found) == write(found)
 
 
-def test_a_record_of_the_first_engines_has_no_schema() -> None:
-    record = good()
-    del record["schema"]
-    assert write(read(ID, body(record))) == good()
+def fields(container: Container) -> dict[str, Any]:
+    return {name: getattr(container, name) for name in container_record.SAVED}
 
 
-def test_every_saved_field_has_a_type() -> None:
-    assert set(Container.SAVED) <= set(container_record._TYPES)
+@pytest.mark.parametrize("old", OLD, ids=lambda old: old["name"])
+def test_records_of_engines_before(old: dict[str, Any]) -> None:
+    found = read(old["id"], body(old))
+    assert (found.name, found.created, found.image_name) == (old["name"], old["created"], old["image_name"])
+    assert found.asked.labels == (old["asked"]["labels"] if "asked" in old else None)
+    assert fields(read(found.id, write(found).encode())) == fields(found)
+    assert json.loads(write(found))["schema"] == SCHEMA
+    data = body(old)
+    for end in range(0, len(data), 97):
+        with pytest.raises(Unreadable):
+            read(old["id"], data[:end])
+    cut = broken.of_row(Row(7, old["id"], data[: data.index(b'"state"')]), "why", "/sampan-00000000")
+    assert (cut.config, cut.host_config, cut.state.status) == (found.config, found.host_config, Status.DEAD)
+
+
+@pytest.mark.parametrize("name", ["id", "name", "created", "image", "image_name", "config", "host_config"])
+def test_what_records_of_engines_before_must_have(name: str) -> None:
+    old = {key: value for key, value in OLD[0].items() if key != name}
+    with pytest.raises(Unreadable, match=f"it has no {name}"):
+        read(OLD[0]["id"], body(old))
+    with pytest.raises(Unreadable, match="unknown field 'invented'"):
+        read(OLD[0]["id"], body({**OLD[0], "invented": 1}))
 
 
 @pytest.mark.parametrize(
     ("path", "value"),
     [
         (("invented",), 1),
-        (("schema",), 3),
+        (("schema",), SCHEMA + 1),
         (("schema",), "1"),
         (("schema",), -1),
         (("id",), "../../etc"),
@@ -73,36 +114,37 @@ def test_every_saved_field_has_a_type() -> None:
         (("created",), True),
         (("image",), "../../x"),
         (("config",), []),
-        (("config", "Env"), "A=1"),
-        (("config", "Env", 0), 5),
-        (("config", "Labels", "a"), None),
-        (("config", "Healthcheck", "Test"), [1]),
-        (("host_config", "Ulimits", 0, "Soft"), "many"),
-        (("host_config", "PortBindings", "80/tcp", 0, "HostPort"), []),
-        (("host_config", "Isolation"), "moon"),
-        (("state", "Pid"), -5),
-        (("state", "Pid"), 1),
-        (("state", "Pid"), 0),
-        (("state", "Pid"), 1 << 40),
-        (("state", "Status"), "flying"),
-        (("state", "Running"), False),
-        (("state", "Running"), "yes"),
-        (("state", "StartedAt"), "soon"),
-        (("state", "StartedAt"), "2026-13-45T99:00:00Z"),
-        (("state", "ExitCode"), None),
+        (("config", "env"), "A=1"),
+        (("config", "env", 0), 5),
+        (("config", "labels", "a"), None),
+        (("config", "health_check", "test"), [1]),
+        (("config", "invented"), 1),
+        (("host_config", "ulimits", 0, "soft"), "many"),
+        (("host_config", "port_bindings", "80/tcp", 0, "host_port"), []),
+        (("host_config", "isolation"), "moon"),
+        (("state", "pid"), -5),
+        (("state", "pid"), 1),
+        (("state", "pid"), 0),
+        (("state", "pid"), 1 << 40),
+        (("state", "status"), "flying"),
+        (("state", "started_at"), "soon"),
+        (("state", "started_at"), -1),
+        (("state", "finished_at"), 10**30),
+        (("state", "exit_code"), None),
+        (("state", "exit_code"), 1 << 40),
         (("start_time",), 0),
         (("start_time",), -7),
         (("restart_count",), -1),
-        (("mounts", 0, "Source"), "/etc"),
-        (("mounts", 0, "Name"), "../v"),
-        (("mounts", 0, "Destination"), "v"),
-        (("mounts", 0, "Destination"), "/../v"),
-        (("mounts", 0, "RW"), "no"),
-        (("mounts", 0, "Type"), "magic"),
-        (("networks", "bridge", "Aliases"), "x"),
+        (("mounts", 0, "source"), "/etc"),
+        (("mounts", 0, "name"), "../v"),
+        (("mounts", 0, "destination"), "v"),
+        (("mounts", 0, "destination"), "/../v"),
+        (("mounts", 0, "read_only"), "no"),
+        (("mounts", 0, "kind"), "magic"),
+        (("networks", "bridge", "aliases"), "x"),
         (("ports", 0, "host_port"), 70000),
         (("ports", 0, "host_port"), -1),
-        (("health", "Status"), "fine"),
+        (("health", "status"), "fine"),
         (("decision",), "because"),
         (("owner",), None),
         (("stopped_by_user",), 1),
@@ -136,8 +178,8 @@ def test_a_cut_record_gives_what_stands_before_the_cut() -> None:
         with pytest.raises(Unreadable):
             read(ID, data[:end])
     container = _is_broken(data[: data.index(b'"host_config"') + 5])
-    assert (container.name, container.image_name, container.config["Cmd"]) == ("box", "busybox", ["sleep", "1"])
-    assert container.state["Status"] == "dead"
+    assert (container.name, container.image_name, container.config.cmd) == ("box", "busybox", ("sleep", "1"))
+    assert container.state.status is Status.DEAD
     assert not container.running
 
 
@@ -152,13 +194,13 @@ def test_what_is_left_out() -> None:
 def _is_broken(data: bytes, key: str = ID) -> Container:
     container = broken.of_row(Row(7, key, data), "why", "/sampan-00000000")
     assert container.broken == "why"
-    assert container.state["Status"] == "dead"
+    assert container.state.status is Status.DEAD
     assert not container.running
-    assert container.state["Pid"] == 0
-    assert "why" in container.state["Error"]
+    assert container.state.pid == 0
+    assert "why" in container.state.error
     assert container_record.ID.fullmatch(container.id)
     assert container_record.NAME.fullmatch(container.name)
-    json.dumps(write(container)).encode()
+    write(container).encode()
     return container
 
 
@@ -198,8 +240,7 @@ def test_damaged_records(record: dict[str, Any]) -> None:
         _is_broken(data)
         return
     assert container.id == ID
-    assert write(container)["schema"] == SCHEMA
-    assert read(ID, body(write(copy.copy(container)))).id == ID
+    assert fields(read(ID, write(container).encode())) == fields(container)
 
 
 @settings(max_examples=300, deadline=None)

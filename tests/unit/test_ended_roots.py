@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 
 from sampan.engine import files
-from sampan.engine.container import Container, new_state
+from sampan.engine.container import Container
+from sampan.engine.model import Config, HostConfig, State, Status
 from sampan.engine.roots import Roots
 
 
 def test_they_are_read_and_written_as_those_of_one_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
-    container = Container("ab" * 32, "box", 1, "sha256:0", "busybox", {}, {}, state=new_state() | {"Pid": gone.pid})
-    container.set_status("running")
+    container = Container("ab" * 32, "box", 1, "sha256:0", "busybox", Config(), HostConfig())
+    container.state = State(status=Status.RUNNING, pid=gone.pid)
 
     async def mounted(_roots: Roots, _container: Container) -> int:
         return 78

@@ -9,16 +9,17 @@ from typing import Any
 import pytest
 
 from sampan.engine import freezing
-from sampan.engine.container import Container, new_state
+from sampan.engine.container import Container
 from sampan.engine.errors import Conflict, EngineError
+from sampan.engine.model import Config, HostConfig, State, Status
 
 
 class Kernel:
     """Stands for engine and control group: at the call of that number the container ends, with an error or without."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, ends_at: int, fails: bool, told: bool = True) -> None:
-        self.container = Container("ab" * 32, "box", 1, "sha256:0", "busybox", {}, {}, state=new_state(), start_time=99)
-        self.container.set_status("running")
+        self.container = Container("ab" * 32, "box", 1, "sha256:0", "busybox", Config(), HostConfig(), start_time=99)
+        self.container.state = State(status=Status.RUNNING)
         self.ends_at, self.fails, self.told, self.calls = ends_at, fails, told, 0
         self.actions: list[str] = []
         events = SimpleNamespace(announce=lambda _container, action: self.actions.append(action))
@@ -30,7 +31,7 @@ class Kernel:
         await asyncio.sleep(0)
         if self.calls >= self.ends_at:
             if self.told:
-                self.container.set_status("exited")
+                self.container.state.status = Status.EXITED
             if self.fails:
                 raise FileNotFoundError(2, "No such file or directory", "freezer.state")
         self.calls += 1
@@ -41,8 +42,8 @@ def test_a_container_that_ends_while_it_is_paused_is_not_paused(monkeypatch: pyt
     kernel = Kernel(monkeypatch, 0, fails)
     with pytest.raises(Conflict, match="is not running"):
         asyncio.run(freezing.pause(kernel.engine, kernel.container))
-    assert kernel.container.state["Status"] == "exited"
-    assert not kernel.container.state["Paused"]
+    assert kernel.container.state.status is Status.EXITED
+    assert not kernel.container.state.paused
     assert not kernel.actions
 
 
@@ -55,7 +56,7 @@ def test_a_commit_goes_on_when_its_container_ends(monkeypatch: pytest.MonkeyPatc
 
     kernel = Kernel(monkeypatch, ends_at, fails)
     assert asyncio.run(commit()) == "done"
-    assert kernel.container.state["Status"] == "exited"
+    assert kernel.container.state.status is Status.EXITED
     assert kernel.actions == ["pause"] * ends_at
 
 
@@ -63,4 +64,4 @@ def test_one_that_lives_and_cannot_be_paused_is_an_error(monkeypatch: pytest.Mon
     kernel = Kernel(monkeypatch, 0, True, told=False)
     with pytest.raises(EngineError, match="cannot pause"):
         asyncio.run(freezing.pause(kernel.engine, kernel.container))
-    assert kernel.container.state["Status"] == "running"
+    assert kernel.container.state.status is Status.RUNNING

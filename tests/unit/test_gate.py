@@ -17,7 +17,7 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sampan.api import routes, schema, server
+from sampan.api import decode, routes, server
 from sampan.api.access import Ask, Public
 from sampan.api.routes import ROUTES, Route
 from sampan.build.errors import BuildError
@@ -25,6 +25,7 @@ from sampan.engine import creation, launching, mounts, spec
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Forbidden
+from sampan.engine.model import Config, HostConfig, MountRequest
 from sampan.engine.owners import Owners
 from sampan.engine.policy import facts as facts_of
 from sampan.engine.policy.caller import Owner, at_page
@@ -450,12 +451,12 @@ def test_the_facts_are_those_of_the_specification(engine: Engine) -> None:
     def one(raw: dict[str, Any], case: Callable[[str], str]) -> None:
         if raw.get("NetworkMode") == "HOST-ID":
             raw = {**raw, "NetworkMode": host_network}
-        body = schema.check({"Image": "base:1", "Cmd": ["true"], case("HostConfig"): {case(key): value for key, value in raw.items()}},
-                            schema.ContainerCreate)  # fmt: skip
-        host = dict(body["HostConfig"])
-        config = {key: value for key, value in body.items() if key not in ("HostConfig", "NetworkingConfig")}
+        asked = decode.create_request(
+            {"Image": "base:1", "Cmd": ["true"], case("HostConfig"): {case(key): value for key, value in raw.items()}}
+        )
         try:
-            wanted = creation.normalise(engine, at_page("mallory"), body, config, host, image, {})
+            wanted = creation.normalise(engine, at_page("mallory"), asked, image)
+            config, host = wanted.config, wanted.host_config
             made = Container(
                 "c" * 64, "c", 1, image.id, "base:1", config, host, networks=wanted.networks, owner="mallory"
             )
@@ -505,12 +506,12 @@ def test_the_facts_are_those_of_the_specification(engine: Engine) -> None:
 @pytest.mark.parametrize("source", ["../../../../etc", "etc", "", ".", "./etc"])
 def test_a_relative_source_is_refused(source: str) -> None:
     with pytest.raises(BadRequest, match="must be absolute"):
-        mounts.parse({}, {"Mounts": [{"Type": "bind", "Source": source, "Target": "/x"}]})
+        mounts.plan(Config(), HostConfig(mounts=(MountRequest(kind="bind", source=source, target="/x"),)))
 
 
 def test_all_capabilities_are_each_of_them() -> None:
-    assert "SYS_ADMIN" in facts_of.capabilities({"CapAdd": ["all"]})
-    assert "NET_ADMIN" in facts_of.capabilities({"Privileged": True})
+    assert "SYS_ADMIN" in facts_of.capabilities(HostConfig(capabilities_added=("all",)))
+    assert "NET_ADMIN" in facts_of.capabilities(HostConfig(privileged=True))
 
 
 def test_a_name_that_a_stranger_gave_is_not_what_others_run(engine: Engine) -> None:

@@ -17,6 +17,7 @@ import sampan
 from sampan.engine import files, killing, launching, vanishing
 from sampan.engine.container import Container
 from sampan.engine.errors import Conflict
+from sampan.engine.model import Config, HostConfig, State, Status
 from sampan.images.errors import ImageError
 from sampan.linux import namespaces, pidfd
 from sampan.runtime import spawn
@@ -31,10 +32,9 @@ def stranger() -> Iterator[int]:
 
 
 def _container(pid: int, started: int) -> Container:
-    host = {"PidMode": "container:other", "NetworkMode": "none"}
-    found = Container("c" * 64, "other", 0, "", "", {}, host, start_time=started)
-    found.state["Pid"] = pid
-    found.set_status("running")
+    host = HostConfig(pid_mode="container:other", network_mode="none")
+    state = State(status=Status.RUNNING, pid=pid)
+    found = Container("c" * 64, "other", 0, "", "", Config(), host, state=state, start_time=started)
     return found
 
 

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from sampan.engine.errors import Forbidden
 from sampan.engine.events import Events
+from sampan.engine.model import Device, HostConfig, Mount, MountType
 from sampan.engine.policy import facts as of
 from sampan.engine.policy.caller import Caller, Owner, at_page
 from sampan.engine.policy.decide import decide
@@ -25,7 +26,7 @@ from sampan.engine.policy.model import Conditions, Facts, Policy, PolicyError, R
 def container(request: Facts, own_kernel: bool) -> Any:
     """As much of a container as the gate looks at; its facts are those that it was made by."""
     return SimpleNamespace(id=request.user, own_kernel=own_kernel, running=False, owner=request.user, claim=request.claim,
-                           facts=request, networks={}, mounts=[], host_config={})  # fmt: skip
+                           facts=request, networks={}, mounts=[], host_config=HostConfig())  # fmt: skip
 
 
 def gate_of(containers: dict[str, Any], policy: Callable[[], Policy]) -> Gate:
@@ -143,11 +144,13 @@ def test_no_text_breaks_the_parser(text: str) -> None:
 
 
 def test_what_is_dangerous_is_named_as_it_was_written() -> None:
-    host = {"Privileged": True, "PidMode": "host", "CapAdd": ["cap_sys_admin", "CHOWN"], "Devices": [{"PathOnHost": "/dev/sda"}],
-            "SecurityOpt": ["seccomp=unconfined", "no-new-privileges"], "NetworkMode": "host"}  # fmt: skip
+    host = HostConfig(
+        privileged=True, pid_mode="host", capabilities_added=("cap_sys_admin", "CHOWN"), devices=(Device("/dev/sda"),),
+        security_options=("seccomp=unconfined", "no-new-privileges"), network_mode="host",
+    )  # fmt: skip
     assert of.dangers(host) == ["--privileged", "--network host", "--pid host", "--cap-add SYS_ADMIN", "--device /dev/sda",
                                 "--security-opt seccomp=unconfined"]  # fmt: skip
-    assert of.dangers({"NetworkMode": "default", "PidMode": ""}) == []
+    assert of.dangers(HostConfig(network_mode="default")) == []
 
 
 def test_notes_on_what_is_probably_not_meant() -> None:
@@ -302,8 +305,8 @@ def test_where_links_lead_is_not_told(tmp_path: Path) -> None:
     """The engine reads links that the tenant can't, /proc/1/cwd for one: a refusal would be a way to read them."""
     secret, link = tmp_path / "secret", tmp_path / "link"
     link.symlink_to(secret)
-    rows = [{"Type": "bind", "Source": str(link)}]
-    made = of.make(Owner("bob"), "", [], [], {}, {}, [], rows, "")
+    rows = [Mount(kind=MountType.BIND, destination="/x", source=str(link))]
+    made = of.make(Owner("bob"), "", [], [], {}, HostConfig(), [], rows, "")
     assert made.mounts == (str(secret),)
     policy = parse(POLICY)
     found = decide(policy, made, ())

@@ -17,6 +17,7 @@ from sampan.build.cache import INLINE, BuildCache
 from sampan.engine import creation, mounts, removal, spec
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, Forbidden
+from sampan.engine.model import Config, HostConfig
 from sampan.engine.policy.caller import Owner, at_page
 from sampan.engine.policy.model import Policy, Tenant
 from sampan.engine.policy.operation import Kind, Verb
@@ -52,9 +53,9 @@ def test_links_are_asked_again(engine: Engine) -> None:
     world.policy = Policy(tenants=(Tenant("lab", ("victim",)),), _by_user={"victim": "lab"})
     mine, other = world.add("mallory"), world.add("victim")
     engine.gate.check_shared(mine.stopped)
-    mine.stopped.host_config["Links"] = [f"{mine.container.id}:own", "0123:gone"]
+    mine.stopped.host_config = HostConfig(links=(f"{mine.container.id}:own", "0123:gone"))
     engine.gate.check_shared(mine.stopped)
-    mine.stopped.host_config["Links"] = [f"{mine.container.id}:own", f"{other.container.id}:db"]
+    mine.stopped.host_config = HostConfig(links=(f"{mine.container.id}:own", f"{other.container.id}:db"))
     with pytest.raises(Forbidden, match="another tenant's"):
         engine.gate.check_shared(mine.stopped)
 
@@ -254,13 +255,13 @@ def test_a_taken_name_does_not_say_by_which_container_of_anothers(engine: Engine
 )
 def test_tmpfs_options_that_it_has_not(option: str) -> None:
     with pytest.raises(BadRequest, match="invalid tmpfs option"):
-        mounts.parse({}, {"Tmpfs": {"/x": f"rw,{option}"}})
+        mounts.plan(Config(), HostConfig(tmpfs={"/x": f"rw,{option}"}))
 
 
 @pytest.mark.parametrize("option", ["", "rw,noexec,nosuid,size=65536k", "mode=1777,uid=1,gid=2", "ro,noatime,nr_inodes=5,nr_blocks=9",
                                     "exec,dev,suid,rprivate,mpol=default"])  # fmt: skip
 def test_tmpfs_options_that_it_has(option: str) -> None:
-    assert mounts.parse({}, {"Tmpfs": {"/x": option}})[0]["Mode"] == option
+    assert mounts.plan(Config(), HostConfig(tmpfs={"/x": option}))[0].mount.mode == option
 
 
 @pytest.mark.parametrize("kind", ["tmpfs", "proc", "sysfs", "mqueue", "devpts"])
@@ -275,10 +276,10 @@ def test_a_file_system_of_its_own_is_no_bind_mount(kind: str, option: str) -> No
 
 @pytest.mark.parametrize(("name", "host"), [
     ("net.", {}), ("net..x", {}), ("net.ipv4..forward", {}), ("net/../kernel/core_pattern", {}), ("net.\0", {}), ("kernel.core_pattern", {}),
-    ("fs.mqueue..", {}), ("user.max_user_namespaces", {}), ("net/ipv4/ip_forward", {"NetworkMode": "host"}),
-    ("kernel.sem_next_id", {"IpcMode": "host"}), ("kernel/hostname", {"UTSMode": "host"}),
+    ("fs.mqueue..", {}), ("user.max_user_namespaces", {}), ("net/ipv4/ip_forward", {"network_mode": "host"}),
+    ("kernel.sem_next_id", {"ipc_mode": "host"}), ("kernel/hostname", {"uts_mode": "host"}),
 ])  # fmt: skip
 def test_kernel_parameters_that_the_runtime_refuses(name: str, host: dict[str, str]) -> None:
     with pytest.raises(BadRequest, match="sysctl"):
-        spec.sysctls({"Sysctls": {name: "1"}, **host})
-    assert spec.sysctls({"Sysctls": {"net.ipv4.conf.eth0/1.rp_filter": "1", "kernel.msgmax": "1"}})
+        spec.sysctls(HostConfig(sysctls={name: "1"}, **host))
+    assert spec.sysctls(HostConfig(sysctls={"net.ipv4.conf.eth0/1.rp_filter": "1", "kernel.msgmax": "1"}))

@@ -9,8 +9,9 @@ import subprocess
 import pytest
 
 from sampan.engine import vanishing
-from sampan.engine.container import Container, new_state
+from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest, Conflict, EngineError, NotFound
+from sampan.engine.model import Config, HostConfig, State, Status
 from sampan.linux import pidfd
 from sampan.runtime.errors import RuntimeFailure
 
@@ -19,8 +20,10 @@ STUMBLES = [OSError(errno.ENOMEM, "clone3"), FileNotFoundError(errno.ENOENT, "go
 
 
 def running(pid: int) -> Container:
-    state = new_state() | {"Status": "running", "Running": True, "Pid": pid}
-    return Container("ab" * 32, "box", 0, "", "", {}, {}, state=state, start_time=pidfd.start_time(pid) or 7)
+    state = State(status=Status.RUNNING, pid=pid)
+    return Container(
+        "ab" * 32, "box", 0, "", "", Config(), HostConfig(), state=state, start_time=pidfd.start_time(pid) or 7
+    )
 
 
 def test_a_process_that_has_ended_is_ending() -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from sampan.engine import machine_shape
 from sampan.engine.errors import BadRequest
+from sampan.engine.model import Device, DeviceRequest, HostConfig, Limits
 from sampan.linux.eventloop import Loop
 from sampan.network.model import Endpoint, Network
 from sampan.vm import dhcp, iso, ovf, pc, qga, seed
@@ -161,8 +162,8 @@ def test_dhcp_talks_to_a_server() -> None:
 def test_the_seed_of_a_guest() -> None:
     network = Network("n" * 64, "left", "bridge", 0, ipam=[{"Subnet": "10.1.0.0/16", "Gateway": "10.1.0.1"}])
     endpoint = Endpoint("e" * 64, "c", "web", "eth0", "02:42:0a:01:00:02", ipv4="10.1.0.2/16")
-    settings_ = {"User": "jo", "SshKeys": ["ssh-ed25519 A: b"], "Password": "p: w"}
-    files = seed.files("i" * 64, "web", settings_, [seed.place(network, endpoint, True)], ["9.9.9.9"])
+    guest = seed.Guest(user="jo", ssh_keys=("ssh-ed25519 A: b",), password="p: w")
+    files = seed.files("i" * 64, "web", guest, [seed.place(network, endpoint, True)], ["9.9.9.9"])
     assert json.loads(files["meta-data"]) == {"instance-id": "i" * 12, "local-hostname": "web"}
     user = json.loads(files["user-data"].removeprefix("#cloud-config\n"))["users"][0]
     assert (user["name"], user["plain_text_passwd"], user["ssh_authorized_keys"]) == (
@@ -174,7 +175,7 @@ def test_the_seed_of_a_guest() -> None:
     assert interface["match"] == {"macaddress": "02:42:0a:01:00:02"}
     assert interface["routes"] == [{"to": "0.0.0.0/0", "via": "10.1.0.1"}]
     assert interface["nameservers"] == {"addresses": ["9.9.9.9"]}
-    assert seed.files("i", "w", {"UserData": "mine"}, [], [])["user-data"] == "mine"
+    assert seed.files("i", "w", seed.Guest(user_data="mine"), [], [])["user-data"] == "mine"
     disc = __import__("pycdlib").PyCdlib()
     disc.open_fp(io.BytesIO(iso.seed(files)))
     out = io.BytesIO()
@@ -202,24 +203,24 @@ def test_hostile_appliances() -> None:
 
 
 def test_the_shape_of_a_machine() -> None:
-    assert machine_shape.cpus({}) == 1
-    assert machine_shape.cpus({"NanoCpus": 1_500_000_000}) == min(2, os.cpu_count() or 1)
-    assert machine_shape.cpus({"CpuQuota": 50000}) == 1
-    assert machine_shape.memory({}) == machine_shape.DEFAULT_MEMORY
-    assert 512 < machine_shape.memory({"Memory": 512 << 20}) <= 640
-    assert machine_shape.memory({"Memory": 1000 << 30}) <= (
+    assert machine_shape.cpus(HostConfig()) == 1
+    assert machine_shape.cpus(HostConfig(limits=Limits(nano_cpus=1_500_000_000))) == min(2, os.cpu_count() or 1)
+    assert machine_shape.cpus(HostConfig(limits=Limits(cpu_quota=50000))) == 1
+    assert machine_shape.memory(HostConfig()) == machine_shape.DEFAULT_MEMORY
+    assert 512 < machine_shape.memory(HostConfig(limits=Limits(memory=512 << 20))) <= 640
+    assert machine_shape.memory(HostConfig(limits=Limits(memory=1000 << 30))) <= (
         os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
     )
     for host, text in (
-        ({"NetworkMode": "host"}, "--network host"),
-        ({"PidMode": "container:x"}, "another kernel"),
-        ({"DeviceRequests": [{}]}, "--gpus"),
-        ({"StorageOpt": {"size": "1k"}}, "32m to 64g"),
-        ({"StorageOpt": {"medium": "x"}}, "disk or memory"),
+        (HostConfig(network_mode="host"), "--network host"),
+        (HostConfig(pid_mode="container:x"), "another kernel"),
+        (HostConfig(device_requests=(DeviceRequest(),)), "--gpus"),
+        (HostConfig(storage_options={"size": "1k"}), "32m to 64g"),
+        (HostConfig(storage_options={"medium": "x"}), "disk or memory"),
     ):
         with pytest.raises(BadRequest, match=text):
             machine_shape.check(host)
-    machine_shape.check({"Devices": [{"PathOnHost": "/dev/null"}], "StorageOpt": {"size": "1g"}})
+    machine_shape.check(HostConfig(devices=(Device("/dev/null"),), storage_options={"size": "1g"}))
 
 
 def test_what_a_guest_sees_of_the_host() -> None:

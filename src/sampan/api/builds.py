@@ -12,9 +12,9 @@ from typing import Any
 
 from aiohttp import web
 
-from sampan.api import access, agents, conform, peers, schema
+from sampan.api import access, agents, conform, decode, peers, schema
 from sampan.api.conform import Reader
-from sampan.api.json import decode
+from sampan.api.json import decode as json_of
 from sampan.api.registries import credentials_of
 from sampan.api.requests import body, engine_of, filters, flag, json_stream, number, spool
 from sampan.build import exporting, sending
@@ -25,6 +25,7 @@ from sampan.engine.builds import Request
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest
 from sampan.engine.filters import cache as wanted
+from sampan.engine.model import HostConfig, Limits
 from sampan.engine.policy.caller import Caller
 from sampan.engine.registries import platform_of, server_name
 from sampan.images.registry.auth import Credentials, from_fields
@@ -32,14 +33,15 @@ from sampan.linux.peer import Peer
 from sampan.oci import reference
 from sampan.runtime import borrowed
 
-_HOST = {"memory": "Memory", "memswap": "MemorySwap", "cpushares": "CpuShares", "cpuquota": "CpuQuota", "cpuperiod": "CpuPeriod",
-         "shmsize": "ShmSize"}  # fmt: skip
-
 
 def _json(request: web.Request, name: str, shape: Reader) -> Any:
     """A query parameter that is JSON. Raises BadRequest."""
+    return schema.check(_plain_json(request, name), shape, name)
+
+
+def _plain_json(request: web.Request, name: str) -> object:
     text = request.query.get(name)
-    return schema.check(decode(text, f"invalid {name}") if text else None, shape, name)
+    return json_of(text, f"invalid {name}") if text else None
 
 
 def _decoded(text: str, name: str) -> bytes:
@@ -63,13 +65,26 @@ def _tags(tags: list[str]) -> list[str]:
     return tags
 
 
+def _host_config(request: web.Request) -> HostConfig:
+    """The limits and extra hosts of the steps."""
+
+    def size(name: str) -> int:
+        return number(request, name) or 0
+
+    hosts = (item for text in request.query.getall("extrahosts", []) for item in text.split(",") if item)
+    return HostConfig(
+        extra_hosts=tuple(hosts),
+        ulimits=decode.ulimits(_plain_json(request, "ulimits"), "ulimits"),
+        shm_size=size("shmsize"),
+        limits=Limits(
+            memory=size("memory"), memory_swap=size("memswap"), cpu_shares=size("cpushares"), cpu_quota=size("cpuquota"),
+            cpu_period=size("cpuperiod"), cpuset_cpus=request.query.get("cpusetcpus", ""),
+        ),
+    )  # fmt: skip
+
+
 def _options(request: web.Request) -> Options:
     args = {key: value for key, value in _json(request, "buildargs", schema.BuildArgs).items() if value is not None}
-    host: dict[str, Any] = {key: number(request, name) for name, key in _HOST.items() if request.query.get(name)}
-    host["ExtraHosts"] = [item for text in request.query.getall("extrahosts", []) for item in text.split(",") if item]
-    host["Ulimits"] = _json(request, "ulimits", schema.Ulimits)
-    if request.query.get("cpusetcpus"):
-        host["CpusetCpus"] = request.query["cpusetcpus"]
     return Options(
         platform=platform_of(request.query.get("platform", "")),
         target=request.query.get("target", ""),
@@ -79,7 +94,7 @@ def _options(request: web.Request) -> Options:
         no_cache=flag(request, "nocache"),
         pull=flag(request, "pull"),
         network=request.query.get("networkmode", ""),
-        host=host,
+        host=_host_config(request),
         epoch=_epoch(args),
         squash=flag(request, "squash"),
         cache_from=_json(request, "cachefrom", conform.strings),
@@ -93,7 +108,7 @@ def _credentials(request: web.Request) -> dict[str, Credentials]:
     if not text:
         return {}
     try:
-        found = decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), "invalid X-Registry-Config header")
+        found = json_of(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), "invalid X-Registry-Config header")
         servers = schema.check(found, schema.AuthConfigs, "X-Registry-Config")
         return {server_name(server): from_fields(fields) for server, fields in servers.items()}
     except ValueError as error:
@@ -230,7 +245,7 @@ def _request_of(who: Caller, asked: dict[str, Any]) -> Request:
         secrets={name: _decoded(data, f"secrets.{name}") for name, data in (asked.get("secrets") or {}).items()},
         contexts=dict(asked.get("contexts") or {}),
         entitlements=set(asked.get("entitlements") or []),
-        host=dict(asked.get("host") or {}),
+        host=asked.get("host") or HostConfig(),
         epoch=_epoch(args),
         squash=bool(asked.get("squash")),
         cache_from=list(asked.get("cachefrom") or []),

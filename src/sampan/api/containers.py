@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from sampan.api import access, errors, listing, schema
+from sampan.api import access, decode, errors, listing
 from sampan.api.requests import body, engine_of, filters, flag, number
 from sampan.engine import (
     creation,
@@ -40,7 +40,7 @@ def _name(request: web.Request) -> str:
 async def create(request: web.Request) -> web.Response:
     """POST /containers/create"""
     engine = engine_of(request)
-    wanted = schema.check(await body(request), schema.ContainerCreate)
+    wanted = decode.create_request(await body(request))
     container, warnings = await creation.create(
         engine, access.who(request), wanted, _name(request), request.query.get("platform", "")
     )
@@ -122,7 +122,7 @@ async def wait(request: web.Request) -> web.StreamResponse:
     await response.prepare(request)
     try:
         code = await future
-        if not container.host_config.get("AutoRemove"):
+        if not container.host_config.auto_remove:
             with contextlib.suppress(DiskError):
                 await engine.store.flush()
         await response.write(json.dumps({"StatusCode": code}).encode() + b"\n")
@@ -151,7 +151,7 @@ async def update(request: web.Request) -> web.Response:
     """POST /containers/{id}/update"""
     engine, container = access.container(request)
     return web.json_response(
-        {"Warnings": await updating.update(engine, container, schema.check(await body(request), schema.HostConfig))}
+        {"Warnings": await updating.update(engine, container, decode.host_config(await body(request)))}
     )
 
 
@@ -214,7 +214,7 @@ async def prune(request: web.Request) -> web.Response:
             container.running
             or container.system
             or container.broken
-            or container.state["Status"] == "restarting"
+            or container.state.restarting
             or not passes(container)
         ):
             continue

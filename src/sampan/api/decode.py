@@ -6,19 +6,29 @@ raises BadRequest ("invalid JSON: HostConfig.Memory must be a whole number, not 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import cast
 
 from sampan.api import fields
-from sampan.api.conform import flag, mapping, struct, text
+from sampan.api.conform import flag, mapping, struct, text, whole
 from sampan.api.record import Field, Record
 from sampan.engine import model
 
-_CREATE = struct(
+_networking = struct({"EndpointsConfig": mapping(fields.ENDPOINT.read)})
+
+
+def _endpoints(value: object, path: str) -> object:
+    found = cast(dict[str, object], _networking(value, path))
+    return found.get("EndpointsConfig") or {}
+
+
+_CREATE = Record(
+    model.CreateRequest,
     {
-        "HostConfig": fields.HOST_CONFIG.read,
-        "NetworkingConfig": struct({"EndpointsConfig": mapping(fields.ENDPOINT.read)}),
-    }
+        **fields.CONFIG.as_part("config"),
+        "HostConfig": Field("host_config", fields.HOST_CONFIG.read),
+        "NetworkingConfig": Field("endpoints", _endpoints),
+    },
+    parts={"config": model.Config},
 )
 _EXEC = Record(
     model.ExecRequest,
@@ -47,17 +57,22 @@ _CONNECT = Record(
     },
 )
 
+_SYSTEM_VM = Record(
+    model.SystemVmRequest,
+    {
+        "Name": Field("name", text), "Disk": Field("disk", text), "Image": Field("image", text), "Bootstrap": Field("bootstrap", text),
+        "DiskSize": Field("disk_size", whole), "Network": Field("network", text), "Ports": Field("ports", fields.bindings),
+        "Cpus": Field("hardware.cpus", whole), "Memory": Field("hardware.memory", whole), "Bus": Field("hardware.bus", text),
+        "User": Field("hardware.user", text), "Password": Field("hardware.password", text),
+        "SshKeys": Field("hardware.ssh_keys", fields.words_of), "UserData": Field("hardware.user_data", text),
+    },
+    parts={"hardware": model.SystemVm},
+)  # fmt: skip
+
 
 def create_request(body: object) -> model.CreateRequest:
     """POST /containers/create: a Config with a HostConfig and a NetworkingConfig in it."""
-    config = fields.CONFIG.read(body, "")
-    rest = cast(Mapping[str, object], _CREATE(body, ""))
-    networking = cast(Mapping[str, Mapping[str, model.EndpointSettings]], rest.get("NetworkingConfig") or {})
-    return model.CreateRequest(
-        config=config,
-        host_config=cast(model.HostConfig, rest.get("HostConfig") or model.HostConfig()),
-        endpoints=networking.get("EndpointsConfig") or {},
-    )
+    return _CREATE.read(body, "")
 
 
 def config(body: object) -> model.Config:
@@ -83,3 +98,13 @@ def exec_start(body: object) -> model.ExecStart:
 def connect_request(body: object) -> model.ConnectRequest:
     """POST /networks/{id}/connect, and disconnect."""
     return _CONNECT.read(body, "")
+
+
+def ulimits(body: object, path: str) -> tuple[model.Ulimit, ...]:
+    """A list of limits of processes."""
+    return cast(tuple[model.Ulimit, ...], fields.tuples(fields.ULIMIT.read)(body, path))
+
+
+def system_vm_request(body: object) -> model.SystemVmRequest:
+    """POST /sampan/vm/create."""
+    return _SYSTEM_VM.read(body, "")

@@ -6,14 +6,9 @@ from collections.abc import Iterable
 
 from sampan.api import fields
 from sampan.engine import model
-from sampan.engine.container import ZERO_TIME, timestamp
+from sampan.engine.container import moment_text
 
 Json = dict[str, object]
-
-
-def moment(nanoseconds: int) -> str:
-    """A moment as Docker prints it; never is the year 1."""
-    return timestamp(nanoseconds) if nanoseconds else ZERO_TIME
 
 
 def config(found: model.Config) -> Json:
@@ -38,8 +33,8 @@ def state(found: model.State, health: model.Health | None = None) -> Json:
         "Pid": found.pid,
         "ExitCode": found.exit_code,
         "Error": found.error,
-        "StartedAt": moment(found.started_at),
-        "FinishedAt": moment(found.finished_at),
+        "StartedAt": moment_text(found.started_at),
+        "FinishedAt": moment_text(found.finished_at),
     }
     if health is not None:
         shown["Health"] = {
@@ -52,8 +47,8 @@ def state(found: model.State, health: model.Health | None = None) -> Json:
 
 def _probe(found: model.Probe) -> Json:
     return {
-        "Start": moment(found.started_at),
-        "End": moment(found.finished_at),
+        "Start": moment_text(found.started_at),
+        "End": moment_text(found.finished_at),
         "ExitCode": found.exit_code,
         "Output": found.output,
     }

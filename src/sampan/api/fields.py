@@ -187,7 +187,8 @@ MOUNT = Record(
 )  # fmt: skip
 
 
-def _bindings(value: object, path: str) -> object:
+def bindings(value: object, path: str) -> object:
+    """Port bindings by the container's port."""
     return mapping(tuples(PORT_BINDING.read))(value, path)
 
 
@@ -214,7 +215,7 @@ HOST_CONFIG = Record(
     {
         "Binds": Field("binds", words_of), "ContainerIDFile": Field("container_id_file", text),
         "LogConfig": Field("log_config", LOG_CONFIG.read, optional(LOG_CONFIG)), "NetworkMode": Field("network_mode", text),
-        "PortBindings": Field("port_bindings", _bindings, _write_bindings),
+        "PortBindings": Field("port_bindings", bindings, _write_bindings),
         "RestartPolicy": Field("restart_policy", RESTART_POLICY.read, optional(RESTART_POLICY)),
         "AutoRemove": Field("auto_remove", flag), "VolumeDriver": Field("volume_driver", unavailable(text, "local")),
         "VolumesFrom": Field("volumes_from", words_of), "Mounts": Field("mounts", tuples(MOUNT.read), each(MOUNT), optional=True),

@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
 from aiohttp import web
 
-from sampan.api import access, schema, streams
+from sampan.api import access, decode, streams
 from sampan.api.requests import body, engine_of, flag, number
 from sampan.engine import execs, keeperlink, lines, output
 from sampan.engine.container import Container, timestamp
@@ -44,7 +45,7 @@ class Client(Protocol):
 async def attach(request: web.Request) -> web.StreamResponse:
     """POST /containers/{id}/attach"""
     engine, container = access.container(request)
-    if container.state["Paused"]:
+    if container.state.paused:
         from sampan.engine.errors import Conflict
 
         raise Conflict(f"container {container.id} is paused, unpause the container before attach")
@@ -57,7 +58,7 @@ async def attach(request: web.Request) -> web.StreamResponse:
     log = output.open_log(engine, container, follow)
     if not replay:
         log.reader.seek(log.reader.end())
-    stdin = flag(request, "stdin") and bool(container.config.get("OpenStdin"))
+    stdin = flag(request, "stdin") and container.config.open_stdin
     # As Docker's: who attaches to one that has ended is about to start it, unless it is what was that is asked for.
     ended = output.end_of(container, next_run=not replay)
     try:
@@ -74,9 +75,7 @@ async def attach(request: web.Request) -> web.StreamResponse:
 async def attach_terminal(engine: Engine, container: Container, client: Client) -> None:
     """A container's own terminal for a client, with what it has shown before."""
     log = output.open_log(engine, container, follows=True)
-    session = _Attachment(
-        client, log, output.end_of(container), {1, 2}, True, True, bool(container.config.get("OpenStdin")), b""
-    )
+    session = _Attachment(client, log, output.end_of(container), {1, 2}, True, True, container.config.open_stdin, b"")
     await _serve_attach(engine, container, session)
 
 
@@ -148,7 +147,7 @@ async def _attach_input(engine: Engine, container: Container, client: Client, ke
         return
 
     def ended() -> None:
-        if not container.tty and container.config.get("StdinOnce"):
+        if not container.tty and container.config.stdin_once:
             keeperlink.forget_stdin(container)
             engine.background(_close_stdin(engine, container))
 
@@ -174,7 +173,7 @@ async def container_logs(request: web.Request) -> web.StreamResponse:
     wanted = {number_ for number_, name in ((1, "stdout"), (2, "stderr")) if flag(request, name)}
     if not wanted:
         raise BadRequest("Bad parameters: you must choose at least one stream")
-    if container.host_config["LogConfig"]["Type"] == "none":
+    if container.host_config.log_config.driver == "none":
         raise web.HTTPNotImplemented(
             text='{"message":"configured logging driver does not support reading"}', content_type="application/json"
         )
@@ -228,7 +227,7 @@ async def _follow_logs(engine, container, response, log, chosen, render) -> None
 async def exec_create(request: web.Request) -> web.Response:
     """POST /containers/{id}/exec"""
     engine, container = access.container(request)
-    wanted = schema.check(await body(request), schema.ExecCreate)
+    wanted = decode.exec_request(await body(request))
     engine.gate.ask_container(access.who(request), access.verb(request), container, execs.extra(wanted))
     session = execs.create(engine, container, wanted)
     return web.json_response({"Id": session.id}, status=201)
@@ -237,19 +236,21 @@ async def exec_create(request: web.Request) -> web.Response:
 async def exec_start(request: web.Request) -> web.StreamResponse:
     """POST /exec/{id}/start"""
     engine, session = engine_of(request), access.execution(request)
-    options = schema.check(await body(request, optional=True), schema.ExecStart)
-    if options.get("ConsoleSize"):
-        session.config["ConsoleSize"] = options["ConsoleSize"]
-    if options.get("Detach"):
-        session.config |= {"AttachStdin": False, "AttachStdout": False, "AttachStderr": False}
+    options = decode.exec_start(await body(request, optional=True))
+    if options.console_size:
+        session.config = msgspec.structs.replace(session.config, console_size=options.console_size)
+    if options.detach:
+        session.config = msgspec.structs.replace(
+            session.config, attach_stdin=False, attach_stdout=False, attach_stderr=False
+        )
         await engine.carry(_start_detached(engine, session))
         return web.Response(status=200)
     execs.check_startable(session)
     # As Docker does: the connection is taken over first, so the headers travel alone (docker-py loses
     # what arrives with them, P048), and a failure to start arrives in the stream.
-    tty = bool(session.config.get("Tty"))
+    tty = session.config.tty
     try:
-        keys = streams.detach_sequence(session.config.get("DetachKeys"))
+        keys = streams.detach_sequence(session.config.detach_keys)
     except ValueError as error:
         raise BadRequest(str(error)) from None
     client = streams.hijack(request, tty)
@@ -259,7 +260,7 @@ async def exec_start(request: web.Request) -> web.StreamResponse:
 
 
 async def _converse(engine: Engine, session: execs.Exec, client: Client, keys: bytes) -> None:
-    tty = bool(session.config.get("Tty"))
+    tty = session.config.tty
     try:
         ends = await execs.start(engine, session)
     except (RuntimeFailure, EngineError, KeeperGone, OSError) as error:
@@ -305,12 +306,12 @@ async def _kill_on_disconnect(session: execs.Exec, client: Client) -> None:
 
 
 async def serve_exec(session: execs.Exec, ends: execs.Streams, client: Client, detach_keys: bytes) -> None:
-    tty = bool(session.config.get("Tty"))
+    tty = session.config.tty
     sink = None
     watching = None
-    if session.config.get("KillOnDisconnect"):
+    if session.config.kill_on_disconnect:
         watching = asyncio.ensure_future(_kill_on_disconnect(session, client))
-    if session.config.get("AttachStdin") and ends.stdin >= 0:
+    if session.config.attach_stdin and ends.stdin >= 0:
         sink = streams.Sink(
             os.dup(ends.stdin) if tty else ends.stdin, client, lambda: None, detach_keys if tty else b""
         )
@@ -376,15 +377,15 @@ async def exec_inspect(request: web.Request) -> web.Response:
             "Running": session.running,
             "ExitCode": session.code,
             "ProcessConfig": {
-                "tty": bool(config.get("Tty")),
-                "entrypoint": config["Cmd"][0],
-                "arguments": config["Cmd"][1:],
-                "privileged": bool(config.get("Privileged")),
-                "user": config.get("User") or "",
+                "tty": config.tty,
+                "entrypoint": config.cmd[0],
+                "arguments": list(config.cmd[1:]),
+                "privileged": config.privileged,
+                "user": config.user,
             },
-            "OpenStdin": bool(config.get("AttachStdin")),
-            "OpenStdout": bool(config.get("AttachStdout")),
-            "OpenStderr": bool(config.get("AttachStderr")),
+            "OpenStdin": config.attach_stdin,
+            "OpenStdout": config.attach_stdout,
+            "OpenStderr": config.attach_stderr,
             "CanRemove": session.code is not None,
             "ContainerID": session.container.id,
             "DetachKeys": "",

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import datetime
 import time
 from typing import Any
 
-from sampan.engine.container import ZERO_TIME, Container, timestamp
+from sampan.api import encode
+from sampan.api.encode import Json
+from sampan.engine.container import Container, timestamp
 from sampan.engine.engine import Engine
 from sampan.engine.filters.containers import listed
 from sampan.engine.filters.reading import Filters
+from sampan.engine.model import EndpointSettings, HealthStatus, Status
 from sampan.engine.policy.caller import Caller
 from sampan.images.errors import ImageNotFound
 from sampan.linux import filetree
@@ -24,15 +26,14 @@ def select(engine: Engine, who: Caller, wanted: Filters, everything: bool, limit
     rows = [
         c
         for c in engine.finding.containers(who)
-        if not c.system and (implied or c.running or c.state["Status"] == "restarting") and passes(c)
+        if not c.system and (implied or c.running or c.state.restarting) and passes(c)
     ]
     rows.sort(key=lambda container: -container.created)
     return rows[:limit] if limit and limit > 0 else rows
 
 
-def _ago(text: str) -> str:
-    moment_ = datetime.datetime.fromisoformat(text[:19] + "+00:00")
-    seconds = int(time.time() - moment_.timestamp())
+def _ago(moment: int) -> str:
+    seconds = int(time.time() - moment // 10**9)
     for unit, size in (("week", 604800), ("day", 86400), ("hour", 3600), ("minute", 60)):
         count = seconds // size
         if count >= (2 if unit in ("week", "day") else 1):
@@ -45,61 +46,51 @@ def _ago(text: str) -> str:
 def status_text(container: Container) -> str:
     """The STATUS column: "Up 5 minutes (healthy)", "Exited (0) 2 hours ago"."""
     state = container.state
-    if state["Status"] in ("running", "paused"):
-        extra = " (Paused)" if state["Paused"] else ""
+    if state.running:
+        extra = " (Paused)" if state.paused else ""
         if container.health:
-            word = container.health["Status"]
-            extra += f" (health: {word})" if word == "starting" else f" ({word})"
-        return f"Up {_ago(state['StartedAt'])}{extra}"
-    if state["Status"] == "restarting":
-        return f"Restarting ({state['ExitCode']}) {_ago(state['FinishedAt'])} ago"
-    if state["Status"] == "exited" and state["FinishedAt"] != ZERO_TIME:
-        return f"Exited ({state['ExitCode']}) {_ago(state['FinishedAt'])} ago"
-    return str(state["Status"]).capitalize()
-
-
-def _mounts(container: Container) -> list[dict[str, Any]]:
-    keys = ("Type", "Name", "Source", "Destination", "Driver", "Mode", "RW", "Propagation")
-    return [{key: row[key] for key in keys if key in row} for row in container.mounts]
+            word = container.health.status
+            extra += f" (health: {word})" if word is HealthStatus.STARTING else f" ({word})"
+        return f"Up {_ago(state.started_at)}{extra}"
+    if state.restarting:
+        return f"Restarting ({state.exit_code}) {_ago(state.finished_at)} ago"
+    if state.status is Status.EXITED and state.finished_at:
+        return f"Exited ({state.exit_code}) {_ago(state.finished_at)} ago"
+    return state.status.capitalize()
 
 
 def _links(engine: Engine, container: Container) -> list[str] | None:
     """As Docker writes them: whose name is what in which container."""
-    found = [text.partition(":") for text in container.host_config.get("Links") or []]
+    found = [text.partition(":") for text in container.host_config.links]
     return [
         f"/{engine.containers[i].name}:/{container.name}/{alias}" for i, _, alias in found if i in engine.containers
     ] or None
 
 
 def _networks(engine: Engine, container: Container) -> dict[str, Any]:
-    mode = container.host_config.get("NetworkMode", "none")
+    mode = container.host_config.network_mode or "none"
     if mode.startswith("container:"):
         return {}
     if mode in ("host", "none"):
-        return {mode: _endpoint(engine.networking.networks.find(mode), None, {})}
+        return {mode: _endpoint(engine.networking.networks.find(mode), None, EndpointSettings())}
     found = {}
     for name, settings in container.networks.items():
         network = engine.networking.networks.named(name)
         if network is not None:
             found[name] = _endpoint(network, network.endpoints.get(container.id), settings)
             if network.has_names:
-                own = [container.name, *(settings.get("Aliases") or []), container.id[:12]]
+                own = [container.name, *settings.aliases, container.id[:12]]
                 found[name]["DNSNames"] = list(dict.fromkeys(own))
     return found
 
 
-def _endpoint(network: Network, endpoint: Endpoint | None, settings: dict[str, Any]) -> dict[str, Any]:
+def _endpoint(network: Network, endpoint: Endpoint | None, settings: EndpointSettings) -> Json:
     row, row6 = network.row(4), network.row(6)
     active = endpoint is not None
     ipv4, _, length = (endpoint.ipv4 if endpoint else "").partition("/")
     ipv6, _, length6 = (endpoint.ipv6 if endpoint else "").partition("/")
-    return {
-        "IPAMConfig": settings.get("IPAMConfig") or None,
-        "Links": settings.get("Links") or None,
-        "Aliases": settings.get("Aliases") or None,
-        "MacAddress": endpoint.mac if endpoint else settings.get("MacAddress") or "",
-        "DriverOpts": settings.get("DriverOpts") or None,
-        "GwPriority": settings.get("GwPriority") or 0,
+    return encode.endpoint_settings(settings) | {
+        "MacAddress": endpoint.mac if endpoint else settings.mac,
         "NetworkID": network.id if active or not network.has_names else "",
         "EndpointID": endpoint.id if endpoint else "",
         "Gateway": row["Gateway"] if active and row and not network.internal else "",
@@ -112,21 +103,18 @@ def _endpoint(network: Network, endpoint: Endpoint | None, settings: dict[str, A
     }
 
 
-def _port_map(container: Container) -> dict[str, Any]:
-    ports: dict[str, Any] = dict.fromkeys(container.config.get("ExposedPorts") or {})
-    for row in container.ports:
-        rows = ports.get(f"{row['container_port']}/{row['protocol']}") or []
-        rows.append({"HostIp": row["host_ip"], "HostPort": str(row["host_port"])})
-        ports[f"{row['container_port']}/{row['protocol']}"] = rows
-    return ports
+def _port_map(container: Container) -> dict[str, list[Json] | None]:
+    return encode.port_map(container.config.exposed_ports, container.ports) if container.running else {}
 
 
-def _port_rows(container: Container) -> list[dict[str, Any]]:
-    rows = []
-    for key, bindings in (_port_map(container) if container.running else {}).items():
+def _port_rows(container: Container) -> list[Json]:
+    rows: list[Json] = []
+    published = container.ports if container.running else []
+    for key in _port_map(container):
         number, _, protocol = key.partition("/")
-        plain = {"PrivatePort": int(number), "Type": protocol or "tcp"}
-        rows += [{"IP": b["HostIp"], "PublicPort": int(b["HostPort"]), **plain} for b in bindings or []] or [plain]
+        plain: Json = {"PrivatePort": int(number), "Type": protocol or "tcp"}
+        found = [row for row in published if f"{row.container_port}/{row.protocol}" == key]
+        rows += [{"IP": row.host_ip, "PublicPort": row.host_port, **plain} for row in found] or [plain]
     return rows
 
 
@@ -136,7 +124,7 @@ def tree_size(path: str) -> int:
 
 
 def _command(container: Container) -> tuple[str, list[str]]:
-    args = [*(container.config.get("Entrypoint") or []), *(container.config.get("Cmd") or [])]
+    args = [*(container.config.entrypoint or ()), *container.config.cmd]
     return (args[0], args[1:]) if args else ("", [])
 
 
@@ -151,12 +139,12 @@ def summary(engine: Engine, container: Container) -> dict[str, Any]:
         "Command": " ".join([path, *args]),
         "Created": container.created // 10**9,
         "Ports": _port_rows(container),
-        "Labels": container.config.get("Labels") or {},
-        "State": container.state["Status"],
+        "Labels": dict(container.config.labels),
+        "State": container.state.status,
         "Status": status_text(container),
-        "HostConfig": {"NetworkMode": container.host_config.get("NetworkMode")},
+        "HostConfig": {"NetworkMode": container.host_config.network_mode},
         "NetworkSettings": {"Networks": _networks(engine, container)},
-        "Mounts": _mounts(container),
+        "Mounts": encode.mounts(container.mounts),
     }
     return row
 
@@ -175,19 +163,16 @@ def details(engine: Engine, container: Container) -> dict[str, Any]:
     """The whole of GET /containers/{id}/json."""
     path, args = _command(container)
     directory = engine.containers.directory(container)
-    state = dict(container.state)
-    if container.health:
-        state["Health"] = container.health
     networks = _networks(engine, container)
-    host = {"Init": None, **container.host_config, "Links": _links(engine, container)}
-    if host.get("Init"):
+    host = encode.host_config(container.host_config) | {"Links": _links(engine, container)}
+    if container.host_config.init:
         path, args = init_program.find() or path, ["--", path, *args]
     result: dict[str, Any] = {
         "Id": container.id,
         "Created": timestamp(container.created),
         "Path": path,
         "Args": args,
-        "State": state,
+        "State": encode.state(container.state, container.health),
         "Image": container.image,
         "ResolvConfPath": f"{directory}/resolv.conf",
         "HostnamePath": f"{directory}/hostname",
@@ -205,13 +190,13 @@ def details(engine: Engine, container: Container) -> dict[str, Any]:
         "Owner": container.owner,
         "IsolationReasons": container.decision,
         "GraphDriver": {"Name": "overlay2", "Data": {"UpperDir": f"{directory}/upper", "WorkDir": f"{directory}/work"}},
-        "Mounts": _mounts(container),
-        "Config": container.config,
+        "Mounts": encode.mounts(container.mounts),
+        "Config": encode.config(container.config),
         "NetworkSettings": {
             "Bridge": "",
             "SandboxID": "",
-            "SandboxKey": f"/proc/{state['Pid']}/ns/net" if container.running else "",
-            "Ports": _port_map(container) if container.running else {},
+            "SandboxKey": f"/proc/{container.state.pid}/ns/net" if container.running else "",
+            "Ports": _port_map(container),
             "Networks": networks,
             **{
                 key: networks.get("bridge", {}).get(key, "")

@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
-from sampan.api import schema
+from sampan.api import decode
 from sampan.api.requests import body, engine_of, flag, json_stream, number
 from sampan.engine import machine_shape
 from sampan.engine.engine import Engine
@@ -24,7 +24,7 @@ async def prepare(request: web.Request) -> web.StreamResponse:
     and template of that shape, told as it goes on; with quiet=1 only what is not there yet."""
     cpus, memory = number(request, "cpus"), number(request, "memory")
     if request.can_read_body:
-        host = schema.check(await body(request), schema.HostConfig)
+        host = decode.host_config(await body(request))
         cpus, memory = cpus or machine_shape.cpus(host), memory or machine_shape.memory(host)
     cpus, memory = cpus or 1, memory or machine_shape.DEFAULT_MEMORY
     if not 1 <= cpus <= 64 or not 64 <= memory <= 1 << 20:

@@ -14,6 +14,7 @@ from sampan.api.requests import ENGINE, engine_of
 from sampan.engine import pools, sampling
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
+from sampan.engine.model import HealthStatus
 from sampan.runtime.usage import Reading
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def _engine(engine: Engine, shown: list[Container]) -> Iterator[Metric]:
     build = GaugeMetricFamily("sampan_build_info", "The engine's version.", labels=["version"])
     build.add_metric([sampan.__version__], 1)
     yield build
-    states = Counter((c.state["Status"], c.isolation) for c in shown)
+    states = Counter((c.state.status, c.isolation) for c in shown)
     family = GaugeMetricFamily(
         "sampan_containers", "Containers and virtual machines by state.", labels=["state", "isolation"]
     )
@@ -125,8 +126,8 @@ def _starts(engine: Engine) -> Iterator[Metric]:
 _Value = Callable[[Container, Reading | None], float | None]
 _FAMILIES: list[tuple[str, str, str, _Value]] = [
     ("restarts_total", "counter", "Restarts by the restart policy.", lambda c, r: c.restart_count),
-    ("oom_killed", "gauge", "Whether its last end was for want of memory.", lambda c, r: float(c.state["OOMKilled"])),
-    ("healthy", "gauge", "Whether its health check passes.", lambda c, r: float(c.health["Status"] == "healthy") if c.health else None),
+    ("oom_killed", "gauge", "Whether its last end was for want of memory.", lambda c, r: float(c.state.oom_killed)),
+    ("healthy", "gauge", "Whether its health check passes.", lambda c, r: float(c.health.status is HealthStatus.HEALTHY) if c.health else None),
     ("cpu_seconds_total", "counter", "CPU time.", lambda c, r: None if r is None else r.cpu / 1e9),
     ("memory_bytes", "gauge", "Memory in use, with its page cache.", lambda c, r: None if r is None else r.memory),
     ("memory_limit_bytes", "gauge", "Memory it may use.", lambda c, r: None if r is None else r.limit),

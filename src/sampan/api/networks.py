@@ -7,12 +7,13 @@ from typing import Any
 
 from aiohttp import web
 
-from sampan.api import access, schema
+from sampan.api import access, decode, schema
 from sampan.api.requests import body, engine_of, filters
 from sampan.engine.container import Container, timestamp
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest
 from sampan.engine.filters import networks as wanted
+from sampan.engine.model import ConnectRequest
 from sampan.engine.policy.operation import Kind, Operation, Subject, Verb
 from sampan.network.ipam import is_ours
 from sampan.network.model import ANTISPOOF, Network
@@ -127,12 +128,12 @@ async def remove(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
-async def _pair(request: web.Request) -> tuple[Engine, Network, Container, dict[str, Any]]:
+async def _pair(request: web.Request) -> tuple[Engine, Network, Container, ConnectRequest]:
     """The network of the path, the container in the body, and the body."""
     engine, network = engine_of(request), access.network(request)
     assert network is not None
-    asked = schema.check(await body(request), schema.NetworkConnect)
-    container = engine.finding.container(access.who(request), asked.get("Container") or "", Verb.CONNECT)
+    asked = decode.connect_request(await body(request))
+    container = engine.finding.container(access.who(request), asked.container, Verb.CONNECT)
     return engine, network, container, asked
 
 
@@ -141,7 +142,7 @@ async def connect(request: web.Request) -> web.Response:
     engine, network, container, asked = await _pair(request)
     async with container.exclusive():
         engine.gate.check_connect(container, network.name)
-        await engine.networking.connect(container, network, asked.get("EndpointConfig") or {})
+        await engine.networking.connect(container, network, asked.endpoint)
     return web.Response(status=200)
 
 
@@ -149,7 +150,7 @@ async def disconnect(request: web.Request) -> web.Response:
     """POST /networks/{id}/disconnect"""
     engine, network, container, asked = await _pair(request)
     async with container.exclusive():
-        await engine.networking.disconnect(container, network, bool(asked.get("Force")))
+        await engine.networking.disconnect(container, network, asked.force)
     return web.Response(status=200)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from sampan.api import access, schema
+from sampan.api import access, decode
 from sampan.api.requests import body, engine_of
 from sampan.engine import creation
 from sampan.engine.errors import BadRequest, Forbidden, NotFound
@@ -60,7 +60,7 @@ def _answer(path: str, policy: Policy, meetings: list[str]) -> dict[str, Any]:
 async def explain(request: web.Request) -> web.Response:
     """POST /sampan/policy/explain?as=USER: what would become of the request to create that is the body, and why."""
     engine = engine_of(request)
-    wanted = schema.check(await body(request), schema.ContainerCreate)
+    wanted = decode.create_request(await body(request))
     caller, user = access.who(request), request.query.get("as", "")
     other = caller
     if user and user != caller.user:
@@ -69,10 +69,10 @@ async def explain(request: web.Request) -> web.Response:
         engine.gate.ask_engine(caller, Verb.ADMINISTER)
         other = at_page(user)
     try:
-        image = engine.finding.image(other, wanted.get("Image") or "", Verb.USE)
+        image = engine.finding.image(other, wanted.config.image, Verb.USE)
         facts = creation.explained(engine, other, wanted, image)
     except ImageNotFound:
-        raise NotFound(f"No such image: {wanted.get('Image')}") from None
+        raise NotFound(f"No such image: {wanted.config.image or None}") from None
     decision = engine.gate.decide(facts)
     return web.json_response(
         {

@@ -48,13 +48,23 @@ class Record(Generic[S]):
         parts: Mapping[str, type[msgspec.Struct]] | None = None,
     ) -> None:
         """`checked`: keys that are looked at and not kept, since they say nothing here or because they can't be had."""
-        self._kind, self._parts = kind, parts or {}
-        dropped = {key: Field("", reader) for key, reader in (checked or {}).items()}
+        self._kind, self._parts, self._fields, self._checked = kind, parts or {}, fields, checked or {}
+        dropped = {key: Field("", reader) for key, reader in self._checked.items()}
         self._known = {key.lower(): (key, field) for key, field in {**dropped, **fields}.items()}
         defaults = kind()
         self._written = [
-            (key, attrgetter(field.whole), field, attrgetter(field.whole)(defaults)) for key, field in fields.items()
+            (key, attrgetter(field.whole), field, attrgetter(field.whole)(defaults))
+            for key, field in fields.items()
+            if field.whole
         ]
+
+    def as_part(self, name: str) -> dict[str, Field]:
+        """Its fields for a record in which it is the part of that name: what is in one object there."""
+        own = {
+            key: Field(f"{name}.{field.whole}", field.read, field.write, field.optional)
+            for key, field in self._fields.items()
+        }
+        return own | {key: Field("", reader) for key, reader in self._checked.items()}
 
     @property
     def attributes(self) -> set[str]:

@@ -23,6 +23,7 @@ from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict
 from sampan.engine.filters import events as wanted_events
 from sampan.engine.filters import volumes as wanted_volumes
+from sampan.engine.model import Status
 from sampan.engine.moments import moment, never
 from sampan.engine.policy.caller import Caller
 from sampan.engine.policy.operation import ENGINE, Kind, Verb
@@ -73,7 +74,7 @@ async def info(request: web.Request) -> web.Response:
     """GET /info"""
     engine = engine_of(request)
     who = access.who(request)
-    states = [c.state["Status"] for c in engine.finding.containers(who) if not c.system]
+    states = [c.state.status for c in engine.finding.containers(who) if not c.system]
     groups = hierarchies()
     damage = await asyncio.to_thread(trouble.found, engine) if engine.gate.may(who, Verb.ADMINISTER, ENGINE) else []
     v2, limits = groups.version == "2", bool(groups.v1 or groups.v2)
@@ -82,9 +83,9 @@ async def info(request: web.Request) -> web.Response:
         {
             "ID": engine.identity.id,
             "Containers": len(states),
-            "ContainersRunning": states.count("running"),
-            "ContainersPaused": states.count("paused"),
-            "ContainersStopped": len(states) - states.count("running") - states.count("paused"),
+            "ContainersRunning": states.count(Status.RUNNING),
+            "ContainersPaused": states.count(Status.PAUSED),
+            "ContainersStopped": len(states) - states.count(Status.RUNNING) - states.count(Status.PAUSED),
             "Images": len(engine.finding.images(who)),
             "Driver": "overlay2",
             "DriverStatus": [["Supports d_type", "true"]],
@@ -233,7 +234,7 @@ async def disk_usage(request: web.Request) -> web.Response:
 def _users(engine: Engine, name: str, containers: list[Container] | None = None) -> list[str]:
     """The containers, of these or of all, that have a volume."""
     known = engine.containers.values() if containers is None else containers
-    return [c.id for c in known if any(row.get("Name") == name for row in c.mounts)]
+    return [c.id for c in known if any(row.name == name for row in c.mounts)]
 
 
 def _volume(volume: Volume) -> dict[str, Any]:

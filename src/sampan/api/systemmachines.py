@@ -11,10 +11,10 @@ from typing import Any
 
 from aiohttp import web
 
-from sampan.api import access, peers, schema
+from sampan.api import access, decode, encode, peers
 from sampan.api.requests import body, engine_of, flag, json_stream, number
-from sampan.engine import freezing, killing, lifecycle
-from sampan.engine.container import Container, timestamp
+from sampan.engine import freezing, killing, lifecycle, system
+from sampan.engine.container import Container, moment_text, timestamp
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, EngineError
 from sampan.runtime import borrowed
@@ -23,18 +23,18 @@ _BLOCK = 1 << 20
 
 
 def _summary(engine: Engine, container: Container) -> dict[str, Any]:
-    settings = container.config["Machine"]
+    settings = system.hardware_of(container)
     addresses = [endpoint.address(4) for _, endpoint in engine.networking.networks.of(container.id)]
     return {"Id": container.id, "Name": container.name, "Source": container.image_name, "Created": container.created // 10**9,
-            "State": container.state["Status"], "StartedAt": container.state["StartedAt"], "Cpus": settings.get("Cpus") or 1,
-            "Memory": settings.get("Memory") or 1 << 30, "Addresses": addresses, "Ports": container.ports}  # fmt: skip
+            "State": container.state.status, "StartedAt": moment_text(container.state.started_at), "Cpus": settings.cpus or 1,
+            "Memory": settings.memory or 1 << 30, "Addresses": addresses, "Ports": encode.published_ports(container.ports)}  # fmt: skip
 
 
 async def create(request: web.Request) -> web.StreamResponse:
     """POST /sampan/vm/create"""
-    wanted = schema.check(await body(request), schema.Machine)
+    wanted = decode.system_vm_request(await body(request))
     engine, who = engine_of(request), access.who(request)
-    disk, place = await _open_disk(request, wanted.get("Disk") or "")
+    disk, place = await _open_disk(request, wanted.disk)
 
     async def make(say: Callable[[str], None]) -> None:
         # A descriptor for the work, which goes on when its client leaves.
@@ -98,12 +98,12 @@ async def inspect(request: web.Request) -> web.Response:
     directory = engine.containers.directory(container)
     disk = f"{directory}/disk.qcow2"
     found = _summary(engine, container) | {
-        "State": container.state,
+        "State": encode.state(container.state),
         "CreatedAt": timestamp(container.created),
-        "Hostname": container.config["Hostname"],
+        "Hostname": container.config.hostname,
         "Disk": {"Path": disk, "Format": "qcow2", "Used": os.stat(disk).st_blocks * 512},
-        "Bus": container.config["Machine"].get("Bus") or "virtio",
-        "User": container.config["Machine"].get("User") or "",
+        "Bus": system.hardware_of(container).bus or "virtio",
+        "User": system.hardware_of(container).user,
         "Networks": {network.name: {"MacAddress": endpoint.mac, "IPv4": endpoint.ipv4, "IPv6": endpoint.ipv6}
                      for network, endpoint in engine.networking.networks.of(container.id)},
         "Snapshots": await engine.system.snapshots(container),

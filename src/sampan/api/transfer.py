@@ -10,7 +10,7 @@ from typing import IO
 
 from aiohttp import web
 
-from sampan.api import access, piped, schema
+from sampan.api import access, decode, piped
 from sampan.api.requests import body, engine_of, flag, spool
 from sampan.engine import files, freezing, pools
 from sampan.engine.bringing import bringing
@@ -121,10 +121,8 @@ async def commit(request: web.Request) -> web.Response:
     """POST /commit"""
     engine = engine_of(request)
     container = engine.finding.container(access.who(request), request.query.get("container", ""), access.verb(request))
-    config = {
-        **schema.check(await body(request, optional=True), schema.Config),
-        **parse_changes(request.query.getall("changes", [])),
-    }
+    given = await body(request, optional=True)
+    config = decode.config({**given, **parse_changes(request.query.getall("changes", []))})
     name = request.query.get("repo", "")
     if name and request.query.get("tag"):
         name += f":{request.query['tag']}"

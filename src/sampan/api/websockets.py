@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 
+import msgspec
 from aiohttp import WSMsgType, web
 
 from sampan.api import access, interactive, streams
@@ -13,6 +14,7 @@ from sampan.engine import execs
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
 from sampan.engine.errors import EngineError
+from sampan.engine.model import ExecRequest
 from sampan.keeper.client import KeeperGone
 from sampan.runtime.errors import RuntimeFailure
 
@@ -89,8 +91,10 @@ def _size(text: str) -> tuple[int, int]:
 
 def _shell(engine: Engine, container: Container, command: list[str]) -> execs.Exec:
     """A process that ends with its client."""
-    streams_ = {"AttachStdin": True, "AttachStdout": True, "AttachStderr": True}
-    return execs.create(engine, container, {"Cmd": command, "Tty": True, "KillOnDisconnect": True, **streams_})
+    request = ExecRequest(
+        cmd=tuple(command), tty=True, kill_on_disconnect=True, attach_stdin=True, attach_stdout=True, attach_stderr=True
+    )
+    return execs.create(engine, container, request)
 
 
 async def terminal(request: web.Request) -> web.StreamResponse:
@@ -113,7 +117,7 @@ async def terminal(request: web.Request) -> web.StreamResponse:
         with contextlib.suppress(TimeoutError):
             size = await asyncio.wait_for(asyncio.shield(client.size), _PATIENCE)
             if session is not None:
-                session.config["ConsoleSize"] = size
+                session.config = msgspec.structs.replace(session.config, console_size=size)
         if session is None:
             await interactive.attach_terminal(engine, container, client)
         else:

@@ -35,7 +35,7 @@ class Options:
     ssh: dict[str, str] = field(default_factory=dict)  # id → socket
     contexts: dict[str, str] = field(default_factory=dict)  # --build-context name=docker-image://...
     entitlements: set[str] = field(default_factory=set)
-    host: dict[str, Any] = field(default_factory=dict)  # limits and extra hosts, as in HostConfig
+    host: object = None  # limits and extra hosts: the engine's, which gets them with each Command
     epoch: int | None = None
     squash: bool = False
     cache_from: list[str] = field(default_factory=list)  # images whose inline cache may be used
@@ -102,7 +102,7 @@ class Command:
     mounts: list[dict[str, Any]]
     network: str
     insecure: bool
-    host: dict[str, Any]
+    host: object
 
 
 class Runner(Protocol):

@@ -11,12 +11,16 @@ import hashlib
 import os
 import signal
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from sampan.engine import container_record as records
 from sampan.engine.container import Container
 from sampan.engine.directories import SKELETON
 from sampan.engine.errors import Conflict, EngineError, NotModified
+from sampan.engine.model import Config, HostConfig, Isolation, RestartPolicy, State, Status, SystemVm
 from sampan.engine.records import Row
 from sampan.linux.cgroup import Cgroup, hierarchies
 
@@ -36,6 +40,7 @@ _KEPT = (
     "decision",
     "group",
 )
+replace = msgspec.structs.replace
 _END = 10.0  # seconds that processes may take to end after SIGKILL
 
 
@@ -62,22 +67,26 @@ def _made_up(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _make(identifier: str, why: str, found: dict[str, Any], group: str) -> Container:
+def _make(identifier: str, why: str, found: Mapping[str, object], group: str) -> Container:
     """A container with all that readers rely on, of whatever was found. `group`: where the engine's control groups are."""
-    host = {"NetworkMode": "none", "RestartPolicy": {"Name": "no"}, "ShmSize": 0, "PortBindings": {}} | (
-        found.get("host_config") or {}
-    )
-    host["LogConfig"] = {"Type": "json-file", "Config": {}} | (host.get("LogConfig") or {})
-    config = {"Hostname": "", "Env": [], "Labels": {}} | (found.get("config") or {})
-    if host.get("Isolation") == "machine":
-        config.setdefault("Machine", {})
-    others = {"group": group} | {key: value for key, value in found.items() if key in _KEPT}
-    container = Container(**{"name": f"broken-{identifier[:12]}", "created": 0, "image": "", "image_name": "", **others,
-                             "id": identifier, "config": config, "host_config": host})  # fmt: skip
-    container.state |= found.get("state") or {}
+    host = found.get("host_config") or HostConfig(network_mode="none", restart_policy=RestartPolicy("no"))
+    assert isinstance(host, HostConfig)
+    if not host.log_config.driver:
+        host = replace(host, log_config=replace(host.log_config, driver="json-file"))
+    config = found.get("config") or Config()
+    assert isinstance(config, Config)
+    if host.isolation == Isolation.MACHINE and config.system_vm is None:
+        config = replace(config, system_vm=SystemVm())
+    container = Container(identifier, f"broken-{identifier[:12]}", 0, "", "", config, host, group=group)
+    for name in _KEPT:
+        if name in found:
+            setattr(container, name, found[name])
+    state = found.get("state")
+    if isinstance(state, State):
+        container.state = state
     container.broken = why
-    container.set_status("dead")
-    container.state |= {"Pid": 0, "Error": f"the container is broken: {why}; its files are kept until `rm -f`"}
+    container.state.status, container.state.pid = Status.DEAD, 0
+    container.state.error = f"the container is broken: {why}; its files are kept until `rm -f`"
     return container
 
 

@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, cast
 
+import msgspec
+
 from sampan.build import dockerfile, exporting, fetching
 from sampan.build.build import Build
 from sampan.build.cache import BuildCache
@@ -26,6 +28,7 @@ from sampan.engine import output as streams
 from sampan.engine.bringing import bringing
 from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest
+from sampan.engine.model import Config, HostConfig
 from sampan.engine.policy import facts as facts_of
 from sampan.engine.policy.caller import Caller
 from sampan.engine.policy.model import Facts
@@ -40,12 +43,14 @@ from sampan.linux.pidfd import exit_code
 from sampan.network.errors import NetworkError
 from sampan.oci import reference
 from sampan.oci.manifest import Platform
+from sampan.oci.runtime_spec import Mount as MountEntry
 from sampan.runtime.errors import RuntimeFailure
 from sampan.runtime.requests import Launch
 
 if TYPE_CHECKING:
     from sampan.engine.engine import Engine
 
+replace = msgspec.structs.replace
 _DOCKERFILE = "Dockerfile"
 
 
@@ -111,9 +116,11 @@ class Builds:
 
         Raises BuildError, ImageError, Forbidden.
         """
-        limits.check(request.options.host)
+        limits.check(_host_config(request.options.host))
         identifier = secrets.token_hex(16)
-        facts = _facts(request.who, request.options.host, "", "security.insecure" in request.options.entitlements, [])
+        facts = _facts(
+            request.who, _host_config(request.options.host), "", "security.insecure" in request.options.entitlements, []
+        )
         with self._engine.gate.building(request.who, identifier, facts):
             async with self._state(identifier, request, out) as state:
                 yield state
@@ -220,10 +227,10 @@ class _Runner:
         self, engine: Engine, request: Request, identifier: str, waiting: dict[str, asyncio.Future[int]]
     ) -> None:
         self._engine, self._waiting, self._credentials = engine, waiting, request.credentials
-        self._who, self._identifier, self._host = request.who, identifier, request.options.host
+        self._who, self._identifier, self._host = request.who, identifier, _host_config(request.options.host)
         self._images: dict[str, Image] = {}  # all that it has used so far
 
-    def _check(self, host: dict[str, Any]) -> None:
+    def _check(self, host: HostConfig) -> None:
         """Asks the gate about a step, of any of the images that the build has. Raises Forbidden."""
         gate = self._engine.gate
         for image in self._images.values():
@@ -270,8 +277,9 @@ class _Runner:
         container.place = command.directory
         if command.network.startswith("container:"):
             other = engine.finding.container(self._who, command.network.partition(":")[2], Verb.SHARE)
-            container.host_config["NetworkMode"] = f"container:{other.id}"
-        planned, _ = engine.networking.plan(self._who, container.host_config, {}, "")
+            container.host_config = replace(container.host_config, network_mode=f"container:{other.id}")
+        mode, planned, _ = engine.networking.plan(self._who, container.host_config, {}, "")
+        container.host_config = replace(container.host_config, network_mode=mode)
         self._check(container.host_config)
         container.networks = planned
         os.makedirs(f"{command.directory}/rootfs", 0o700)
@@ -354,38 +362,43 @@ async def _relay(
 
 
 def _facts(
-    who: Caller, host: dict[str, Any], image: str, insecure: bool, tags: list[str], signers: Iterable[str] = ()
+    who: Caller, host: HostConfig, image: str, insecure: bool, tags: list[str], signers: Iterable[str] = ()
 ) -> Facts:
     """What the gate is asked about a step: what it would be asked about a container of the same options."""
-    wanted = {**host, "Privileged": True} if insecure else host
+    wanted = replace(host, privileged=True) if insecure else host
     return facts_of.make(who.owner, image, tags, signers, {}, wanted, (), (), "")
+
+
+def _host_config(given: object) -> HostConfig:
+    """The limits and extra hosts of a build's options, which the builder hands through."""
+    return given if isinstance(given, HostConfig) else HostConfig()
 
 
 def _container(command: Command, group: str) -> Container:
     identifier = secrets.token_hex(32)
-    host = {
-        **command.host,
-        "NetworkMode": command.network,
-        "Privileged": command.insecure,
-        "ShmSize": command.host.get("ShmSize") or mounts.DEFAULT_SHM,
-    }
-    config = {
-        "Cmd": command.args,
-        "Env": command.env,
-        "WorkingDir": command.cwd,
-        "User": command.user,
-        "Hostname": "buildkitsandbox",
-        "Tty": False,
-    }
+    given = _host_config(command.host)
+    host = replace(
+        given,
+        network_mode=command.network,
+        privileged=command.insecure,
+        shm_size=given.shm_size or mounts.DEFAULT_SHM,
+    )
+    config = Config(
+        cmd=tuple(command.args),
+        env=tuple(command.env),
+        working_dir=command.cwd,
+        user=command.user,
+        hostname="buildkitsandbox",
+    )
     return Container(identifier, f"build-{identifier[:12]}", 0, "", "", config, host, group=group)
 
 
 def _request(engine: Engine, container: Container, command: Command) -> dict[str, Any]:
-    shared = "host" if container.host_config["NetworkMode"] == "host" else ""
+    shared = "host" if container.host_config.network_mode == "host" else ""
     joins = {
         "cgroup": "",
         "uts": shared,
-        "network": shared or ("" if container.host_config["NetworkMode"] == "none" else "@network"),
+        "network": shared or ("" if container.host_config.network_mode == "none" else "@network"),
         "pid": "",
         "ipc": "",
     }
@@ -393,7 +406,7 @@ def _request(engine: Engine, container: Container, command: Command) -> dict[str
         container, command.directory, engine.volumes, None, [], engine.gate.allowed(container)
     )
     try:
-        request = spec.build(container, [*entries, *command.mounts], joins)
+        request = spec.build(container, [*entries, *cast(list[MountEntry], command.mounts)], joins)
     except BadRequest as error:
         raise BuildError(str(error)) from None
     request["overlay"] = {"lower": command.lower, "upper": command.upper, "work": command.work}

@@ -8,15 +8,26 @@ import datetime
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
 
 from sampan.engine.errors import Conflict, NotFound
+from sampan.engine.model import (
+    Asked,
+    Config,
+    EndpointSettings,
+    Health,
+    HostConfig,
+    Isolation,
+    Mount,
+    PublishedPort,
+    State,
+)
 from sampan.keeper.protocol import Descriptors, End, Handover
 from sampan.linux import pidfd
 from sampan.linux.cgroup import Cgroup, hierarchies
 from sampan.linux.namespaces import members_of
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
+_NOTHING_ASKED = Asked()
 BEGUN = -1  # the start time of a process that may exist already and that nobody has told us of yet
 
 
@@ -27,48 +38,34 @@ def timestamp(nanoseconds: int) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest:09}Z"
 
 
-def new_state() -> dict[str, Any]:
-    """The `State` of a container that was never started."""
-    return {
-        "Status": "created",
-        "Running": False,
-        "Paused": False,
-        "Restarting": False,
-        "OOMKilled": False,
-        "Dead": False,
-        "Pid": 0,
-        "ExitCode": 0,
-        "Error": "",
-        "StartedAt": ZERO_TIME,
-        "FinishedAt": ZERO_TIME,
-    }
+def moment_text(nanoseconds: int) -> str:
+    """As timestamp; 0, for never, is the year 1."""
+    return timestamp(nanoseconds) if nanoseconds else ZERO_TIME
 
 
 @dataclass(slots=True)
 class Container:
-    """One container. `config` and `host_config` are the API's objects with defaults filled in."""
+    """One container: what it is, what has become of it, and what lives only while we run."""
 
     id: str
     name: str
     created: int  # nanoseconds since the epoch
     image: str  # full image id
     image_name: str  # as the user wrote it
-    config: dict[str, Any]
-    host_config: dict[str, Any]
-    state: dict[str, Any] = field(default_factory=new_state)
-    mounts: list[dict[str, Any]] = field(default_factory=list)
-    networks: dict[str, dict[str, Any]] = field(default_factory=dict)  # settings by network name
-    ports: list[dict[str, Any]] = field(default_factory=list)  # what is published while it runs
+    config: Config
+    host_config: HostConfig
+    state: State = field(default_factory=State)
+    mounts: list[Mount] = field(default_factory=list)
+    networks: dict[str, EndpointSettings] = field(default_factory=dict)  # by network name
+    ports: list[PublishedPort] = field(default_factory=list)  # while it runs
     restart_count: int = 0
     stopped_by_user: bool = False
     start_time: int = 0  # clock ticks: with the pid it names the process for ever; BEGUN while a start is under way
-    health: dict[str, Any] | None = None
+    health: Health | None = None
     owner: str = "root"  # the user who made it
     claim: str = ""  # the tenant that user said it was for
     decision: list[str] = field(default_factory=list)  # why it has the isolation it has
-    asked: dict[str, Any] = field(
-        default_factory=dict
-    )  # what the policy looks at again: "labels" of the request, "names" of the image
+    asked: Asked = _NOTHING_ASKED
     group: str = "/sampan"  # the control group that its own is in; this one in records of engines without an id
 
     # Only while this process runs.
@@ -88,9 +85,6 @@ class Container:
     written: dict[str, str] = field(default_factory=dict)  # what its hosts and resolv.conf hold
     place: str = ""  # its directory when that is not among the containers' own: a build step's
     followers: int = 0  # readers of its log; the files stay until they are done
-
-    SAVED: ClassVar[tuple[str, ...]] = ("id", "name", "created", "image", "image_name", "config", "host_config", "state", "mounts", "networks", "ports",
-             "restart_count", "stopped_by_user", "start_time", "health", "owner", "claim", "decision", "asked", "group")  # fmt: skip
 
     @contextlib.asynccontextmanager
     async def exclusive(self) -> AsyncIterator[None]:
@@ -117,17 +111,17 @@ class Container:
     @property
     def running(self) -> bool:
         """Whether its process exists (paused included)."""
-        return bool(self.state["Running"])
+        return self.state.running
 
     @property
     def virtual(self) -> bool:
         """Whether it has a kernel of its own."""
-        return self.host_config.get("Isolation") == "vm"
+        return self.host_config.isolation == Isolation.VM
 
     @property
     def system(self) -> bool:
         """Whether it is a virtual machine with an operating system, and no container."""
-        return self.host_config.get("Isolation") == "machine"
+        return self.host_config.isolation == Isolation.MACHINE
 
     @property
     def own_kernel(self) -> bool:
@@ -137,12 +131,12 @@ class Container:
     @property
     def isolation(self) -> str:
         """Whose kernel it has: "container" (the host's), "vm", or "machine"."""
-        return self.host_config.get("Isolation") or "container"
+        return self.host_config.isolation or "container"
 
     @property
     def tty(self) -> bool:
         """Whether it has a terminal."""
-        return bool(self.config.get("Tty"))
+        return self.config.tty
 
     @property
     def cgroup(self) -> str:
@@ -166,18 +160,14 @@ class Container:
 
     def open_process(self, name: str, flags: int = os.O_RDONLY) -> int:
         """A descriptor of a file below /proc/PID of its process. Raises ProcessLookupError when that has ended, told of or not."""
-        return pidfd.open_file(self.state["Pid"], self.start_time, name, flags)
-
-    def set_status(self, status: str) -> None:
-        """Sets `Status` and the booleans that follow from it."""
-        self.state["Status"] = status
-        self.state["Running"] = status in ("running", "paused")
-        self.state["Paused"] = status == "paused"
-        self.state["Restarting"] = status == "restarting"
-        self.state["Dead"] = status == "dead"
+        return pidfd.open_file(self.state.pid, self.start_time, name, flags)
 
 
-def shares_network(host: dict[str, Any]) -> bool:
+def shares_network(host: HostConfig) -> bool:
     """Whether the container has no network of its own to be wired: none, host, or another container's."""
-    mode = host.get("NetworkMode") or ""
+    return is_shared(host.network_mode)
+
+
+def is_shared(mode: str) -> bool:
+    """As shares_network, of a network mode."""
     return mode in ("none", "host") or mode.startswith("container:")

@@ -9,12 +9,14 @@ import os
 import secrets
 import time
 from dataclasses import dataclass
-from typing import Any
 
-from sampan.engine import container_record, limits, machine_shape, mounts, spec
+import msgspec
+
+from sampan.engine import container_record, image_config, limits, machine_shape, mounts, spec
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Forbidden, NotFound
+from sampan.engine.model import Asked, Config, CreateRequest, EndpointSettings, HostConfig, Isolation, Mount, MountType
 from sampan.engine.policy import facts as facts_of
 from sampan.engine.policy.caller import Caller, Owner
 from sampan.engine.policy.decide import Decision
@@ -27,56 +29,47 @@ from sampan.linux import filetree
 from sampan.oci import manifest as oci
 from sampan.runtime import init_program
 
-_APART = ("HostConfig", "NetworkingConfig")  # what of a request is not the container's configuration
+replace = msgspec.structs.replace
 _RUNTIMES = ("sampan", "runc", "io.containerd.runc.v2")  # names that clients of Docker have for the one there is
 
 
 async def create(
-    engine: Engine, who: Caller, body: dict[str, Any], name: str, platform: str = ""
+    engine: Engine, who: Caller, request: CreateRequest, name: str, platform: str = ""
 ) -> tuple[Container, list[str]]:
-    """Makes a container for somebody from the API's request. Returns it and the warnings for the user.
+    """Makes a container for somebody. Returns it and the warnings for the user.
 
     Raises BadRequest, NotFound (image), Conflict (name).
     """
-    host: dict[str, Any] = dict(body.get("HostConfig") or {})
-    config = {key: value for key, value in body.items() if key not in _APART}
-    if not config.get("Image"):
+    wanted = request.config.image
+    if not wanted:
         raise BadRequest("config cannot be empty in order to create a container")
     try:
-        image = engine.finding.image(who, config["Image"], Verb.USE, usable=True)
+        image = engine.finding.image(who, wanted, Verb.USE, usable=True)
         with engine.images.using(image.id):  # it is not removed before the container is there
-            return await _create(engine, who, body, config, host, image, name, platform)
+            return await _create(engine, who, request, image, name, platform)
     except ImageNotFound:
-        raise NotFound(f"No such image: {config['Image']}") from None
+        raise NotFound(f"No such image: {wanted}") from None
 
 
 async def _create(
-    engine: Engine,
-    who: Caller,
-    body: dict[str, Any],
-    config: dict[str, Any],
-    host: dict[str, Any],
-    image: Image,
-    name: str,
-    platform: str,
+    engine: Engine, who: Caller, request: CreateRequest, image: Image, name: str, platform: str
 ) -> tuple[Container, list[str]]:
     if platform:
-        _check_platform(config["Image"], image, platform)
+        _check_platform(request.config.image, image, platform)
     identifier = secrets.token_hex(32)
-    labels = dict(config.get("Labels") or {})
-    _merge_image(config, image)
-    wanted = normalise(engine, who, body, config, host, image, labels)
-    facts = wanted.facts
+    wanted = normalise(engine, who, request, image)
+    facts, host = wanted.facts, wanted.host_config
     with claim_name(engine, name, identifier, who) as name, engine.gate.admitted(who, identifier, facts) as decision:
-        host["Isolation"] = decision.isolation if decision.isolation == "vm" else facts.asked
+        isolation = decision.isolation if decision.isolation == Isolation.VM else facts.asked
         warnings = limits.check(host)
-        if (host.get("MemorySwap") or 0) > 0 and not host.get("Memory"):
+        if host.limits.memory_swap > 0 and not host.limits.memory:
             raise BadRequest("You should always set the Memory limit when using Memoryswap limit, see usage")
-        _defaults(identifier, config, host)
+        config, host = _with_defaults(identifier, wanted.config, replace(host, isolation=isolation))
         _check_against(decision, facts, config, host)
-        container = Container(identifier, name, time.time_ns(), image.id, body["Image"], config, host, networks=wanted.networks,
+        asked = Asked(labels=request.config.labels, names=tuple(engine.gate.names(who, image)))
+        container = Container(identifier, name, time.time_ns(), image.id, config.image, config, host, networks=wanted.networks,
                               owner=facts.user, claim=facts.claim, decision=decision.reasons, group=engine.identity.group,
-                              asked={"labels": labels, "names": engine.gate.names(who, image)})  # fmt: skip
+                              asked=asked)  # fmt: skip
         await _make(engine, container, image, wanted.mounts)
     return container, warnings + wanted.warnings
 
@@ -85,60 +78,68 @@ async def _create(
 class Wanted:
     """What a container is to be, with every name in it resolved: what the gate decides on and what is made are these values."""
 
+    config: Config
+    host_config: HostConfig
     facts: Facts
-    networks: dict[str, dict[str, Any]]
-    mounts: list[dict[str, Any]]
+    networks: dict[str, EndpointSettings]
+    mounts: list[mounts.Planned]
     warnings: list[str]
 
 
-def normalise(
-    engine: Engine, who: Caller, body: dict[str, Any], config: dict[str, Any], host: dict[str, Any], image: Image,
-    labels: dict[str, str],
-) -> Wanted:  # fmt: skip
+def normalise(engine: Engine, who: Caller, request: CreateRequest, image: Image) -> Wanted:
     """Resolves what a request names: containers by the ids of such as the caller may share, networks by their names, mounts to
-    rows. `config` and `host` are what is kept of it, and are changed. Raises BadRequest, NotFound, Forbidden."""
-    for key in ("PidMode", "IpcMode", "NetworkMode"):
-        mode = host.get(key) or ""
-        if mode.startswith("container:"):
-            host[key] = f"container:{engine.finding.container(who, mode[10:], Verb.SHARE).id}"
-        elif key != "NetworkMode" and mode not in ("", "host", "private", "shareable", "none"):
-            raise BadRequest(f"invalid {key}: {mode}")
-    lent = [text.partition(":") for text in host.get("VolumesFrom") or []]
-    lenders = [(engine.finding.container(who, name, Verb.SHARE), mode) for name, _, mode in lent]
-    links = [text.partition(":") for text in host.get("Links") or []]
-    host["Links"] = [f"{engine.finding.container(who, at, Verb.SHARE).id}:{alias or at}" for at, _, alias in links]
-    endpoints = (body.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}
-    planned, warnings = engine.networking.plan(who, host, endpoints, config.get("MacAddress") or "")
-    rows = mounts.parse(config, host, lenders)
+    what they show; and has the image fill in what it leaves out. Raises BadRequest, NotFound, Forbidden."""
+    config = image_config.merged(request.config, image_config.read(image.config.get("config") or {}))
+    host, finding = request.host_config, engine.finding
+    lent = [text.partition(":") for text in host.volumes_from]
+    lenders = [(finding.container(who, name, Verb.SHARE), mode) for name, _, mode in lent]
+    links = [text.partition(":") for text in host.links]
+    host = replace(
+        host,
+        pid_mode=_shared(engine, who, "PidMode", host.pid_mode),
+        ipc_mode=_shared(engine, who, "IpcMode", host.ipc_mode),
+        network_mode=_shared(engine, who, "NetworkMode", host.network_mode),
+        links=tuple(f"{finding.container(who, at, Verb.SHARE).id}:{alias or at}" for at, _, alias in links),
+    )
+    mode, planned, warnings = engine.networking.plan(who, host, request.endpoints, config.mac_address)
+    host = replace(host, network_mode=mode)
+    rows = mounts.plan(config, host, lenders)
     for row in rows:
-        if row["Type"] == "volume":
-            engine.finding.check_volume(who, row["Name"], Verb.USE)
+        if row.mount.kind is MountType.VOLUME:
+            finding.check_volume(who, row.mount.name, Verb.USE)
+    labels = request.config.labels
     owner, names = Owner(who.user, facts_of.claim(labels)), engine.gate.names(who, image)
-    facts = facts_of.make(owner, image.id, names, engine.gate.signers(image), labels, host, planned, rows,
+    facts = facts_of.make(owner, image.id, names, engine.gate.signers(image), labels, host, planned, [row.mount for row in rows],
                           facts_of.isolation(host, engine.isolation))  # fmt: skip
-    return Wanted(facts, planned, rows, warnings)
+    return Wanted(config, host, facts, planned, rows, warnings)
 
 
-def explained(engine: Engine, who: Caller, body: dict[str, Any], image: Image) -> Facts:
+def _shared(engine: Engine, who: Caller, key: str, mode: str) -> str:
+    """A namespace's mode, with a container by its id. Raises BadRequest, NotFound, Forbidden."""
+    if mode.startswith("container:"):
+        return f"container:{engine.finding.container(who, mode[10:], Verb.SHARE).id}"
+    if key != "NetworkMode" and mode not in ("", "host", "private", "shareable", "none"):
+        raise BadRequest(f"invalid {key}: {mode}")
+    return mode
+
+
+def explained(engine: Engine, who: Caller, request: CreateRequest, image: Image) -> Facts:
     """What would be decided on if somebody asked for this container; nothing is made. Raises what create raises."""
-    host, config = dict(body.get("HostConfig") or {}), {k: v for k, v in body.items() if k not in _APART}
-    labels = dict(config.get("Labels") or {})
-    _merge_image(config, image)
-    return normalise(engine, who, body, config, host, image, labels).facts
+    return normalise(engine, who, request, image).facts
 
 
-def _check_against(decision: Decision, facts: Facts, config: dict[str, Any], host: dict[str, Any]) -> None:
+def _check_against(decision: Decision, facts: Facts, config: Config, host: HostConfig) -> None:
     """Raises BadRequest, or Forbidden where the policy wants what the request makes impossible."""
     try:
         _check(config, host)
     except BadRequest as error:
-        if host["Isolation"] == "vm" and facts.asked != "vm" and "--isolation vm" in str(error):
+        if host.isolation == Isolation.VM and facts.asked != Isolation.VM and "--isolation vm" in str(error):
             raise Forbidden(f"denied by the isolation policy: {'; '.join(decision.reasons)}; but {error}") from None
         raise
     check_ports(config, host)
 
 
-async def _make(engine: Engine, container: Container, image: Image, rows: list[dict[str, Any]]) -> None:
+async def _make(engine: Engine, container: Container, image: Image, rows: list[mounts.Planned]) -> None:
     """The container's mounts, directory and files; with them it is there. Raises BadRequest."""
     spec.build(container, [], {})  # every complaint about the configuration comes now, not at start
     container.mounts = await _mounts(engine, Owner(container.owner, container.claim), rows)
@@ -153,7 +154,7 @@ async def _make(engine: Engine, container: Container, image: Image, rows: list[d
         engine.containers.make_directory(container)
         engine.networking.names.write_all_files(container)
         await _make_working_directory(engine, container)
-        if any(row["Type"] == "volume" for row in container.mounts):
+        if any(row.kind is MountType.VOLUME for row in container.mounts):
             await asyncio.to_thread(_copy_up, engine, container, image)
     except BaseException:
         engine.containers.undo(container)
@@ -167,7 +168,7 @@ async def _make(engine: Engine, container: Container, image: Image, rows: list[d
 
 async def _make_working_directory(engine: Engine, container: Container) -> None:
     """It is there before the first start, so that files can be copied into it; in a virtual machine when somebody looks. Raises BadRequest."""
-    path = container.config.get("WorkingDir") or "/"
+    path = container.config.working_dir or "/"
     if container.virtual or os.path.normpath(path) == "/":
         return
     try:
@@ -178,11 +179,13 @@ async def _make_working_directory(engine: Engine, container: Container) -> None:
         raise
 
 
-async def _mounts(engine: Engine, owner: Owner, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+async def _mounts(engine: Engine, owner: Owner, rows: list[mounts.Planned]) -> list[Mount]:
     """The rows as the container keeps them, with what they need made; new volumes are their maker's before they are there."""
-    if all(row["Type"] == "tmpfs" for row in rows):
+    if all(row.mount.kind is MountType.TMPFS for row in rows):
         return mounts.make(rows, engine.volumes)
-    async with engine.finding.making_volumes([row["Name"] for row in rows if row["Type"] == "volume"], owner):
+    async with engine.finding.making_volumes(
+        [row.mount.name for row in rows if row.mount.kind is MountType.VOLUME], owner
+    ):
         return await asyncio.to_thread(mounts.make, rows, engine.volumes)  # a new volume waits for the disk
 
 
@@ -211,72 +214,49 @@ def claim_name(engine: Engine, name: str, identifier: str, who: Caller) -> conte
     return engine.containers.claim_name(name, identifier, shown)
 
 
-def _merge_image(config: dict[str, Any], image: Image) -> None:
-    base = image.config.get("config") or {}
-    if config.get("Entrypoint") is None or config.get("Entrypoint") == []:
-        if not config.get("Cmd"):
-            config["Cmd"] = base.get("Cmd")
-        if config.get("Entrypoint") is None:
-            config["Entrypoint"] = base.get("Entrypoint")
-    elif config["Entrypoint"] == [""]:
-        config["Entrypoint"] = None
-    for key in ("Cmd", "Entrypoint"):
-        if isinstance(config.get(key), str):
-            config[key] = [config[key]]
-    for key in ("User", "WorkingDir", "StopSignal", "Shell", "Healthcheck"):
-        if not config.get(key) and base.get(key):
-            config[key] = base[key]
-    given = {item.partition("=")[0] for item in config.get("Env") or []}
-    inherited = [item for item in base.get("Env") or [] if item.partition("=")[0] not in given]
-    config["Env"] = inherited + list(config.get("Env") or [])
-    for key in ("Labels", "ExposedPorts", "Volumes"):
-        config[key] = {**(base.get(key) or {}), **(config.get(key) or {})}
+def _with_defaults(identifier: str, config: Config, host: HostConfig) -> tuple[Config, HostConfig]:
+    """What is left out by the user and by the image."""
+    policy, log = host.restart_policy, host.log_config
+    name = config.hostname or (os.uname().nodename if host.network_mode == "host" else identifier[:12])
+    return replace(config, hostname=name), replace(
+        host,
+        restart_policy=policy if policy.name else replace(policy, name="no"),
+        log_config=log if log.driver else replace(log, driver="json-file"),
+        shm_size=host.shm_size or mounts.DEFAULT_SHM,
+    )
 
 
-def _defaults(identifier: str, config: dict[str, Any], host: dict[str, Any]) -> None:
-    if not config.get("Hostname") and host.get("NetworkMode") != "host":
-        config["Hostname"] = identifier[:12]
-    elif host.get("NetworkMode") == "host" and not config.get("Hostname"):
-        config["Hostname"] = os.uname().nodename
-    host.setdefault("RestartPolicy", {"Name": "no", "MaximumRetryCount": 0})
-    host["LogConfig"] = host.get("LogConfig") or {"Type": "", "Config": {}}
-    host["LogConfig"]["Type"] = host["LogConfig"].get("Type") or "json-file"
-    host["ShmSize"] = host.get("ShmSize") or mounts.DEFAULT_SHM
-    config.setdefault("OpenStdin", False)
-    config.setdefault("Tty", False)
-
-
-def _check(config: dict[str, Any], host: dict[str, Any]) -> None:
+def _check(config: Config, host: HostConfig) -> None:
     check_restart(host)
-    if host["LogConfig"]["Type"] not in ("json-file", "local", "none"):
-        raise BadRequest(f"logger: no log driver named '{host['LogConfig']['Type']}' is registered")
-    if host["Isolation"] == "vm":
+    if host.log_config.driver not in ("json-file", "local", "none"):
+        raise BadRequest(f"logger: no log driver named '{host.log_config.driver}' is registered")
+    if host.isolation == Isolation.VM:
         machine_shape.check(host)
-    elif host.get("StorageOpt"):
+    elif host.storage_options:
         raise BadRequest("--storage-opt needs --isolation vm: a container's files are on the host's file system")
-    if host.get("Init") and init_program.find() is None:
+    if host.init and init_program.find() is None:
         raise BadRequest("--init needs a static init program on the host: apt-get install tini")
-    if config.get("WorkingDir") and not config["WorkingDir"].startswith("/"):
-        raise BadRequest(f"the working directory '{config['WorkingDir']}' is invalid, it needs to be an absolute path")
-    if host.get("Runtime") and host["Runtime"] not in _RUNTIMES:
-        raise BadRequest(f"unknown or invalid runtime name: {host['Runtime']}")
-    for request in host.get("DeviceRequests") or []:
-        kinds = " ".join(f"[{' '.join(kind)}]" for kind in request.get("Capabilities") or [])
+    if config.working_dir and not config.working_dir.startswith("/"):
+        raise BadRequest(f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path")
+    if host.runtime and host.runtime not in _RUNTIMES:
+        raise BadRequest(f"unknown or invalid runtime name: {host.runtime}")
+    for request in host.device_requests:
+        kinds = " ".join(f"[{' '.join(kind)}]" for kind in request.capabilities)
         raise BadRequest(
-            f'could not select device driver "{request.get("Driver") or ""}" with capabilities: [{kinds}];'
+            f'could not select device driver "{request.driver}" with capabilities: [{kinds}];'
             " give device nodes with --device"
         )
     spec.security_options(host)
 
 
-def check_restart(host: dict[str, Any]) -> None:
+def check_restart(host: HostConfig) -> None:
     """What is to happen after its end. Raises BadRequest."""
-    policy = (host.get("RestartPolicy") or {}).get("Name") or "no"
+    policy = host.restart_policy.name or "no"
     if policy not in ("no", "always", "on-failure", "unless-stopped"):
         raise BadRequest(f"invalid restart policy: unknown policy '{policy}'")
-    if host.get("AutoRemove") and policy != "no":
+    if host.auto_remove and policy != "no":
         raise BadRequest("can't create 'AutoRemove' container with restart policy")
-    if host["RestartPolicy"].get("MaximumRetryCount") and policy != "on-failure":
+    if host.restart_policy.max_retries and policy != "on-failure":
         raise BadRequest("invalid restart policy: maximum retry count can only be used with 'on-failure'")
 
 

@@ -69,7 +69,7 @@ class Events:
         attributes = {
             "image": container.image_name,
             "name": container.name,
-            **(container.config.get("Labels") or {}),
+            **container.config.labels,
             **extra,
         }
         self.publish("container", action, container.id, attributes, (Owner(container.owner, container.claim),))

@@ -8,20 +8,23 @@ import os
 import secrets
 import signal
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import cast
 
 from sampan.engine import ends, shims, spec, vanishing
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, EngineError, NotFound
+from sampan.engine.model import ExecRequest, HostConfig
 from sampan.keeper import protocol
 from sampan.keeper.client import LONGEST, KeeperGone, NotDone
 from sampan.keeper.protocol import End
 from sampan.linux import pidfd
 from sampan.linux.pidfd import exit_code
+from sampan.oci.runtime_spec import Process
 from sampan.runtime.errors import RuntimeFailure
 from sampan.runtime.requests import Join
 
+_EVERYTHING = HostConfig(privileged=True)
 _NOT_STARTED = 137  # the exit code of one that the keeper did not get to start
 _GUEST_BEGINS = 20.0  # seconds that a guest may take to begin an exec
 
@@ -32,7 +35,7 @@ class Exec:
 
     id: str
     container: Container
-    config: dict[str, Any]
+    config: ExecRequest
     pid: int = 0
     code: int | None = None
     running: bool = False
@@ -46,9 +49,9 @@ class Exec:
         return extra(self.config)
 
 
-def extra(config: dict[str, Any]) -> tuple[str, ...]:
+def extra(config: ExecRequest) -> tuple[str, ...]:
     """What an exec asks for beyond what its container has, for the gate."""
-    return ("exec --privileged",) if config.get("Privileged") else ()
+    return ("exec --privileged",) if config.privileged else ()
 
 
 @dataclass(slots=True)
@@ -60,20 +63,20 @@ class Streams:
     stderr: int
 
 
-def create(engine: Engine, container: Container, config: dict[str, Any]) -> Exec:
+def create(engine: Engine, container: Container, config: ExecRequest) -> Exec:
     """Prepares an exec. Raises Conflict when the container does not run, BadRequest without a command."""
-    if not config.get("Cmd"):
+    if not config.cmd:
         raise BadRequest("No exec command specified")
     if not container.running:
         raise Conflict(f"container {container.id} is not running")
-    if container.state["Paused"]:
+    if container.state.paused:
         raise Conflict(f"Container {container.id} is paused, unpause the container before exec")
     session = Exec(secrets.token_hex(32), container, config)
     engine.execs[session.id] = session
-    size = sum(map(len, [*config["Cmd"], *(config.get("Env") or [])]))
+    size = sum(map(len, [*config.cmd, *config.env]))
     for identifier in engine.unstarted.add(session.id, container.id, size):
         engine.execs.pop(identifier, None)
-    engine.events.announce(container, f"exec_create: {' '.join(config['Cmd'])}", execID=session.id)
+    engine.events.announce(container, f"exec_create: {' '.join(config.cmd)}", execID=session.id)
     return session
 
 
@@ -86,29 +89,29 @@ def find(engine: Engine, identifier: str) -> Exec:
     return session
 
 
-def _process(session: Exec) -> dict[str, Any]:
+def _process(session: Exec) -> Process:
     container, config = session.container, session.config
-    privileged = bool(config.get("Privileged"))
-    sets, explicit = spec.capability_sets({"Privileged": True} if privileged else container.host_config)
+    privileged = config.privileged
+    sets, explicit = spec.capability_sets(_EVERYTHING if privileged else container.host_config)
     environment = spec.environment(container)
-    names = {item.partition("=")[0] for item in config.get("Env") or []}
+    names = {item.partition("=")[0] for item in config.env}
     environment = [item for item in environment if item.partition("=")[0] not in names]
-    if config.get("Tty") and "TERM" not in names:
+    if config.tty and "TERM" not in names:
         environment.append("TERM=xterm")
-    process: dict[str, Any] = {
-        "terminal": bool(config.get("Tty")),
-        "args": config["Cmd"],
-        "env": environment + list(config.get("Env") or []),
-        "cwd": config.get("WorkingDir") or container.config.get("WorkingDir") or "/",
+    process: Process = {
+        "terminal": config.tty,
+        "args": list(config.cmd),
+        "env": environment + list(config.env),
+        "cwd": config.working_dir or container.config.working_dir or "/",
         "user": {
-            "username": config.get("User") or container.config.get("User") or "",
-            "additionalGroups": container.host_config.get("GroupAdd") or [],
+            "username": config.user or container.config.user,
+            "additionalGroups": list(container.host_config.additional_groups),
         },
         "capabilities": {"bounding": sets, "effective": sets, "permitted": sets, "nonRootAmbient": explicit},
         "noNewPrivileges": spec.security_options(container.host_config).get("no-new-privileges") == "true",
     }
     process["rlimits"] = spec.rlimits(container.host_config)
-    rows, columns = config.get("ConsoleSize") or (0, 0)
+    rows, columns = config.console_size or (0, 0)
     if rows and columns:
         process["consoleSize"] = {"height": rows, "width": columns}
     return process
@@ -140,16 +143,16 @@ async def start(engine: Engine, session: Exec) -> Streams:
 
 async def _start(engine: Engine, session: Exec) -> Streams:
     container, config = session.container, session.config
-    tty = bool(config.get("Tty"))
+    tty = config.tty
     options = spec.security_options(container.host_config)
-    privileged = bool(config.get("Privileged") or container.host_config.get("Privileged"))
+    privileged = config.privileged or container.host_config.privileged
     sets, _ = spec.capability_sets(container.host_config)
     seccomp = spec.seccomp_program(options, privileged, sets)
     if container.own_kernel:
         request = engine.machines.exec_request(container, _process(session), seccomp)
     else:
         request = {
-            "pid": container.state["Pid"],
+            "pid": container.state.pid,
             "start_time": container.start_time,
             "cgroup": container.cgroup,
             "process": _process(session),
@@ -185,18 +188,18 @@ async def _start(engine: Engine, session: Exec) -> Streams:
         ends.watch(session.pidfd, functools.partial(_ended, engine, session))
     if session.deserted:
         _close(streams)
-    engine.events.announce(container, f"exec_start: {' '.join(config['Cmd'])}", execID=session.id)
+    engine.events.announce(container, f"exec_start: {' '.join(config.cmd)}", execID=session.id)
     return streams
 
 
-def _pipes(config: dict[str, Any]) -> tuple[list[int], Streams]:
-    if config.get("AttachStdin"):
+def _pipes(config: ExecRequest) -> tuple[list[int], Streams]:
+    if config.attach_stdin:
         stdin, ours = os.pipe()
     else:
         stdin, ours = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), -1
     pair: list[int] = []
     theirs = [stdin]
-    for wanted in (config.get("AttachStdout"), config.get("AttachStderr")):
+    for wanted in (config.attach_stdout, config.attach_stderr):
         if wanted:
             reader, writer = os.pipe()
         else:
@@ -259,7 +262,7 @@ async def resize(engine: Engine, identifier: str, rows: int, columns: int) -> No
 
 async def run_probe(engine: Engine, container: Container, args: list[str], timeout: float) -> tuple[int, bytes]:
     """Runs a health probe. Returns (exit code, output); a probe over time is killed and gives -1."""
-    config = {"Cmd": args, "AttachStdout": True, "AttachStderr": True}
+    config = ExecRequest(cmd=tuple(args), attach_stdout=True, attach_stderr=True)
     try:
         session = create(engine, container, config)
         streams = await start(engine, session)

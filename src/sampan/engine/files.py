@@ -11,10 +11,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import IO, Any
 
-from sampan.engine import guest_answers, guest_archives, mounts, vanishing
+from sampan.engine import guest_answers, guest_archives, image_config, mounts, vanishing
 from sampan.engine.container import Container, timestamp
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Forbidden, NotFound
+from sampan.engine.model import Config, MountType
 from sampan.images import archive, compression, pack, rooted
 from sampan.images.errors import ImageError, StoreFull
 from sampan.images.store import Check, Image
@@ -73,17 +74,17 @@ def _closing(fd: int) -> Iterator[int]:
 def _place(engine: Engine, container: Container, path: str) -> tuple[int, str, bool]:
     """As _located(), with -1 for what is in the container's root."""
     normal = os.path.normpath("/" + path.lstrip("/"))
-    rows = [row for row in container.mounts if row["Type"] in ("volume", "bind")]
-    inside = [row for row in rows if normal == row["Destination"] or normal.startswith(row["Destination"] + "/")]
-    best = max(inside, key=lambda row: len(row["Destination"]), default=None)
-    read_only = not best["RW"] if best else bool(container.host_config.get("ReadonlyRootfs"))
+    rows = [row for row in container.mounts if row.kind is not MountType.TMPFS]
+    inside = [row for row in rows if normal == row.destination or normal.startswith(row.destination + "/")]
+    best = max(inside, key=lambda row: len(row.destination), default=None)
+    read_only = best.read_only if best else container.host_config.read_only_root
     if container.running or best is None:
         return -1, path, read_only
     held = mounts.open_source(best, engine.volumes, engine.gate.allowed(container))
     try:
         if stat.S_ISDIR(os.fstat(held).st_mode):
             fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=held)
-            return fd, normal[len(best["Destination"]) :] or "/", read_only
+            return fd, normal[len(best.destination) :] or "/", read_only
         above, name = _above(held)
         return above, name, read_only
     finally:
@@ -192,7 +193,7 @@ def put_archive(
                 engine.machines.in_thread(engine.machines.job(container, "check", path=inner))
             else:
                 os.close(rooted.open_directory(rootfd, inner))
-            user = str(container.config.get("User") or "") if own else ""
+            user = str(container.config.user) if own else ""
             if read_only:
                 raise Forbidden("container rootfs is marked read-only")
             if rootfd < 0:
@@ -246,7 +247,7 @@ def changes(engine: Engine, container: Container) -> list[dict[str, Any]]:
     """The rows of `docker diff`."""
     with vanishing.named(container):
         rows = _changed(engine, container)
-    ours = {row["Destination"] for row in container.mounts} | set(_OURS)
+    ours = {row.destination for row in container.mounts} | set(_OURS)
     kept = [(path, kind) for path, kind in rows if not any(path == o or path.startswith(f"{o}/") for o in ours)]
     parents = {os.path.dirname(path) for path, _ in kept}
     return [
@@ -256,25 +257,11 @@ def changes(engine: Engine, container: Container) -> list[dict[str, Any]]:
     ]
 
 
-def commit(
-    engine: Engine, container: Container, name: str, comment: str, config: dict[str, Any], check: Check
-) -> Image:
+def commit(engine: Engine, container: Container, name: str, comment: str, config: Config, check: Check) -> Image:
     """Makes an image of the container's changes on top of its image."""
     merged = {**(engine.images.get(container.image).config.get("config") or {})}
-    keys = (
-        "Cmd",
-        "Entrypoint",
-        "Env",
-        "ExposedPorts",
-        "Labels",
-        "StopSignal",
-        "User",
-        "Volumes",
-        "WorkingDir",
-        "Healthcheck",
-    )
     for source in (container.config, config):
-        merged |= {key: source[key] for key in keys if source.get(key)}
+        merged |= image_config.write(source)
     base = engine.images.get(container.image)
     with tempfile.TemporaryFile(dir=engine.data_root) as file:
         if container.virtual:

@@ -10,6 +10,7 @@ from sampan.engine import waiting
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
 from sampan.engine.errors import Conflict, EngineError
+from sampan.engine.model import Status
 from sampan.linux import polling
 from sampan.linux.cgroup import Cgroup, hierarchies
 
@@ -21,7 +22,7 @@ async def pause(engine: Engine, container: Container) -> None:
     async with container.exclusive():
         if not container.running:
             raise Conflict(f"Container {container.id} is not running")
-        if container.state["Paused"]:
+        if container.state.paused:
             raise Conflict(f"Container {container.id} is already paused")
         if not await _pause(engine, container):
             raise Conflict(f"Container {container.id} is not running")
@@ -31,7 +32,7 @@ async def pause(engine: Engine, container: Container) -> None:
 async def unpause(engine: Engine, container: Container) -> None:
     """Lets a paused container go on. Raises Conflict, EngineError."""
     async with container.exclusive():
-        if not container.state["Paused"]:
+        if not container.state.paused:
             raise Conflict(f"Container {container.id} is not paused")
         with engine.gate.starting(container):
             await thaw(engine, container)
@@ -40,14 +41,14 @@ async def unpause(engine: Engine, container: Container) -> None:
 
 async def thaw(engine: Engine, container: Container) -> None:
     """Lets it go on if it is paused: signals reach nobody who is frozen. The lock is the caller's."""
-    if container.state["Paused"]:
+    if container.state.paused:
         try:
             await _freeze(engine, container, False)
         except (OSError, EngineError):
             if not await _ended(container):
                 raise
         if container.running:  # it may have ended as soon as it could
-            container.set_status("running")
+            container.state.status = Status.RUNNING
             engine.events.announce(container, "unpause")
 
 
@@ -58,7 +59,7 @@ async def still(engine: Engine, container: Container) -> AsyncIterator[None]:
     That is not recorded: an engine that dies meanwhile finds it running and frozen, and lets it go on (`reconcile`).
     """
     async with container.exclusive():
-        ours = container.running and not container.state["Paused"]
+        ours = container.running and not container.state.paused
         ours = ours and await _pause(engine, container)
         run = container.start_time
     try:
@@ -77,7 +78,7 @@ async def _pause(engine: Engine, container: Container) -> bool:
     except (OSError, EngineError) as error:
         failure = error
     if failure is None and container.running:
-        container.set_status("paused")
+        container.state.status = Status.PAUSED
         engine.events.announce(container, "pause")
         return True
     with contextlib.suppress(OSError, EngineError):  # half frozen is neither
@@ -116,12 +117,12 @@ async def agree(engine: Engine, container: Container) -> None:
     with contextlib.suppress(OSError, EngineError):  # it has just ended, or does not answer
         async with container.exclusive():
             if container.own_kernel:
-                if not container.state["Paused"]:
+                if not container.state.paused:
                     await _freeze(engine, container, False)
             elif hierarchies().v1 or hierarchies().v2:
                 frozen = Cgroup(container.cgroup).frozen()
-                if frozen and not container.state["Paused"]:
+                if frozen and not container.state.paused:
                     await _freeze(engine, container, False)
-                elif container.state["Paused"] and not frozen and container.running:
-                    container.set_status("running")
+                elif container.state.paused and not frozen and container.running:
+                    container.state.status = Status.RUNNING
                     engine.containers.owe(container)

@@ -11,6 +11,7 @@ from sampan.engine import broken, freezing, waiting
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, EngineError, NotModified
+from sampan.engine.model import Status
 from sampan.linux import pidfd, polling, signals
 
 _GUEST_END = 10.0  # seconds that a guest may take to end its container and write everything
@@ -99,18 +100,18 @@ async def _told(container: Container, waiter: asyncio.Future[int], seconds: floa
 
 async def stop(engine: Engine, container: Container, timeout: int | None, text: str = "") -> None:
     """Asks with the stop signal, then kills after `timeout` seconds (negative: waits for ever). Raises NotModified."""
-    number = signal_number(text or container.config.get("StopSignal") or "TERM")
+    number = signal_number(text or container.config.stop_signal or "TERM")
     if timeout is None:
-        given = container.config.get("StopTimeout")
+        given = container.config.stop_timeout
         timeout = 10 if given is None else int(given)
     if container.broken:
         await broken.stop(container, number, timeout)
         engine.events.announce(container, "stop")
         return
     async with container.exclusive():
-        if container.state["Status"] == "restarting":
+        if container.state.restarting:
             container.stopped_by_user = True
-            container.set_status("exited")
+            container.state.status = Status.EXITED
             engine.containers.owe(container)
             return
         if not container.running:
@@ -131,9 +132,7 @@ async def stop(engine: Engine, container: Container, timeout: int | None, text: 
 
 def _signal(container: Container, number: int) -> None:
     descriptor = (
-        container.held["process"]
-        if container.held
-        else pidfd.open_if_same(container.state["Pid"], container.start_time)
+        container.held["process"] if container.held else pidfd.open_if_same(container.state.pid, container.start_time)
     )
     if descriptor is None:
         return

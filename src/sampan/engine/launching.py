@@ -65,11 +65,11 @@ def _request(
     engine: Engine, container: Container, directory: str, given: list[int], share: Callable[[str, int], None]
 ) -> dict[str, Any]:
     host = container.host_config
-    init = init_program.find() if host.get("Init") else None
-    joins: dict[str, str] = {"cgroup": "host" if host.get("CgroupnsMode") == "host" else ""}
-    joins["uts"] = "host" if host.get("UTSMode") == "host" or host.get("NetworkMode") == "host" else ""
-    for kind, key, file in (("network", "NetworkMode", "net"), ("pid", "PidMode", "pid"), ("ipc", "IpcMode", "ipc")):
-        mode = host.get(key) or ""
+    init = init_program.find() if host.init else None
+    joins: dict[str, str] = {"cgroup": "host" if host.cgroup_namespace == "host" else ""}
+    joins["uts"] = "host" if host.uts_mode == "host" or host.network_mode == "host" else ""
+    modes = (("network", host.network_mode, "net"), ("pid", host.pid_mode, "pid"), ("ipc", host.ipc_mode, "ipc"))
+    for kind, mode, file in modes:
         joins[kind] = "host" if mode == "host" else ""
         if kind == "network" and not shares_network(host):
             joins[kind] = "@network"  # the descriptor that goes along with the request
@@ -94,9 +94,9 @@ def _request(
 
 def log_options(container: Container) -> LogOptions:
     """How the keeper keeps the container's output. Raises BadRequest."""
-    config = container.host_config["LogConfig"]
-    options = config.get("Config") or {}
-    if config["Type"] == "none":
+    config = container.host_config.log_config
+    options = config.options
+    if config.driver == "none":
         return LogOptions(1 << 20, 2)  # only what attached clients still have to read
     try:
         size = sizes.parse(options.get("max-size", "0"))

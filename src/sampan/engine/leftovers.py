@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from sampan.engine import broken, container_record
-from sampan.engine.container import ZERO_TIME, Container
+from sampan.engine.container import Container
 from sampan.engine.database import damaged_files
 from sampan.linux import filetree
 
@@ -75,7 +75,7 @@ def _restore(engine: Engine, container: Container) -> None:
         print(f"sampand: container {container.name}: {error}", file=sys.stderr)
         return
     try:
-        if not os.path.isdir(path) and container.state["StartedAt"] != ZERO_TIME:
+        if not os.path.isdir(path) and container.state.started_at:
             print(
                 f"sampand: the files of container {container.name} are gone: it begins with those of its image",
                 file=sys.stderr,

@@ -10,9 +10,10 @@ import time
 from typing import cast
 
 from sampan.engine import health, keeperlink, killing, launching, machines, removing, waiting
-from sampan.engine.container import BEGUN, ZERO_TIME, Container, timestamp
+from sampan.engine.container import BEGUN, Container
 from sampan.engine.engine import Engine
 from sampan.engine.errors import Conflict, EngineError, NotModified
+from sampan.engine.model import Status
 from sampan.keeper.client import LONGEST, KeeperGone
 from sampan.keeper.protocol import End, Start
 from sampan.linux.cgroup import Cgroup
@@ -33,7 +34,7 @@ async def start(engine: Engine, container: Container) -> list[str]:
     Raises NotModified when it runs, RuntimeFailure when its program can't.
     """
     async with container.exclusive():
-        if container.state["Paused"]:
+        if container.state.paused:
             raise Conflict("cannot start a paused container, try unpause instead")
         if container.running:
             raise NotModified("already started")
@@ -52,7 +53,7 @@ async def _start(engine: Engine, container: Container) -> list[str]:
         recorded = engine.store.begin_flush()  # while the process is made
         with engine.gate.starting(container):
             request, shared = await launching.prepare(engine, container, given)
-            stdin, log = bool(container.config.get("OpenStdin")), launching.log_options(container)
+            stdin, log = container.config.open_stdin, launching.log_options(container)
             begin = Start(container.id, cast(Launch, request), directory, stdin, log, shared)
             answer = await engine.keeper.call(begin, machines.LONGEST if container.virtual else LONGEST)
     except Exception as error:
@@ -67,9 +68,9 @@ async def _start(engine: Engine, container: Container) -> list[str]:
     container.ports = engine.networking.publishing.records(container)
     keeperlink.keep(container, answer)
     container.start_time = answer.task.start_time
-    container.state |= {"Pid": answer.task.pid, "StartedAt": timestamp(time.time_ns()), "ExitCode": 0, "Error": "",
-                        "OOMKilled": False}  # fmt: skip
-    container.set_status("running")
+    state = container.state
+    state.pid, state.started_at, state.status = answer.task.pid, time.time_ns(), Status.RUNNING
+    state.exit_code, state.error, state.oom_killed = 0, "", False
     engine.containers.owe(container)
     health.begin(engine, container)
     engine.starts.add(container.isolation, time.monotonic() - began)
@@ -104,13 +105,14 @@ def _start_failed(engine: Engine, container: Container, error: Exception) -> Non
     engine.starts.fail(container.isolation)
     _close_taps(engine, container)
     code = error.exit_code if isinstance(error, RuntimeFailure) else 128
-    container.state |= {"ExitCode": code, "Error": str(error), "Pid": 0}
+    state = container.state
+    state.exit_code, state.error, state.pid = code, str(error), 0
     container.start_time, container.ended_early = 0, None
-    container.set_status("created" if container.state["StartedAt"] == ZERO_TIME else "exited")
+    state.status = Status.EXITED if state.started_at else Status.CREATED
     engine.containers.owe(container)
     container.to_clear = Cgroup(container.cgroup)
     clear_up(engine, container)
-    if container.host_config.get("AutoRemove") and not container.restarts:
+    if container.host_config.auto_remove and not container.restarts:
         engine.tasks.begin(removing.remove(engine, container, force=True, volumes=True))
 
 
@@ -133,18 +135,15 @@ def exited(engine: Engine, container: Container, status: int, moment: int) -> No
     if container.own_kernel:
         inside, error = engine.machines.ended(container)
         out_of_memory |= inside
-    container.state |= {
-        "Pid": 0,
-        "ExitCode": code,
-        "OOMKilled": out_of_memory,
-        "Error": error or container.state["Error"],  # what is known already of an end that nobody saw stands
-        "FinishedAt": timestamp(moment or time.time_ns()),
-    }
+    state = container.state
+    state.pid, state.exit_code, state.oom_killed = 0, code, out_of_memory
+    state.error = error or state.error  # what is known already of an end that nobody saw stands
+    state.finished_at = moment or time.time_ns()
     container.ports = []
-    container.set_status("exited")
+    container.state.status = Status.EXITED
     restart = _restart_delay(container, code)
     if restart is not None:
-        container.set_status("restarting")
+        container.state.status = Status.RESTARTING
         container.restart_count += 1
     waited = bool(container.exit_waiters)
     waiting.resolve(container.exit_waiters, code)
@@ -155,13 +154,13 @@ def exited(engine: Engine, container: Container, status: int, moment: int) -> No
     if waited:
         engine.store.begin_flush()  # what those who wait are told has to be on disk: while they are being woken
     engine.networking.release(container)
-    if container.state["OOMKilled"]:
+    if container.state.oom_killed:
         engine.events.announce(container, "oom")
     engine.events.announce(container, "die", exitCode=str(code))
     # After those who wait have been woken; a start that comes first does it itself.
     container.to_clear = group
     asyncio.get_running_loop().call_soon(clear_up, engine, container)
-    if container.host_config.get("AutoRemove") and not container.restarts:
+    if container.host_config.auto_remove and not container.restarts:
         engine.tasks.begin(removing.remove(engine, container, force=True, volumes=True))
     if restart is not None:
         _restart_after(engine, container, restart)
@@ -202,19 +201,19 @@ async def restart(engine: Engine, container: Container, timeout: int | None, tex
             await start(engine, container)
     finally:
         container.restarts -= 1
-        if container.host_config.get("AutoRemove") and not (container.running or container.restarts):
+        if container.host_config.auto_remove and not (container.running or container.restarts):
             engine.tasks.begin(removing.remove(engine, container, volumes=True))
     engine.events.announce(container, "restart")
 
 
 def _restart_delay(container: Container, code: int) -> float | None:
     """Seconds until the restart policy starts it again, or None."""
-    policy = container.host_config.get("RestartPolicy") or {}
-    name = policy.get("Name") or "no"
+    policy = container.host_config.restart_policy
+    name = policy.name or "no"
     if container.stopped_by_user or name == "no":
         return None
     if name == "on-failure":
-        limit = policy.get("MaximumRetryCount") or 0
+        limit = policy.max_retries
         if code == 0 or (limit and container.restart_count >= limit):
             return None
     return float(min(_RESTART_DELAY * 2 ** min(container.restart_count, 10), _RESTART_DELAY_MAX))
@@ -235,7 +234,7 @@ async def _restart_later(engine: Engine, container: Container, delay: float) -> 
 
 async def _start_again(engine: Engine, container: Container) -> None:
     async with container.lock:
-        if container.removed or container.state["Status"] != "restarting":
+        if container.removed or not container.state.restarting:
             return
         with contextlib.suppress(*_FAILURES):
             await _start(engine, container)
@@ -245,10 +244,10 @@ def resume_policy(engine: Engine, container: Container) -> None:
     """After a start of the daemon: starts again what its restart policy wants running."""
     if container.broken:
         return
-    name = (container.host_config.get("RestartPolicy") or {}).get("Name") or "no"
-    status = container.state["Status"]
+    name = container.host_config.restart_policy.name or "no"
+    status = container.state.status
     if status == "restarting" or (name == "always" and status == "exited" and not container.stopped_by_user):
-        container.set_status("restarting")
+        container.state.status = Status.RESTARTING
         _restart_after(engine, container, 0.0)
-    elif container.host_config.get("AutoRemove") and (status in ("exited", "dead") or container.state["Error"]):
+    elif container.host_config.auto_remove and (status in ("exited", "dead") or container.state.error):
         engine.tasks.begin(removing.remove(engine, container, force=True, volumes=True))

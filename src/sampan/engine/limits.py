@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 import re
 import resource
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sampan.engine.errors import BadRequest
+from sampan.engine.model import HostConfig, Limits, SystemVm
 from sampan.linux.files import read_or_empty
 
 _LEAST_MEMORY = 6 << 20
@@ -23,59 +24,64 @@ _PART = re.compile(r"([0-9]{1,6})(?:-([0-9]{1,6}))?")
 
 
 class _Range(NamedTuple):
+    name: str  # that users know it by
     least: int
     most: int
     sentence: str
     unlimited: bool = False  # whatever is negative is "no limit"
 
+    def check(self, value: int) -> None:
+        """Raises BadRequest for a value that is given and out of the range."""
+        if value and not self.least <= value <= self.most and not (self.unlimited and value < 0):
+            raise BadRequest(f"Invalid value {value} for {self.name}: {self.sentence}")
+
 
 _PERIOD = "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"
 _RANGES = {
-    "Memory": _Range(_LEAST_MEMORY, _MOST, "Minimum memory limit allowed is 6MB"),
-    "MemorySwap": _Range(1, _MOST, "the memory swap limit is too large", unlimited=True),
-    "MemoryReservation": _Range(_LEAST_MEMORY, _MOST, "Minimum memory reservation allowed is 6MB"),
-    "MemorySwappiness": _Range(-1, 100, "valid memory swappiness range is 0-100"),
-    "CpuShares": _Range(1, _MOST, "valid CPU shares are 2 to 262144"),
-    "CpuPeriod": _Range(1000, 1000000, _PERIOD),
-    "CpuQuota": _Range(1000, _QUOTA_MAX, f"CPU cfs quota can not be less than 1ms (i.e. 1000) or larger than {_QUOTA_MAX}", unlimited=True),
-    "PidsLimit": _Range(1, _PIDS_MAX, f"the pids limit can not be larger than {_PIDS_MAX}, which is all that a kernel has; -1 is no limit", unlimited=True),
-    "BlkioWeight": _Range(10, 1000, "Range of blkio weight is from 10 to 1000"),
-    "OomScoreAdj": _Range(-1000, 1000, "range for oom score adj is [-1000, 1000]"),
-    "ShmSize": _Range(1, _MOST, "SHM size can not be less than 0"),
+    "memory": _Range("Memory", _LEAST_MEMORY, _MOST, "Minimum memory limit allowed is 6MB"),
+    "memory_swap": _Range("MemorySwap", 1, _MOST, "the memory swap limit is too large", unlimited=True),
+    "memory_reservation": _Range("MemoryReservation", _LEAST_MEMORY, _MOST, "Minimum memory reservation allowed is 6MB"),
+    "cpu_shares": _Range("CpuShares", 1, _MOST, "valid CPU shares are 2 to 262144"),
+    "cpu_period": _Range("CpuPeriod", 1000, 1000000, _PERIOD),
+    "cpu_quota": _Range("CpuQuota", 1000, _QUOTA_MAX, f"CPU cfs quota can not be less than 1ms (i.e. 1000) or larger than {_QUOTA_MAX}", unlimited=True),
+    "pids_limit": _Range("PidsLimit", 1, _PIDS_MAX, f"the pids limit can not be larger than {_PIDS_MAX}, which is all that a kernel has; -1 is no limit", unlimited=True),
+    "blkio_weight": _Range("BlkioWeight", 10, 1000, "Range of blkio weight is from 10 to 1000"),
 }  # fmt: skip
-_TOGETHER = (("NanoCpus", "CpuPeriod", "Nano CPUs and CPU Period"), ("NanoCpus", "CpuQuota", "Nano CPUs and CPU Quota"))
+_OOM_SCORE = _Range("OomScoreAdj", -1000, 1000, "range for oom score adj is [-1000, 1000]")
+_SHM = _Range("ShmSize", 1, _MOST, "SHM size can not be less than 0")
 
 
-def check(host: dict[str, Any]) -> list[str]:
+def check(host: HostConfig) -> list[str]:
     """The warnings for limits that can be. Raises BadRequest, with the field's name, for those that can't."""
-    for key, (least, most, sentence, unlimited) in _RANGES.items():
-        value = host.get(key) or 0
-        if value and not least <= value <= most and not (unlimited and value < 0):
-            raise BadRequest(f"Invalid value {value} for {key}: {sentence}")
-    _check_cpus(host)
-    _check_memory(host)
+    limits = host.limits
+    for attribute, allowed in _RANGES.items():
+        allowed.check(getattr(limits, attribute))
+    _OOM_SCORE.check(host.oom_score_adj)
+    _SHM.check(host.shm_size)
+    _check_cpus(limits)
+    _check_memory(limits)
     check_ulimits(host)
-    shares = host.get("CpuShares") or 0
+    shares = limits.cpu_shares
     if shares and not _SHARES[0] <= shares <= _SHARES[1]:
         return [f"CpuShares {shares} is out of the kernel's range: it is {min(max(shares, _SHARES[0]), _SHARES[1])}"]
     return []
 
 
-def _check_cpus(host: dict[str, Any]) -> None:
-    cpus, available = host.get("NanoCpus") or 0, os.cpu_count() or 1
+def _check_cpus(limits: Limits) -> None:
+    cpus, available = limits.nano_cpus, os.cpu_count() or 1
     if cpus and not _LEAST_CPUS <= cpus <= available * 10**9:
         raise BadRequest(
             f"Invalid value {cpus} for NanoCpus: range of CPUs is from 0.01 to {available}.00, as there are only {available} CPUs available"
         )
-    for one, other, names in _TOGETHER:
-        if host.get(one) and host.get(other):
-            raise BadRequest(f"Conflicting options: {names} cannot both be set")
-    _check_set(host, "CpusetCpus", "cpuset cpus", "CPUs", "/sys/devices/system/cpu/online")
-    _check_set(host, "CpusetMems", "cpuset mems", "memory nodes", "/sys/devices/system/node/has_memory")
+    for other, name in ((limits.cpu_period, "CPU Period"), (limits.cpu_quota, "CPU Quota")):
+        if cpus and other:
+            raise BadRequest(f"Conflicting options: Nano CPUs and {name} cannot both be set")
+    _check_set(limits.cpuset_cpus, "CpusetCpus", "cpuset cpus", "CPUs", "/sys/devices/system/cpu/online")
+    _check_set(limits.cpuset_mems, "CpusetMems", "cpuset mems", "memory nodes", "/sys/devices/system/node/has_memory")
 
 
-def _check_memory(host: dict[str, Any]) -> None:
-    memory, swap, reservation = (host.get(key) or 0 for key in ("Memory", "MemorySwap", "MemoryReservation"))
+def _check_memory(limits: Limits) -> None:
+    memory, swap, reservation = limits.memory, limits.memory_swap, limits.memory_reservation
     if 0 < swap < memory:
         raise BadRequest("MemorySwap: Minimum memoryswap limit should be larger than memory limit, see usage")
     if memory and reservation > memory:
@@ -84,9 +90,8 @@ def _check_memory(host: dict[str, Any]) -> None:
         )
 
 
-def _check_set(host: dict[str, Any], key: str, what: str, noun: str, online: str) -> None:
+def _check_set(text: str, key: str, what: str, noun: str, online: str) -> None:
     """A list like "0-2,4" against the one of those that there are."""
-    text = host.get(key)
     if not text:
         return
     available = read_or_empty(online).strip() or "0"
@@ -104,11 +109,11 @@ def _ranges(text: str) -> list[tuple[int, int]]:
     return [(int(part[1]), int(part[2] or part[1])) if part else (1, 0) for part in parts]
 
 
-def check_ulimits(host: dict[str, Any]) -> None:
+def check_ulimits(host: HostConfig) -> None:
     """Resource limits of processes (setrlimit(2)). Raises BadRequest."""
-    for limit in host.get("Ulimits") or []:
-        name, soft, hard = limit["Name"], limit["Soft"], limit["Hard"]
-        if not hasattr(resource, f"RLIMIT_{str(name).upper()}"):
+    for limit in host.ulimits:
+        name, soft, hard = limit.name, limit.soft, limit.hard
+        if not hasattr(resource, f"RLIMIT_{name.upper()}"):
             raise BadRequest(f"Ulimits: invalid ulimit type: {name}")
         if soft < -1 or hard < -1:
             raise BadRequest(f"Ulimits: {name}: a limit is 0 or more, or -1 for none, not {min(soft, hard)}")
@@ -116,14 +121,13 @@ def check_ulimits(host: dict[str, Any]) -> None:
             raise BadRequest(f"ulimit soft limit must be less than or equal to hard limit: {soft} > {hard} ({name})")
 
 
-def check_machine(wanted: dict[str, Any]) -> None:
-    """The shape of a machine of the classic kind. Raises BadRequest."""
+def check_system_vm(wanted: SystemVm, disk_size: int) -> None:
+    """The shape of a system VM; its disk in bytes, 0 for what its source has. Raises BadRequest."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for key, least, most, unit in (
-        ("Cpus", 1, 255, ""),
-        ("Memory", 64 << 20, memory, " bytes"),
-        ("DiskSize", 1, _MOST, " bytes"),
+    for key, value, least, most, unit in (
+        ("Cpus", wanted.cpus, 1, 255, ""),
+        ("Memory", wanted.memory, 64 << 20, memory, " bytes"),
+        ("DiskSize", disk_size, 1, _MOST, " bytes"),
     ):
-        value = wanted.get(key) or 0
         if value and not least <= value <= most:
             raise BadRequest(f"Invalid value {value} for {key}: a virtual machine has {least} to {most}{unit}")

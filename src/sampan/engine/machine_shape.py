@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Iterable
+from typing import TypedDict
 
 from sampan import sizes
 from sampan.engine.errors import BadRequest
+from sampan.engine.model import HostConfig, SystemVm
+from sampan.linux.spec_types import CpuLimits, Resources
+from sampan.oci.runtime_spec import Mount as MountEntry
 from sampan.vm import guestroot
 
 DEFAULT_MEMORY = 512  # MiB, of a machine without a limit
@@ -15,10 +19,20 @@ _GUEST_OVERHEAD, HOST_OVERHEAD, _STEP, _LEAST = 96, 512, 32, 192
 FILES = ("hosts", "resolv.conf", "hostname")
 
 
-def share(entries: list[dict[str, Any]], directory: str) -> list[dict[str, Any]]:
+class Share(TypedDict, total=False):
+    """What of the host a guest sees by way of the shim (vm/shim). "follow": mounts below it come and go in the guest, too."""
+
+    path: str
+    name: str
+    read_only: bool
+    follow: bool
+    source_fd: int  # a descriptor of ours that is what `path` names
+
+
+def share(entries: Iterable[MountEntry], directory: str) -> list[Share]:
     """Turns the bind mounts of a specification into ones of what the guest sees; returns what it is to see, by descriptors
     of the engine's where it has looked at them (vm/shim)."""
-    shares: list[dict[str, Any]] = []
+    shares: list[Share] = []
     for entry in entries:
         if entry["type"] != "bind":
             continue
@@ -36,13 +50,13 @@ def share(entries: list[dict[str, Any]], directory: str) -> list[dict[str, Any]]
     return shares
 
 
-def inner_limits(resources: dict[str, Any]) -> dict[str, Any]:
+def inner_limits(resources: Resources) -> Resources:
     """The limits that the guest's kernel enforces. Host CPUs and disks are not its."""
-    cpu = {**resources["cpu"], "cpus": None, "mems": None}
+    cpu: CpuLimits = {**resources["cpu"], "cpus": "", "mems": ""}
     return {**resources, "cpu": cpu, "blockIO": {}}
 
 
-def outer_limits(resources: dict[str, Any], machine: int) -> dict[str, Any]:
+def outer_limits(resources: Resources, machine: int) -> Resources:
     """The limits that the host's kernel enforces on QEMU: of the container's, and of the machine itself (MiB)."""
     return {
         "cpu": resources["cpu"],
@@ -51,17 +65,17 @@ def outer_limits(resources: dict[str, Any], machine: int) -> dict[str, Any]:
     }
 
 
-def cpus(host: dict[str, Any]) -> int:
+def cpus(host: HostConfig) -> int:
     """Virtual CPUs: enough for --cpus, else one."""
-    wanted = host.get("NanoCpus") or 0
-    if not wanted and host.get("CpuQuota"):
-        wanted = host["CpuQuota"] * 10**9 // (host.get("CpuPeriod") or 100000)
+    wanted = host.limits.nano_cpus
+    if not wanted and host.limits.cpu_quota:
+        wanted = host.limits.cpu_quota * 10**9 // (host.limits.cpu_period or 100000)
     return max(1, min(-(-int(wanted) // 10**9), os.cpu_count() or 1))
 
 
-def memory(host: dict[str, Any]) -> int:
+def memory(host: HostConfig) -> int:
     """MiB of a machine in which the container can use all of its limit; never more than the host has."""
-    limit = int(host.get("Memory") or 0)
+    limit = host.limits.memory
     if not limit:
         return DEFAULT_MEMORY
     wanted = max((limit >> 20) + _GUEST_OVERHEAD, _LEAST)
@@ -69,19 +83,25 @@ def memory(host: dict[str, Any]) -> int:
     return int(min(-(-wanted // _STEP) * _STEP, max(most // _STEP * _STEP, DEFAULT_MEMORY)))
 
 
-def system_memory(settings: dict[str, Any]) -> int:
-    """MiB of a machine with an operating system."""
-    return int(settings.get("Memory") or 0) >> 20 or 1024
+def system_memory(settings: SystemVm) -> int:
+    """MiB of a system VM."""
+    return settings.memory >> 20 or 1024
 
 
-def disk_size(host: dict[str, Any]) -> int:
+def disk_size(host: HostConfig) -> int:
     """Bytes of a container's own file system, or 0 for the default."""
-    text = (host.get("StorageOpt") or {}).get("size")
+    text = host.storage_options.get("size")
     return sizes.parse(text) if text else 0
 
 
-_REFUSED = (("NetworkMode", "host", "--network host"), ("PidMode", "host", "--pid host"), ("IpcMode", "host", "--ipc host"),
-            ("UTSMode", "host", "--uts host"), ("CgroupnsMode", "host", "--cgroupns host"), ("UsernsMode", "host", "--userns host"))  # fmt: skip
+_REFUSED = (
+    ("network_mode", "--network host"),
+    ("pid_mode", "--pid host"),
+    ("ipc_mode", "--ipc host"),
+    ("uts_mode", "--uts host"),
+    ("cgroup_namespace", "--cgroupns host"),
+    ("user_namespace", "--userns host"),
+)
 _OWN_DEVICES = {
     (1, 3),
     (1, 5),
@@ -93,11 +113,11 @@ _OWN_DEVICES = {
 }  # null, zero, full, random, urandom, fuse, net/tun
 
 
-def check(host: dict[str, Any]) -> None:
+def check(host: HostConfig) -> None:
     """Refuses what a kernel of its own can't give. Raises BadRequest."""
-    for key, value, flag in _REFUSED:
-        mode = host.get(key) or ""
-        if mode == value:
+    for attribute, flag in _REFUSED:
+        mode = getattr(host, attribute)
+        if mode == "host":
             raise BadRequest(
                 f"{flag} is impossible with --isolation vm: a virtual machine shares nothing of the host's kernel"
             )
@@ -105,18 +125,16 @@ def check(host: dict[str, Any]) -> None:
             raise BadRequest(
                 f"{flag.replace('host', mode)} is impossible with --isolation vm: other containers have another kernel"
             )
-    for item in host.get("Devices") or []:
+    for item in host.devices:
         try:
-            number = os.stat(item["PathOnHost"]).st_rdev
+            number = os.stat(item.host_path).st_rdev
         except OSError:
             continue  # complained of elsewhere
         if (os.major(number), os.minor(number)) not in _OWN_DEVICES:
-            raise BadRequest(
-                f"--device {item['PathOnHost']} is impossible with --isolation vm: the device is the host's"
-            )
-    if host.get("DeviceRequests"):
+            raise BadRequest(f"--device {item.host_path} is impossible with --isolation vm: the device is the host's")
+    if host.device_requests:
         raise BadRequest("--gpus is impossible with --isolation vm: the devices are the host's")
-    options = host.get("StorageOpt") or {}
+    options = host.storage_options
     if options.get("medium") not in (None, "disk", "memory"):
         raise BadRequest(f"invalid --storage-opt medium={options['medium']}: disk or memory")
     try:

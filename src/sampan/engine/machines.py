@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Any, cast
 from sampan.engine import guest_answers, machine_shape, mounts, shims, spec
 from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest, Conflict, EngineError
+from sampan.engine.model import HostConfig
 from sampan.keeper import protocol
 from sampan.keeper.protocol import Descriptors
 from sampan.linux import netns
 from sampan.linux.cgroup import Cgroup
 from sampan.linux.files import read_or_empty, regular
+from sampan.linux.spec_types import Resources
 from sampan.network.model import Endpoint, Network
+from sampan.oci.runtime_spec import Process
 from sampan.runtime import init_program
 from sampan.runtime.requests import Join
 from sampan.vm import confine, progress
@@ -62,7 +65,7 @@ class Machines:
 
     # start
 
-    async def shape(self, host: dict[str, Any], say: Callable[[str], object] = lambda _: None) -> Shape:
+    async def shape(self, host: HostConfig, say: Callable[[str], object] = lambda _: None) -> Shape:
         """The machine for a container's limits. Raises VmError."""
         return await self.templates.shape(say, machine_shape.cpus(host), machine_shape.memory(host))
 
@@ -78,7 +81,7 @@ class Machines:
         `given` gets further descriptors that are the caller's to close, when the machine has been started.
         """
         host, directory = container.host_config, self._engine.containers.directory(container)
-        init = init_program.find() if host.get("Init") else None
+        init = init_program.find() if host.init else None
         entries = mounts.specification(
             container, directory, self._engine.volumes, init, given, self._engine.gate.allowed(container)
         )
@@ -98,7 +101,7 @@ class Machines:
         return request | {"cgroup": container.cgroup, "inner": inner, "control": self.control(container.id)}, fds
 
     async def _machine(
-        self, container: Container, guest: dict[str, Any], shares: list[dict[str, Any]], wiring: Wiring
+        self, container: Container, guest: dict[str, Any], shares: list[machine_shape.Share], wiring: Wiring
     ) -> tuple[dict[str, Any], Descriptors]:
         """The part of a request that is the machine, whatever it is for."""
         shape = await self.shape(container.host_config)
@@ -130,7 +133,7 @@ class Machines:
             "guest": guest,
             "console": f"{directory}/console",
             "report": f"{directory}/report",
-            "boot": (container.host_config.get("Annotations") or {}).get("sampan.template") == "none",
+            "boot": container.host_config.annotations.get("sampan.template") == "none",
         }
         taps = {f"tap{slot}": fd for slot, fd in wiring.taps}
         return request, {"network": wiring.namespace, "memory": template.memory, **own, **taps}
@@ -147,9 +150,9 @@ class Machines:
 
     def _guest(self, container: Container, wiring: Wiring, shares: bool) -> dict[str, Any]:
         directory = self._engine.containers.directory(container)
-        options = container.host_config.get("StorageOpt") or {}
+        options = container.host_config.storage_options
         found: dict[str, Any] = {
-            "persistent": not container.host_config.get("AutoRemove"),
+            "persistent": not container.host_config.auto_remove,
             "size": machine_shape.disk_size(container.host_config),
             "shares": shares,
             "files": {name: read_or_empty(f"{directory}/{name}") for name in machine_shape.FILES},
@@ -159,7 +162,7 @@ class Machines:
             found["writable"] = "memory"
         return found | {"names": "nameserver 127.0.0.11" in found["files"]["resolv.conf"]}
 
-    def exec_request(self, container: Container, process: dict[str, Any], seccomp: str | None) -> dict[str, Any]:
+    def exec_request(self, container: Container, process: Process, seccomp: str | None) -> dict[str, Any]:
         """What the keeper is asked for a further process in the guest."""
         return {"entry": "sampan.vm.relay:main", "spec": {"linux": {"namespaces": []}}, "cgroup": None, "process": process,
                 "seccomp": seccomp, "control": self.control(container.id), "filter": confine.compiled(resolver=False)}  # fmt: skip
@@ -184,7 +187,7 @@ class Machines:
             answer = await shim.ask({"op": operation, **arguments}, limit=limit)
         return guest_answers.checked(container.name, operation, answer.get("result"))
 
-    async def limit(self, container: Container, host: dict[str, Any], limits: dict[str, Any]) -> list[str]:
+    async def limit(self, container: Container, host: HostConfig, limits: Resources) -> list[str]:
         """Changes the limits of a running machine; returns warnings. Raises EngineError, LimitRefused.
 
         More memory than the machine was made with comes with the next start.
@@ -279,8 +282,8 @@ class Machines:
         """Starts one; its pidfd, and what else the keeper has of it."""
         wiring = Wiring(await asyncio.to_thread(netns.new), [], [])
         guest = {"persistent": True}
-        new = container.state["Status"] == "created"  # its first start makes its working directory
-        cwd = container.config.get("WorkingDir") or "/" if new else "/"
+        new = container.state.status == "created"  # its first start makes its working directory
+        cwd = container.config.working_dir or "/" if new else "/"
         null = {name: os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC) for name in protocol.STDIO}
         fds: Descriptors = {}
         try:

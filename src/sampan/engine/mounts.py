@@ -6,14 +6,26 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
 
 from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest, Conflict, NotFound
+from sampan.engine.model import (
+    BindOptions,
+    Config,
+    HostConfig,
+    Mount,
+    MountRequest,
+    MountType,
+    TmpfsOptions,
+    VolumeOptions,
+)
 from sampan.images.extract import Extractor
 from sampan.images.pack import pack_tree
 from sampan.linux import mount, mountinfo, openat2
+from sampan.oci.runtime_spec import Mount as MountEntry
 from sampan.volumes.local import LocalVolumes, VolumeConflict, VolumeError, VolumeNotFound
 
 _PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
@@ -28,49 +40,67 @@ DEFAULT_SHM = 64 << 20
 
 
 Allowed = Callable[[str], None]  # whether a path of the host's may be had: raises what says why not
-_WISHES = ("Make", "Anonymous", "Labels", "Options")  # of a row until it is made
 _WITHIN = openat2.RESOLVE_BENEATH | openat2.RESOLVE_NO_MAGICLINKS
+replace = msgspec.structs.replace
+_DEFAULTS = VolumeOptions()
 _MOST = 1000  # mounts of one container: each is a descriptor on its way to the container's process
 
 
 Lent = tuple[Container, str]  # whose mounts are wanted by --volumes-from, and how
 
 
-def parse(config: dict[str, Any], host: dict[str, Any], lenders: Sequence[Lent] = ()) -> list[dict[str, Any]]:
-    """The rows of `Mounts` for a new container, out of everything that says so; nothing is made or looked at yet. Sources are
+class NewVolume(msgspec.Struct, frozen=True):
+    """A volume that is made unless it is there; an anonymous one goes with its container."""
+
+    anonymous: bool
+    labels: Mapping[str, str] = {}
+    options: Mapping[str, str] = {}
+
+
+class Planned(msgspec.Struct, frozen=True):
+    """A mount of a container that is not made yet, and what has to be made for it.
+
+    `volume`: None of another container's, which is not made anew when it has gone meanwhile.
+    """
+
+    mount: Mount
+    make_source: bool = False  # a directory where there is nothing
+    volume: NewVolume | None = None
+
+
+def plan(config: Config, host: HostConfig, lenders: Sequence[Lent] = ()) -> list[Planned]:
+    """The mounts of a new container, out of everything that asks for one; nothing is made or looked at yet. Sources are
     absolute and clean: what the policy decides on is what is mounted. Raises BadRequest.
     """
-    asked = sum(
-        len(part or ()) for part in (host.get("Binds"), host.get("Mounts"), host.get("Tmpfs"), config.get("Volumes"))
-    ) + sum(len(lender.mounts) for lender, _ in lenders)
+    asked = len(host.binds) + len(host.mounts) + len(host.tmpfs) + len(config.volumes)
+    asked += sum(len(lender.mounts) for lender, _ in lenders)
     if asked > _MOST:
         raise BadRequest(f"invalid mounts: {asked} of them, {_MOST} at most")
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, Planned] = {}
 
-    def add(row: dict[str, Any], explicit: bool = True) -> None:
-        destination = os.path.normpath("/" + row["Destination"].lstrip("/"))
+    def add(row: Planned, explicit: bool = True) -> None:
+        destination = os.path.normpath("/" + row.mount.destination.lstrip("/"))
         if destination == "/":
             raise BadRequest("invalid volume specification: destination can't be '/'")
         if not explicit and destination in rows:
             return
         if destination in rows:
             raise BadRequest(f"Duplicate mount point: {destination}")
-        rows[destination] = {**row, "Destination": destination}
+        rows[destination] = replace(row, mount=replace(row.mount, destination=destination))
 
-    for text in host.get("Binds") or []:
+    for text in host.binds:
         add(_parse_bind(text))
-    for item in host.get("Mounts") or []:
+    for item in host.mounts:
         add(_parse_mount(item))
-    for destination, options in (host.get("Tmpfs") or {}).items():
+    for destination, options in host.tmpfs.items():
         _check_tmpfs(destination, options)
-        add({"Type": "tmpfs", "Source": "", "Destination": destination, "Mode": options, "RW": True,
-             "Propagation": ""})  # fmt: skip
+        add(Planned(Mount(kind=MountType.TMPFS, destination=destination, mode=options)))
     for row in _borrowed(lenders):
-        rows.setdefault(row["Destination"], row)
-    for destination in config.get("Volumes") or {}:
+        rows.setdefault(row.destination, Planned(row))
+    for destination in config.volumes:
         path = os.path.normpath(destination)
         if path not in rows:
-            add({**_volume(""), "Destination": destination, "Mode": "", "RW": True, "Propagation": ""}, explicit=False)
+            add(_volume("", destination), explicit=False)
     return list(rows.values())
 
 
@@ -83,53 +113,53 @@ def _check_tmpfs(destination: str, options: str) -> None:
             raise BadRequest(f"invalid tmpfs option {option!r} of {destination}: there are {known}")
 
 
-def _borrowed(lenders: Sequence[Lent]) -> list[dict[str, Any]]:
+def _borrowed(lenders: Sequence[Lent]) -> list[Mount]:
     """What other containers mount, but for their --tmpfs; of two at one place the later's. Raises BadRequest."""
-    rows: dict[str, dict[str, Any]] = {}
+    rows: dict[str, Mount] = {}
     for lender, mode in lenders:
         modes = mode.split(",") if mode else []
         if not set(modes) <= {"ro", "rw", "z", "Z"}:
             raise BadRequest(f"invalid mode: {mode}")
         for row in lender.mounts:
-            if row["Type"] != "tmpfs" or row["Destination"] not in (lender.host_config.get("Tmpfs") or {}):
-                rows[row["Destination"]] = {**row, "RW": row["RW"] and "ro" not in modes, "NoCopy": True}
+            if row.kind is not MountType.TMPFS or row.destination not in lender.host_config.tmpfs:
+                rows[row.destination] = replace(row, read_only=row.read_only or "ro" in modes, no_copy=True)
     return list(rows.values())
 
 
-def make(rows: list[dict[str, Any]], volumes: LocalVolumes) -> list[dict[str, Any]]:
-    """The rows as a container keeps them; makes anonymous and missing named volumes, and sources that may be missing. Blocks.
+def make(rows: Iterable[Planned], volumes: LocalVolumes) -> list[Mount]:
+    """The mounts as a container keeps them; makes anonymous and missing named volumes, and sources that may be missing. Blocks.
     Raises BadRequest, Conflict, NotFound.
     """
     return [_made(row, volumes) for row in rows]
 
 
-def _made(row: dict[str, Any], volumes: LocalVolumes) -> dict[str, Any]:
-    kept = {key: value for key, value in row.items() if key not in _WISHES}
-    if row["Type"] == "bind" and not os.path.lexists(row["Source"]):
-        if not row.get("Make"):
-            raise BadRequest(f'invalid mount config for type "bind": bind source path does not exist: {row["Source"]}')
-        _make_source(row["Source"])
-    if row["Type"] != "volume":
-        return kept
+def _made(row: Planned, volumes: LocalVolumes) -> Mount:
+    mount, new = row.mount, row.volume
+    if mount.kind is MountType.BIND and not os.path.lexists(mount.source):
+        if not row.make_source:
+            raise BadRequest(f'invalid mount config for type "bind": bind source path does not exist: {mount.source}')
+        _make_source(mount.source)
+    if mount.kind is not MountType.VOLUME:
+        return mount
     try:
-        if "Anonymous" in row:
-            volume = volumes.create(row["Name"], row["Labels"], row["Options"], row["Anonymous"])
-        else:  # another container's, which is not made anew when it has gone meanwhile
-            volume = volumes.usable(row["Name"])
+        if new is not None:
+            volume = volumes.create(mount.name, dict(new.labels), dict(new.options), new.anonymous)
+        else:
+            volume = volumes.usable(mount.name)
     except VolumeNotFound as error:
         raise NotFound(str(error)) from error
     except VolumeConflict as error:
         raise Conflict(str(error)) from error
     except VolumeError as error:
         raise BadRequest(str(error)) from error
-    return {**kept, "Name": volume.name, "Source": volume.path}
+    return replace(mount, name=volume.name, source=volume.path)
 
 
 def _clean(source: str) -> str:
     return "/" + os.path.normpath(source).lstrip("/")
 
 
-def _parse_bind(text: str) -> dict[str, Any]:
+def _parse_bind(text: str) -> Planned:
     parts = text.split(":")
     if len(parts) > 3 or len(parts) < 2 or not all(parts[:2]):
         raise BadRequest(f"invalid volume specification: '{text}'")
@@ -142,49 +172,50 @@ def _parse_bind(text: str) -> dict[str, Any]:
         raise BadRequest(
             f"invalid volume specification: '{text}': invalid mount path: '{destination}' mount path must be absolute"
         )
-    row = {"Destination": destination, "Mode": ",".join(modes), "RW": "ro" not in modes,
-           "NoCopy": "nocopy" in modes}  # fmt: skip
-    propagation = next((mode for mode in modes if mode in _PROPAGATIONS), "")
-    if source.startswith("/"):
-        return {**row, "Type": "bind", "Source": _clean(source), "Make": True, "Propagation": propagation or "rprivate"}
-    return {**row, **_volume(source), "Propagation": ""}
+    read_only, no_copy, mode = "ro" in modes, "nocopy" in modes, ",".join(modes)
+    if not source.startswith("/"):
+        return _volume(source, destination, mode=mode, read_only=read_only, no_copy=no_copy)
+    propagation = next((mode for mode in modes if mode in _PROPAGATIONS), "rprivate")
+    mount = Mount(kind=MountType.BIND, source=_clean(source), destination=destination, mode=mode, read_only=read_only, no_copy=no_copy,
+                  propagation=propagation)  # fmt: skip
+    return Planned(mount, make_source=True)
 
 
-def _volume(name: str, labels: dict[str, str] | None = None, options: dict[str, str] | None = None) -> dict[str, Any]:
+def _volume(
+    name: str, destination: str, options: VolumeOptions = _DEFAULTS, mode: str = "", read_only: bool = False, no_copy: bool = False
+) -> Planned:  # fmt: skip
     """A volume that is wanted; without a name one of its own, whose name is settled now, so that it has an owner before it is there."""
-    return {"Type": "volume", "Name": name or secrets.token_hex(32), "Source": "", "Driver": "local", "Anonymous": not name,
-            "Labels": labels or {}, "Options": options or {}}  # fmt: skip
+    mount = Mount(kind=MountType.VOLUME, name=name or secrets.token_hex(32), driver="local", destination=destination, mode=mode,
+                  read_only=read_only, no_copy=no_copy or options.no_copy, subpath=options.subpath)  # fmt: skip
+    return Planned(mount, volume=NewVolume(not name, options.labels, options.driver_options))
 
 
-def _parse_mount(item: dict[str, Any]) -> dict[str, Any]:
-    kind, target, source = item.get("Type"), item.get("Target") or "", item.get("Source") or ""
+def _parse_mount(item: MountRequest) -> Planned:
+    kind, target, source = item.kind, item.target, item.source
     if not target.startswith("/"):
         raise BadRequest(
             f"invalid mount config for type {kind!r}: invalid mount path: '{target}' mount path must be absolute"
         )
-    row: dict[str, Any] = {"Destination": target, "Mode": "", "RW": not item.get("ReadOnly"), "Propagation": ""}
-    if kind == "bind":
-        bind = item.get("BindOptions") or {}
+    if kind == MountType.BIND:
+        bind = item.bind or BindOptions()
         if not source.startswith("/"):
             raise BadRequest(
                 f"invalid mount config for type \"bind\": invalid mount path: '{source}' mount path must be absolute"
             )
-        return {**row, "Type": "bind", "Source": _clean(source), "Make": bool(bind.get("CreateMountpoint")), "Propagation": bind.get("Propagation") or "rprivate",
-                "NonRecursive": bool(bind.get("NonRecursive"))}  # fmt: skip
-    if kind == "volume":
-        options = item.get("VolumeOptions") or {}
-        driver = options.get("DriverConfig") or {}
-        found = _volume(source, options.get("Labels") or {}, driver.get("Options") or {})
-        return {**row, **found, "NoCopy": bool(options.get("NoCopy")), "Subpath": options.get("Subpath") or ""}
-    if kind == "tmpfs":
-        options = item.get("TmpfsOptions") or {}
-        mode = [f"size={options['SizeBytes']}"] if options.get("SizeBytes") else []
-        mode += [f"mode={options['Mode']:o}"] if options.get("Mode") else []
-        return {**row, "Type": "tmpfs", "Source": "", "Mode": ",".join(mode)}
-    raise BadRequest(f"invalid mount config: mount type unknown: {kind!r}")
+        mount = Mount(kind=MountType.BIND, source=_clean(source), destination=target, read_only=item.read_only,
+                      propagation=bind.propagation or "rprivate", non_recursive=bind.non_recursive)  # fmt: skip
+        return Planned(mount, make_source=bind.create_source)
+    if kind == MountType.VOLUME:
+        return _volume(source, target, item.volume or _DEFAULTS, read_only=item.read_only)
+    if kind == MountType.TMPFS:
+        options = item.tmpfs or TmpfsOptions()
+        mode = [f"size={options.size}"] if options.size else []
+        mode += [f"mode={options.mode:o}"] if options.mode else []
+        return Planned(Mount(kind=MountType.TMPFS, destination=target, mode=",".join(mode), read_only=item.read_only))
+    raise BadRequest(f"invalid mount config: mount type unknown: {kind or None!r}")
 
 
-def standard(privileged: bool) -> list[dict[str, Any]]:
+def standard(privileged: bool) -> list[MountEntry]:
     """The file systems of the kernel that every container has."""
     sysfs = "rw" if privileged else "ro"
     return [
@@ -197,33 +228,33 @@ def standard(privileged: bool) -> list[dict[str, Any]]:
     ]
 
 
-def shared_memory(size: int) -> dict[str, Any]:
+def shared_memory(size: int) -> MountEntry:
     """/dev/shm of `size` bytes."""
     return _fs("/dev/shm", "tmpfs", "nosuid", "noexec", "nodev", "mode=1777", f"size={size}")
 
 
 def specification(
     container: Container, directory: str, volumes: LocalVolumes, init: str | None, held: list[int], allowed: Allowed
-) -> list[dict[str, Any]]:
+) -> list[MountEntry]:
     """The `mounts` of the runtime specification, in the order in which they must be done.
 
     What is mounted from the host is opened here, once; its entry has the descriptor as "source_fd", which is added to
     `held`: the caller's, to be closed when the mounts have been made. `allowed` is asked about the real path of each such descriptor.
     """
     host = container.host_config
-    out = standard(bool(host.get("Privileged")))
-    if host.get("IpcMode") == "host":
+    out = standard(host.privileged)
+    if host.ipc_mode == "host":
         out.append({"destination": "/dev/shm", "type": "bind", "source": "/dev/shm", "options": ["rbind"]})
-    elif host.get("IpcMode") != "none":
-        out.append(shared_memory(host.get("ShmSize") or DEFAULT_SHM))
-    taken = {row["Destination"] for row in container.mounts}
+    elif host.ipc_mode != "none":
+        out.append(shared_memory(host.shm_size or DEFAULT_SHM))
+    taken = {row.destination for row in container.mounts}
     for name in ("hostname", "hosts", "resolv.conf"):
         if f"/etc/{name}" not in taken:
             out.append({"destination": f"/etc/{name}", "type": "bind", "source": f"{directory}/{name}",
                         "options": ["rbind", "rprivate"]})  # fmt: skip
     if init:
         out.append({"destination": "/sbin/docker-init", "type": "bind", "source": init, "options": ["bind", "ro"]})
-    for row in sorted(container.mounts, key=lambda item: item["Destination"].count("/")):
+    for row in sorted(container.mounts, key=lambda item: item.destination.count("/")):
         out.append(_entry(row, volumes, held, allowed))
     return out
 
@@ -233,24 +264,24 @@ def table() -> int:
     return os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
-def _fs(destination: str, kind: str, *options: str) -> dict[str, Any]:
+def _fs(destination: str, kind: str, *options: str) -> MountEntry:
     return {"destination": destination, "type": kind, "source": kind, "options": list(options)}
 
 
-def _entry(row: dict[str, Any], volumes: LocalVolumes, held: list[int], allowed: Allowed) -> dict[str, Any]:
-    if row["Type"] == "tmpfs":
-        given = [item for item in row["Mode"].split(",") if item]
-        return _fs(row["Destination"], "tmpfs", "nosuid", "nodev", "noexec", *given, *([] if row["RW"] else ["ro"]))
+def _entry(row: Mount, volumes: LocalVolumes, held: list[int], allowed: Allowed) -> MountEntry:
+    if row.kind is MountType.TMPFS:
+        given = [item for item in row.mode.split(",") if item]
+        return _fs(row.destination, "tmpfs", "nosuid", "nodev", "noexec", *given, *(["ro"] if row.read_only else []))
     held.append(open_source(row, volumes, allowed))
-    options = ["bind" if row.get("NonRecursive") else "rbind", row["Propagation"] or "rprivate"]
-    if row["Type"] == "bind":
-        _check_propagation(held[-1], row["Source"], row["Propagation"])
-    if not row["RW"]:
+    options = ["bind" if row.non_recursive else "rbind", row.propagation or "rprivate"]
+    if row.kind is MountType.BIND:
+        _check_propagation(held[-1], row.source, row.propagation)
+    if row.read_only:
         options += ["ro", "rro"]
     return {
-        "destination": row["Destination"],
+        "destination": row.destination,
         "type": "bind",
-        "source": row["Source"],
+        "source": row.source,
         "source_fd": held[-1],
         "options": options,
     }
@@ -271,27 +302,27 @@ def _make_source(path: str) -> None:
         raise BadRequest(f"invalid mount config: cannot make {path}: {os.strerror(error.errno or 0)}") from None
 
 
-def open_source(row: dict[str, Any], volumes: LocalVolumes, allowed: Allowed) -> int:
-    """What a row of `Mounts` shows of the host, as an O_PATH descriptor: its name is looked up here and nowhere else, and what it
+def open_source(row: Mount, volumes: LocalVolumes, allowed: Allowed) -> int:
+    """What a mount shows of the host, as an O_PATH descriptor: its name is looked up here and nowhere else, and what it
     has led to is what the container's owner must be allowed to have.
 
     Raises BadRequest, NotFound, Conflict, Forbidden.
     """
-    if row["Type"] == "volume":
+    if row.kind is MountType.VOLUME:
         try:
-            top = os.open(volumes.usable(row["Name"]).path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            top = os.open(volumes.usable(row.name).path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except VolumeNotFound as error:
             raise NotFound(str(error)) from error
         except VolumeConflict as error:
             raise Conflict(str(error)) from error
-        return _subpath(top, row["Subpath"]) if row.get("Subpath") else top
+        return _subpath(top, row.subpath) if row.subpath else top
     try:
-        fd = mount.open_tree(mount.AT_FDCWD, row["Source"], clone=False)  # and not open(2): what is automounted is
+        fd = mount.open_tree(mount.AT_FDCWD, row.source, clone=False)  # and not open(2): what is automounted is
     except FileNotFoundError:
-        text = f'invalid mount config for type "bind": bind source path does not exist: {row["Source"]}'
+        text = f'invalid mount config for type "bind": bind source path does not exist: {row.source}'
         raise BadRequest(text) from None
     except OSError as error:
-        text = f'invalid mount config for type "bind": {row["Source"]}: {os.strerror(error.errno or 0)}'
+        text = f'invalid mount config for type "bind": {row.source}: {os.strerror(error.errno or 0)}'
         raise BadRequest(text) from None
     try:
         allowed(os.readlink(f"/proc/self/fd/{fd}"))
@@ -329,19 +360,19 @@ def copy_up(container: Container, rootfd: int, volumes: LocalVolumes) -> None:
     Of several containers that come with the same new volume one fills it, and the others wait until it has.
     """
     for row in container.mounts:
-        if row["Type"] != "volume" or row.get("NoCopy") or row.get("Subpath"):
+        if row.kind is not MountType.VOLUME or row.no_copy or row.subpath:
             continue
         try:
-            fd = openat2.open_in_root(rootfd, row["Destination"], os.O_RDONLY | os.O_DIRECTORY)
+            fd = openat2.open_in_root(rootfd, row.destination, os.O_RDONLY | os.O_DIRECTORY)
         except OSError:
             continue
         try:
             if os.listdir(fd):
-                with volumes.filling(row["Name"]) as target:
+                with volumes.filling(row.name) as target:
                     if target is not None:
                         _copy_tree(fd, target)
             else:
-                _copy_owner(fd, row["Source"])
+                _copy_owner(fd, row.source)
         finally:
             os.close(fd)
 

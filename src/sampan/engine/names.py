@@ -41,7 +41,7 @@ class Names:
         if not self.needs_server(container):
             return
         internal = all(network.internal for network, _ in self._networks.of(container.id))
-        servers = [] if internal else list(container.host_config.get("Dns") or []) or self._forwarders()
+        servers = [] if internal else list(container.host_config.dns) or self._forwarders()
         server = dns.NameServer(
             lambda name: self._lookup(container.id, name), lambda text: self._reverse(container.id, text), servers
         )
@@ -62,18 +62,18 @@ class Names:
     def _has_server(self, container: Container) -> bool:
         if any(network.has_names for network, _ in self._networks.of(container.id)):
             return True
-        return not container.host_config.get("Dns") and not _reachable(self._forwarders())
+        return not container.host_config.dns and not _reachable(self._forwarders())
 
     def _links(self, container: Container | None) -> list[tuple[Container, str]]:
         """The containers that this one has names of its own for."""
-        texts = container.host_config.get("Links") or [] if container else []
+        texts = container.host_config.links if container else []
         found = [(self._containers.get(text.partition(":")[0]), text.partition(":")[2]) for text in texts]
         return [(target, alias) for target, alias in found if target is not None]
 
     def tell_linked(self, container: Container) -> None:
         """Writes its name and addresses where containers that run link to it."""
         for other in self._containers.values():
-            if other.host_config.get("Links") and other.running and container in [to for to, _ in self._links(other)]:
+            if other.host_config.links and other.running and container in [to for to, _ in self._links(other)]:
                 self.write_files(other)
 
     def _lookup(self, container: str, name: str) -> list[str] | None:
@@ -105,7 +105,7 @@ class Names:
 
     def write_all_files(self, container: Container) -> None:
         """/etc/hostname, /etc/hosts and /etc/resolv.conf, bound into the container."""
-        write_text(f"{self._containers.directory(container)}/hostname", f"{container.config.get('Hostname', '')}\n")
+        write_text(f"{self._containers.directory(container)}/hostname", f"{container.config.hostname}\n")
         self.write_files(container)
 
     def write_files(self, container: Container) -> None:
@@ -130,20 +130,20 @@ class Names:
     def hosts(self, container: Container) -> str:
         """The container's /etc/hosts."""
         host, config = container.host_config, container.config
-        if host.get("NetworkMode") == "host":
+        if host.network_mode == "host":
             lines = [read_or_empty("/etc/hosts").rstrip("\n")]
         else:
             lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback", "fe00::\tip6-localnet",
                      "ff00::\tip6-mcastprefix", "ff02::1\tip6-allnodes", "ff02::2\tip6-allrouters"]  # fmt: skip
-        for entry in host.get("ExtraHosts") or []:
+        for entry in host.extra_hosts:
             name, _, address = entry.partition("=" if "=" in entry else ":")
             address = address.strip("[]")
             if address == "host-gateway":
                 address = self._host_gateway()
             lines.append(f"{_address(address, entry)}\t{_word(name, 'ExtraHosts')}")
-        names = _word(str(config.get("Hostname") or "-"), "Hostname").removeprefix("-")
-        if config.get("Domainname"):
-            names = f"{names}.{_word(config['Domainname'], 'Domainname')} {names}"
+        names = _word(str(config.hostname or "-"), "Hostname").removeprefix("-")
+        if config.domainname:
+            names = f"{names}.{_word(config.domainname, 'Domainname')} {names}"
         for network, endpoint in self._networks.of(container.id):
             lines += [f"{text}\t{names}" for text in endpoint.addresses]
             for target, alias in () if network.has_names else self._links(container):
@@ -160,17 +160,15 @@ class Names:
         """The container's /etc/resolv.conf."""
         host = container.host_config
         text = _host_resolv_conf()
-        if host.get("NetworkMode") == "host" and not (
-            host.get("Dns") or host.get("DnsSearch") or host.get("DnsOptions")
-        ):
+        if host.network_mode == "host" and not (host.dns or host.dns_search or host.dns_options):
             return text
-        servers = list(host.get("Dns") or []) or _reachable(self._forwarders())
+        servers = list(host.dns) or _reachable(self._forwarders())
         if not shares_network(host) and self._has_server(container):
             servers = [dns.ADDRESS]
-        search = [item for item in host.get("DnsSearch") or [] if item != "."]
-        if not host.get("DnsSearch"):
+        search = [item for item in host.dns_search if item != "."]
+        if not host.dns_search:
             search = next((line.split()[1:] for line in text.splitlines() if line.startswith("search ")), [])
-        options = list(host.get("DnsOptions") or []) or _host_options(text, servers == [dns.ADDRESS])
+        options = list(host.dns_options) or _host_options(text, servers == [dns.ADDRESS])
         if servers == [dns.ADDRESS] and not any(option.startswith("ndots:") for option in options):
             options.append("ndots:0")
         for key, words in (("DnsSearch", search), ("DnsOptions", options)):
@@ -179,7 +177,7 @@ class Names:
         lines = [f"nameserver {server}" for server in servers]
         lines += [f"search {' '.join(search)}"] if search else []
         lines += [f"options {' '.join(options)}"] if options else []
-        return "\n".join(lines) + "\n" if lines and host.get("NetworkMode") != "none" else ""
+        return "\n".join(lines) + "\n" if lines and host.network_mode != "none" else ""
 
 
 def _word(text: str, what: str) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from sampan.engine import vanishing
-from sampan.engine.container import Container, shares_network
+from sampan.engine.container import Container, is_shared, shares_network
 from sampan.engine.containers import Containers
 from sampan.engine.errors import BadRequest, DiskError, Forbidden, NotFound
 from sampan.engine.events import Events
@@ -15,6 +18,7 @@ from sampan.engine.finding import Finding
 from sampan.engine.keeperlink import KeeperLink
 from sampan.engine.machines import Machines, Wiring, slot_of
 from sampan.engine.machines import interface as described
+from sampan.engine.model import EndpointSettings, HostConfig
 from sampan.engine.names import Names
 from sampan.engine.policy.caller import Caller, Owner
 from sampan.engine.policy.operation import Kind, Verb
@@ -28,6 +32,8 @@ from sampan.network import settings as places
 from sampan.network.errors import NetworkNotFound
 from sampan.network.model import Endpoint, Network
 from sampan.network.networks import Networks
+
+replace = msgspec.structs.replace
 
 if TYPE_CHECKING:
     from sampan.network.hostports import HostPorts
@@ -63,36 +69,34 @@ class Networking:
     # create
 
     def plan(
-        self, who: Caller, host: dict[str, Any], wanted: dict[str, Any], mac: str
-    ) -> tuple[dict[str, dict[str, Any]], list[str]]:
-        """(settings by network name, warnings) of a new container; sets NetworkMode. Networks may be named by their ids, and only
+        self, who: Caller, host: HostConfig, wanted: Mapping[str, EndpointSettings], mac: str
+    ) -> tuple[str, dict[str, EndpointSettings], list[str]]:
+        """(network mode, settings by network name, warnings) of a new container. Networks may be named by their ids, and only
         such as `who` may use. Raises BadRequest, NotFound, Forbidden."""
-        mode = host.get("NetworkMode") or "default"
+        mode = host.network_mode or "default"
         if mode == "default":
-            mode = host["NetworkMode"] = "bridge"
-        given = {("bridge" if name == "default" else name): settings or {} for name, settings in wanted.items()}
-        if not shares_network(host):
-            host["NetworkMode"] = self._usable(who, mode).name  # an id may be that of the host's
-        if shares_network(host):
-            if [name for name in given if name not in (mode, host["NetworkMode"])]:
+            mode = "bridge"
+        given = {("bridge" if name == "default" else name): settings for name, settings in wanted.items()}
+        resolved = mode if is_shared(mode) else self._usable(who, mode).name  # an id may be that of the host's
+        if is_shared(resolved):
+            if [name for name in given if name not in (mode, resolved)]:
                 raise BadRequest(f"conflicting options: cannot attach to further networks with network mode {mode}")
-            return {}, self._shared_warnings(host, host["NetworkMode"])
-        planned: dict[str, dict[str, Any]] = {}
-        for text, settings in {mode: given.pop(mode, {}), **given}.items():
+            return resolved, {}, self._shared_warnings(host, resolved)
+        planned: dict[str, EndpointSettings] = {}
+        for text, settings in {mode: given.pop(mode, EndpointSettings()), **given}.items():
             network = self._usable(who, text)
             if network.driver in ("host", "null"):
                 raise BadRequest(
                     f"conflicting options: {network.name} is not a network to be attached to beside others"
                 )
             if network.name in planned:
-                settings = {**planned[network.name], **settings}
-            if not network.has_names and (settings.get("Aliases") or []):
+                settings = settings.over(planned[network.name])
+            if not network.has_names and settings.aliases:
                 raise BadRequest("network-scoped aliases are only supported for user-defined networks")
-            if mac and not planned:  # it is of the first
-                settings.setdefault("MacAddress", mac)
+            if mac and not planned and not settings.mac:  # it is of the first
+                settings = replace(settings, mac=mac)
             planned[network.name] = places.checked(network, settings)
-        host["NetworkMode"] = next(iter(planned))
-        return planned, []
+        return next(iter(planned)), planned, []
 
     def _usable(self, who: Caller, text: str) -> Network:
         try:
@@ -101,10 +105,10 @@ class Networking:
             raise NotFound(str(error)) from None
 
     @staticmethod
-    def _shared_warnings(host: dict[str, Any], mode: str) -> list[str]:
-        if host.get("PortBindings") and mode == "host":
+    def _shared_warnings(host: HostConfig, mode: str) -> list[str]:
+        if host.port_bindings and mode == "host":
             return ["Published ports are discarded when using host network mode"]
-        if host.get("PortBindings") and mode.startswith("container:"):
+        if host.port_bindings and mode.startswith("container:"):
             raise BadRequest("conflicting options: port publishing and the container type network mode")
         return []
 
@@ -193,9 +197,9 @@ class Networking:
         found: list[str] = []
         for other in self._containers.values():
             settings = other.networks.get(network.name)
-            if settings and other is not container:
-                wanted = settings.get("IPAMConfig") or {}
-                found += [wanted[key] for key in ("IPv4Address", "IPv6Address") if wanted.get(key)]
+            wanted = settings.addresses if settings else None
+            if wanted and other is not container:
+                found += [address for address in (wanted.ipv4, wanted.ipv6) if address]
         return found
 
     def _complete(self, places: list[tuple[Network, Endpoint]], namespace: int) -> None:
@@ -232,7 +236,7 @@ class Networking:
 
     # connect and disconnect
 
-    async def connect(self, container: Container, network: Network, settings: dict[str, Any]) -> None:
+    async def connect(self, container: Container, network: Network, settings: EndpointSettings) -> None:
         """Puts a container on a further network, now if it runs; on disk when this returns. Raises Forbidden, NetworkError.
 
         The container's record is written last: until it names the network, a start of ours takes all of it back.
@@ -261,7 +265,7 @@ class Networking:
             raise
         self.announce(network, container, "connect")
 
-    async def _plug(self, container: Container, network: Network, settings: dict[str, Any]) -> None:
+    async def _plug(self, container: Container, network: Network, settings: EndpointSettings) -> None:
         used = {endpoint.interface for _, endpoint in self.networks.of(container.id)}
         interface = next(f"eth{number}" for number in range(1000) if f"eth{number}" not in used)
         endpoint = self.networks.allocate(network, container.id, container.name, interface, settings,

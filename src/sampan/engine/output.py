@@ -76,7 +76,7 @@ def end_of(container: Container, next_run: bool = False) -> asyncio.Future[int]:
 
     To be taken before the client is told that it is followed: it may begin the run then.
     """
-    if next_run or container.running or container.starting or container.state["Status"] == "created":
+    if next_run or container.running or container.starting or container.state.status == "created":
         return waiting.exit_of(container)
     ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     ended.set_result(0)

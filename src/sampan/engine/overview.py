@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from sampan.engine import pools, sampling
-from sampan.engine.container import Container
+from sampan.engine.container import Container, moment_text
 from sampan.linux import meminfo
 from sampan.runtime.usage import Reading
 
@@ -71,11 +71,11 @@ class Overview:
             "image": container.image_name,
             "isolation": container.isolation,
             "owner": container.owner,
-            "state": container.state["Status"],
-            "health": (container.health or {}).get("Status", ""),
-            "exit": container.state["ExitCode"],
-            "started": container.state["StartedAt"],
-            "ports": [f"{row['host_port']}:{row['container_port']}/{row['protocol']}" for row in container.ports],
+            "state": container.state.status,
+            "health": container.health.status if container.health else "",
+            "exit": container.state.exit_code,
+            "started": moment_text(container.state.started_at),
+            "ports": [f"{row.host_port}:{row.container_port}/{row.protocol}" for row in container.ports],
             "cpu": reading.cpu / 1e9 if reading else 0.0,
             "memory": reading.memory if reading else 0,
             "limit": reading.limit if reading else 0,

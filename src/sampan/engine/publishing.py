@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest
+from sampan.engine.model import Config, HostConfig, PortBinding, PublishedPort
 from sampan.engine.tasks import Tasks
 from sampan.linux import nftables
 from sampan.network import bridge, ports, settings
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from sampan.network.hostports import HostPorts
 
 _RESTORE_AFTER = 0.2
+_ANYWHERE = (PortBinding(),)
 
 
 class Publishing:
@@ -93,7 +95,7 @@ class Publishing:
     async def take_up(self, container: Container) -> None:
         """Serves the ports of a container that went on running without us. Raises NetworkError, OSError."""
         if container.ports:
-            self._mappings[container.id] = [ports.again(**row, binder=self._binder) for row in container.ports]
+            self._mappings[container.id] = [ports.again(row, self._binder) for row in container.ports]
             await self._start_proxies(container)
 
     def release(self, container: Container) -> bool:
@@ -117,10 +119,12 @@ class Publishing:
         """The endpoint is given up."""
         self._firewall.dismiss(endpoint)
 
-    def records(self, container: Container) -> list[dict[str, Any]]:
+    def records(self, container: Container) -> list[PublishedPort]:
         """The container's mappings, to be saved and shown."""
-        return [{"protocol": m.protocol, "container_port": m.container_port, "host_ip": m.host_ip, "host_port": m.host_port}
-                for m in self._mappings.get(container.id, [])]  # fmt: skip
+        return [
+            PublishedPort(m.protocol, m.container_port, m.host_ip, m.host_port)
+            for m in self._mappings.get(container.id, [])
+        ]
 
     def published(self) -> list[Published]:
         """Every redirection there should be."""
@@ -204,28 +208,28 @@ def way_out(places: list[tuple[Network, Endpoint]]) -> tuple[Network, Endpoint] 
     return next(((network, endpoint) for network, endpoint in places if not network.internal), None)
 
 
-def _bindings(container: Container) -> dict[str, list[dict[str, Any]] | None]:
-    bindings = dict(container.host_config.get("PortBindings") or {})
-    if container.host_config.get("PublishAllPorts"):
-        for port in container.config.get("ExposedPorts") or {}:
-            bindings.setdefault(port if "/" in port else f"{port}/tcp", [{"HostIp": "", "HostPort": ""}])
-    return {port: rows or [{"HostIp": "", "HostPort": ""}] for port, rows in bindings.items()}
+def _bindings(container: Container) -> dict[str, tuple[PortBinding, ...]]:
+    bindings = dict(container.host_config.port_bindings)
+    if container.host_config.publish_all_ports:
+        for port in container.config.exposed_ports:
+            bindings.setdefault(port if "/" in port else f"{port}/tcp", _ANYWHERE)
+    return {port: rows or _ANYWHERE for port, rows in bindings.items()}
 
 
-def check_ports(config: dict[str, Any], host: dict[str, Any]) -> None:
+def check_ports(config: Config, host: HostConfig) -> None:
     """Refuses ports that make no sense. Raises BadRequest."""
     try:
-        for port, rows in (host.get("PortBindings") or {}).items():
+        for port, rows in host.port_bindings.items():
             ports.parse_port(port)
-            for row in rows or []:
-                ports.host_range(row.get("HostPort") or "")
-                if row.get("HostIp"):
-                    settings.address(row["HostIp"], "HostIp")
-        for port in config.get("ExposedPorts") or {}:
+            for row in rows:
+                ports.host_range(row.host_port)
+                if row.host_ip:
+                    settings.address(row.host_ip, "HostIp")
+        for port in config.exposed_ports:
             ports.parse_port(port)
     except (NetworkError, ValueError) as error:
         raise BadRequest(str(error)) from None
-    for server in host.get("Dns") or []:
+    for server in host.dns:
         try:
             settings.address(server, "Dns")
         except NetworkError:

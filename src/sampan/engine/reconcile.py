@@ -15,10 +15,11 @@ import time
 from typing import Any
 
 from sampan.engine import freezing, health, keeperlink, launching, lifecycle
-from sampan.engine.container import ZERO_TIME, Container, timestamp
+from sampan.engine.container import Container
 from sampan.engine.ends import UNKNOWN
 from sampan.engine.engine import Engine
 from sampan.engine.keeperlink import Call
+from sampan.engine.model import Status
 from sampan.keeper import protocol
 from sampan.keeper.protocol import End, Handover
 from sampan.linux import pidfd
@@ -79,7 +80,7 @@ async def _take_up(engine: Engine, call: Call, container: Container, task: Hando
         # In a copy of another engine's data root the process is that engine's.
         process = None if engine.identity.copied else _process(container)
         if process is None:
-            container.state["Error"] = "the host or the keeper stopped while the container ran: exit code unknown"
+            container.state.error = "the host or the keeper stopped while the container ran: exit code unknown"
             lifecycle.exited(engine, container, UNKNOWN, 0)
             return False
         # Its pipes went with the keeper that had them; its end at least is seen.
@@ -99,7 +100,7 @@ async def _hold(call: Call, container: Container) -> None:
 
 
 def _without_streams(engine: Engine, container: Container) -> Handover:
-    return Handover(container.id, container.state["Pid"], container.start_time, engine.containers.directory(container), False,
+    return Handover(container.id, container.state.pid, container.start_time, engine.containers.directory(container), False,
                     launching.log_options(container), [], False)  # fmt: skip
 
 
@@ -116,8 +117,8 @@ def _exit_record(engine: Engine, container: Container) -> dict[str, Any] | None:
 
 def _process(container: Container) -> int | None:
     """A pidfd of it, if it lives."""
-    process = pidfd.open_if_same(container.state["Pid"], container.start_time)
-    if process is not None and pidfd.state(container.state["Pid"]) in (None, "Z", "X"):
+    process = pidfd.open_if_same(container.state.pid, container.start_time)
+    if process is not None and pidfd.state(container.state.pid) in (None, "Z", "X"):
         os.close(process)
         return None
     return process
@@ -177,11 +178,11 @@ def _end_group(group: Cgroup) -> None:
 def _start_was_cut(engine: Engine, container: Container) -> None:
     """Nobody knows whether its client was told that it runs, so it has run: its policy says what follows."""
     end = container.ended_early
-    if container.state["StartedAt"] == ZERO_TIME or container.state["Status"] != "created":
-        container.state["StartedAt"] = timestamp(time.time_ns())
-    container.state["Error"] = "the engine stopped while the container was being started"
+    if not container.state.started_at or container.state.status != "created":
+        container.state.started_at = time.time_ns()
+    container.state.error = "the engine stopped while the container was being started"
     container.start_time = 0
-    container.set_status("running")
+    container.state.status = Status.RUNNING
     engine.events.announce(container, "start")
     lifecycle.exited(engine, container, end.status if end else UNKNOWN, end.time if end else 0)
 

@@ -205,8 +205,8 @@ def _ports(rows: list[_Row]) -> list[model.PublishedPort]:
     return [model.PublishedPort(**row) for row in rows]
 
 
-def _asked(row: _Row) -> dict[str, Any]:
-    return dict(row)
+def _asked(row: _Row) -> model.Asked:
+    return model.Asked(labels=row.get("labels"), names=tuple(row.get("names") or ()))
 
 
 # By the fields that have another form now: what they had to be, and what becomes of them.

@@ -61,7 +61,7 @@ class Records:
         self._path, self._scratch = path, scratch
         self._db = database.open_database(path, scratch)
         self.notes = self._db.notes
-        self._owed: dict[tuple[str, str], dict[str, Any] | None] = {}  # not written yet; None: not deleted yet
+        self._owed: dict[tuple[str, str], dict[str, Any] | str | None] = {}  # not written yet; None: not deleted yet
         self._paying: asyncio.TimerHandle | None = None
         self._next: Sync | None = None  # the sync that has not begun yet
         self._now: Sync | None = None  # the one that has
@@ -134,7 +134,7 @@ class Records:
         """Deletes a record as it was read, whatever it is. Raises DiskError."""
         self._change("DELETE FROM records WHERE rowid = ?", row.rowid)
 
-    def owe(self, kind: str, key: str, body: dict[str, Any] | None) -> None:
+    def owe(self, kind: str, key: str, body: dict[str, Any] | str | None) -> None:
         """As put, or delete without a body, for what has happened and must be told whatever the disk says: what can't be
         written is tried again until it is.
         """
@@ -169,8 +169,8 @@ class Records:
                 return False
         return True
 
-    def _settle(self, kind: str, key: str, body: dict[str, Any] | None) -> None:
-        self._write(kind, key, None if body is None else json.dumps(body))
+    def _settle(self, kind: str, key: str, body: dict[str, Any] | str | None) -> None:
+        self._write(kind, key, body if body is None or isinstance(body, str) else json.dumps(body))
 
     def _write(self, kind: str, key: str, text: str | None) -> None:
         if text is None:

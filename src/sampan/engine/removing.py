@@ -41,14 +41,14 @@ async def remove(engine: Engine, container: Container, force: bool = False, volu
         if volumes:
             _remove_volumes(engine, container)
     engine.events.announce(container, "destroy")
-    waiting.resolve(container.remove_waiters, container.state["ExitCode"])
-    waiting.resolve(container.exit_waiters, container.state["ExitCode"])
+    waiting.resolve(container.remove_waiters, container.state.exit_code)
+    waiting.resolve(container.exit_waiters, container.state.exit_code)
 
 
 def _remove_volumes(engine: Engine, container: Container) -> None:
-    used = {row.get("Name") for other in engine.containers.values() for row in other.mounts}
+    used = {row.name for other in engine.containers.values() for row in other.mounts}
     for row in container.mounts:
-        name = row.get("Name")
+        name = row.name
         with contextlib.suppress(VolumeError, VolumeNotFound):  # somebody else was first
             if name and name not in used and not engine.finding.is_wanted(name) and engine.volumes.get(name).anonymous:
                 engine.volumes.remove(name)

@@ -53,8 +53,8 @@ async def readings(engine: Engine) -> dict[str, Reading]:
 def _read_all(containers: list[Container]) -> dict[str, Reading]:
     found = {}
     for container in containers:
-        host = container.host_config.get("NetworkMode") == "host"
-        found[container.id] = usage.reading(Cgroup(container.cgroup), 0 if host else container.state["Pid"])
+        host = container.host_config.network_mode == "host"
+        found[container.id] = usage.reading(Cgroup(container.cgroup), 0 if host else container.state.pid)
     return found
 
 
@@ -93,8 +93,8 @@ def _guest(container: Container, pids: list[int]) -> int:
     """Bytes that the guest of a machine has touched of its memory: the only mapping of QEMU's that is as large."""
     if not container.own_kernel:
         return 0
-    if container.system:
-        size = machine_shape.system_memory(container.config["Machine"]) << 20
+    if container.config.system_vm is not None:
+        size = machine_shape.system_memory(container.config.system_vm) << 20
     else:
         size = machine_shape.memory(container.host_config) << 20
     return sum(smaps.pss_of_large(pid, size) for pid in pids)

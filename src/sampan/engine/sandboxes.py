@@ -67,7 +67,7 @@ class Sandboxes:
         if self._timer is not None:
             self._timer.cancel()
         names = list(container.networks)
-        shared = not names and container.host_config.get("NetworkMode") != "none"
+        shared = not names and container.host_config.network_mode != "none"
         if not shared:
             name = names[0] if len(names) == 1 else ""
             self._timer = asyncio.get_running_loop().call_later(_AFTER, self._begin, name)

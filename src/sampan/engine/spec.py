@@ -1,4 +1,4 @@
-"""From the API's Config and HostConfig to a runtime specification."""
+"""From a configuration to a runtime specification: pure, but for looking at device nodes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ import json
 import os
 import re
 import resource
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest
+from sampan.engine.model import Config, Device, HostConfig
 from sampan.engine.mounts import DEFAULT_SHM, shared_memory, standard
 from sampan.linux import caps, seccomp
-from sampan.linux.spec_types import DeviceRule, SeccompSection
+from sampan.linux.spec_types import CpuLimits, DeviceRule, Resources, SeccompSection
+from sampan.oci.runtime_spec import Device as DeviceEntry
+from sampan.oci.runtime_spec import Mount as MountEntry
+from sampan.oci.runtime_spec import Process, Rlimit
 from sampan.runtime import seccomp_default
 from sampan.runtime.errors import RuntimeFailure
 from sampan.runtime.process import DEFAULT_PATH
@@ -57,16 +61,17 @@ MASKED_PATHS = [
 ]
 READONLY_PATHS = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
 _ARCHES = {"amd64", "x86_64"}  # this machine's names in a seccomp profile
-_MODES = {"network": "NetworkMode", "ipc": "IpcMode", "uts": "UTSMode"}  # of the namespaces that have kernel parameters
+_NAMESPACES = ("network", "ipc", "uts")  # that have kernel parameters
+_KNOWN_OPTIONS = ("no-new-privileges", "seccomp", "apparmor", "label", "systempaths", "writable-cgroups")
 
 
-def capability_sets(host: dict[str, Any]) -> tuple[list[str], list[str]]:
+def capability_sets(host: HostConfig) -> tuple[list[str], list[str]]:
     """(capabilities, those asked for by name) from Privileged, CapAdd, CapDrop. Raises BadRequest."""
     add = added_capabilities(host)
-    drop = [_capability(name) for name in host.get("CapDrop") or []]
+    drop = [_capability(name) for name in host.capabilities_dropped]
     everything = [f"CAP_{name}" for name in caps.NAMES]
     permitted = _our_capabilities()
-    if host.get("Privileged"):
+    if host.privileged:
         wanted = everything
     else:
         wanted = everything if "ALL" in add else [] if "ALL" in drop else list(DEFAULT_CAPABILITIES)
@@ -82,9 +87,9 @@ def _our_capabilities() -> int:
     return caps.permitted()
 
 
-def added_capabilities(host: Mapping[str, Any]) -> list[str]:
+def added_capabilities(host: HostConfig) -> list[str]:
     """What CapAdd asks for, by whole names; ALL. Raises BadRequest."""
-    return [_capability(name) for name in host.get("CapAdd") or []]
+    return [_capability(name) for name in host.capabilities_added]
 
 
 def _capability(name: str) -> str:
@@ -97,36 +102,36 @@ def _capability(name: str) -> str:
     return full
 
 
-def security_options(host: Mapping[str, Any]) -> dict[str, str]:
+def security_options(host: HostConfig) -> dict[str, str]:
     """SecurityOpt by name. Raises BadRequest for one that is unknown."""
     found: dict[str, str] = {}
-    for option in host.get("SecurityOpt") or []:
+    for option in host.security_options:
         key, _, value = option.replace(":", "=", 1).partition("=") if "=" not in option else option.partition("=")
-        if key not in ("no-new-privileges", "seccomp", "apparmor", "label", "systempaths", "writable-cgroups"):
+        if key not in _KNOWN_OPTIONS:
             raise BadRequest(f"invalid --security-opt: {option!r}")
         found[key] = value or "true"
     return found
 
 
-def build(container: Container, mounts: list[dict[str, Any]], joins: dict[str, str]) -> dict[str, Any]:
+def build(container: Container, mounts: Sequence[MountEntry], joins: Mapping[str, str]) -> dict[str, Any]:
     """The keeper's request without "overlay" and "where". `joins`: namespace → path, "host" or ""."""
     config, host = container.config, container.host_config
     options = security_options(host)
-    privileged = bool(host.get("Privileged"))
+    privileged = host.privileged
     sets, explicit = capability_sets(host)
-    process = {
+    process: Process = {
         "terminal": container.tty,
         "args": command(config),
         "env": environment(container),
-        "cwd": config.get("WorkingDir") or "/",
-        "user": {"username": config.get("User") or "", "additionalGroups": host.get("GroupAdd") or []},
+        "cwd": config.working_dir or "/",
+        "user": {"username": config.user, "additionalGroups": list(host.additional_groups)},
         "capabilities": {"bounding": sets, "effective": sets, "permitted": sets, "nonRootAmbient": explicit},
         "noNewPrivileges": options.get("no-new-privileges") == "true",
         "rlimits": rlimits(host),
     }
-    if host.get("OomScoreAdj"):
-        process["oomScoreAdj"] = host["OomScoreAdj"]
-    rows, columns = host.get("ConsoleSize") or (0, 0)
+    if host.oom_score_adj:
+        process["oomScoreAdj"] = host.oom_score_adj
+    rows, columns = host.console_size or (0, 0)
     if rows and columns:
         process["consoleSize"] = {"height": rows, "width": columns}
     namespaces = [{"type": "mount"}]
@@ -134,11 +139,11 @@ def build(container: Container, mounts: list[dict[str, Any]], joins: dict[str, s
         if path != "host":
             namespaces.append({"type": kind, "path": path} if path else {"type": kind})
     unmasked = privileged or options.get("systempaths") == "unconfined"
-    masked, readonly = host.get("MaskedPaths"), host.get("ReadonlyPaths")
+    masked, readonly = host.masked_paths, host.read_only_paths
     spec: dict[str, Any] = {
         "ociVersion": "1.2.0",
         "process": process,
-        "root": {"path": "rootfs", "readonly": bool(host.get("ReadonlyRootfs"))},
+        "root": {"path": "rootfs", "readonly": host.read_only_root},
         "mounts": mounts,
         "linux": {
             "namespaces": namespaces,
@@ -146,23 +151,22 @@ def build(container: Container, mounts: list[dict[str, Any]], joins: dict[str, s
             "maskedPaths": [] if unmasked else MASKED_PATHS if masked is None else masked,
             "readonlyPaths": [] if unmasked else READONLY_PATHS if readonly is None else readonly,
             "sysctl": sysctls(host),
-            "devices": [_device(item) for item in host.get("Devices") or []],
+            "devices": [_device(item) for item in host.devices],
         },
     }
     if joins.get("uts") != "host":
-        spec["hostname"] = config.get("Hostname") or ""
-        spec["domainname"] = config.get("Domainname") or ""
+        spec["hostname"] = config.hostname
+        spec["domainname"] = config.domainname
     return {"spec": spec, "cgroup": container.cgroup, "seccomp": seccomp_program(options, privileged, sets)}
 
 
-def rlimits(host: dict[str, Any]) -> list[dict[str, Any]]:
+def rlimits(host: HostConfig) -> list[Rlimit]:
     """The limits asked for and, unless it is among them, 1024 open files that can be raised to our own limit.
 
     Programs that walk over all possible descriptors take for ever with a large soft limit (F23).
     """
-    wanted = [
-        {"type": f"RLIMIT_{item['Name'].upper()}", "soft": item["Soft"], "hard": item["Hard"]}
-        for item in host.get("Ulimits") or []
+    wanted: list[Rlimit] = [
+        {"type": f"RLIMIT_{item.name.upper()}", "soft": item.soft, "hard": item.hard} for item in host.ulimits
     ]
     if not any(limit["type"] == "RLIMIT_NOFILE" for limit in wanted):
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -172,7 +176,7 @@ def rlimits(host: dict[str, Any]) -> list[dict[str, Any]]:
 
 def ordinary(group: str, namespaces: tuple[str, ...] = ("network", "pid", "ipc", "uts", "cgroup")) -> dict[str, Any]:
     """The request of a container without any option, below the control group `group`: what the keeper should be prepared for."""
-    container = Container("ordinary", "", 0, "", "", {"Cmd": ["true"]}, {}, group=group)
+    container = Container("ordinary", "", 0, "", "", Config(cmd=("true",)), HostConfig(), group=group)
     entries = [*standard(False), shared_memory(DEFAULT_SHM)]
     return build(container, entries, dict.fromkeys(namespaces, "")) | {"seccomp": None}
 
@@ -227,9 +231,9 @@ def _kernel_is(version: str) -> bool:
     return running is None or (int(running[1]), int(running[2])) >= (major, minor)
 
 
-def command(config: dict[str, Any]) -> list[str]:
+def command(config: Config) -> list[str]:
     """The argument vector: Entrypoint then Cmd. Raises BadRequest when there is none."""
-    args = [*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])]
+    args = [*(config.entrypoint or ()), *config.cmd]
     if not args:
         raise BadRequest("no command specified")
     return args
@@ -237,10 +241,10 @@ def command(config: dict[str, Any]) -> list[str]:
 
 def environment(container: Container) -> list[str]:
     """PATH, HOSTNAME and TERM first, then what image and user set; a later one wins."""
-    merged = {"PATH": DEFAULT_PATH, "HOSTNAME": container.config.get("Hostname") or ""}
+    merged = {"PATH": DEFAULT_PATH, "HOSTNAME": container.config.hostname}
     if container.tty:
         merged["TERM"] = "xterm"
-    for item in container.config.get("Env") or []:
+    for item in container.config.env:
         name, equals, value = item.partition("=")
         if equals:
             merged[name] = value
@@ -249,23 +253,27 @@ def environment(container: Container) -> list[str]:
     return [f"{name}={value}" for name, value in merged.items()]
 
 
-def sysctls(host: dict[str, Any]) -> dict[str, str]:
+def sysctls(host: HostConfig) -> dict[str, str]:
     """Kernel parameters, only those of the container's own namespaces. Raises BadRequest."""
-    wanted: dict[str, str] = host.get("Sysctls") or {}
-    for name in wanted:
+    modes = dict(zip(_NAMESPACES, (host.network_mode, host.ipc_mode, host.uts_mode), strict=True))
+    for name in host.sysctls:
         try:
             kind = namespace(name)
         except RuntimeFailure as error:
             raise BadRequest(str(error)) from None
-        if kind not in _MODES:
+        if kind not in modes:
             raise BadRequest(f"sysctl {name!r} is not allowed: it belongs to no namespace of the container")
-        if host.get(_MODES[kind]) == "host":
+        if modes[kind] == "host":
             raise BadRequest(f"sysctl {name!r} not allowed in host {kind} namespace")
-    return {key: str(value) for key, value in wanted.items()}
+    return dict(host.sysctls)
 
 
-def _device(item: dict[str, Any]) -> dict[str, Any]:
-    source = item["PathOnHost"]
+class _Node(DeviceEntry, total=False):
+    access: str
+
+
+def _device(item: Device) -> _Node:
+    source = item.host_path
     try:
         info = os.stat(source)
     except OSError as error:
@@ -276,28 +284,28 @@ def _device(item: dict[str, Any]) -> dict[str, Any]:
     if not kind:
         raise BadRequest(f"error gathering device information while adding custom device {source!r}: not a device node")
     return {
-        "path": item.get("PathInContainer") or source,
+        "path": item.path or source,
         "type": kind,
         "major": os.major(info.st_rdev),
         "minor": os.minor(info.st_rdev),
         "fileMode": info.st_mode & 0o777,
         "uid": info.st_uid,
         "gid": info.st_gid,
-        "access": item.get("CgroupPermissions") or "rwm",
+        "access": item.access or "rwm",
     }
 
 
-def resources(host: dict[str, Any]) -> dict[str, Any]:
-    """`linux.resources` for the limits in HostConfig, which `limits.check` has seen. Raises BadRequest for a device that is not there."""
-    cpus, memory, swap = host.get("NanoCpus") or 0, host.get("Memory") or 0, host.get("MemorySwap") or 0
+def resources(host: HostConfig) -> Resources:
+    """`linux.resources` for the limits, which `limits.check` has seen. Raises BadRequest for a device that is not there."""
+    limits = host.limits
+    memory, swap = limits.memory, limits.memory_swap
     if memory and not swap:
         swap = memory * 2
-    rules: list[DeviceRule]
-    if host.get("Privileged"):
-        rules = [{"allow": True, "access": "rwm"}]
+    if host.privileged:
+        rules: list[DeviceRule] = [{"allow": True, "access": "rwm"}]
     else:
         rules = [{"allow": False, "access": "rwm"}, *DEVICE_RULES]
-        for item in (_device(device) for device in host.get("Devices") or []):
+        for item in (_device(device) for device in host.devices):
             rules.append(
                 {
                     "allow": True,
@@ -307,20 +315,20 @@ def resources(host: dict[str, Any]) -> dict[str, Any]:
                     "access": item["access"],
                 }
             )
-    cpu: dict[str, Any] = {
-        "shares": host.get("CpuShares"),
-        "quota": host.get("CpuQuota"),
-        "period": host.get("CpuPeriod"),
-        "cpus": host.get("CpusetCpus"),
-        "mems": host.get("CpusetMems"),
+    cpu: CpuLimits = {
+        "shares": limits.cpu_shares,
+        "quota": limits.cpu_quota,
+        "period": limits.cpu_period,
+        "cpus": limits.cpuset_cpus,
+        "mems": limits.cpuset_mems,
     }
-    if cpus:
-        cpu["period"], cpu["quota"] = 100000, cpus * 100000 // 10**9
+    if limits.nano_cpus:
+        cpu["period"], cpu["quota"] = 100000, limits.nano_cpus * 100000 // 10**9
     return {
         "devices": rules,
-        "memory": {"limit": memory, "swap": swap, "reservation": host.get("MemoryReservation"),
-                   "disableOOMKiller": host.get("OomKillDisable")},
+        "memory": {"limit": memory, "swap": swap, "reservation": limits.memory_reservation,
+                   "disableOOMKiller": limits.oom_kill_disable},
         "cpu": cpu,
-        "pids": {"limit": host.get("PidsLimit") or 0},
-        "blockIO": {"weight": host.get("BlkioWeight")},
+        "pids": {"limit": limits.pids_limit},
+        "blockIO": {"weight": limits.blkio_weight},
     }  # fmt: skip

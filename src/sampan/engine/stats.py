@@ -38,8 +38,8 @@ def sample(
     }
     if not container.running:
         return result
-    result |= found or usage.sample(Cgroup(container.cgroup), container.state["Pid"])
-    if container.host_config.get("NetworkMode") == "host":
+    result |= found or usage.sample(Cgroup(container.cgroup), container.state.pid)
+    if container.host_config.network_mode == "host":
         result["networks"] = {}
     return result
 

@@ -12,11 +12,24 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sampan.engine import hostpaths, limits, machine_shape, mounts, spec
+import msgspec
+
+from sampan.engine import hostpaths, image_config, limits, machine_shape, mounts, spec
 from sampan.engine.bringing import bringing
 from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest, Conflict, NotFound
 from sampan.engine.machines import GROUP, NAMESPACES, Wiring, interface
+from sampan.engine.model import (
+    Asked,
+    Config,
+    HostConfig,
+    Isolation,
+    LogConfig,
+    Mount,
+    MountType,
+    SystemVm,
+    SystemVmRequest,
+)
 from sampan.engine.policy import facts as facts_of
 from sampan.engine.policy.caller import Caller, Owner
 from sampan.engine.policy.model import VM
@@ -33,6 +46,7 @@ if TYPE_CHECKING:
     from sampan.engine.engine import Engine
 
 Say = Callable[[str], object]
+replace = msgspec.structs.replace
 _SNAPSHOT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")  # a word of QEMU's monitor, and no option
 _INITS = ("/sbin/init", "/lib/systemd/systemd", "/usr/lib/systemd/systemd")
 _GUEST_PACKAGES = [
@@ -56,70 +70,53 @@ class SystemMachines:
 
     # creation
 
-    async def create(self, who: Caller, wanted: dict[str, Any], say: Say, disk: int = -1, place: str = "") -> Container:
-        """Makes one for somebody, of {"Name", one of "Disk", "Image" and "Bootstrap", "Cpus", "Memory", "DiskSize", "Bus", "Network", "User",
-        "SshKeys", "Password", "UserData", "Ports"}; `disk` is a descriptor of "Disk", opened as who asks, and `place` where it is on the host. Raises BadRequest, NotFound, Conflict, VmError.
+    async def create(
+        self, who: Caller, wanted: SystemVmRequest, say: Say, disk: int = -1, place: str = ""
+    ) -> Container:
+        """Makes one for somebody; `disk` is a descriptor of the disk that is wanted, opened as who asks, and `place` where it is on the
+        host. Raises BadRequest, NotFound, Conflict, VmError.
         """
         from sampan.engine.creation import claim_name
 
-        limits.check_machine(wanted)
-        if wanted.get("Bootstrap"):
+        hardware = wanted.hardware
+        limits.check_system_vm(hardware, wanted.disk_size)
+        if wanted.bootstrap:
             self._engine.gate.ask_engine(who, Verb.BOOTSTRAP)
-        sources = [key for key in ("Disk", "Image", "Bootstrap") if wanted.get(key)]
-        if len(sources) != 1:
+        if len(list(filter(None, (wanted.disk, wanted.image, wanted.bootstrap)))) != 1:
             raise BadRequest(
                 "a virtual machine is made of one thing: --disk FILE, --from IMAGE or --bootstrap DISTRIBUTION:SUITE"
             )
-        if wanted.get("Bus") and wanted["Bus"] not in pc.BUSES:
-            raise BadRequest(f"unknown bus {wanted['Bus']}: one of {', '.join(pc.BUSES)}")
+        if hardware.bus and hardware.bus not in pc.BUSES:
+            raise BadRequest(f"unknown bus {hardware.bus}: one of {', '.join(pc.BUSES)}")
         identifier = secrets.token_hex(32)
-        image = self._engine.finding.image(who, wanted["Image"], Verb.USE, usable=True) if wanted.get("Image") else None
-        host: dict[str, Any] = {"Isolation": "machine", "NetworkMode": wanted.get("Network") or "default", "PortBindings": wanted.get("Ports") or {},
-                                "LogConfig": {"Type": "json-file", "Config": {"max-size": "4m", "max-file": "2"}}}  # fmt: skip
-        planned, _ = self._engine.networking.plan(who, host, {}, "")
+        image = self._engine.finding.image(who, wanted.image, Verb.USE, usable=True) if wanted.image else None
+        host = HostConfig(isolation=Isolation.MACHINE, network_mode=wanted.network or "default", port_bindings=wanted.ports,
+                          log_config=LogConfig("json-file", {"max-size": "4m", "max-file": "2"}))  # fmt: skip
+        mode, planned, _ = self._engine.networking.plan(who, host, {}, "")
+        host = replace(host, network_mode=mode)
         tags = self._engine.gate.names(who, image) if image is not None else []
         signers = self._engine.gate.signers(image) if image is not None else []
-        source = [{"Type": "bind", "Source": place}] if place else []
+        source = [Mount(kind=MountType.BIND, destination="", source=place)] if place else []
         facts = facts_of.make(who.owner, image.id if image else "", tags, signers, {}, host, planned, source, VM)
         with (
             self._engine.gate.admitted(who, identifier, facts, Kind.MACHINE),
-            claim_name(self._engine, wanted.get("Name") or "", identifier, who) as name,
+            claim_name(self._engine, wanted.name, identifier, who) as name,
         ):
-            return await self._make(who, identifier, name, sources[0], wanted, image, host, planned, say, disk)
+            config = Config(
+                tty=True, open_stdin=True, hostname=name.replace("_", "-"), stop_timeout=30, system_vm=hardware
+            )
+            container = Container(identifier, name, time.time_ns(), "", wanted.disk or wanted.image or wanted.bootstrap, config, host,
+                                  networks=planned, owner=who.user, asked=Asked(labels={}, names=tuple(tags)),
+                                  group=self._engine.identity.group)  # fmt: skip
+            return await self._make(who, container, wanted, image, say, disk)
 
     async def _make(
-        self, who: Caller, identifier: str, name: str, source: str, wanted: dict[str, Any], image: Image | None,
-        host: dict[str, Any], planned: dict[str, dict[str, Any]], say: Say, disk: int,
-    ) -> Container:  # fmt: skip
-        settings = {
-            key: wanted.get(key) for key in ("Cpus", "Memory", "Bus", "User", "SshKeys", "Password", "UserData")
-        }
-        config = {
-            "Tty": True,
-            "OpenStdin": True,
-            "Hostname": name.replace("_", "-"),
-            "StopTimeout": 30,
-            "Machine": settings,
-            "Env": [],
-            "Labels": {},
-        }
-        container = Container(
-            identifier,
-            name,
-            time.time_ns(),
-            "",
-            str(wanted[source]),
-            config,
-            host,
-            networks=planned,
-            owner=who.user,
-            asked={"labels": {}, "names": self._engine.gate.names(who, image) if image is not None else []},
-            group=self._engine.identity.group,
-        )
+        self, who: Caller, container: Container, wanted: SystemVmRequest, image: Image | None, say: Say, disk: int
+    ) -> Container:
         directory = self._engine.containers.directory(container)
         os.makedirs(f"{directory}/log", 0o700)
         try:
-            await self._make_disk(who, container, source, wanted, image, directory, say, disk)
+            await self._make_disk(who, container, wanted, image, directory, say, disk)
             self._engine.networking.names.write_all_files(container)
         except BaseException:
             await asyncio.to_thread(filetree.remove, directory, True)
@@ -135,18 +132,18 @@ class SystemMachines:
         self._engine.events.publish("machine", action, container.id, {"name": container.name}, owners)
 
     async def _make_disk(
-        self, who: Caller, container: Container, source: str, wanted: dict[str, Any], image: Image | None, directory: str, say: Say,
+        self, who: Caller, container: Container, wanted: SystemVmRequest, image: Image | None, directory: str, say: Say,
         disk: int,
     ) -> None:  # fmt: skip
-        size = int(wanted.get("DiskSize") or 0)
+        size = wanted.disk_size
         target = f"{directory}/disk.qcow2"
-        if source == "Disk":
-            await asyncio.to_thread(self._take_disk, container, wanted["Disk"], disk, directory, size)
+        if wanted.disk:
+            await asyncio.to_thread(self._take_disk, container, wanted.disk, disk, directory, size)
             return
-        if source == "Bootstrap":
-            say(f"making {wanted['Bootstrap']} from the distribution's packages")
+        if wanted.bootstrap:
+            say(f"making {wanted.bootstrap} from the distribution's packages")
             async with bringing(self._engine, who) as coming:
-                image = await asyncio.to_thread(self._bootstrap, wanted["Bootstrap"], coming.check)
+                image = await asyncio.to_thread(self._bootstrap, wanted.bootstrap, coming.check)
         assert image is not None
         say("making the disk")
         await self.build_disk(image, f"{directory}/disk.raw", size, say)
@@ -155,13 +152,14 @@ class SystemMachines:
 
     def _take_disk(self, container: Container, path: str, file: int, directory: str, size: int) -> None:
         """Copies a disk, or what an OVA has, in whatever format it is."""
-        name, settings, taken = os.path.basename(path), container.config["Machine"], f"{directory}/taken"
+        name, taken = os.path.basename(path), f"{directory}/taken"
         with open(taken, "w+b") as copy:
             os.fchmod(copy.fileno(), 0o600)
             if path.endswith(".ova"):
                 appliance = ovf.unpack(file, name, copy.fileno())
-                settings["Cpus"] = settings["Cpus"] or appliance.cpus
-                settings["Memory"] = settings["Memory"] or appliance.memory << 20
+                own = hardware_of(container)
+                given = replace(own, cpus=own.cpus or appliance.cpus, memory=own.memory or appliance.memory << 20)
+                container.config = replace(container.config, system_vm=given)
                 file, name = copy.fileno(), appliance.disk
                 copy.flush()
             elif not hostpaths.here(file) or not os.fstat(file).st_nlink:
@@ -202,10 +200,10 @@ class SystemMachines:
                     return {"mode": "init", "init": path}
         finally:
             os.close(rootfd)
-        config = dict(image.config.get("config") or {})
-        if not config.get("Cmd") and not config.get("Entrypoint"):
+        config = image_config.read(image.config.get("config") or {})
+        if not config.cmd and not config.entrypoint:
             raise VmError("the image has neither an init (/sbin/init) nor a command")
-        container = Container("image", "", 0, "", "", config, {})
+        container = Container("image", "", 0, "", "", config, HostConfig())
         entries = [*mounts.standard(False), mounts.shared_memory(mounts.DEFAULT_SHM)]
         return {
             "mode": "command",
@@ -217,14 +215,15 @@ class SystemMachines:
 
     async def request(self, container: Container, wiring: Wiring) -> tuple[dict[str, Any], Descriptors]:
         """What the keeper is asked to start, and the descriptors that go with it; "disk" and "seed" are the caller's."""
-        directory, settings = self._engine.containers.directory(container), container.config["Machine"]
+        directory, settings = self._engine.containers.directory(container), hardware_of(container)
         memory = machine_shape.system_memory(settings)
-        accelerator = (await self._engine.machines.shape({})).accelerator
-        machine = {"cpus": int(settings.get("Cpus") or 1), "memory": memory, "accelerator": accelerator, "form": "qcow2",
-                   "bus": settings.get("Bus") or "virtio", "interfaces": [endpoint.mac for _, endpoint, _ in wiring.places]}  # fmt: skip
+        accelerator = (await self._engine.machines.shape(HostConfig())).accelerator
+        machine = {"cpus": settings.cpus or 1, "memory": memory, "accelerator": accelerator, "form": "qcow2",
+                   "bus": settings.bus or "virtio", "interfaces": [endpoint.mac for _, endpoint, _ in wiring.places]}  # fmt: skip
         servers = self._engine.networking.names.forwarders
+        guest = seed.Guest(settings.user, settings.password, settings.ssh_keys, settings.user_data)
         files = seed.files(
-            container.id, container.config["Hostname"], settings, [seed.place(*row) for row in wiring.places], servers
+            container.id, container.config.hostname, guest, [seed.place(*row) for row in wiring.places], servers
         )
         with open(f"{directory}/seed.iso", "wb") as file:
             os.fchmod(file.fileno(), 0o600)  # passwords are in it, as memory may be in the disk
@@ -242,7 +241,7 @@ class SystemMachines:
             "pc": machine,
             "control": self._engine.machines.control(container.id),
             "console": f"{directory}/console",
-            "hostname": container.config["Hostname"],
+            "hostname": container.config.hostname,
             "interfaces": [interface(*row) for row in wiring.places],
             "names": self._engine.networking.names.serves(container),
             "servers": servers,
@@ -293,9 +292,9 @@ class SystemMachines:
                 if machine.running:
                     raise Conflict(f"virtual machine {machine.name} is running: stop it before it is exported")
                 disk, disk_form = f"{self._engine.containers.directory(machine)}/disk.qcow2", "qcow2"
-                settings = machine.config["Machine"]
+                settings = hardware_of(machine)
             else:
-                disk, disk_form, settings = f"{work}/disk.raw", "raw", {}
+                disk, disk_form, settings = f"{work}/disk.raw", "raw", SystemVm()
                 image = self._engine.finding.image(who, source, Verb.EXPORT, usable=True)
                 await self.build_disk(image, disk, size, say)
             if form == "ova":
@@ -310,10 +309,15 @@ class SystemMachines:
         await removing.remove(self._engine, container, force)
 
 
-def _pack(work: str, disk: str, form: str, source: str, settings: dict[str, Any], target: str) -> None:
+def hardware_of(container: Container) -> SystemVm:
+    """What a system VM is made of."""
+    return container.config.system_vm or SystemVm()
+
+
+def _pack(work: str, disk: str, form: str, source: str, settings: SystemVm, target: str) -> None:
     name = "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in source)
     bootdisk.convert(disk, f"{work}/{name}-disk1.vmdk", "vmdk-stream", form)
     capacity = bootdisk.capacity(disk, form, name)
     memory = machine_shape.system_memory(settings)
-    appliance = ovf.Appliance(name, int(settings.get("Cpus") or 1), memory, f"{name}-disk1.vmdk", capacity)
+    appliance = ovf.Appliance(name, settings.cpus or 1, memory, f"{name}-disk1.vmdk", capacity)
     ovf.pack(target, appliance, f"{work}/{name}-disk1.vmdk")

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+import msgspec
 
 from sampan.engine import container_record, limits, spec
 from sampan.engine.container import Container
 from sampan.engine.creation import check_restart, claim_name
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, EngineError
+from sampan.engine.model import HostConfig, Limits
 from sampan.engine.policy.caller import Caller
 from sampan.linux.cgroup import Cgroup
 from sampan.linux.cgroup_limits import LimitRefused
 from sampan.linux.spec_types import Resources
 
-_CHANGEABLE = ("Memory", "MemorySwap", "MemoryReservation", "CpuShares", "CpuPeriod", "CpuQuota", "CpusetCpus", "CpusetMems", "NanoCpus",
-               "PidsLimit", "BlkioWeight", "RestartPolicy")  # fmt: skip
+replace = msgspec.structs.replace
+_CHANGEABLE = ("memory", "memory_swap", "memory_reservation", "cpu_shares", "cpu_period", "cpu_quota", "cpuset_cpus", "cpuset_mems",
+               "nano_cpus", "pids_limit", "blkio_weight")  # fmt: skip
 
 
 async def rename(engine: Engine, who: Caller, container: Container, name: str) -> None:
@@ -36,17 +38,19 @@ async def rename(engine: Engine, who: Caller, container: Container, name: str) -
     engine.events.announce(container, "rename", oldName=f"/{old}")
 
 
-async def update(engine: Engine, container: Container, changes: dict[str, Any]) -> list[str]:
-    """Changes limits and restart policy, of a running container at once. Returns warnings."""
-    wanted = {key: value for key, value in changes.items() if key in _CHANGEABLE and value not in (None, 0, "", {})}
-    if wanted.get("RestartPolicy", {}).get("Name") == "":
-        del wanted["RestartPolicy"]
+async def update(engine: Engine, container: Container, changes: HostConfig) -> list[str]:
+    """Changes limits and restart policy, of a running container at once; what is not given stays. Returns warnings."""
+    wanted = {name: value for name in _CHANGEABLE if (value := getattr(changes.limits, name))}
+    policy = changes.restart_policy
     async with container.exclusive():
-        _check_conflicts(container.host_config, wanted)
-        host = {**container.host_config, **wanted}
+        before = container.host_config
+        _check_conflicts(before.limits, Limits(**wanted))
+        host = replace(before, limits=replace(before.limits, **wanted))
+        if policy.name:
+            host = replace(host, restart_policy=policy)
         warnings = limits.check(host)
         check_restart(host)
-        before, container.host_config = container.host_config, host
+        container.host_config = host
         try:
             _record(engine, container)
             if container.running:
@@ -59,18 +63,17 @@ async def update(engine: Engine, container: Container, changes: dict[str, Any]) 
     return warnings
 
 
-def _check_conflicts(has: dict[str, Any], wanted: dict[str, Any]) -> None:
+def _check_conflicts(has: Limits, wanted: Limits) -> None:
     """Raises Conflict for what can't be beside what the container has."""
     for one, other, name, is_set in (
-        ("CpuPeriod", "NanoCpus", "CPU Period", "NanoCPUs"),
-        ("CpuQuota", "NanoCpus", "CPU Quota", "NanoCPUs"),
-        ("NanoCpus", "CpuPeriod", "NanoCPUs", "CPU Period"),
-        ("NanoCpus", "CpuQuota", "NanoCPUs", "CPU Quota"),
+        (wanted.cpu_period, has.nano_cpus, "CPU Period", "NanoCPUs"),
+        (wanted.cpu_quota, has.nano_cpus, "CPU Quota", "NanoCPUs"),
+        (wanted.nano_cpus, has.cpu_period, "NanoCPUs", "CPU Period"),
+        (wanted.nano_cpus, has.cpu_quota, "NanoCPUs", "CPU Quota"),
     ):
-        if wanted.get(one) and has.get(other):
+        if one and other:
             raise Conflict(f"Conflicting options: {name} cannot be updated as {is_set} has already been set")
-    swap = has.get("MemorySwap") or 0
-    if wanted.get("Memory", 0) > swap > 0 and "MemorySwap" not in wanted:
+    if wanted.memory > has.memory_swap > 0 and not wanted.memory_swap:
         raise Conflict(
             "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time"
         )
@@ -85,13 +88,13 @@ def _record(engine: Engine, container: Container) -> None:
     engine.containers.save(container)
 
 
-async def _apply(engine: Engine, container: Container, wanted: dict[str, Any]) -> list[str]:
+async def _apply(engine: Engine, container: Container, wanted: Resources) -> list[str]:
     """Brings new limits to the kernels that enforce them, all or none; returns warnings. Raises BadRequest, EngineError."""
     try:
         if container.virtual:
             return await engine.machines.limit(container, container.host_config, wanted)
         group = Cgroup(container.cgroup)
-        group.update(cast(Resources, wanted))
+        group.update(wanted)
         return group.warnings
     except LimitRefused as error:
         raise BadRequest(f"Cannot update container {container.id}: {error}") from error

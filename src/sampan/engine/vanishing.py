@@ -20,7 +20,7 @@ _THE_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # these are t
 
 def ended(container: Container) -> bool:
     """Whether its process is gone or about to be, told of or not."""
-    return not container.running or pidfd.ending(container.state["Pid"], container.start_time)
+    return not container.running or pidfd.ending(container.state.pid, container.start_time)
 
 
 @contextlib.contextmanager

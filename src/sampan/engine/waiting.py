@@ -33,11 +33,11 @@ def wait(container: Container, condition: str) -> asyncio.Future[int]:
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         container.remove_waiters.append(future)
         if container.removed:
-            resolve(container.remove_waiters, container.state["ExitCode"])
+            resolve(container.remove_waiters, container.state.exit_code)
         return future
     future = exit_of(container)
-    waits = container.running or container.starting or container.state["Status"] == "restarting"
+    waits = container.running or container.starting or container.state.restarting
     if condition != "next-exit" and not waits:
-        future.set_result(container.state["ExitCode"])
+        future.set_result(container.state.exit_code)
         container.exit_waiters.remove(future)
     return future

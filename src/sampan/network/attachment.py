@@ -35,6 +35,16 @@ class EndpointSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     driver_options: Mapping[str, str] = {}
     gateway_priority: int = 0
 
+    def over(self, base: EndpointSettings) -> EndpointSettings:
+        """What is given here, and of the rest what is given there."""
+        nothing = EndpointSettings()
+        given = {
+            name: getattr(self, name)
+            for name in self.__struct_fields__
+            if getattr(self, name) != getattr(nothing, name)
+        }
+        return msgspec.structs.replace(base, **given)
+
 
 class PortBinding(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """Where on the host a container's port is wanted. `host_port` is "", a number, or a range such as "8000-8010"."""

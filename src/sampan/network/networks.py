@@ -15,6 +15,7 @@ import msgspec
 
 from sampan.network import bridge, ipam
 from sampan.network import settings as checks
+from sampan.network.attachment import Addresses, EndpointSettings
 from sampan.network.errors import NetworkConflict, NetworkError, NetworkForbidden, NetworkNotFound
 from sampan.network.model import SWITCHES, Endpoint, Network
 from sampan.network.ownership import DEFAULT_BRIDGE, Owner, choosing
@@ -265,7 +266,7 @@ class Networks:
         container: str,
         name: str,
         interface: str,
-        settings: dict[str, Any],
+        settings: EndpointSettings,
         identifier: str = "",
         reserved: Iterable[str] = (),
     ) -> Endpoint:
@@ -274,12 +275,12 @@ class Networks:
         """
         if container in network.endpoints:
             raise NetworkForbidden(f"endpoint with name {name} already exists in network {network.name}")
-        wanted = settings.get("IPAMConfig") or {}
-        if network.name == "bridge" and (wanted.get("IPv4Address") or wanted.get("IPv6Address")):
+        wanted = settings.addresses or Addresses()
+        if network.name == "bridge" and (wanted.ipv4 or wanted.ipv6):
             raise NetworkError("user specified IP address is supported on user defined networks only")
-        for key, version in (("IPv4Address", 4), ("IPv6Address", 6)):
-            if wanted.get(key) and not is_address(wanted[key], version):
-                raise NetworkError(f"invalid {key[:4]} address: {wanted[key]!r}")
+        for text, version in ((wanted.ipv4, 4), (wanted.ipv6, 6)):
+            if text and not is_address(text, version):
+                raise NetworkError(f"invalid IPv{version} address: {text!r}")
         # What somebody else's container asks for and is none must not keep this one from its place.
         kept = [text for text in reserved if is_address(text, 4) or is_address(text, 6)]
         used = [e.address(4) for e in network.endpoints.values()] + [text for text in kept if ":" not in text]
@@ -288,13 +289,13 @@ class Networks:
         endpoint.link, endpoint.network = self.owner.veth(endpoint.id), network.id
         row, row6 = network.row(4), network.row(6)
         if row is not None:
-            endpoint.ipv4 = ipam.allocate(row, used, wanted.get("IPv4Address") or "")
+            endpoint.ipv4 = ipam.allocate(row, used, wanted.ipv4)
         if row6 is not None:
-            endpoint.ipv6 = ipam.allocate(row6, used6, wanted.get("IPv6Address") or "")
-        elif wanted.get("IPv6Address"):
+            endpoint.ipv6 = ipam.allocate(row6, used6, wanted.ipv6)
+        elif wanted.ipv6:
             raise NetworkError(f"network {network.name} has no IPv6 subnet")
-        endpoint.mac = _mac(network, settings.get("MacAddress") or "", endpoint.ipv4)
-        endpoint.aliases = list(dict.fromkeys(settings.get("Aliases") or []))
+        endpoint.mac = _mac(network, settings.mac, endpoint.ipv4)
+        endpoint.aliases = list(dict.fromkeys(settings.aliases))
         self._records.put(_ENDPOINT, endpoint.id, asdict(endpoint))
         network.endpoints[container] = endpoint
         return endpoint

@@ -6,22 +6,25 @@ import errno
 import ipaddress
 import socket
 from collections.abc import Callable
+from collections.abc import Mapping as ReadOnly
 from dataclasses import dataclass
-from typing import Any
 
+from sampan.network.attachment import PortBinding, Protocol, PublishedPort
 from sampan.network.errors import NetworkConflict, NetworkError
 
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM, "sctp": socket.SOCK_STREAM}
 _SCTP = 132
+_PROTOCOLS: dict[str, Protocol] = {"tcp": "tcp", "udp": "udp", "sctp": "sctp"}
 
 Bind = Callable[[str, str, int], socket.socket]
+Bindings = ReadOnly[str, tuple[PortBinding, ...]]
 
 
 @dataclass(slots=True)
 class Mapping:
     """One container port on one host address; `reservation` keeps the port ours."""
 
-    protocol: str
+    protocol: Protocol
     container_port: int
     host_ip: str
     host_port: int
@@ -34,12 +37,12 @@ class Mapping:
             self.reservation = None
 
 
-def parse_port(text: str) -> tuple[int, str]:
+def parse_port(text: str) -> tuple[int, Protocol]:
     """(80, "tcp") of "80" or "80/tcp". Raises NetworkError."""
-    number, _, protocol = text.partition("/")
-    protocol = protocol or "tcp"
-    if protocol not in _KINDS:
-        raise NetworkError(f"invalid proto: {protocol}")
+    number, _, word = text.partition("/")
+    protocol = _PROTOCOLS.get(word or "tcp")
+    if protocol is None:
+        raise NetworkError(f"invalid proto: {word}")
     if not (number.isascii() and number.isdecimal()) or not 0 < int(number) < 65536:
         raise NetworkError(f"invalid port: {text}")
     return int(number), protocol
@@ -58,12 +61,10 @@ def host_range(text: str) -> tuple[int, int]:
     return low, high
 
 
-def reserve_all(
-    bindings: dict[str, list[dict[str, Any]] | None], ipv6: bool, binder: Bind | None = None
-) -> list[Mapping]:
-    """A mapping for each row of PortBindings: all of them or, with an error, none.
+def reserve_all(bindings: Bindings, ipv6: bool, binder: Bind | None = None) -> list[Mapping]:
+    """A mapping for each binding: all of them or, with an error, none.
 
-    A row without an address stands for both IP versions with the same port, if there is IPv6.
+    A binding without an address stands for both IP versions with the same port, if there is IPv6.
     `binder` is bind() where the host's addresses are: in another network namespace, when given.
     Raises NetworkConflict naming the port that is taken.
     """
@@ -71,10 +72,8 @@ def reserve_all(
     try:
         for key, rows in bindings.items():
             container_port, protocol = parse_port(key)
-            for row in rows or []:
-                made += _reserve_row(
-                    protocol, container_port, row.get("HostIp") or "", row.get("HostPort") or "", ipv6, binder or bind
-                )
+            for row in rows:
+                made += _reserve_row(protocol, container_port, row.host_ip, row.host_port, ipv6, binder or bind)
     except BaseException:
         for mapping in made:
             mapping.release()
@@ -82,17 +81,17 @@ def reserve_all(
     return made
 
 
-def again(protocol: str, container_port: int, host_ip: str, host_port: int, binder: Bind | None = None) -> Mapping:
+def again(port: PublishedPort, binder: Bind | None = None) -> Mapping:
     """A mapping that a daemon before us made; where its port can't be reserved it still stands."""
     try:
-        reservation = (binder or bind)(protocol, host_ip, host_port)
+        reservation = (binder or bind)(port.protocol, port.host_ip, port.host_port)
     except OSError:
         reservation = None
-    return Mapping(protocol, container_port, host_ip, host_port, reservation)
+    return Mapping(port.protocol, port.container_port, port.host_ip, port.host_port, reservation)
 
 
 def _reserve_row(
-    protocol: str, container_port: int, host_ip: str, port_text: str, ipv6: bool, binder: Bind
+    protocol: Protocol, container_port: int, host_ip: str, port_text: str, ipv6: bool, binder: Bind
 ) -> list[Mapping]:
     if host_ip:
         try:
@@ -124,7 +123,9 @@ def _reserve_row(
     raise NetworkError(f"failed to bind host port for {where}/{protocol}: {failure.strerror}{hint}")
 
 
-def _reserve_port(protocol: str, container_port: int, addresses: list[str], port: int, binder: Bind) -> list[Mapping]:
+def _reserve_port(
+    protocol: Protocol, container_port: int, addresses: list[str], port: int, binder: Bind
+) -> list[Mapping]:
     """One port on all the addresses; 0 is any that is free on the first. Raises OSError, and reserves nothing then."""
     made: list[Mapping] = []
     try:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Any
 
+import msgspec
+
+from sampan.network.attachment import EndpointSettings
 from sampan.network.errors import NetworkError
 from sampan.network.model import Network
 
@@ -13,26 +15,24 @@ _MAC = re.compile(r"[0-9a-f]{2}([:-][0-9a-f]{2}){5}", re.ASCII)
 _INTERFACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}", re.ASCII)
 _NOT_ONE = ("all", "default", "lo")  # names below /proc/sys/net that are of no interface, or of the host's own
 _TRUE, _FALSE = ("1", "t", "true"), ("0", "f", "false")  # as Go's ParseBool
-_VERSIONS = (("IPv4Address", 4), ("IPv6Address", 6))
+replace = msgspec.structs.replace
 
 
-def checked(network: Network, settings: dict[str, Any]) -> dict[str, Any]:
+def checked(network: Network, settings: EndpointSettings) -> EndpointSettings:
     """The settings with addresses as they are written. Raises NetworkError that names the field."""
-    made = dict(settings)
-    if made.get("MacAddress"):
-        made["MacAddress"] = mac(made["MacAddress"])
-    wanted = dict(made.get("IPAMConfig") or {})
-    for key, version in _VERSIONS:
-        if wanted.get(key):
-            wanted[key] = _address(network, wanted[key], key, version)
-    for text in wanted.get("LinkLocalIPs") or []:
-        if not address(text, "LinkLocalIPs").is_link_local:
-            raise NetworkError(
-                f"invalid link-local IP address: {text}: LinkLocalIPs are of 169.254.0.0/16 or fe80::/10"
-            )
-    if made.get("IPAMConfig"):
-        made["IPAMConfig"] = wanted
-    return made
+    wanted = settings.addresses
+    if wanted is not None:
+        for text in wanted.link_local:
+            if not address(text, "LinkLocalIPs").is_link_local:
+                raise NetworkError(
+                    f"invalid link-local IP address: {text}: LinkLocalIPs are of 169.254.0.0/16 or fe80::/10"
+                )
+        wanted = replace(
+            wanted,
+            ipv4=_address(network, wanted.ipv4, "IPv4Address", 4) if wanted.ipv4 else "",
+            ipv6=_address(network, wanted.ipv6, "IPv6Address", 6) if wanted.ipv6 else "",
+        )
+    return replace(settings, addresses=wanted, mac=mac(settings.mac) if settings.mac else "")
 
 
 def mac(text: str) -> str:

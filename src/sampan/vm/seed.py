@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from sampan.network.model import Endpoint, Network
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """Who can enter it and how. `user_data`: a document that replaces what is made of the others."""
+
+    user: str = ""
+    password: str = ""
+    ssh_keys: tuple[str, ...] = ()
+    user_data: str = ""
 
 
 def place(network: Network, endpoint: Endpoint, default: bool) -> dict[str, Any]:
@@ -22,7 +33,7 @@ def place(network: Network, endpoint: Endpoint, default: bool) -> dict[str, Any]
 
 
 def files(
-    identifier: str, hostname: str, settings: dict[str, Any], places: list[dict[str, Any]], servers: list[str]
+    identifier: str, hostname: str, guest: Guest, places: list[dict[str, Any]], servers: list[str]
 ) -> dict[str, str]:
     """meta-data, user-data and network-config. JSON is YAML, so nothing needs to be escaped for it."""
     for row in places:
@@ -31,28 +42,28 @@ def files(
     ethernets = {row["set-name"]: row for row in places}
     return {
         "meta-data": json.dumps({"instance-id": identifier[:12], "local-hostname": hostname}, indent=1) + "\n",
-        "user-data": settings.get("UserData") or f"#cloud-config\n{json.dumps(_user_data(settings), indent=1)}\n",
+        "user-data": guest.user_data or f"#cloud-config\n{json.dumps(_user_data(guest), indent=1)}\n",
         "network-config": json.dumps({"version": 2, "ethernets": ethernets}, indent=1) + "\n",
     }
 
 
-def _user_data(settings: dict[str, Any]) -> dict[str, Any]:
+def _user_data(guest: Guest) -> dict[str, Any]:
     found: dict[str, Any] = {"ssh_pwauth": False, "disable_root": False}
-    keys = list(settings.get("SshKeys") or [])
-    name = settings.get("User") or ""
+    keys = list(guest.ssh_keys)
+    name = guest.user
     if name and name != "root":
         user: dict[str, Any] = {"name": name, "shell": "/bin/bash", "sudo": "ALL=(ALL) NOPASSWD:ALL", "ssh_authorized_keys": keys,
-                                "lock_passwd": not settings.get("Password")}  # fmt: skip
-        if settings.get("Password"):
-            user["plain_text_passwd"] = settings["Password"]
+                                "lock_passwd": not guest.password}  # fmt: skip
+        if guest.password:
+            user["plain_text_passwd"] = guest.password
         found["users"] = [user]
     elif keys:
         found["ssh_authorized_keys"] = keys
-    if settings.get("Password"):
+    if guest.password:
         found["ssh_pwauth"] = True
         if not name or name == "root":
             found["chpasswd"] = {
                 "expire": False,
-                "users": [{"name": "root", "password": settings["Password"], "type": "text"}],
+                "users": [{"name": "root", "password": guest.password, "type": "text"}],
             }
     return found

@@ -8,7 +8,6 @@ import csv
 import os
 import tempfile
 from collections.abc import AsyncIterator
-from typing import Any
 
 from sampan.api.buildkit import agents, filesync
 from sampan.api.buildkit.sessions import Session
@@ -18,6 +17,7 @@ from sampan.build.model import Options
 from sampan.build.trees import Tree
 from sampan.engine.builds import Request
 from sampan.engine.engine import Engine
+from sampan.engine.model import HostConfig
 from sampan.engine.policy.caller import Caller
 from sampan.images.registry.auth import Credentials
 from sampan.linux import filetree
@@ -51,9 +51,10 @@ def options_of(attributes: dict[str, str], entitlements: list[str]) -> Options:
     if epoch and not epoch.isdecimal():
         raise BuildError(f"invalid SOURCE_DATE_EPOCH: {epoch}")
     filters = [item for item in attributes.get("no-cache", "").split(",") if item]
-    host: dict[str, Any] = {"ExtraHosts": _hosts(attributes.get("add-hosts", ""))}
-    if attributes.get("shm-size", "").isdecimal():
-        host["ShmSize"] = int(attributes["shm-size"])
+    size = attributes.get("shm-size", "")
+    host = HostConfig(
+        extra_hosts=tuple(_hosts(attributes.get("add-hosts", ""))), shm_size=int(size) if size.isdecimal() else 0
+    )
     return Options(
         platform=platform,
         target=attributes.get("target", ""),

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from sampan.engine.container import ZERO_TIME, Container
+from sampan.engine.container import Container
 from sampan.engine.filters import images, rules
 from sampan.engine.filters.reading import Filters, invalid
 from sampan.engine.filters.rules import Rule, Test
+from sampan.engine.model import HealthStatus
 from sampan.network.model import Network
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ _HEALTH = ("starting", "healthy", "unhealthy", "none")
 
 def labels_of(container: Container) -> Mapping[str, str] | None:
     """A container's labels."""
-    found: Mapping[str, str] | None = container.config.get("Labels")
+    found: Mapping[str, str] | None = container.config.labels
     return found
 
 
@@ -30,25 +31,25 @@ def _names(container: Container) -> Iterable[str]:
 
 def _volumes(container: Container) -> Iterable[str]:
     for row in container.mounts:
-        yield from (row.get("Name") or row.get("Source") or "", row["Destination"])
+        yield from (row.name or row.source, row.destination)
 
 
 def _exit_code(container: Container) -> int | None:
-    ended = not container.running and container.state["StartedAt"] != ZERO_TIME
-    return int(container.state["ExitCode"]) if ended else None
+    ended = not container.running and bool(container.state.started_at)
+    return container.state.exit_code if ended else None
 
 
 def _health(container: Container) -> str:
-    return str((container.health or {}).get("Status") or "none")
+    return container.health.status if container.health else HealthStatus.NONE
 
 
 def _published(container: Container) -> Iterable[str]:
-    return (f"{row['host_port']}/{row['protocol']}" for row in container.ports)
+    return (f"{row.host_port}/{row.protocol}" for row in container.ports)
 
 
 def _exposed(container: Container) -> Iterable[str]:
-    yield from (f"{row['container_port']}/{row['protocol']}" for row in container.ports)
-    for key in container.config.get("ExposedPorts") or {}:
+    yield from (f"{row.container_port}/{row.protocol}" for row in container.ports)
+    for key in container.config.exposed_ports:
         yield key if "/" in key else f"{key}/tcp"
 
 
@@ -71,7 +72,7 @@ def _networks(engine: Engine) -> Rule[Container]:
         known = engine.networking.networks
 
         def on(container: Container, network: Network | None, value: str) -> bool:
-            mode = container.host_config.get("NetworkMode")
+            mode = container.host_config.network_mode
             names = set(container.networks) | ({mode} if mode in ("host", "none") else set())
             return value in names or (network is not None and network.name in names)
 
@@ -125,7 +126,7 @@ def listed(engine: Engine, sees: Callable[[Container], bool], wanted: Filters) -
         "network": _networks(engine),
         "publish": rules.ignored,
         "since": _edge(engine, sees, after=True),
-        "status": rules.one_of(_STATES, lambda container: str(container.state["Status"])),
+        "status": rules.one_of(_STATES, lambda container: container.state.status),
         "volume": rules.exactly(_volumes),
         **rules.labels(labels_of),
     }

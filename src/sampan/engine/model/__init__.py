@@ -18,12 +18,20 @@ from sampan.engine.model.mounts import (
     TmpfsOptions,
     VolumeOptions,
 )
-from sampan.engine.model.requests import ConnectRequest, CreateRequest, ExecRequest, ExecStart
+from sampan.engine.model.requests import (
+    Asked,
+    ConnectRequest,
+    CreateRequest,
+    ExecRequest,
+    ExecStart,
+    SystemVmRequest,
+)
 from sampan.engine.model.state import Health, HealthStatus, Probe, State, Status
 from sampan.network.attachment import Addresses, EndpointSettings, PortBinding, PublishedPort
 
 __all__ = [
     "Addresses",
+    "Asked",
     "BindOptions",
     "Config",
     "ConnectRequest",
@@ -50,6 +58,7 @@ __all__ = [
     "State",
     "Status",
     "SystemVm",
+    "SystemVmRequest",
     "TmpfsOptions",
     "Ulimit",
     "VolumeOptions",

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from sampan.engine.model.config import Config
+from sampan.engine.model.config import Config, SystemVm
 from sampan.engine.model.host_config import HostConfig
-from sampan.network.attachment import EndpointSettings
+from sampan.network.attachment import EndpointSettings, PortBinding
 
 
 class CreateRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,6 +17,13 @@ class CreateRequest(msgspec.Struct, frozen=True, kw_only=True):
     config: Config = Config()
     host_config: HostConfig = HostConfig()
     endpoints: Mapping[str, EndpointSettings] = {}
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What of a request the policy looks at again. None: those of the configuration, as records before there was this say nothing."""
+
+    labels: Mapping[str, str] | None = None
+    names: tuple[str, ...] = ()  # of the image
 
 
 class ExecRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,3 +57,16 @@ class ConnectRequest(msgspec.Struct, frozen=True, kw_only=True):
     container: str = ""
     endpoint: EndpointSettings = EndpointSettings()
     force: bool = False
+
+
+class SystemVmRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A system VM that is wanted, made of one of `disk` (a path), `image` and `bootstrap` (DISTRIBUTION:SUITE)."""
+
+    name: str = ""
+    disk: str = ""
+    image: str = ""
+    bootstrap: str = ""
+    disk_size: int = 0  # bytes; 0: as large as what it is made of
+    network: str = ""
+    ports: Mapping[str, tuple[PortBinding, ...]] = {}
+    hardware: SystemVm = SystemVm()

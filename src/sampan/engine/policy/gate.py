@@ -10,6 +10,7 @@ from typing import Any
 from sampan.engine.container import Container
 from sampan.engine.errors import Forbidden, NotFound
 from sampan.engine.events import Events
+from sampan.engine.model import MountType
 from sampan.engine.owners import Owners
 from sampan.engine.policy import facts as of
 from sampan.engine.policy import rules
@@ -155,14 +156,15 @@ class Gate:
             if network is not None:
                 yield dataclasses.replace(self._owners.subject(Kind.NETWORK, network.id), id=name)
         for row in container.mounts:
-            if row["Type"] == "volume":
-                yield self._owners.subject(Kind.VOLUME, row["Name"])
-        for key in ("NetworkMode", "PidMode", "IpcMode"):
-            kind, _, identifier = (container.host_config.get(key) or "").partition(":")
+            if row.kind is MountType.VOLUME:
+                yield self._owners.subject(Kind.VOLUME, row.name)
+        host = container.host_config
+        for mode in (host.network_mode, host.pid_mode, host.ipc_mode):
+            kind, _, identifier = mode.partition(":")
             other = self._containers.get(identifier) if kind == "container" else None
             if other is not None:
                 yield subject_of(other)
-        for text in container.host_config.get("Links") or []:
+        for text in container.host_config.links:
             other = self._containers.get(text.partition(":")[0])
             if other is not None:
                 yield subject_of(other)
@@ -179,7 +181,7 @@ class Gate:
     def allowed(self, container: Container) -> Callable[[str], None]:
         """As may_have for a container's owner, whoever starts it. What it says is asked of all its mounts, so it looks at the policy once."""
         policy, owner = self._policy(), Owner(container.owner, container.claim)
-        sources = [row["Source"] for row in container.mounts if row["Type"] == "bind"]
+        sources = [row.source for row in container.mounts if row.kind is MountType.BIND]
 
         def ask(path: str) -> None:
             source = path if path in sources else "what a mount leads to by now"

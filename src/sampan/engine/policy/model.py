@@ -5,11 +5,13 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
-from typing import Any
 
 CONTAINER, VM, DENY, AUTO = "container", "vm", "deny", "auto"
 STRICTNESS = {CONTAINER: 0, VM: 1, DENY: 2}
 TENANT_LABEL = "sampan.tenant"
+
+
+Row = dict[str, object]  # a table of the document
 
 
 class PolicyError(ValueError):
@@ -207,7 +209,7 @@ def parse(text: str) -> Policy:
                   tenants, tuple(trust), keys, rules, by_user)  # fmt: skip
 
 
-def _tenant(row: dict[str, Any], index: int) -> Tenant:
+def _tenant(row: Row, index: int) -> Tenant:
     where = f"tenant {row.get('name') or index}"
     _only(row, ("name", "users", "trusted", "mounts", "manages"), where)
     mounts = _texts(row, "mounts", where)
@@ -221,7 +223,7 @@ def _tenant(row: dict[str, Any], index: int) -> Tenant:
                   _texts(row, "manages", where))  # fmt: skip
 
 
-def _key(row: dict[str, Any], index: int) -> Key:
+def _key(row: Row, index: int) -> Key:
     where = f"key {row.get('name') or index}"
     _only(row, ("name", "file"), where)
     return Key(_text(row, "name", where), _text(row, "file", where))
@@ -230,7 +232,7 @@ def _key(row: dict[str, Any], index: int) -> Key:
 _LISTS = tuple(each.name for each in fields(Conditions) if each.name not in ("signed", "privileged"))
 
 
-def _rule(row: dict[str, Any], index: int) -> Rule:
+def _rule(row: Row, index: int) -> Rule:
     where = f"rule {row.get('name') or index}"
     _only(row, ("name", "isolation", "except", "signed", "privileged", *_LISTS), where)
     if "isolation" not in row:
@@ -246,8 +248,8 @@ def _rule(row: dict[str, Any], index: int) -> Rule:
                 None if unless is None else _conditions(unless, f"{where}: except"))  # fmt: skip
 
 
-def _conditions(row: dict[str, Any], where: str) -> Conditions:
-    found: dict[str, Any] = {name: _texts(row, name, where) for name in _LISTS}
+def _conditions(row: Row, where: str) -> Conditions:
+    found = {name: _texts(row, name, where) for name in _LISTS}
     for name in _LISTS:
         if name in row and not found[name]:
             raise PolicyError(f"{where}: {name} is empty")
@@ -255,20 +257,20 @@ def _conditions(row: dict[str, Any], where: str) -> Conditions:
     return Conditions(**found, signed=_flag(row, "signed", where), privileged=_flag(row, "privileged", where))
 
 
-def _isolation(value: Any, where: str) -> str:
+def _isolation(value: object, where: str) -> str:
     if value not in STRICTNESS:
         raise PolicyError(f"{where}: the isolation {value!r} is unknown: container, vm or deny")
     return str(value)
 
 
-def _tables(found: dict[str, Any], key: str) -> list[dict[str, Any]]:
+def _tables(found: Row, key: str) -> list[Row]:
     rows = found.get(key, [])
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise PolicyError(f"{key} must be tables, written as [[{key}]]")
     return rows
 
 
-def _texts(row: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
+def _texts(row: Row, key: str, where: str) -> tuple[str, ...]:
     value = row.get(key, [])
     values = [value] if isinstance(value, str) else value
     if not isinstance(values, list) or not all(isinstance(item, str) and item for item in values):
@@ -276,21 +278,21 @@ def _texts(row: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _text(row: dict[str, Any], key: str, where: str) -> str:
+def _text(row: Row, key: str, where: str) -> str:
     value = row.get(key)
     if not isinstance(value, str) or not value:
         raise PolicyError(f"{where}: {key} is missing")
     return value
 
 
-def _flag(row: dict[str, Any], key: str, where: str) -> bool | None:
+def _flag(row: Row, key: str, where: str) -> bool | None:
     value = row.get(key)
     if value is not None and not isinstance(value, bool):
         raise PolicyError(f"{where}: {key} must be true or false")
     return value
 
 
-def _only(row: dict[str, Any], known: tuple[str, ...], where: str) -> None:
+def _only(row: Row, known: tuple[str, ...], where: str) -> None:
     for key in row:
         if key not in known:
             raise PolicyError(f"{where}: {key!r} is unknown; known are {', '.join(known)}")
