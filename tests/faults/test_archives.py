@@ -158,7 +158,7 @@ def test_hostile_archives_are_no_images(store: ImageStore, what: str) -> None:
         archive.load(store, io.BytesIO(saved([HOSTILE[what]], ["x:1"])))
     with pytest.raises(ImageError):
         archive.from_tar(store, io.BytesIO(HOSTILE[what]), "x:1", {}, "")
-    assert store.all() == []
+    assert store.index.all() == []
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -315,7 +315,7 @@ def test_damaged_compression_is_an_error(store: ImageStore, pack_: Any, data: st
 def test_configurations_that_others_could_not_read(store: ImageStore, config: dict[str, Any]) -> None:
     with pytest.raises(ImageError, match="configuration"):
         load(store, saved([tar_of({"a": b"x"})], ["x:1"], **config))
-    assert store.all() == []
+    assert store.index.all() == []
 
 
 def test_depth_and_numbers_are_bounded(store: ImageStore) -> None:
@@ -429,7 +429,7 @@ def test_depth_is_no_recursion(tmp_path: Path, store: ImageStore) -> None:
             os.close(fd)
         store.remove("deep:1", force=True)
         store.remove("deep:2", force=True)
-        assert os.listdir(f"{store._root}/layers") == []
+        assert os.listdir(f"{store.root}/layers") == []
     finally:
         for name in ("source", "copy"):
             filetree.remove(str(tmp_path / name), ignore_errors=True)

@@ -53,7 +53,7 @@ def layer_path(store: ImageStore, image: Image, index: int) -> str:
 def test_a_damaged_blob_is_not_saved_and_loading_repairs_it(store: ImageStore, how: str) -> None:
     data = saved(two_layers(), ["shop:1"])
     image = load(store, data)
-    path = store.blob_path(image.layers[1].digest)
+    path = store.blobs.path(image.layers[1].digest)
     {"flipped": flip, "missing": os.unlink, "shorter": lambda p: os.truncate(p, 900)}[how](path)
     with pytest.raises(BlobDamaged, match=r"image shop:1: .*(damaged|missing).*load or pull shop:1 again"):
         archive.save(store, [(image, ["docker.io/library/shop:1"])], io.BytesIO())
@@ -61,14 +61,14 @@ def test_a_damaged_blob_is_not_saved_and_loading_repairs_it(store: ImageStore, h
     out = io.BytesIO()
     archive.save(store, [(image, ["docker.io/library/shop:1"])], out)
     assert files_of(store, image)["etc/motd"] == b"hello\n"
-    other = ImageStore(f"{store._root}-other")
+    other = ImageStore(f"{store.root}-other")
     assert load(other, out.getvalue()).id == image.id
 
 
 def test_a_blob_that_rots_while_it_is_sent_is_noticed(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rot changes no time of the file: what was checked before is checked on the way again."""
     image = load(store, saved(two_layers(), ["shop:1"]))
-    path = store.blob_path(image.layers[0].digest)
+    path = store.blobs.path(image.layers[0].digest)
     info = os.stat(path)
     monkeypatch.setattr("sampan.images.blobs._identity", lambda fd: (1, 1, 1, 1))
     archive.check(store, [(image, [])])
@@ -82,8 +82,8 @@ def test_a_damaged_blob_and_its_layer_gone(store: ImageStore) -> None:
     """Neither the directory nor what to make it of: the error names the image and the way out, and that works."""
     data = saved(two_layers(), ["shop:1"])
     image = load(store, data)
-    flip(store.blob_path(image.layers[1].digest))
-    os.rename(layer_path(store, image, 1), f"{store._root}/elsewhere")
+    flip(store.blobs.path(image.layers[1].digest))
+    os.rename(layer_path(store, image, 1), f"{store.root}/elsewhere")
     store._lower.clear()
     with pytest.raises(ImageError, match=r"shop:1.*load or pull shop:1 again"):
         store.lower_directories(image)
@@ -98,7 +98,7 @@ def test_a_missing_layer_is_unpacked_again_from_its_blob(store: ImageStore) -> N
     image = load(store, saved(two_layers(), ["shop:1"]))
     before = files_of(store, image)
     for index in (0, 1):
-        os.rename(layer_path(store, image, index), f"{store._root}/elsewhere{index}")
+        os.rename(layer_path(store, image, index), f"{store.root}/elsewhere{index}")
         store._lower.clear()
         assert files_of(store, image) == before
 
@@ -151,21 +151,21 @@ def test_a_new_session_on_the_same_host_is_told_from_a_restart(root: str, tmp_pa
     """A data root that is mounted elsewhere (a copy, a crash image) has no session file that fits."""
     session = str(tmp_path / "session")
     load(ImageStore(root, session), saved(two_layers(), ["shop:1"]))
-    assert not ImageStore(root, session)._suspect
+    assert not ImageStore(root, session).layers.doubtful
     os.unlink(session)
-    assert ImageStore(root, session)._suspect
+    assert ImageStore(root, session).layers.doubtful
 
 
 def test_the_order_of_a_load(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Content, sync, record, link, sync, index: each before the next (T06)."""
     steps: list[str] = []
-    root = store._root
-    sync, change = durable.sync_tree, store._ledger.change
+    root = store.root
+    sync, change = durable.sync_tree, store.index._database.change
 
     def synced(path: str) -> None:
         links = sum(1 for name in os.listdir(f"{root}/chains") if len(name) == 64)
         records = len(list(Path(root, "layers").glob("*/record.json")))
-        rows = len(store._ledger.rows("SELECT id FROM images"))
+        rows = len(store.index._database.rows("SELECT id FROM images"))
         steps.append(f"sync: {records} records, {links} links, {rows} images")
         sync(path)
 
@@ -174,31 +174,31 @@ def test_the_order_of_a_load(store: ImageStore, monkeypatch: pytest.MonkeyPatch)
         change(*statements, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(durable, "sync_tree", synced)
-    monkeypatch.setattr(store._ledger, "change", changed)
+    monkeypatch.setattr(store.index._database, "change", changed)
     load(store, saved(two_layers(), ["shop:1"]))
     assert steps == ["sync: 0 records, 0 links, 0 images", "sync: 2 records, 2 links, 0 images", "index"]
 
 
 def test_the_index_is_on_disk_when_a_change_returns(store: ImageStore) -> None:
-    assert store._ledger._writer.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert store.index._database._writer.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
 # broken images
 
 
 def break_config(store: ImageStore, image: Image) -> None:
-    flip_at = store.blob_path(image.id)
+    flip_at = store.blobs.path(image.id)
     Path(flip_at).write_bytes(b"{" + Path(flip_at).read_bytes())
-    store._configs.clear()
+    store.index._configs.clear()
 
 
 def lose_config(store: ImageStore, image: Image) -> None:
-    os.unlink(store.blob_path(image.id))
-    store._configs.clear()
+    os.unlink(store.blobs.path(image.id))
+    store.index._configs.clear()
 
 
 def break_row(store: ImageStore, image: Image) -> None:
-    store._ledger.change(("UPDATE images SET layers = '[[1]]' WHERE id = ?", (image.id,)))
+    store.index._database.change(("UPDATE images SET layers = '[[1]]' WHERE id = ?", (image.id,)))
 
 
 @pytest.mark.parametrize("damage", [break_config, lose_config, break_row])
@@ -209,21 +209,21 @@ def test_one_broken_image_harms_no_other(store: ImageStore, damage: Callable[[Im
     blobs = set(store.blobs.all())
     damage(store, image)
     blobs &= set(store.blobs.all())
-    found = {each.id: each for each in store.all()}
+    found = {each.id: each for each in store.index.all()}
     assert found[image.id].broken
     assert not found[good.id].broken
-    assert store.find("broken:1").broken
+    assert store.index.find("broken:1").broken
     with pytest.raises(ImageError, match="broken:1 is broken"):
-        store.usable("broken:1")
+        store.index.usable("broken:1")
     store.remove("gone:1", force=False)  # collects garbage: nothing of the broken one goes
     kept = {layer.digest for layer in image.layers}
     assert kept <= set(store.blobs.all())
     assert {layer.digest for layer in good.layers} <= set(store.blobs.all())
     assert files_of(store, good)
     with pytest.raises(ImageNotFound):
-        store.get(gone.id)
+        store.index.get(gone.id)
     load(store, data)  # the way out
-    assert not store.usable("broken:1").broken
+    assert not store.index.usable("broken:1").broken
     assert files_of(store, image)
 
 
@@ -234,20 +234,20 @@ def test_a_broken_image_is_removed_by_a_person(store: ImageStore, damage: Callab
     assert store.remove("broken:1", force=False)[-1] == {"Deleted": image.id}
     store.collect_garbage()
     assert store.blobs.all() == []
-    assert os.listdir(f"{store._root}/layers") == []
+    assert os.listdir(f"{store.root}/layers") == []
 
 
 def test_no_blob_is_collected_while_a_manifest_can_not_be_read(store: ImageStore) -> None:
     image, other = load(store, saved(two_layers("a"), ["a:1"])), load(store, saved(two_layers("b"), ["b:1"]))
     manifest = json.dumps(archive._manifest(image, 10)).encode()
-    store.remember_manifest(image, "docker.io/library/a", manifest)
-    digest = store._ledger.rows("SELECT digest FROM manifests")[0][0]
-    flip(store.blob_path(digest)) if os.stat(store.blob_path(digest)).st_size > 700 else os.truncate(
-        store.blob_path(digest), 5
+    store.index.remember_manifest(image, "docker.io/library/a", manifest)
+    digest = store.index._database.rows("SELECT digest FROM manifests")[0][0]
+    flip(store.blobs.path(digest)) if os.stat(store.blobs.path(digest)).st_size > 700 else os.truncate(
+        store.blobs.path(digest), 5
     )
     store.remove("b:1", force=True)
     assert {layer.digest for layer in other.layers} <= set(store.blobs.all())
-    assert store.find("a:1").id == image.id
+    assert store.index.find("a:1").id == image.id
 
 
 # the index
@@ -275,13 +275,13 @@ def test_a_damaged_index_is_set_aside_and_rebuilt(root: str, how: str) -> None:
     store.close()
     damage_database(f"{root}/images.db", how)
     store = ImageStore(root)
-    assert any("damaged" in line and f"{root}/damaged/images.db-" in line for line in store.trouble)
-    assert os.path.exists(store._ledger.aside)
-    assert files_of(store, store.find(image.id)) == before
+    assert any("damaged" in line and f"{root}/damaged/images.db-" in line for line in store.index.trouble)
+    assert os.path.exists(store.index._database.aside)
+    assert files_of(store, store.index.find(image.id)) == before
     store.collect_garbage()
-    assert files_of(store, store.find(image.id)) == before
+    assert files_of(store, store.index.find(image.id)) == before
     load(store, saved(two_layers(), ["shop:1"]))
-    assert store.find("shop:1").id == image.id
+    assert store.index.find("shop:1").id == image.id
 
 
 def test_a_read_only_index_serves_reads(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,17 +298,17 @@ def test_a_read_only_index_serves_reads(root: str, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(database, "_connect", refused)
     again = ImageStore(root)
-    assert [each.id for each in again.all()] == [image.id]
-    assert again.find("shop:1").id == image.id
+    assert [each.id for each in again.index.all()] == [image.id]
+    assert again.index.find("shop:1").id == image.id
     with pytest.raises(ImageError, match="read-only"):
-        again.tag(image, "shop:2")
+        again.index.tag(image, "shop:2")
 
 
 def test_removal_uses_the_reserve_of_a_full_disk(store: ImageStore, monkeypatch: pytest.MonkeyPatch) -> None:
     image = load(store, saved(two_layers(), ["shop:1"]))
-    reserve = store._ledger._reserve
+    reserve = store.index._database._reserve
     assert os.stat(reserve).st_blocks * 512 >= 1 << 20
-    real = store._ledger._apply
+    real = store.index._database._apply
 
     def full(statements: tuple[object, ...]) -> None:
         if os.path.exists(reserve):
@@ -317,11 +317,11 @@ def test_removal_uses_the_reserve_of_a_full_disk(store: ImageStore, monkeypatch:
             raise error
         real(statements)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(store._ledger, "_apply", full)
+    monkeypatch.setattr(store.index._database, "_apply", full)
     with pytest.raises(ImageError, match="no space left on device"):
-        store.tag(image, "shop:2")
+        store.index.tag(image, "shop:2")
     store.remove("shop:1", force=False)
-    assert store.all() == []
+    assert store.index.all() == []
     monkeypatch.undo()
     assert os.path.exists(reserve)
 
@@ -332,7 +332,7 @@ def test_an_image_in_use_stays(store: ImageStore) -> None:
         store.remove("shop:1", False, lambda _: "running container abc")
     with pytest.raises(ImageInUse), store.using(image.id):
         store.remove(image.id, True)
-    assert store.find("shop:1").id == image.id
+    assert store.index.find("shop:1").id == image.id
 
 
 # over the API
@@ -467,11 +467,11 @@ def test_a_full_disk_names_itself_and_removal_works(small_disk: Path) -> None:
     data = saved([*two_layers("new"), tar_of({"big": os.urandom(300_000)})], ["new:1"])
     with pytest.raises((StoreFull, OSError), match=r"[Nn]o space left on device"):
         load(store, data)
-    assert [image.id for image in store.all()] == [image.id for image in reversed(images)]
+    assert [image.id for image in store.index.all()] == [image.id for image in reversed(images)]
     for number, image in enumerate(images):
         assert files_of(store, image)
         assert store.remove(f"i{number}:1", force=False)[-1] == {"Deleted": image.id}
-    assert store.all() == []
+    assert store.index.all() == []
     assert store.blobs.all() == []
     os.unlink(small_disk / "filler")
     assert files_of(store, load(store, data))
@@ -482,13 +482,13 @@ def test_a_read_only_disk_serves_reads(small_disk: Path) -> None:
     store = ImageStore(str(small_disk / "store"))
     image = load(store, saved(two_layers(), ["shop:1"]))
     before = files_of(store, image)
-    store._ledger.close()  # killed, so to say: its log is not in the database
+    store.index._database.close()  # killed, so to say: its log is not in the database
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     again = ImageStore(str(small_disk / "store"))
-    assert again.find("shop:1").id == image.id
+    assert again.index.find("shop:1").id == image.id
     assert files_of(again, image) == before
     archive.save(again, [(image, [])], io.BytesIO())
-    for change in (lambda: again.tag(image, "shop:2"), lambda: again.remove("shop:1", force=True)):
+    for change in (lambda: again.index.tag(image, "shop:2"), lambda: again.remove("shop:1", force=True)):
         with pytest.raises(ImageError, match="read-only"):
             change()
     with pytest.raises(OSError, match="Read-only"):

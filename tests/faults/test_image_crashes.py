@@ -70,13 +70,13 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 def whole(store: ImageStore) -> set[str]:
     """The names of all images, each of which is read to its last byte. Nothing of them has to be unpacked again."""
     names: set[str] = set()
-    layers = os.listdir(f"{store._root}/layers")
-    for image in store.all():
+    layers = os.listdir(f"{store.root}/layers")
+    for image in store.index.all():
         assert not image.broken, image.broken
         assert all(files_of(store, image).values())
         archive.save(store, [(image, [])], io.BytesIO())
         names |= {name.removeprefix("docker.io/library/") for name in image.tags}
-    assert os.listdir(f"{store._root}/layers") == layers
+    assert os.listdir(f"{store.root}/layers") == layers
     return names
 
 
@@ -84,7 +84,7 @@ def test_what_was_answered_is_there_after_a_power_cut(disk: Disk) -> None:
     store = ImageStore(f"{disk.place}/store", f"{disk.copies}/session")
     image = load(store, saved(two_layers("salt"), ["a:1"]))
     disk.crashed(lambda after: eq(whole(after), {"a:1"}))
-    store.tag(image, "b:1")
+    store.index.tag(image, "b:1")
     disk.crashed(lambda after: eq(whole(after), {"a:1", "b:1"}))
     committed = archive.add_layer(store, image, io.BytesIO(tar_of({"more": b"x" * 9000})), {}, "", "c:1")
     disk.crashed(lambda after: eq(files_of(after, committed), files_of(store, committed)))

@@ -26,18 +26,18 @@ def store(tmp_path: Path) -> ImageStore:
 def known(store: ImageStore, image: Image, name: str, tag: str = "") -> str:
     """The image as pulled from `name`; returns the reference by digest."""
     manifest = json.dumps(archive._manifest(image, 100) | {"annotations": {"of": name}}).encode()
-    store._ledger.change(*store.known_as(image.id, manifest, f"docker.io/library/{name}", "", tag))
+    store.index._database.change(*store.index.known_as(image.id, manifest, f"docker.io/library/{name}", "", tag))
     return f"{name}@{digest_of(manifest)}"
 
 
 def names(store: ImageStore, image: Image) -> set[str]:
-    return {*store.get(image.id).tags, *store.digests(image)}
+    return {*store.index.get(image.id).tags, *store.index.digests(image)}
 
 
 def test_removing_a_reference_by_digest_leaves_tags(store: ImageStore) -> None:
     image = load(store, saved(two_layers(), ["other:1"]))
     pinned = known(store, image, "shop")
-    assert store.find(pinned).id == image.id
+    assert store.index.find(pinned).id == image.id
     assert store.remove(pinned, force=False) == [{"Untagged": pinned}]
     assert names(store, image) == {"docker.io/library/other:1"}
     assert store.remove("other:1", force=False)[-1] == {"Deleted": image.id}
@@ -59,7 +59,7 @@ def test_the_last_tag_of_a_repository_takes_its_digests_along(store: ImageStore)
     assert store.remove("shop:1", force=False) == [{"Untagged": "shop:1"}, {"Untagged": pinned}]
     assert names(store, image) == {"docker.io/library/other:1"}
     pinned = known(store, image, "shop", "1")
-    store.tag(image, "shop:2")
+    store.index.tag(image, "shop:2")
     assert store.remove("shop:1", force=False) == [{"Untagged": "shop:1"}]
     assert names(store, image) == {f"docker.io/library/{name}" for name in ("other:1", "shop:2", pinned)}
 
@@ -73,7 +73,7 @@ def test_a_pulled_image_is_removed_by_its_id(store: ImageStore) -> None:
     with pytest.raises(ImageInUse, match="multiple repositories"):
         store.remove(image.id, force=False)
     store.remove(image.id, force=True)
-    assert store.all() == []
+    assert store.index.all() == []
 
 
 def test_a_tag_beside_a_digest_decides_nothing(store: ImageStore) -> None:
@@ -101,7 +101,7 @@ def test_removals_of_the_same_images_at_once(store: ImageStore) -> None:
 
         with ThreadPoolExecutor(8) as pool:
             assert sorted(pool.map(remove, range(8))) == ["none"] * 4 + ["removed"] * 4
-        assert store.all() == []
+        assert store.index.all() == []
         assert store.blobs.all() == []
 
 
@@ -122,21 +122,21 @@ def test_removal_against_load_tag_save_and_use(store: ImageStore) -> None:
                 raise
 
     def use() -> None:
-        image = store.find("x:1")
+        image = store.index.find("x:1")
         with store.using(image.id):
             assert files_of(store, image)["app/data"]
 
     def save() -> None:
-        image = store.find("x:1")
+        image = store.index.find("x:1")
         try:
             archive.save(store, [(image, [])], io.BytesIO())
         except ImageError:
-            assert "x:1" not in str(store.all())  # it had gone before the save began
+            assert "x:1" not in str(store.index.all())  # it had gone before the save began
 
     jobs = [
         lambda: load(store, data),
         lambda: store.remove("x:1", force=True),
-        lambda: store.tag(store.find("x:1"), "z:1"),
+        lambda: store.index.tag(store.index.find("x:1"), "z:1"),
         lambda: store.remove("z:1", force=True),
         save,
         use,
@@ -145,7 +145,7 @@ def test_removal_against_load_tag_save_and_use(store: ImageStore) -> None:
     [thread.start() for thread in threads]
     [thread.join(60) for thread in threads]
     assert not failures
-    for image in store.all():
+    for image in store.index.all():
         assert not image.broken
         assert files_of(store, image)
         archive.save(store, [(image, [])], io.BytesIO())
@@ -154,33 +154,33 @@ def test_removal_against_load_tag_save_and_use(store: ImageStore) -> None:
             store.remove(tag, force=True)
         except ImageNotFound:
             pass
-    assert store.all() == []
+    assert store.index.all() == []
     store.collect_garbage()
     assert store.blobs.all() == []
-    assert os.listdir(f"{store._root}/layers") == os.listdir(f"{store._root}/chains") == []
+    assert os.listdir(f"{store.root}/layers") == os.listdir(f"{store.root}/chains") == []
 
 
 def test_an_image_that_stays_is_never_away(store: ImageStore) -> None:
     """Taking one of its names, or a refused removal, is no moment in which a container can't be made from it."""
     load(store, saved(two_layers("x"), ["x:1"]))
-    change, tried = store._ledger.change, []
+    change, tried = store.index._database.change, []
 
     def making(*statements: object, **options: object) -> None:
-        with store.using(store.find("x:1").id):
+        with store.using(store.index.find("x:1").id):
             tried.append(statements)
         change(*statements, **options)  # type: ignore[arg-type]
 
     def needed(_: str) -> str:
         return "container x"
 
-    store.tag(store.find("x:1"), "other:1")
-    store._ledger.change = making  # type: ignore[method-assign]
+    store.index.tag(store.index.find("x:1"), "other:1")
+    store.index._database.change = making  # type: ignore[method-assign]
     store.remove("other:1", force=False)
     assert len(tried) == 1
-    for text, force in (("x:1", False), (store.find("x:1").id, True)):
+    for text, force in (("x:1", False), (store.index.find("x:1").id, True)):
         with pytest.raises(ImageInUse):
             store.remove(text, force, needed)
-        with store.using(store.find("x:1").id):
+        with store.using(store.index.find("x:1").id):
             pass
     store.remove("x:1", True, needed)
     assert len(tried) == 2

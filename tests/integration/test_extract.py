@@ -11,7 +11,7 @@ import pytest
 
 from sampan.images.errors import ImageError
 from sampan.images.extract import Extractor, normalise
-from sampan.images.layerstore import Layer, chain_ids
+from sampan.images.image import Layer, chain_ids
 from sampan.images.pack import changes, pack_layer, pack_tree
 from sampan.images.store import ImageStore
 from sampan.linux import mount
@@ -118,10 +118,10 @@ def add_layers(store: ImageStore, *streams: io.BytesIO) -> list[str]:
 
     layers, diff_ids = [], []
     for stream in streams:
-        digest, size = store.put_blob(stream)
+        digest, size = store.blobs.put(stream)
         diff_ids.append("sha256:" + hashlib.sha256(stream.getvalue()).hexdigest())
         layers.append(Layer(digest, size, diff_ids[-1]))
-        store.unpack(digest, diff_ids)
+        store.unpacker.unpack(digest, diff_ids)
     return diff_ids
 
 
@@ -133,7 +133,7 @@ def test_whiteouts(tmp_path: Path) -> None:
         ("a/new", b"5"), ("a/.wh..wh..opq", b""), (".wh.t", b""), (".wh.missing", b""), (".wh.", b""), (".wh...", b"")
     )
     diff_ids = add_layers(store, first, second)
-    fd = mount.overlay(store._layer_directories(chain_ids(diff_ids)), None, None)
+    fd = mount.overlay(store.layers.directories(chain_ids(diff_ids)), None, None)
     try:
         top = f"/proc/self/fd/{fd}"
         assert os.listdir(f"{top}/a") == ["new"]
@@ -150,7 +150,7 @@ def test_hard_link_to_a_file_of_a_lower_layer(tmp_path: Path) -> None:
         tar(("lib", None), ("lib/a", b"text"), ("usrlib", "lib")),
         tar(("b", "lib/a"), ("usrlib/c", b"x"), kinds={"b": tarfile.LNKTYPE}),
     )
-    fd = mount.overlay(store._layer_directories(chain_ids(diff_ids)), None, None)
+    fd = mount.overlay(store.layers.directories(chain_ids(diff_ids)), None, None)
     try:
         assert Path(f"/proc/self/fd/{fd}/b").read_bytes() == b"text"
         assert Path(f"/proc/self/fd/{fd}/lib/c").read_bytes() == b"x", "a symlinked parent is followed inside the root"
@@ -160,9 +160,9 @@ def test_hard_link_to_a_file_of_a_lower_layer(tmp_path: Path) -> None:
 
 def test_wrong_diff_id_commits_nothing(tmp_path: Path) -> None:
     store = ImageStore(str(tmp_path / "store"))
-    digest, _ = store.put_blob(tar(("f", b"x")))
+    digest, _ = store.blobs.put(tar(("f", b"x")))
     with pytest.raises(ImageError, match="unpacks to"):
-        store.unpack(digest, ["sha256:" + "0" * 64])
+        store.unpacker.unpack(digest, ["sha256:" + "0" * 64])
     assert os.listdir(tmp_path / "store/chains") == []
     assert os.listdir(tmp_path / "store/layers") == []
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sampan.images import staging
 from sampan.images.errors import ImageError
 from sampan.images.extract import Extractor
-from sampan.images.layerstore import chain_ids
+from sampan.images.image import chain_ids
 from sampan.images.store import ImageStore
 from sampan.images.tarstream import TarStream
 from sampan.linux import mount
@@ -103,10 +103,10 @@ def by_store(tmp_path: Path, layers: list[bytes]) -> dict[str, tuple[object, ...
     store = ImageStore(str(tmp_path / "store"))
     diff_ids: list[str] = []
     for data in layers:
-        digest, _ = store.put_blob(io.BytesIO(data))
+        digest, _ = store.blobs.put(io.BytesIO(data))
         diff_ids.append(digest)
-        store.unpack(digest, diff_ids)
-    directories = store._layer_directories(chain_ids(diff_ids))
+        store.unpacker.unpack(digest, diff_ids)
+    directories = store.layers.directories(chain_ids(diff_ids))
     fd = mount.overlay([*directories, _empty(tmp_path)], None, None)
     try:
         return tree(fd)

@@ -20,6 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from sampan.images.errors import ImageError
+from sampan.images.image import Image
 from sampan.images.registry import client
 from sampan.images.registry.auth import Credentials
 from sampan.images.registry.client import Registry
@@ -28,7 +29,7 @@ from sampan.images.registry.hosts import Hosts
 from sampan.images.registry.progress import Progress
 from sampan.images.registry.pull import Pull
 from sampan.images.registry.push import Push
-from sampan.images.store import Image, ImageStore
+from sampan.images.store import ImageStore
 from sampan.oci import manifest as oci
 from sampan.oci import reference
 
@@ -180,7 +181,7 @@ def pull(store: ImageStore, mock: Mock, name: str = "a/b:1", platform: str = "li
 def leftovers(store: ImageStore, tmp_path: Path) -> list[str]:
     top = tmp_path / "store"
     return [str(p) for part in ("tmp", "chains", "layers") for p in (top / part).iterdir()] + [
-        i.id for i in store.all()
+        i.id for i in store.index.all()
     ]
 
 
@@ -189,8 +190,8 @@ def test_an_image_of_two_layers(store: ImageStore, mock: Mock) -> None:
     image = pull(store, mock)
     top, bottom = store.lower_directories(image)
     assert (Path(bottom, "a").read_bytes(), Path(top, "b").read_bytes()) == (b"1", b"2")
-    assert store.find(f"{mock.name}/a/b:1").id == image.id
-    assert store.find(f"{mock.name}/a/b@{mock.manifest(mock.manifests['1'][1])['digest']}").id == image.id
+    assert store.index.find(f"{mock.name}/a/b:1").id == image.id
+    assert store.index.find(f"{mock.name}/a/b@{mock.manifest(mock.manifests['1'][1])['digest']}").id == image.id
 
 
 def test_a_broken_connection_is_resumed(store: ImageStore, mock: Mock) -> None:
@@ -254,7 +255,7 @@ def test_platforms(store: ImageStore, mock: Mock) -> None:
     for name in ("amd64", "arm64", "amd64"):
         image = pull(store, mock, platform=f"linux/{name}")
         assert image.config["architecture"] == name
-        assert store.find(f"{mock.name}/a/b:1").id == image.id
+        assert store.index.find(f"{mock.name}/a/b:1").id == image.id
     with pytest.raises(RegistryError, match=r"no matching manifest for linux/s390x.*linux/amd64, linux/arm64"):
         pull(store, mock, platform="linux/s390x")
 
@@ -356,7 +357,7 @@ def test_configurations_that_make_no_sense(store: ImageStore, mock: Mock, config
     mock.manifest(document)
     with pytest.raises(ImageError):
         pull(store, mock)
-    assert store.all() == []
+    assert store.index.all() == []
 
 
 def test_a_manifest_asked_for_by_digest_is_checked(store: ImageStore, mock: Mock) -> None:
@@ -493,7 +494,7 @@ def test_a_mirror_is_asked_first_and_gets_no_credentials(store: ImageStore, mock
             return await Pull(store, registry, ref, oci.host_platform(), Progress()).run()
 
     asyncio.run(run())
-    assert store.find("thing")
+    assert store.index.find("thing")
     assert all("Authorization" not in headers for _, _, headers in mock.requests)
 
 
@@ -518,10 +519,10 @@ def test_garbage_collection_waits_for_pulls(store: ImageStore, mock: Mock) -> No
     """P038"""
     data = layer(a=b"1")
     with store.hold():
-        name, _ = store.put_blob(io.BytesIO(data))
+        name, _ = store.blobs.put(io.BytesIO(data))
         assert store.collect_garbage() == 0
-        assert store.has_blob(name)
-    assert not store.has_blob(name)
+        assert store.blobs.has(name)
+    assert not store.blobs.has(name)
 
 
 def test_push_keeps_the_digest_and_mounts(store: ImageStore, mock: Mock, tmp_path: Path) -> None:
@@ -582,11 +583,11 @@ def test_tag_and_digest_together(store: ImageStore, mock: Mock) -> None:
     new = mock.image(layer(a=b"2"), tag="2")
     found = pull(store, mock, f"a/b:1@{new['digest']}")
     assert found.id != first.id
-    assert store.find(f"{mock.name}/a/b:1").id == first.id
+    assert store.index.find(f"{mock.name}/a/b:1").id == first.id
     assert found.tags == []
-    assert store.digests(found) == [f"{mock.name}/a/b@{new['digest']}"]
+    assert store.index.digests(found) == [f"{mock.name}/a/b@{new['digest']}"]
     with pytest.raises(ImageError):
-        store.find(f"{mock.name}/other/name@{old['digest']}")
+        store.index.find(f"{mock.name}/other/name@{old['digest']}")
 
 
 def test_layers_of_every_kind(store: ImageStore, mock: Mock) -> None:

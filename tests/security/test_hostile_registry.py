@@ -337,7 +337,7 @@ def test_slow_ones_are_left(store: ImageStore, mock: Mock, part: str, head: byte
     mock.hook = only(name, lambda handler: drops(handler, head))
     with pytest.raises(ImageError):
         pull(store, mock)
-    assert not store.all()
+    assert not store.index.all()
 
 
 def test_foreign_layers_and_their_urls(store: ImageStore, mock: Mock, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,7 +151,7 @@ class World:
         """Everything of a user's that somebody could have changed."""
         mine, engine = self.has[user], self.engine
         containers = [engine.containers.get(each.id) for each in (mine.container, mine.stopped, mine.machine)]
-        image = next((each for each in engine.images.all() if each.id == mine.image), None)
+        image = next((each for each in engine.images.index.all() if each.id == mine.image), None)
         return [
             [None if c is None else (c.name, msgspec.json.encode([c.state, c.host_config, c.config, c.networks]), c.removed) for c in containers],
             engine.volumes.exists(mine.volume),

@@ -40,7 +40,7 @@ def test_an_image_is_its_owners_while_more_of_its_archive_comes(engine: Engine) 
             assert owners.of(Kind.IMAGE, image.id) == owners.of(Kind.TAG, TAG) == (Owner("mallory"),)
             assert engine.finding.images(VICTIM) == []
             async with bringing(engine, MALLORY, brings=False) as naming:
-                await asyncio.to_thread(engine.images.tag, image, "tool:2", naming.check)
+                await asyncio.to_thread(engine.images.index.tag, image, "tool:2", naming.check)
                 assert owners.of(Kind.TAG, TAG.replace(":1", ":2")) == (Owner("mallory"),)
         assert owners.of(Kind.IMAGE, image.id) == owners.of(Kind.TAG, TAG) == (Owner("mallory"),)
 

@@ -137,7 +137,7 @@ ALLOWED = {
     "engine_of(request).volumes.get(access.volume(request))",  # asked about by its name
     "engine.networking.networks.find(mode)",  # host and none, which everybody has
     "engine.networking.networks.named(name)",  # of a container that is seen
-    "engine.images.get(container.image)",  # likewise
+    "engine.images.index.get(container.image)",  # likewise
 }
 
 
@@ -443,7 +443,7 @@ def test_the_facts_are_those_of_the_specification(engine: Engine) -> None:
     """T51 and its kind: however a request is spelled, what the keeper would be asked for is what the gate has seen."""
     World(engine)
     engine.images.add(_config("base"), [], ["docker.io/library/base:1"])
-    image = engine.images.find("base:1")
+    image = engine.images.index.find("base:1")
     host_network = engine.networking.networks.find("host").id
 
     @given(_hosts, _CASES)
@@ -531,7 +531,7 @@ def test_what_is_the_engine_s_is_changed_by_those_who_may(engine: Engine) -> Non
     engine.images.add(_config("old"), [], ["docker.io/library/old:1"])
     engine.volumes.create("old", {}, {})
     world.policy = Policy()
-    image, mallory, root = engine.images.find("old:1"), at_page("mallory"), at_page("root")
+    image, mallory, root = engine.images.index.find("old:1"), at_page("mallory"), at_page("root")
     assert engine.finding.image(mallory, "old:1", Verb.USE).id == image.id
     engine.finding.check_volume(mallory, "old", Verb.USE)
     for subject, verb in ((Subject(Kind.IMAGE, image.id), Verb.REMOVE), (Subject(Kind.TAG, image.tags[0]), Verb.WRITE),
@@ -548,7 +548,7 @@ def test_what_strangers_call_an_image_is_nothing_to_others(engine: Engine) -> No
     world = World(engine)
     engine.images.add(_config("old"), [], ["docker.io/library/old:1", "docker.io/library/denied:1"])
     engine.finding.owners.set(Kind.TAG, "docker.io/library/denied:1", (Owner("mallory"),))
-    image = engine.images.find("old:1")
+    image = engine.images.index.find("old:1")
     world.policy = Policy()
     assert engine.gate.names(at_page("mallory"), image) == image.tags
     for other in ("victim", "root"):

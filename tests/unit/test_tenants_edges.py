@@ -61,7 +61,8 @@ def test_links_are_asked_again(engine: Engine) -> None:
 
 
 def _cache(tmp_path: Path) -> BuildCache:
-    store: Any = SimpleNamespace(kept_layers=None, spare_numbers=lambda numbers: None, trusted=lambda number: True)
+    layers = SimpleNamespace(spare_numbers=lambda numbers: None, trusted=lambda number: True)
+    store: Any = SimpleNamespace(layers=layers, garbage=SimpleNamespace(kept_layers=None))
     return BuildCache(store, str(tmp_path / "cache.db"))
 
 
@@ -88,13 +89,13 @@ def test_an_image_enters_no_steps_into_the_cache_of_others(tmp_path: Path) -> No
 def test_digests_of_a_shared_image_are_shown_as_its_names_are(engine: Engine, owners: tuple[str, ...]) -> None:
     world = World(engine)
     world.policy = Policy(admins=("root",), tenants=(Tenant("ops", ("root",), True),), _by_user={"root": "ops"})
-    image = engine.images.get(world.add("victim").image)
-    engine.images.tag(image, "mine:1")
-    engine.images.remember_manifest(image, "docker.io/library/mine", b"{}")
-    engine.images.remember_manifest(image, "docker.io/library/hidden", b"{ }")
+    image = engine.images.index.get(world.add("victim").image)
+    engine.images.index.tag(image, "mine:1")
+    engine.images.index.remember_manifest(image, "docker.io/library/mine", b"{}")
+    engine.images.index.remember_manifest(image, "docker.io/library/hidden", b"{ }")
     engine.finding.owners.set(Kind.TAG, "docker.io/library/mine:1", (Owner("mallory"),))
     engine.finding.owners.set(Kind.IMAGE, image.id, (Owner("victim"),))
-    image = engine.images.get(image.id)
+    image = engine.images.index.get(image.id)
 
     def shown(user: str) -> list[str]:
         found = engine.finding.digests(image, engine.gate.sight(at_page(user)))

@@ -18,7 +18,7 @@ from sampan.engine.errors import Forbidden
 from sampan.engine.execs import Exec
 from sampan.engine.policy.caller import Caller, at_socket
 from sampan.engine.policy.operation import ENGINE, Kind, Operation, Verb
-from sampan.images.store import Image
+from sampan.images.image import Image
 from sampan.network.model import Network
 from sampan.volumes.local import VolumeNotFound
 

@@ -20,7 +20,7 @@ from sampan.engine.policy.caller import Caller
 from sampan.engine.policy.operation import Kind, Verb
 from sampan.images import archive, bootstrap
 from sampan.images.errors import ImageError
-from sampan.images.store import Image
+from sampan.images.image import Image
 from sampan.oci import reference
 
 
@@ -208,7 +208,7 @@ async def tag(request: web.Request) -> web.Response:
     if request.query.get("tag"):
         name += f":{request.query['tag']}"
     async with bringing(engine, access.who(request), brings=False) as coming:
-        await pools.run("images", engine.images.tag, image, name, coming.check)
+        await pools.run("images", engine.images.index.tag, image, name, coming.check)
     coming.announce("tag", image, image.id, name)
     return web.Response(status=201)
 

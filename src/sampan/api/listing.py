@@ -153,7 +153,7 @@ def sizes(engine: Engine, container: Container) -> dict[str, int]:
     """The members that `size=1` adds. Walks its files: for a thread."""
     written = tree_size(f"{engine.containers.directory(container)}/upper")
     try:
-        image = engine.images.get(container.image).size
+        image = engine.images.index.get(container.image).size
     except ImageNotFound:  # its record is lost: the container can be listed and removed all the same
         image = 0
     return {"SizeRw": written, "SizeRootFs": written + image}

@@ -81,7 +81,7 @@ def _engine(engine: Engine, shown: list[Container]) -> Iterator[Metric]:
     for key, count in sorted(states.items()):
         family.add_metric(list(key), count)
     yield family
-    images = engine.images.all()
+    images = engine.images.index.all()
     yield GaugeMetricFamily("sampan_images", "Images in the store.", len(images))
     layers = {layer.digest: layer.size for image in images for layer in image.layers}
     yield GaugeMetricFamily("sampan_image_bytes", "Bytes of all layers as they are stored.", sum(layers.values()))

@@ -31,7 +31,8 @@ from sampan.build.model import (
 from sampan.build.plan import Plan, Stage, declared
 from sampan.build.trees import Tree
 from sampan.images.errors import ImageError
-from sampan.images.store import Image, ImageStore
+from sampan.images.image import Image
+from sampan.images.store import ImageStore
 from sampan.linux import filetree, mount
 from sampan.oci import manifest as oci
 
@@ -218,26 +219,28 @@ class Build:
             async with self._locks.setdefault(key, asyncio.Lock()):
                 number = await make()
                 _, size = (
-                    await asyncio.to_thread(filetree.measure, self._store.layer_directory(number)) if number else (0, 0)
+                    await asyncio.to_thread(filetree.measure, self._store.layers.directory(number))
+                    if number
+                    else (0, 0)
                 )
                 moment = await asyncio.to_thread(self._cache.put, key, number, created_by, size)
         layers = list(state.layers)
         if number:
-            layers.append(LayerRef(self._store.layer_directory(number), number))
+            layers.append(LayerRef(self._store.layers.directory(number), number))
         state = replace(state, key=key, layers=layers, created=moment, steps=[*state.steps, (key, bool(number))])
         return replace(state, history=[*state.history, self._history(state, created_by, empty=not number)])
 
     async def _workdir(self, stage: Stage, state: State, instruction: Instruction) -> State:
         path = configuring.workdir(instruction, state, self._parsed.escape)
         state.config["WorkingDir"] = path
-        with writable.root_of(self._store, state.layers) as rootfd:
+        with writable.root_of(self._store.layers, state.layers) as rootfd:
             exists = files.workdir_exists(rootfd, path)
         if exists:
             return self._configured(state, instruction)
         key = _key(state.key, "WORKDIR", path)
 
         async def make() -> int:
-            return await asyncio.to_thread(writable.change, self._store, state, files.make_workdir(path))
+            return await asyncio.to_thread(writable.change, self._store.layers, state, files.make_workdir(path))
 
         return await self._cached(stage, state, key, f"WORKDIR {path}", make)
 
@@ -266,7 +269,7 @@ class Build:
 
             async def make() -> int:
                 return await asyncio.to_thread(
-                    writable.change, self._store, state, lambda rootfd: files.perform(plan, state, rootfd)
+                    writable.change, self._store.layers, state, lambda rootfd: files.perform(plan, state, rootfd)
                 )
 
             return await self._cached(stage, state, key, f"{instruction.name} {_shown(instruction)}", make)
@@ -312,7 +315,7 @@ class Build:
             layers = writable.lower((await asyncio.shield(self._start(before))).layers)
         else:
             layers = self._store.lower_directories(await self._image(name, stage.platform))
-        layers = [*layers, self._store.mountpoints_directory()]
+        layers = [*layers, self._store.layers.mountpoints_directory()]
         return Tree(mount.overlay(layers, None, None), hashes=self._sources.hashes, name=name, layers=layers)
 
     async def _run(self, stage: Stage, state: State, instruction: Instruction) -> State:
@@ -367,12 +370,12 @@ class Build:
         insecure: bool,
         key: str,
     ) -> int:
-        directory = await asyncio.to_thread(self._store.new_stage)
+        directory = await asyncio.to_thread(self._store.layers.new_stage)
         try:
             os.mkdir(f"{directory}/work", 0o700)
             private = self._private()
             below = await asyncio.to_thread(_targets, f"{private}/targets", mounts)
-            lower = [*writable.lower(state.layers), below, self._store.mountpoints_directory()]
+            lower = [*writable.lower(state.layers), below, self._store.layers.mountpoints_directory()]
             command = Command(private, lower, f"{directory}/fs", f"{directory}/work", args, env, state.workdir,
                               state.config.get("User") or "", mounts, network, insecure, self._options.host)  # fmt: skip
             code = await self._runner.run(command, lambda data: self._output.log(key, data))
@@ -381,7 +384,7 @@ class Build:
                 failed.code = code
                 raise failed
             await asyncio.to_thread(filetree.remove, private, True)
-            return await asyncio.to_thread(writable.finish, self._store, directory)
+            return await asyncio.to_thread(writable.finish, self._store.layers, directory)
         except BaseException:
             await asyncio.to_thread(filetree.remove, directory, True)
             raise

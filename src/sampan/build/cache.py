@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from sampan.images.database import Database
 from sampan.images.errors import ImageError
-from sampan.images.layerstore import Layer
-from sampan.images.store import Image, ImageStore
+from sampan.images.image import Image, Layer
+from sampan.images.store import ImageStore
 
 INLINE = "sampan.cache"  # in an image's configuration: [key, index of its layer or -1] of each step
 
@@ -43,8 +43,8 @@ class BuildCache:
         self._space = ""
         # What it says may be lost with the power: then a step runs again. What it says is never more than what is there.
         self._db = Database(path, _TABLES, os.path.dirname(path), durable=False)
-        store.kept_layers = self.layers
-        store.spare_numbers(self.layers())
+        store.garbage.kept_layers = self.layers
+        store.layers.spare_numbers(self.layers())
 
     def of(self, space: str) -> BuildCache:
         """The same cache as somebody has it who must not get what others' steps have made; of "" it is the whole."""
@@ -59,7 +59,7 @@ class BuildCache:
         if not rows:
             return None
         record = Record(*rows[0])
-        whole = not record.layer or self._store.trusted(record.layer)
+        whole = not record.layer or self._store.layers.trusted(record.layer)
         with contextlib.suppress(ImageError):  # on a full disk: neither is of weight
             if whole:
                 self._db.change(("UPDATE steps SET used = ? WHERE key = ?", (time.time(), key)))
@@ -118,7 +118,7 @@ class BuildCache:
             gone.append(record.key)
             total -= record.size
         self._db.change(*(("DELETE FROM steps WHERE key = ?", (key,)) for key in gone), removing=True)
-        kept = self.layers() | self._store.used_layers()
+        kept = self.layers() | self._store.layers.used()
         lost = {record.layer: record.size for record in records if record.layer and record.layer not in kept}
         self._db.change(*(("DELETE FROM packed WHERE layer = ?", (layer,)) for layer in lost), removing=True)
         self._store.collect_garbage()  # when no build is under way that has found them in time

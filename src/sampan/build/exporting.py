@@ -18,8 +18,9 @@ from sampan.build.model import LayerRef, Options, State
 from sampan.build.trees import Tree
 from sampan.images import compression, pack
 from sampan.images.extract import FORBIDDEN_XATTRS, remove_tree
-from sampan.images.layerstore import Layer
-from sampan.images.store import Check, Image, ImageStore
+from sampan.images.image import Image, Layer
+from sampan.images.index import Check
+from sampan.images.store import ImageStore
 from sampan.linux import filetree, mount, nodes
 from sampan.oci import manifest as oci
 from sampan.oci import reference
@@ -44,7 +45,7 @@ def pack_directory(store: ImageStore, directory: str, clamp: int | None) -> Laye
             counted = _Counting(out)
             pack.pack_layer(directory, counted, clamp)  # type: ignore[arg-type]
         file.seek(0)
-        digest, size = store.put_blob(file)
+        digest, size = store.blobs.put(file)
     return Layer(digest, size, f"sha256:{counted.hash.hexdigest()}", f"{oci.OCI_LAYER}+gzip")
 
 
@@ -65,7 +66,7 @@ def export_image(
         if not options.squash:
             for index, ref in enumerate(state.layers):
                 if ref.number:
-                    store.link_chain(diff_ids[: index + 1], ref.number)
+                    store.layers.link_chain(diff_ids[: index + 1], ref.number)
         config = json.dumps(configuration(state, options, diff_ids, history), separators=(",", ":")).encode()
         tags = [str(reference.parse(tag).with_default_tag()) for tag in options.tags]
         return store.add(config, layers, tags, check=check)
@@ -192,13 +193,13 @@ def _opaque(parent: int, name: str) -> bool:
 
 def export_tar(store: ImageStore, state: State, out: IO[bytes]) -> None:
     """The stage's files as one tar (`--output type=tar`)."""
-    with writable.root_of(store, state.layers) as rootfd:
+    with writable.root_of(store.layers, state.layers) as rootfd:
         pack.pack_tree(rootfd, "", out)
 
 
 def export_directory(store: ImageStore, state: State, directory: int) -> None:
     """The stage's files into a directory, given by a descriptor (`--output type=local`)."""
-    with writable.root_of(store, state.layers) as rootfd:
+    with writable.root_of(store.layers, state.layers) as rootfd:
         tree = Tree(rootfd, name="the result")
         path, info = tree.resolve("/")
         copy_tree(tree, path, info, directory, "/", Manner(owner=None))

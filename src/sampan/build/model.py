@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from sampan.build.trees import Hashes, Tree
-from sampan.images.layerstore import Layer
-from sampan.images.store import Image
+from sampan.images.image import Image, Layer
 from sampan.oci.manifest import Platform
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -7,12 +7,12 @@ import os
 from collections.abc import Callable, Iterator
 
 from sampan.build.model import LayerRef, State
-from sampan.images.store import ImageStore
+from sampan.images.layers import Layers
 from sampan.linux import filetree, mount
 
 
 @contextlib.contextmanager
-def root_of(store: ImageStore, layers: list[LayerRef]) -> Iterator[int]:
+def root_of(store: Layers, layers: list[LayerRef]) -> Iterator[int]:
     """The files of a state, to read."""
     fd = mount.overlay([*lower(layers), store.empty_directory(0), store.empty_directory(1)], None, None)
     try:
@@ -26,7 +26,7 @@ def lower(layers: list[LayerRef]) -> list[str]:
     return [ref.directory for ref in reversed(layers)]
 
 
-def change(store: ImageStore, state: State, make: Callable[[int], None]) -> int:
+def change(store: Layers, state: State, make: Callable[[int], None]) -> int:
     """Runs `make` with the root to change. Returns the number of the new layer, or 0 when nothing has changed."""
     directory = store.new_stage()
     try:
@@ -43,10 +43,10 @@ def change(store: ImageStore, state: State, make: Callable[[int], None]) -> int:
         raise
 
 
-def finish(store: ImageStore, directory: str) -> int:
+def finish(store: Layers, directory: str) -> int:
     """Makes a stage with its upper directory a layer; 0 and nothing left when it is empty."""
     filetree.remove(f"{directory}/work", ignore_errors=True)
     if not os.listdir(f"{directory}/fs"):
         filetree.remove(directory)
         return 0
-    return store.adopt(directory)
+    return store.commit(directory)

@@ -11,7 +11,7 @@ from sampan.engine.errors import Forbidden, NotFound
 from sampan.engine.policy.caller import Caller
 from sampan.engine.policy.operation import Kind, Operation, Verb
 from sampan.images.errors import ImageNotFound
-from sampan.images.store import Image
+from sampan.images.image import Image
 from sampan.oci import reference
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Bringing:
         """Whether they may give these tags to the image, and so take them from another. Raises Forbidden."""
         images, owners = self._engine.images, self._engine.finding.owners
         for tag in tags:
-            before = images.tagged(tag)
+            before = images.index.tagged(tag)
             if before and before != image_id:
                 try:
                     self._engine.gate.ask(self._who, Operation(Verb.WRITE, owners.subject(Kind.TAG, tag)))
@@ -48,7 +48,7 @@ class Bringing:
             elif tag not in self._named and owners.of(Kind.TAG, tag):
                 self._named[tag] = ""  # it has that name, of somebody's: now of one more's
         try:
-            images.get(image_id)
+            images.index.get(image_id)
         except ImageNotFound:
             self._came.add(image_id)
         self._touched[image_id] = None
@@ -86,7 +86,7 @@ class Bringing:
             self._claimed.add((kind, name))
             if kind == Kind.IMAGE:
                 owners.add(kind, name, owner)
-            elif not self._engine.images.tagged(name):
+            elif not self._engine.images.index.tagged(name):
                 owners.set(kind, name, (owner,))
 
     async def done(self, whole: bool) -> None:
@@ -95,7 +95,7 @@ class Bringing:
         images, owners, owner = self._engine.images, self._engine.finding.owners, self._who.owner
         for image_id in self._touched if self._brings else ():
             try:
-                images.get(image_id)
+                images.index.get(image_id)
             except ImageNotFound:
                 if whole and image_id in self._came:
                     owners.forget(Kind.IMAGE, image_id)
@@ -103,7 +103,7 @@ class Bringing:
             if image_id in self._came or owners.of(Kind.IMAGE, image_id):
                 owners.add(Kind.IMAGE, image_id, owner)
         for tag, image_id in self._named.items():
-            now = images.tagged(tag)
+            now = images.index.tagged(tag)
             if not image_id:
                 owners.add(Kind.TAG, tag, owner)
             elif now == image_id:

@@ -34,8 +34,8 @@ from sampan.engine.policy.caller import Caller
 from sampan.engine.policy.model import Facts
 from sampan.engine.policy.operation import Verb
 from sampan.images.errors import ImageNotFound
+from sampan.images.image import Image
 from sampan.images.registry.auth import Credentials
-from sampan.images.store import Image
 from sampan.keeper.client import KeeperGone
 from sampan.keeper.protocol import Descriptors, LogOptions, Start
 from sampan.linux import filetree

@@ -24,7 +24,7 @@ from sampan.engine.policy.model import Facts
 from sampan.engine.policy.operation import Verb
 from sampan.engine.publishing import check_ports
 from sampan.images.errors import ImageNotFound
-from sampan.images.store import Image
+from sampan.images.image import Image
 from sampan.linux import filetree
 from sampan.oci import manifest as oci
 from sampan.runtime import init_program

@@ -73,7 +73,7 @@ class Engine:
         self.gate = Gate(
             Source(policy or f"{data_root}/policy.toml"),
             self.containers,
-            self.images,
+            self.images.index,
             networks,
             self.owners,
             self.events,
@@ -83,7 +83,7 @@ class Engine:
             self.owners,
             self.containers,
             self._find_exec,
-            self.images,
+            self.images.index,
             self.volumes,
             networks,
             self.store,

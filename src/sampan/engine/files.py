@@ -18,7 +18,8 @@ from sampan.engine.errors import BadRequest, Forbidden, NotFound
 from sampan.engine.model import Config, MountType
 from sampan.images import archive, compression, pack, rooted
 from sampan.images.errors import ImageError, StoreFull
-from sampan.images.store import Check, Image
+from sampan.images.image import Image
+from sampan.images.index import Check
 from sampan.linux import mount
 from sampan.runtime.errors import RuntimeFailure
 
@@ -35,7 +36,7 @@ def _view(engine: Engine, container: Container) -> int:
     """A descriptor of what is written over what the image has; of a broken container of no known image, what it wrote alone."""
     upper = f"{engine.containers.directory(container)}/upper"
     try:
-        lower = engine.images.lower_directories(engine.images.get(container.image))
+        lower = engine.images.lower_directories(engine.images.index.get(container.image))
     except ImageError:
         if not container.broken:
             raise
@@ -230,7 +231,7 @@ _OURS = ("/dev", "/proc", "/sys", "/etc/hostname", "/etc/hosts", "/etc/resolv.co
 def _changed(engine: Engine, container: Container) -> list[tuple[str, int]]:
     if container.virtual:
         return _changed_in_guest(engine, container)
-    lowerfd = engine.image_roots.open(engine.images.get(container.image))
+    lowerfd = engine.image_roots.open(engine.images.index.get(container.image))
     try:
         return list(pack.changes(f"{engine.containers.directory(container)}/upper", lowerfd))
     finally:
@@ -259,10 +260,10 @@ def changes(engine: Engine, container: Container) -> list[dict[str, Any]]:
 
 def commit(engine: Engine, container: Container, name: str, comment: str, config: Config, check: Check) -> Image:
     """Makes an image of the container's changes on top of its image."""
-    merged = {**(engine.images.get(container.image).config.get("config") or {})}
+    merged = {**(engine.images.index.get(container.image).config.get("config") or {})}
     for source in (container.config, config):
         merged |= image_config.write(source)
-    base = engine.images.get(container.image)
+    base = engine.images.index.get(container.image)
     with tempfile.TemporaryFile(dir=engine.data_root) as file:
         if container.virtual:
             _from_guest(engine, container, _copied(file), "layer")

@@ -19,7 +19,8 @@ from sampan.engine.policy.gate import Gate, subject_of
 from sampan.engine.policy.operation import Kind, Operation, Subject, Verb
 from sampan.engine.records import Records
 from sampan.images.errors import ImageNotFound
-from sampan.images.store import Image, ImageStore
+from sampan.images.image import Image
+from sampan.images.index import Index
 from sampan.network.errors import NetworkNotFound
 from sampan.network.model import Network
 from sampan.network.networks import Networks
@@ -47,7 +48,7 @@ class Finding:
         owners: Owners,
         containers: Containers,
         find_exec: Callable[[str], Exec],
-        images: ImageStore,
+        images: Index,
         volumes: LocalVolumes,
         networks: Networks,
         records: Records,

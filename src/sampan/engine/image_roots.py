@@ -8,7 +8,8 @@ from typing import Any
 
 from sampan.engine.container import Container
 from sampan.engine.containers import Containers
-from sampan.images.store import Image, ImageStore
+from sampan.images.image import Image
+from sampan.images.store import ImageStore
 from sampan.linux import mount
 
 
@@ -17,20 +18,20 @@ class ImageRoots:
 
     def __init__(self, images: ImageStore, containers: Containers) -> None:
         self._images, self._containers = images, containers
-        self._mountpoints = images.mountpoints_directory()
+        self._mountpoints = images.layers.mountpoints_directory()
 
     async def ready(self, container: Container) -> None:
         """Its image's layers are there and whole; what has to be unpacked again for that, a thread does. A system VM has
         a disk and no image. Raises ImageError.
         """
         if not container.system and not self._images.prepared(container.image):
-            await asyncio.to_thread(self._images.lower_directories, self._images.get(container.image))
+            await asyncio.to_thread(self._images.lower_directories, self._images.index.get(container.image))
 
     def overlay(self, container: Container) -> dict[str, Any]:
         """The layers of a container's root, as the keeper mounts them."""
         directory = self._containers.directory(container)
         return {
-            "lower": [*self._images.lower_directories(self._images.get(container.image)), self._mountpoints],
+            "lower": [*self._images.lower_directories(self._images.index.get(container.image)), self._mountpoints],
             "upper": f"{directory}/upper",
             "work": f"{directory}/work",
         }

@@ -140,10 +140,10 @@ class Machines:
 
     def _root(self, container: Container) -> int:
         images = self._engine.images
-        image = images.get(container.image)
+        image = images.index.get(container.image)
 
         def tree() -> int:
-            self.disks.keep({each.id for each in images.all()})
+            self.disks.keep({each.id for each in images.index.all()})
             return self._engine.image_roots.open(image)
 
         return self.disks.root(image.id, tree)

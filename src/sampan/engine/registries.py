@@ -93,7 +93,7 @@ class Registries:
     ) -> None:
         store = self._engine.images
         try:
-            before = store.find(str(ref)).id
+            before = store.index.find(str(ref)).id
         except ImageNotFound:
             before = ""
         async with bringing(self._engine, who) as coming, self._registry(ref.registry, credentials) as registry:

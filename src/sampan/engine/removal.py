@@ -15,7 +15,7 @@ async def image(engine: Engine, who: Caller, text: str, force: bool) -> list[dic
     """
     owners, gate = engine.finding.owners, engine.gate
     found = engine.finding.image(who, text, Verb.SEE)
-    name = engine.images.named(text)
+    name = engine.images.index.named(text)
     if name:
         gate.ask(who, Operation(Verb.WRITE, owners.subject(Kind.TAG, name)))
     if not name or found.tags == [name]:
@@ -26,10 +26,10 @@ async def image(engine: Engine, who: Caller, text: str, force: bool) -> list[dic
         action, what = ("untag", row["Untagged"]) if "Untagged" in row else ("delete", row["Deleted"])
         engine.events.publish("image", action, found.id, {"name": what}, whose)
     for tag in [name, *found.tags]:
-        if tag and not engine.images.tagged(tag):
+        if tag and not engine.images.index.tagged(tag):
             owners.forget(Kind.TAG, tag)
     try:
-        engine.images.get(found.id)
+        engine.images.index.get(found.id)
     except ImageNotFound:
         owners.forget(Kind.IMAGE, found.id)
     return rows

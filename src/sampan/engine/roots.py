@@ -51,7 +51,7 @@ class Roots:
             return
         images = self._engine.images
         if not images.prepared(container.image):
-            await asyncio.to_thread(images.lower_directories, images.get(container.image))
+            await asyncio.to_thread(images.lower_directories, images.index.get(container.image))
         root = await self._take(container)
         try:
             if not await asyncio.to_thread(_make_directory, root.fd, path):

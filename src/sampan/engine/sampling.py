@@ -103,7 +103,7 @@ def _guest(container: Container, pids: list[int]) -> int:
 def _shared(engine: Engine, container: Container) -> dict[str, int]:
     if container.system:
         return {}
-    image = engine.images.get(container.image)
+    image = engine.images.index.get(container.image)
     if not container.virtual:
         return {"image": sum(allocated(path) for path in engine.images.lower_directories(image))}
     cache = f"{engine.data_root}/vm"

@@ -36,7 +36,8 @@ from sampan.engine.policy.model import VM
 from sampan.engine.policy.operation import Kind, Verb
 from sampan.images import bootstrap
 from sampan.images.errors import ImageError
-from sampan.images.store import Check, Image
+from sampan.images.image import Image
+from sampan.images.index import Check
 from sampan.keeper.protocol import Descriptors
 from sampan.linux import filetree, openat2, sparse
 from sampan.vm import bootdisk, confine, initramfs, iso, kernel, ovf, pc, seed

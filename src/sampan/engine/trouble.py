@@ -31,10 +31,10 @@ def found(engine: Engine) -> list[str]:
         + (f" until sampan network rm {one.row.key[:12]}" if one.kind == "network" else "")
         for one in engine.networking.networks.broken
     ]
-    lines += engine.images.trouble
+    lines += engine.images.index.trouble
     lines += [
         f"image {image.name} is broken: {image.broken}; or remove it: sampan rmi -f {image.id[7:19]}"
-        for image in engine.images.all()
+        for image in engine.images.index.all()
         if image.broken
     ]
     lines += [

@@ -16,9 +16,9 @@ from typing import IO, Any
 from sampan.images import compression
 from sampan.images.errors import ImageError, StoreFull
 from sampan.images.extract import normalise
-from sampan.images.image import MAX_CONFIG, Image, checked_config
-from sampan.images.layerstore import Layer
-from sampan.images.store import Check, ImageStore
+from sampan.images.image import MAX_CONFIG, Image, Layer, checked_config
+from sampan.images.index import Check
+from sampan.images.store import ImageStore
 from sampan.images.tarstream import Entry, TarStream
 from sampan.oci import documents, reference
 from sampan.oci import manifest as oci
@@ -160,7 +160,7 @@ def _load_docker(
         raise ImageError("the archive's manifest and configuration list different layers")
     layers = []
     for name, diff_id in zip(names, diff_ids, strict=True):
-        digest, size = store.put_blob(archive.open(name))
+        digest, size = store.blobs.put(archive.open(name))
         layers.append(Layer(digest, size, diff_id))
     tags = _names(entry.get("RepoTags") or [])
     return store.add(config, layers, tags, again=True, check=check), tags
@@ -178,7 +178,7 @@ def _load_oci(
     layers = []
     for descriptor, diff_id in zip(rows, diff_ids, strict=True):
         blob = archive.open(_blob_name(descriptor["digest"]))
-        digest, size = store.put_blob(blob, expected=descriptor["digest"])
+        digest, size = store.blobs.put(blob, expected=descriptor["digest"])
         layers.append(Layer(digest, size, diff_id, str(descriptor.get("mediaType") or "")))
     annotations = row.get("annotations") or {}
     name = annotations.get("io.containerd.image.name") or annotations.get("org.opencontainers.image.ref.name")
@@ -213,7 +213,7 @@ def _save(store: ImageStore, images: list[tuple[Image, list[str]]], out: IO[byte
     written: set[str] = set()
     docker, index = [], []
     for image, tags in images:
-        config = store.read_blob(image.id)
+        config = store.blobs.read(image.id)
         _add(tar, _blob_name(image.id), config, written)
         for layer in image.layers:
             _add_file(tar, store, layer, written)
@@ -318,7 +318,7 @@ def add_layer(
     """Makes an image of `base` and one more layer (`commit`)."""
     names = _names([tag] if tag else [])
     with store.hold():
-        digest, size = store.put_blob(layer)
+        digest, size = store.blobs.put(layer)
         diff_id = _diff_id(store, digest)
         layers = [*(base.layers if base else []), Layer(digest, size, diff_id)]
         body = image_config([x.diff_id for x in layers], config, comment, base.config if base else None)

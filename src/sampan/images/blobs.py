@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import io
 import os
 import tempfile
-from collections.abc import Callable
+import weakref
+from collections.abc import AsyncIterator, Callable
 from typing import IO
 
 from sampan.images.errors import BlobDamaged, ImageError
@@ -27,6 +29,7 @@ class Blobs:
         self._top, self._partial, self._aside, self._temporary = (
             f"{root}/blobs/sha256", f"{root}/partial", f"{root}/damaged", f"{root}/tmp")  # fmt: skip
         self._owner_of = owner_of
+        self._fetching: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._checked: dict[str, _Identity] = {}  # files whose content has been compared with their name
         for path in (self._top, self._partial, self._aside):
             os.makedirs(path, 0o700, exist_ok=True)
@@ -38,6 +41,13 @@ class Blobs:
     def partial_path(self, digest: str) -> str:
         """Where a blob grows while it is fetched."""
         return f"{self._partial}/{_name(digest)}"
+
+    @contextlib.asynccontextmanager
+    async def fetching(self, digest: str) -> AsyncIterator[None]:
+        """One at a time for each blob: the second who wants it finds it there."""
+        lock = self._fetching.setdefault(digest, asyncio.Lock())
+        async with lock:
+            yield
 
     def has(self, digest: str) -> bool:
         """Whether a blob is here; what is in it, `sound` says."""

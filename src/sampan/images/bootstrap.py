@@ -12,7 +12,9 @@ import tempfile
 
 from sampan.images import archive
 from sampan.images.errors import ImageError
-from sampan.images.store import Check, Image, ImageStore
+from sampan.images.image import Image
+from sampan.images.index import Check
+from sampan.images.store import ImageStore
 
 _LONGEST = 3600.0  # seconds for a tool that downloads a distribution
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -1,18 +1,38 @@
-"""An image as the store knows it, and what a configuration must look like for the rest of the engine to read it."""
+"""An image and its layers as the store knows them, and what a configuration must look like for the rest of the engine to read it."""
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import Any
 
 from sampan.images.errors import ImageError
-from sampan.images.layerstore import MAX_LAYERS, Layer
 from sampan.oci import documents, reference
 
 MAX_CONFIG = 8 << 20
+MAX_LAYERS = 128
 _DEEPEST = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer as it came: digest and size of the blob, and the digest of the plain tar."""
+
+    digest: str
+    size: int
+    diff_id: str
+    media_type: str = "application/vnd.oci.image.layer.v1.tar"
+
+
+def chain_ids(diff_ids: list[str]) -> list[str]:
+    """The chain ID after each layer (image-spec, config.md)."""
+    chain: list[str] = []
+    for diff_id in diff_ids:
+        text = f"{chain[-1]} {diff_id}" if chain else diff_id
+        chain.append(diff_id if not chain else f"sha256:{hashlib.sha256(text.encode()).hexdigest()}")
+    return chain
 
 
 @dataclass(slots=True)
@@ -101,8 +121,13 @@ def _depth(value: Any) -> None:
     raise _Wrong(f"it is nested more than {_DEEPEST} deep")
 
 
+def layers_text(layers: list[Layer]) -> str:
+    """The layers as the database has them."""
+    return json.dumps([[layer.digest, layer.size, layer.diff_id, layer.media_type] for layer in layers])
+
+
 def read_layers(text: Any) -> list[Layer] | None:
-    """The layers as the ledger has them, or None when the row is damaged."""
+    """The layers as the database has them, or None when the row is damaged."""
     found = _layers(text)
     return None if found is None else list(found)
 

@@ -18,9 +18,9 @@ from sampan.oci import manifest as oci
 _SMALL = oci.MAX_SIZE
 
 
-def rebuild(ledger: Database, blobs: Blobs, index: str) -> tuple[int, int]:
+def rebuild(database: Database, blobs: Blobs, index: str) -> tuple[int, int]:
     """Enters images that are not in the database. Returns how many images there are, and how many of them have no name."""
-    known = {row[0] for row in ledger.rows("SELECT id FROM images")}
+    known = {row[0] for row in database.rows("SELECT id FROM images")}
     changes: list[Statement] = []
     for image_id, layers, loaded in _from_index(index):
         if image_id not in known and blobs.has(image_id):
@@ -39,8 +39,8 @@ def rebuild(ledger: Database, blobs: Blobs, index: str) -> tuple[int, int]:
                 changes.append(("INSERT INTO images VALUES (?, ?, ?)", (image_id, json.dumps(rows), time.time())))
             changes.append(("INSERT OR IGNORE INTO manifests VALUES (?, ?)", (image_id, digest)))
     if changes:
-        ledger.change(*changes)
-    named = {row[0] for row in ledger.rows("SELECT id FROM tags UNION SELECT id FROM digests")}
+        database.change(*changes)
+    named = {row[0] for row in database.rows("SELECT id FROM tags UNION SELECT id FROM digests")}
     return len(known), len(known - named)
 
 

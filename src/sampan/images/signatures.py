@@ -9,13 +9,12 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from sampan.images.image import Image
+from sampan.images.index import Index
 from sampan.oci import documents, reference
 from sampan.oci import manifest as oci
-
-if TYPE_CHECKING:
-    from sampan.images.store import Image, ImageStore
 
 ANNOTATION = "dev.cosignproject.cosign/signature"
 PAYLOAD_TYPE = "application/vnd.dev.cosign.simplesigning.v1+json"
@@ -45,10 +44,10 @@ def rows_of(document: bytes) -> list[tuple[oci.Descriptor, bytes]]:
     return found
 
 
-def signers(store: ImageStore, image: Image, keys: dict[str, str]) -> list[str]:
+def signers(index: Index, image: Image, keys: dict[str, str]) -> list[str]:
     """The names of those keys (name: path of a PEM file) that have signed a manifest of the image."""
-    digests = {text.partition("@")[2] for text in store.digests(image)}
-    kept = [row for digest in digests for row in store.signatures(digest)]
+    digests = {text.partition("@")[2] for text in index.digests(image)}
+    kept = [row for digest in digests for row in index.signatures(digest)]
     found = []
     for name, path in keys.items():
         key = _load(path)

@@ -34,7 +34,7 @@ from sampan.engine.policy.caller import Caller, Owner
 from sampan.engine.policy.operation import Verb
 from sampan.images import archive
 from sampan.images.errors import ImageError
-from sampan.images.store import Image
+from sampan.images.image import Image
 from sampan.oci import manifest as oci
 from sampan.oci import reference
 
@@ -265,7 +265,7 @@ class Control:
         if kind in ("", "image", "moby"):
             return await self._export_image(job, prepared, session, attributes) if kind else {}
         if kind == "local":
-            with writable.root_of(self._engine.images, prepared.state.layers) as rootfd:
+            with writable.root_of(self._engine.images.layers, prepared.state.layers) as rootfd:
                 await filesync.send(session, Tree(rootfd, name="the result"))
             return {}
         if kind not in ("tar", "oci", "docker"):

@@ -96,7 +96,7 @@ def _edge(engine: Engine, sees: Callable[[Container], bool], after: bool) -> Rul
 
 def _ancestor(engine: Engine) -> Rule[Container]:
     def rule(key: str, values: list[str]) -> Test[Container]:
-        wanted = images.descendants(engine.images, values)
+        wanted = images.descendants(engine.images.index, values)
         return lambda container: container.image in wanted
 
     return rule

@@ -10,7 +10,8 @@ from sampan.engine.filters import rules
 from sampan.engine.filters.reading import Filters, invalid
 from sampan.engine.filters.rules import Rule, Test
 from sampan.images.errors import ImageError
-from sampan.images.store import Image, ImageStore
+from sampan.images.image import Image
+from sampan.images.index import Index
 from sampan.oci import reference
 from sampan.oci.reference import BadReference
 
@@ -89,15 +90,15 @@ def pruned(find: Find, wanted: Filters) -> Test[Image]:
     return lambda image: (everything or not image.tags) and test(image)
 
 
-def descendants(store: ImageStore, names: list[str]) -> set[str]:
+def descendants(index: Index, names: list[str]) -> set[str]:
     """The ids of the images of these names and of all that were made from them."""
     found: set[str] = set()
     for name in names:
         try:
-            ancestor = store.find(name)
+            ancestor = index.find(name)
         except (ImageError, BadReference):
             continue
-        found.update(image.id for image in store.all() if image.id == ancestor.id or _made_from(image, ancestor))
+        found.update(image.id for image in index.all() if image.id == ancestor.id or _made_from(image, ancestor))
     return found
 
 

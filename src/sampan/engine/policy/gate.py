@@ -20,7 +20,8 @@ from sampan.engine.policy.model import CONTAINER, DENY, VM, Facts, Policy, Polic
 from sampan.engine.policy.operation import ENGINE, Kind, Operation, Subject, Verb
 from sampan.engine.policy.source import Source
 from sampan.images.errors import ImageError
-from sampan.images.store import Image, ImageStore
+from sampan.images.image import Image
+from sampan.images.index import Index
 from sampan.network.networks import Networks
 
 Seen = Callable[[Subject], bool]
@@ -35,7 +36,7 @@ class Gate:
         self,
         source: Source,
         containers: Mapping[str, Container],
-        images: ImageStore,
+        images: Index,
         networks: Networks,
         owners: Owners,
         events: Events,

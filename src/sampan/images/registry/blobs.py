@@ -72,7 +72,7 @@ async def fetch(
     progress: Callable[[int], None],
 ) -> None:
     """Brings a blob into the store. Raises RegistryError; what has arrived stays for the next attempt."""
-    path = store.partial_path(blob.digest)
+    path = store.blobs.partial_path(blob.digest)
     part = await asyncio.to_thread(_Partial, path)
     try:
         if part.size > blob.size:

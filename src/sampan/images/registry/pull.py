@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from sampan.images.errors import ImageError, StoreFull
-from sampan.images.layerstore import Layer
+from sampan.images.image import Image, Layer
+from sampan.images.index import Check
 from sampan.images.registry import blobs, signed
 from sampan.images.registry.client import Registry, Scopes
 from sampan.images.registry.errors import RegistryError, RegistryNotFound, Unauthorized
 from sampan.images.registry.progress import Progress
 from sampan.images.staging import Staged, Workers
-from sampan.images.store import Check, Image, ImageStore
+from sampan.images.store import ImageStore
 from sampan.linux import filetree
 from sampan.oci import documents
 from sampan.oci import manifest as oci
@@ -91,7 +92,7 @@ class Pull:
             if self._signatures:
                 for digest in {top.digest, chosen.digest}:
                     for row in await signed.fetch(self._registry, ref.repository, digest, self._scopes):
-                        await asyncio.to_thread(self._store.remember_signature, digest, *row)
+                        await asyncio.to_thread(self._store.index.remember_signature, digest, *row)
         self._progress.say(f"Digest: {top.digest}")
         return image
 
@@ -124,7 +125,7 @@ class Pull:
             for index, (layer, task) in enumerate(zip(entries, stages, strict=True)):
                 staged = await task
                 if staged is not None:
-                    await asyncio.to_thread(self._store.settle, layer.digest, diff_ids[: index + 1], *staged)
+                    await asyncio.to_thread(self._store.unpacker.commit, layer.digest, diff_ids[: index + 1], *staged)
                     self._progress.step(_short(layer.digest), "Pull complete")
         finally:
             tasks = [*fetches.values(), *stages]
@@ -142,7 +143,7 @@ class Pull:
         """Raises StoreFull at once, and not when the disk is full, for an image that is larger than what is free."""
         free = os.statvfs(self._store.temporary)
         wanted = sum(
-            row.size for row in {row.digest: row for row in layers}.values() if not self._store.has_blob(row.digest)
+            row.size for row in {row.digest: row for row in layers}.values() if not self._store.blobs.has(row.digest)
         )
         if wanted > free.f_bavail * free.f_frsize:
             raise StoreFull(f"no space left on device: {self._ref.familiar} has {wanted} bytes to be pulled")
@@ -152,14 +153,14 @@ class Pull:
         ref = self._ref
         image_id = f"sha256:{hashlib.sha256(config).hexdigest()}"
         tag = ref.tag if not ref.digest else ""  # with both the digest decides, and the tag stays where it is (P028)
-        names = self._store.known_as(image_id, found.data, ref.name, top, tag)
+        names = self._store.index.known_as(image_id, found.data, ref.name, top, tag)
 
         def check(image_id: str, tags: list[str]) -> None:
             if self._check is not None:
                 self._check(image_id, [f"{ref.name}:{tag}"] if tag else [])
 
         image = self._store.add(config, entries, [], more=names, check=check)
-        self._store.remember_sources([layer.digest for layer in entries], ref.registry, ref.repository)
+        self._store.index.remember_sources([layer.digest for layer in entries], ref.registry, ref.repository)
         return image
 
     async def _stage(
@@ -167,12 +168,12 @@ class Pull:
     ) -> tuple[str, Staged] | None:
         """Unpacks a layer as soon as it is here, whatever comes below it. None when it is there already."""
         await asyncio.shield(fetched)
-        if await asyncio.to_thread(self._store.is_unpacked, diff_ids, True):  # one that is not whole is unpacked again
+        if await asyncio.to_thread(self._store.layers.has, diff_ids, True):  # one that is not whole is unpacked again
             return None
         self._progress.step(_short(layer.digest), "Extracting")
-        directory = await asyncio.to_thread(self._store.new_stage)
+        directory = await asyncio.to_thread(self._store.layers.new_stage)
         try:
-            return directory, await self._workers.stage(self._store.blob_path(layer.digest), f"{directory}/fs")
+            return directory, await self._workers.stage(self._store.blobs.path(layer.digest), f"{directory}/fs")
         except BaseException as error:
             filetree.remove(directory, ignore_errors=True)
             if isinstance(error, ImageError):
@@ -211,8 +212,8 @@ class Pull:
             self._progress.step(name, "Already exists")
             return
         self._progress.step(name, "Pulling fs layer")
-        async with self._slots, self._store.fetching(row.digest):
-            if not self._store.has_blob(row.digest):
+        async with self._slots, self._store.blobs.fetching(row.digest):
+            if not self._store.blobs.has(row.digest):
                 await blobs.fetch(self._registry, self._ref.repository, row, self._store, self._scopes,
                                   lambda done: self._progress.amount(name, "Downloading", done, row.size))  # fmt: skip
         self._progress.step(name, "Download complete")

@@ -12,11 +12,11 @@ from urllib.parse import quote
 from yarl import URL
 
 from sampan.images.errors import ImageError
-from sampan.images.layerstore import Layer
+from sampan.images.image import Image, Layer
 from sampan.images.registry.client import Registry, Scopes, retried
 from sampan.images.registry.errors import RegistryError, RegistryNotFound
 from sampan.images.registry.progress import Progress
-from sampan.images.store import Image, ImageStore
+from sampan.images.store import ImageStore
 from sampan.oci import manifest as oci
 from sampan.oci.reference import Reference
 
@@ -51,7 +51,7 @@ class Push:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
             config = json.loads(data)["config"]["digest"]
-            await self._blob(config, len(self._store.read_blob(config)), [], lambda _: None)
+            await self._blob(config, len(self._store.blobs.read(config)), [], lambda _: None)
             await self._put_manifest(data, kind)
             digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
             await asyncio.to_thread(self._remember, image, data, layers)
@@ -60,18 +60,18 @@ class Push:
 
     def _manifest(self, image: Image) -> tuple[str, bytes, list[Layer]]:
         """(media type, bytes, layers as they are sent). The bytes it was pulled with, if it was: same digest everywhere."""
-        for data in self._store.manifests(image):
+        for data in self._store.index.manifests(image):
             parsed = oci.parse(data)
             if len(getattr(parsed, "layers", ())) != len(image.layers):
                 continue
-            if isinstance(parsed, oci.Manifest) and all(self._store.has_blob(row.digest) for row in parsed.layers):
+            if isinstance(parsed, oci.Manifest) and all(self._store.blobs.has(row.digest) for row in parsed.layers):
                 return parsed.media_type, data, [Layer(r.digest, r.size, x.diff_id, r.media_type)
                                                  for r, x in zip(parsed.layers, image.layers, strict=True)]  # fmt: skip
         layers = [self._store.compressed(layer) for layer in image.layers]
         document: dict[str, Any] = {
             "schemaVersion": 2,
             "mediaType": oci.OCI_MANIFEST,
-            "config": {"mediaType": oci.OCI_CONFIG, "digest": image.id, "size": len(self._store.read_blob(image.id))},
+            "config": {"mediaType": oci.OCI_CONFIG, "digest": image.id, "size": len(self._store.blobs.read(image.id))},
             "layers": [{"mediaType": x.media_type, "digest": x.digest, "size": x.size} for x in layers],
         }
         return oci.OCI_MANIFEST, json.dumps(document, separators=(",", ":")).encode(), layers
@@ -79,7 +79,7 @@ class Push:
     async def _layer(self, layer: Layer, media_type: str) -> None:
         name = _short(layer)
         async with self._slots:
-            sources = [repository for registry, repository in self._store.sources(layer.digest)
+            sources = [repository for registry, repository in self._store.index.sources(layer.digest)
                        if registry == self._ref.registry and repository != self._ref.repository]  # fmt: skip
             how = await self._blob(layer.digest, layer.size, sources,
                                    lambda done: self._progress.amount(name, "Pushing", done, layer.size))  # fmt: skip
@@ -125,7 +125,7 @@ class Push:
             except ValueError as error:
                 raise RegistryError(f"{self._registry.name} gives no place to send a blob to: {error}") from None
         location += ("&" if "?" in location else "?") + f"digest={digest}"
-        path = self._store.blob_path(digest)
+        path = self._store.blobs.path(digest)
 
         async def body() -> AsyncIterator[bytes]:
             done = 0
@@ -145,8 +145,8 @@ class Push:
         await self._registry.small("PUT", path, self._scopes, {"Content-Type": kind}, data)
 
     def _remember(self, image: Image, data: bytes, layers: list[Layer]) -> None:
-        self._store.remember_manifest(image, self._ref.name, data)
-        self._store.remember_sources([layer.digest for layer in layers], self._ref.registry, self._ref.repository)
+        self._store.index.remember_manifest(image, self._ref.name, data)
+        self._store.index.remember_sources([layer.digest for layer in layers], self._ref.registry, self._ref.repository)
 
 
 def _short(layer: Layer) -> str:

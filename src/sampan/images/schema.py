@@ -1,10 +1,9 @@
-"""What the store knows of images besides their content: names, digests, manifests, where layers came from."""
+"""The tables of the images' database: images, their names, manifests, and where registries have them."""
 
 from __future__ import annotations
 
-from sampan.images.database import Database, Statement
-
-__all__ = ["Database", "Statement", "open_ledger"]
+from sampan.images.database import Database
+from sampan.oci import reference
 
 _TABLES = {
     "images": "id TEXT PRIMARY KEY, layers TEXT NOT NULL, loaded REAL NOT NULL",
@@ -20,6 +19,15 @@ _TABLES = {
 }
 
 
-def open_ledger(path: str, place: str) -> Database:
+def open_database(path: str, place: str) -> Database:
     """The database of images; its changes are on disk when they return. `place`: see Database."""
     return Database(path, _TABLES, place)
+
+
+def owner_of(database: Database, digest: str) -> str:
+    """The image that needs a blob, for messages; "" when none is known."""
+    for image_id, layers in database.rows("SELECT id, layers FROM images"):
+        if digest == image_id or digest in str(layers):
+            tags = database.rows("SELECT name FROM tags WHERE id = ? ORDER BY name LIMIT 1", image_id)
+            return reference.parse(tags[0][0]).familiar if tags else str(image_id)[7:19]
+    return ""
