@@ -24,6 +24,7 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/lint/foreign_paths.py
+	$(BIN)/python scripts/sync_client.py --check
 
 unit: setup
 	$(BIN)/pytest -q tests/unit -m "not root" -n 2

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sampan.client.asynchttp import AsyncResponse
+from sampan.client.asynctransport import AsyncResponse
 from sampan.client.http import NoEngine, Response
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -1,149 +1,98 @@
-"""The client for asyncio: as `sampan.Client`, every method a coroutine, every stream an async iterator."""
+"""The client for asyncio: `async with sampan.AsyncClient() as client: await client.containers.run("busybox", "echo hi")`.
+
+`sync` is made from this file by scripts/sync_client.py: change this one.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import Any
 
 from sampan.client import calls
-from sampan.client.asynchttp import AsyncResponse, send
-from sampan.client.calls import Completed, filters, query, quote
-from sampan.client.connection import engine, socket_path
-from sampan.client.http import APIError
+from sampan.client.asynctransport import AsyncResponse, AsyncTransport
+from sampan.client.calls import Completed, Object, filters, query, quote
 
 # Where a method named `list` hides the type.
-_Rows = list[dict[str, Any]]
+_Objects = list[Object]
 _Names = list[str]
 _Command = str | list[str] | None
 
 
 class AsyncClient:
-    """One engine, used as `async with AsyncClient() as client`. As `sampan.Client`."""
+    """One engine. Without `host` ("unix:///path") the default one, started when none runs.
+
+    Raises NoEngine when there is none, APIError with `status` for what the engine refuses.
+    """
 
     def __init__(self, host: str | None = None) -> None:
-        self._path = socket_path(host)
-        self._given = host is not None
-        self.containers = AsyncContainers(self)
-        self.images = AsyncImages(self)
-        self.volumes = AsyncVolumes(self)
-        self.networks = AsyncNetworks(self)
+        self._transport = AsyncTransport(host)
+        self.containers = AsyncContainers(self._transport)
+        self.images = AsyncImages(self._transport)
+        self.volumes = AsyncVolumes(self._transport)
+        self.networks = AsyncNetworks(self._transport)
 
     async def __aenter__(self) -> AsyncClient:
-        if not self._given:
-            (await asyncio.to_thread(engine, self._path)).close()
+        await self._transport.open()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing is kept open between requests."""
+        await self.close()
 
-    async def call(self, method: str, path: str, body: Any = None) -> Any:
+    async def close(self) -> None:
+        """Closes the connection that is kept, if one is; the client can still be used."""
+        await self._transport.close()
+
+    async def call(self, method: str, path: str, body: object = None) -> Any:
         """Any request of the API with a JSON answer."""
-        data = await (await send(self._path, method, path, body)).read()
-        return json.loads(data) if data else None
+        return await self._transport.call(method, path, body)
 
     async def stream(
-        self, method: str, path: str, body: Any = None, source: AsyncIterator[bytes] | None = None, headers: str = ""
+        self, method: str, path: str, body: object = None, source: AsyncIterator[bytes] | None = None, headers: str = ""
     ) -> AsyncResponse:
-        """Any request, its answer read as it comes."""
-        return await send(self._path, method, path, body, source=source, headers=headers)
+        """Any request, its answer read as it comes; on a connection of its own."""
+        return await self._transport.stream(method, path, body, source, headers)
 
-    async def hijack(self, path: str, body: Any = None) -> AsyncResponse:
+    async def hijack(self, path: str, body: object = None) -> AsyncResponse:
         """A request whose connection becomes a process's streams."""
-        return await send(self._path, "POST", path, body, upgrade=True)
+        return await self._transport.hijack(path, body)
+
+    async def finish(self, method: str, path: str, body: object = None) -> Object:
+        """Any request that is answered with progress: its last object. Raises APIError for an error in it."""
+        return await self._transport.finish(method, path, body)
 
     async def ping(self) -> bool:
         """Whether the engine answers."""
-        return await (await self.stream("GET", "/_ping")).read() == b"OK"
+        response = await self.stream("GET", "/_ping")
+        return await response.read() == b"OK"
 
-    async def version(self) -> dict[str, Any]:
+    async def version(self) -> Object:
         """Versions of engine and API."""
         return dict(await self.call("GET", "/version"))
 
-    async def info(self) -> dict[str, Any]:
+    async def info(self) -> Object:
         """The engine and its machine."""
         return dict(await self.call("GET", "/info"))
 
-    async def disk_usage(self) -> dict[str, Any]:
+    async def disk_usage(self) -> Object:
         """What images, containers and volumes take."""
         return dict(await self.call("GET", "/system/df"))
 
-    async def events(
-        self, since: str | None = None, until: str | None = None, filter: Mapping[str, Any] | None = None
-    ) -> AsyncIterator[dict[str, Any]]:
+    def events(
+        self, since: str | None = None, until: str | None = None, filter: Mapping[str, object] | None = None
+    ) -> AsyncIterator[Object]:
         """Events as they happen, with `since` those before too; ends at `until`."""
-        wanted = query(since=since, until=until, filters=filters(filter))
-        async for event in _objects(await self.stream("GET", "/events" + wanted)):
-            yield event
-
-
-async def _objects(response: AsyncResponse) -> AsyncIterator[dict[str, Any]]:
-    try:
-        async for line in response.lines():
-            if line.strip():
-                yield json.loads(line)
-    finally:
-        response.close()
-
-
-async def _bytes(response: AsyncResponse) -> AsyncIterator[bytes]:
-    try:
-        async for chunk in response.chunks():
-            yield chunk
-    finally:
-        response.close()
-
-
-async def _once(data: bytes) -> AsyncIterator[bytes]:
-    yield data
-
-
-async def _collect(response: AsyncResponse) -> tuple[bytes, bytes]:
-    parts: dict[int, list[bytes]] = {1: [], 2: []}
-    async for stream, data in response.frames():
-        parts[2 if stream == 2 else 1].append(data)
-    response.close()
-    return b"".join(parts[1]), b"".join(parts[2])
-
-
-async def _converse(response: AsyncResponse, data: bytes | None) -> tuple[bytes, bytes]:
-    """Writes the input and reads the output at once, so that neither waits for the other."""
-    feeding = asyncio.ensure_future(_feed(response, data))
-    try:
-        return await _collect(response)
-    finally:
-        feeding.cancel()
-
-
-async def _feed(response: AsyncResponse, data: bytes | None) -> None:
-    if data is None:
-        return
-    try:
-        response.writer.write(data)
-        await response.writer.drain()
-        response.writer.write_eof()
-    except OSError:
-        pass  # it ended before it had read all
-
-
-async def _finish(response: AsyncResponse) -> dict[str, Any]:
-    """The last object of a progress stream. Raises APIError for an error in it."""
-    last: dict[str, Any] = {}
-    async for last in _objects(response):
-        if "error" in last:
-            raise APIError(500, last["error"])
-    return last
+        return self._transport.objects("GET", "/events" + query(since=since, until=until, filters=filters(filter)))
 
 
 class AsyncContainer:
     """A container. `attrs` is what inspect said when it was last asked: see reload()."""
 
-    def __init__(self, client: AsyncClient, attrs: dict[str, Any]) -> None:
-        self._client = client
+    def __init__(self, transport: AsyncTransport, attrs: Object) -> None:
+        self._transport = transport
         self.attrs = attrs
         self.id: str = attrs["Id"]
 
@@ -153,8 +102,8 @@ class AsyncContainer:
     def _path(self, rest: str = "") -> str:
         return f"/containers/{self.id}{rest}"
 
-    async def _post(self, rest: str, body: Any = None) -> Any:
-        return await self._client.call("POST", self._path(rest), body)
+    async def _post(self, rest: str, body: object = None) -> Any:
+        return await self._transport.call("POST", self._path(rest), body)
 
     @property
     def name(self) -> str:
@@ -168,7 +117,7 @@ class AsyncContainer:
 
     async def reload(self) -> AsyncContainer:
         """Asks the engine again."""
-        self.attrs = await self._client.call("GET", self._path("/json"))
+        self.attrs = await self._transport.call("GET", self._path("/json"))
         return self
 
     async def start(self) -> None:
@@ -197,12 +146,12 @@ class AsyncContainer:
 
     async def wait(self, condition: str = "not-running") -> int:
         """Waits for its end ("not-running", "next-exit", "removed") and returns the exit code."""
-        answer = await self._client.call("POST", self._path("/wait" + query(condition=condition)))
-        return int(answer["StatusCode"])
+        response = await self._transport.stream("POST", self._path("/wait" + query(condition=condition)))
+        return int(json.loads(await response.read())["StatusCode"])
 
     async def remove(self, force: bool = False, volumes: bool = False) -> None:
         """Deletes it; `volumes` with its anonymous volumes."""
-        await self._client.call("DELETE", self._path(query(force=force, v=volumes)))
+        await self._transport.call("DELETE", self._path(query(force=force, v=volumes)))
 
     async def rename(self, name: str) -> None:
         """Gives it another name."""
@@ -221,70 +170,62 @@ class AsyncContainer:
     ) -> bytes:  # fmt: skip
         """What it has written, both streams in the order of writing."""
         wanted = query(stdout=stdout, stderr=stderr, since=since, until=until, tail=tail, timestamps=timestamps)
-        response = await self._client.stream("GET", self._path("/logs" + wanted))
-        data = b"".join([data async for _, data in response.frames()])
+        response = await self._transport.stream("GET", self._path("/logs" + wanted))
+        stdout_and_stderr = [data async for _, data in response.frames()]
         response.close()
-        return data
+        return b"".join(stdout_and_stderr)
 
-    async def follow(self, tail: int | str = "all") -> AsyncIterator[tuple[int, bytes]]:
+    def follow(self, tail: int | str = "all") -> AsyncIterator[tuple[int, bytes]]:
         """(stream, bytes) as it writes, to its end; stream 1 is stdout, 2 stderr."""
-        response = await self._client.stream(
-            "GET", self._path("/logs" + query(stdout=1, stderr=1, follow=1, tail=tail))
-        )
-        try:
-            async for frame in response.frames():
-                yield frame
-        finally:
-            response.close()
+        return self._transport.frames("GET", self._path("/logs" + query(stdout=1, stderr=1, follow=1, tail=tail)))
 
     async def attach(self, input: bytes | None = None) -> Completed:
         """Gives it `input`, collects its output to its end, and waits."""
-        response = await self._client.hijack(
+        response = await self._transport.hijack(
             self._path("/attach" + query(stream=1, stdin=input is not None, stdout=1, stderr=1, logs=1))
         )
-        stdout, stderr = await _converse(response, input)
+        stdout, stderr = await self._transport.converse(response, input)
         return Completed(await self.wait(), stdout, stderr)
 
     async def exec(self, command: _Command, *, input: bytes | None = None, **options: Any) -> Completed:
         """Runs a further process in it. Options: environment, user, working_dir, tty, privileged."""
         body = calls.exec_config(command, stdin=input is not None, **options)
-        identifier = (await self._post("/exec", body))["Id"]
-        response = await self._client.hijack(f"/exec/{identifier}/start", {"Detach": False, "Tty": body["Tty"]})
-        stdout, stderr = await _converse(response, input)
-        ended = await self._client.call("GET", f"/exec/{identifier}/json")
+        made = await self._post("/exec", body)
+        identifier = made["Id"]
+        response = await self._transport.hijack(f"/exec/{identifier}/start", {"Detach": False, "Tty": body["Tty"]})
+        stdout, stderr = await self._transport.converse(response, input)
+        ended = await self._transport.call("GET", f"/exec/{identifier}/json")
         return Completed(int(ended["ExitCode"]), stdout, stderr)
 
-    async def top(self, ps_args: str | None = None) -> dict[str, Any]:
+    async def top(self, ps_args: str | None = None) -> Object:
         """Its processes: Titles and Processes."""
-        return dict(await self._client.call("GET", self._path("/top" + query(ps_args=ps_args))))
+        return dict(await self._transport.call("GET", self._path("/top" + query(ps_args=ps_args))))
 
-    async def stats(self) -> dict[str, Any]:
+    async def stats(self) -> Object:
         """One sample of what it uses."""
-        return dict(await self._client.call("GET", self._path("/stats?stream=0&one-shot=1")))
+        return dict(await self._transport.call("GET", self._path("/stats?stream=0&one-shot=1")))
 
-    async def diff(self) -> _Rows:
+    async def diff(self) -> _Objects:
         """Paths changed against the image: Kind 0 modified, 1 added, 2 deleted."""
-        return list(await self._client.call("GET", self._path("/changes")) or [])
+        return list(await self._transport.call("GET", self._path("/changes")) or [])
 
-    async def get_archive(self, path: str) -> AsyncIterator[bytes]:
+    def get_archive(self, path: str) -> AsyncIterator[bytes]:
         """A tar of a file or directory in it."""
-        async for chunk in _bytes(await self._client.stream("GET", self._path("/archive" + query(path=path)))):
-            yield chunk
+        return self._transport.chunks("GET", self._path("/archive" + query(path=path)))
 
     async def put_archive(self, path: str, tar: bytes | AsyncIterator[bytes]) -> None:
         """Extracts a tar into a directory in it."""
-        source = _once(tar) if isinstance(tar, bytes) else tar
-        await (await self._client.stream("PUT", self._path("/archive" + query(path=path)), source=source)).read()
+        response = await self._transport.stream("PUT", self._path("/archive" + query(path=path)), source=tar)
+        await response.read()
 
-    async def export(self) -> AsyncIterator[bytes]:
+    def export(self) -> AsyncIterator[bytes]:
         """A tar of its whole file system."""
-        async for chunk in _bytes(await self._client.stream("GET", self._path("/export"))):
-            yield chunk
+        return self._transport.chunks("GET", self._path("/export"))
 
     async def commit(self, repository: str, tag: str = "latest") -> AsyncImage:
         """Makes an image of its present state."""
-        answer = await self._client.call("POST", "/commit" + query(container=self.id, repo=repository, tag=tag), {})
-        return await self._client.images.get(answer["Id"])
+        answer = await self._transport.call("POST", "/commit" + query(container=self.id, repo=repository, tag=tag), {})
+        return await AsyncImages(self._transport).get(answer["Id"])
 
 
 _Containers = list[AsyncContainer]
@@ -293,15 +234,16 @@ _Containers = list[AsyncContainer]
 class AsyncContainers:
     """The containers of an engine."""
 
-    def __init__(self, client: AsyncClient) -> None:
-        self._client = client
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
 
     async def create(
         self, image: str, command: _Command = None, *, name: str | None = None, **options: Any
     ) -> AsyncContainer:
         """Makes a container; options as calls.config() lists them."""
         body = calls.config(image, command, **options)
-        return await self.get((await self._client.call("POST", "/containers/create" + query(name=name), body))["Id"])
+        made = await self._transport.call("POST", "/containers/create" + query(name=name), body)
+        return await self.get(made["Id"])
 
     async def run(
         self, image: str, command: _Command = None, *, input: bytes | None = None,
@@ -311,9 +253,9 @@ class AsyncContainers:
         container = await self.create(image, command, name=name, stdin_open=input is not None, **options)
         try:
             wanted = query(stream=1, stdin=input is not None, stdout=1, stderr=1)
-            response = await self._client.hijack(f"/containers/{container.id}/attach{wanted}")
+            response = await self._transport.hijack(f"/containers/{container.id}/attach{wanted}")
             await container.start()
-            stdout, stderr = await _converse(response, input)
+            stdout, stderr = await self._transport.converse(response, input)
             return Completed(await container.wait(), stdout, stderr)
         finally:
             if remove:
@@ -329,23 +271,23 @@ class AsyncContainers:
 
     async def get(self, name: str) -> AsyncContainer:
         """One by id, prefix of an id, or name."""
-        return AsyncContainer(self._client, await self._client.call("GET", f"/containers/{quote(name)}/json"))
+        return AsyncContainer(self._transport, await self._transport.call("GET", f"/containers/{quote(name)}/json"))
 
-    async def list(self, all: bool = False, filter: Mapping[str, Any] | None = None) -> _Containers:
+    async def list(self, all: bool = False, filter: Mapping[str, object] | None = None) -> _Containers:
         """Those that run, or all."""
-        rows = await self._client.call("GET", "/containers/json" + query(all=all, filters=filters(filter)))
+        rows = await self._transport.call("GET", "/containers/json" + query(all=all, filters=filters(filter)))
         return [await self.get(row["Id"]) for row in rows]
 
-    async def prune(self, filter: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    async def prune(self, filter: Mapping[str, object] | None = None) -> Object:
         """Deletes all that are stopped."""
-        return dict(await self._client.call("POST", "/containers/prune" + query(filters=filters(filter))))
+        return dict(await self._transport.call("POST", "/containers/prune" + query(filters=filters(filter))))
 
 
 class AsyncImage:
     """An image."""
 
-    def __init__(self, client: AsyncClient, attrs: dict[str, Any]) -> None:
-        self._client = client
+    def __init__(self, transport: AsyncTransport, attrs: Object) -> None:
+        self._transport = transport
         self.attrs = attrs
         self.id: str = attrs["Id"]
 
@@ -359,16 +301,15 @@ class AsyncImage:
 
     async def tag(self, repository: str, tag: str = "latest") -> None:
         """Gives it a further reference."""
-        await self._client.call("POST", f"/images/{self.id}/tag" + query(repo=repository, tag=tag))
+        await self._transport.call("POST", f"/images/{self.id}/tag" + query(repo=repository, tag=tag))
 
-    async def history(self) -> _Rows:
+    async def history(self) -> _Objects:
         """Its layers, newest first."""
-        return list(await self._client.call("GET", f"/images/{self.id}/history"))
+        return list(await self._transport.call("GET", f"/images/{self.id}/history"))
 
-    async def save(self) -> AsyncIterator[bytes]:
+    def save(self) -> AsyncIterator[bytes]:
         """A docker-archive of it."""
-        async for chunk in self._client.images.save(self.tags or [self.id]):
-            yield chunk
+        return AsyncImages(self._transport).save(self.tags or [self.id])
 
 
 _Images = list[AsyncImage]
@@ -377,35 +318,33 @@ _Images = list[AsyncImage]
 class AsyncImages:
     """The images of an engine."""
 
-    def __init__(self, client: AsyncClient) -> None:
-        self._client = client
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
 
     async def get(self, name: str) -> AsyncImage:
         """One by reference or id."""
-        return AsyncImage(self._client, await self._client.call("GET", f"/images/{quote(name)}/json"))
+        return AsyncImage(self._transport, await self._transport.call("GET", f"/images/{quote(name)}/json"))
 
-    async def list(self, filter: Mapping[str, Any] | None = None) -> _Images:
+    async def list(self, filter: Mapping[str, object] | None = None) -> _Images:
         """All of them."""
-        rows = await self._client.call("GET", "/images/json" + query(filters=filters(filter)))
+        rows = await self._transport.call("GET", "/images/json" + query(filters=filters(filter)))
         return [await self.get(row["Id"]) for row in rows]
 
     async def load(self, archive: bytes | AsyncIterator[bytes]) -> str:
         """Loads a docker-archive or OCI layout. Returns what the engine said last."""
-        source = _once(archive) if isinstance(archive, bytes) else archive
-        last = await _finish(await self._client.stream("POST", "/images/load", source=source))
+        last = await self._transport.finish("POST", "/images/load", source=archive)
         return str(last.get("stream", "")).strip()
 
-    async def save(self, names: _Names) -> AsyncIterator[bytes]:
+    def save(self, names: _Names) -> AsyncIterator[bytes]:
         """A docker-archive of one or more images."""
-        async for chunk in _bytes(await self._client.stream("GET", "/images/get" + query(names=names))):
-            yield chunk
+        return self._transport.chunks("GET", "/images/get" + query(names=names))
 
     async def pull(self, name: str, platform: str | None = None, auth: Mapping[str, str] | None = None) -> AsyncImage:
         """Pulls an image. `auth`: {"username": ..., "password": ...} of its registry."""
         repository, tag = calls.reference(name)
         path = "/images/create" + query(fromImage=repository, tag=tag, platform=platform)
-        async for line in (await self._client.stream("POST", path, headers=calls.auth_header(auth))).lines():
-            calls.told(json.loads(line))
+        async for message in self._transport.objects("POST", path, headers=calls.auth_header(auth)):
+            calls.told(message)
         return await self.get(name)
 
     async def push(self, name: str, auth: Mapping[str, str] | None = None) -> str:
@@ -413,8 +352,8 @@ class AsyncImages:
         repository, tag = calls.reference(name)
         digest = ""
         path = f"/images/{repository}/push" + query(tag=tag)
-        async for line in (await self._client.stream("POST", path, headers=calls.auth_header(auth))).lines():
-            digest = calls.told(json.loads(line)).get("aux", {}).get("Digest") or digest
+        async for message in self._transport.objects("POST", path, headers=calls.auth_header(auth)):
+            digest = calls.told(message).get("aux", {}).get("Digest") or digest
         return digest
 
     async def build(
@@ -438,88 +377,92 @@ class AsyncImages:
             path, tags or [], dockerfile, args, target, platform, no_cache, pull, secrets, labels, network
         )
         identifier = ""
-        async for line in (await self._client.stream("POST", "/sampan/build", body)).lines():
-            message = calls.told(json.loads(line))
-            identifier = message.get("aux", {}).get("ID") or identifier
+        async for message in self._transport.objects("POST", "/sampan/build", body):
+            identifier = calls.told(message).get("aux", {}).get("ID") or identifier
             if output is not None and "stream" in message:
                 output(message["stream"])
         return await self.get(identifier)
 
     async def bootstrap(self, name: str) -> AsyncImage:
         """Makes a base image from packages of the distribution: "busybox", "debian:bookworm"."""
-        return await self.get((await self._client.call("POST", "/sampan/bootstrap" + query(name=name)))["Id"])
+        made = await self._transport.call("POST", "/sampan/bootstrap" + query(name=name))
+        return await self.get(made["Id"])
 
-    async def remove(self, name: str, force: bool = False) -> _Rows:
+    async def remove(self, name: str, force: bool = False) -> _Objects:
         """Untags and, when nothing else uses it, deletes it."""
-        return list(await self._client.call("DELETE", f"/images/{quote(name)}" + query(force=force)))
+        return list(await self._transport.call("DELETE", f"/images/{quote(name)}" + query(force=force)))
 
-    async def prune(self, filter: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    async def prune(self, filter: Mapping[str, object] | None = None) -> Object:
         """Deletes those without a reference."""
-        return dict(await self._client.call("POST", "/images/prune" + query(filters=filters(filter))))
+        return dict(await self._transport.call("POST", "/images/prune" + query(filters=filters(filter))))
 
 
 class AsyncVolumes:
     """The volumes of an engine, as the API's objects."""
 
-    def __init__(self, client: AsyncClient) -> None:
-        self._client = client
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
 
-    async def create(self, name: str = "", labels: Mapping[str, str] | None = None) -> dict[str, Any]:
+    async def create(self, name: str = "", labels: Mapping[str, str] | None = None) -> Object:
         """Makes one, or returns the one of that name."""
-        return dict(await self._client.call("POST", "/volumes/create", {"Name": name, "Labels": dict(labels or {})}))
+        return dict(await self._transport.call("POST", "/volumes/create", {"Name": name, "Labels": dict(labels or {})}))
 
-    async def get(self, name: str) -> dict[str, Any]:
+    async def get(self, name: str) -> Object:
         """One by name."""
-        return dict(await self._client.call("GET", f"/volumes/{quote(name)}"))
+        return dict(await self._transport.call("GET", f"/volumes/{quote(name)}"))
 
-    async def list(self, filter: Mapping[str, Any] | None = None) -> _Rows:
+    async def list(self, filter: Mapping[str, object] | None = None) -> _Objects:
         """All of them."""
-        return list((await self._client.call("GET", "/volumes" + query(filters=filters(filter))))["Volumes"] or [])
+        answer = await self._transport.call("GET", "/volumes" + query(filters=filters(filter)))
+        return list(answer["Volumes"] or [])
 
     async def remove(self, name: str, force: bool = False) -> None:
         """Deletes one that no container uses."""
-        await self._client.call("DELETE", f"/volumes/{quote(name)}" + query(force=force))
+        await self._transport.call("DELETE", f"/volumes/{quote(name)}" + query(force=force))
 
-    async def prune(self, filter: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    async def prune(self, filter: Mapping[str, object] | None = None) -> Object:
         """Deletes anonymous ones that no container uses."""
-        return dict(await self._client.call("POST", "/volumes/prune" + query(filters=filters(filter))))
+        return dict(await self._transport.call("POST", "/volumes/prune" + query(filters=filters(filter))))
 
 
 class AsyncNetworks:
     """The networks of an engine, as the API's objects."""
 
-    def __init__(self, client: AsyncClient) -> None:
-        self._client = client
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
 
     async def create(
         self, name: str, driver: str = "bridge", *, subnet: str | None = None, gateway: str | None = None,
         internal: bool = False, ipv6: bool = False, labels: Mapping[str, str] | None = None,
         options: Mapping[str, str] | None = None,
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> Object:  # fmt: skip
         """Makes one; containers reach it by `network=name`."""
         body = calls.network(name, driver, subnet, gateway, internal, ipv6, labels, options)
-        return await self.get((await self._client.call("POST", "/networks/create", body))["Id"])
+        made = await self._transport.call("POST", "/networks/create", body)
+        return await self.get(made["Id"])
 
-    async def get(self, name: str) -> dict[str, Any]:
+    async def get(self, name: str) -> Object:
         """One by name or id, with the containers on it."""
-        return dict(await self._client.call("GET", f"/networks/{quote(name)}"))
+        return dict(await self._transport.call("GET", f"/networks/{quote(name)}"))
 
-    async def list(self, filter: Mapping[str, Any] | None = None) -> _Rows:
+    async def list(self, filter: Mapping[str, object] | None = None) -> _Objects:
         """All of them."""
-        return list(await self._client.call("GET", "/networks" + query(filters=filters(filter))))
+        return list(await self._transport.call("GET", "/networks" + query(filters=filters(filter))))
 
     async def connect(self, name: str, container: str, aliases: _Names | None = None, ip: str | None = None) -> None:
         """Puts a container on it, also while it runs."""
-        await self._client.call("POST", f"/networks/{quote(name)}/connect", calls.endpoint(container, aliases, ip))
+        await self._transport.call("POST", f"/networks/{quote(name)}/connect", calls.endpoint(container, aliases, ip))
 
     async def disconnect(self, name: str, container: str, force: bool = False) -> None:
         """Takes a container off it."""
-        await self._client.call("POST", f"/networks/{quote(name)}/disconnect", {"Container": container, "Force": force})
+        await self._transport.call(
+            "POST", f"/networks/{quote(name)}/disconnect", {"Container": container, "Force": force}
+        )
 
     async def remove(self, name: str) -> None:
         """Deletes one that no container is on."""
-        await self._client.call("DELETE", f"/networks/{quote(name)}")
+        await self._transport.call("DELETE", f"/networks/{quote(name)}")
 
-    async def prune(self, filter: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    async def prune(self, filter: Mapping[str, object] | None = None) -> Object:
         """Deletes all that no container uses."""
-        return dict(await self._client.call("POST", "/networks/prune" + query(filters=filters(filter))))
+        return dict(await self._transport.call("POST", "/networks/prune" + query(filters=filters(filter))))

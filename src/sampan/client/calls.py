@@ -13,7 +13,8 @@ from sampan import sizes
 from sampan.client.http import APIError, query, quote
 from sampan.oci.reference import split
 
-__all__ = ["Completed", "config", "filters", "query", "quote", "update"]
+Object = dict[str, Any]  # an object of the API, as the engine sends it
+__all__ = ["Completed", "Object", "config", "filters", "query", "quote", "update"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def env_list(values: Mapping[str, str] | Iterable[str] | None) -> list[str] | No
     return list(values)
 
 
-def filters(given: Mapping[str, Any] | None) -> str | None:
+def filters(given: Mapping[str, object] | None) -> str | None:
     """The API's `filters` parameter of {"label": "a", "status": ["exited"]}."""
     if not given:
         return None
@@ -47,7 +48,7 @@ def filters(given: Mapping[str, Any] | None) -> str | None:
                        for key, value in given.items()})  # fmt: skip
 
 
-def restart_policy(text: str | None) -> dict[str, Any] | None:
+def restart_policy(text: str | None) -> Object | None:
     """ "always", "unless-stopped", "on-failure:3" as the API's object."""
     if not text:
         return None
@@ -55,11 +56,11 @@ def restart_policy(text: str | None) -> dict[str, Any] | None:
     return {"Name": name, "MaximumRetryCount": int(count or 0)}
 
 
-def port_maps(given: Mapping[str | int, Any] | None) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+def port_maps(given: Mapping[str | int, object] | None) -> tuple[Object | None, Object | None]:
     """ExposedPorts and PortBindings of {80: 8080, "53/udp": ("127.0.0.1", 5353), 443: None}."""
     if given is None:
         return None, None
-    bindings: dict[str, Any] = {}
+    bindings: Object = {}
     for container_port, host in given.items():
         key = str(container_port) if "/" in str(container_port) else f"{container_port}/tcp"
         address, port = host if isinstance(host, tuple) else ("", host)
@@ -83,7 +84,7 @@ def config(
     volumes: list[str] | None = None,
     tmpfs: Mapping[str, str] | None = None,
     network: str | None = None,
-    ports: Mapping[str | int, Any] | None = None,
+    ports: Mapping[str | int, object] | None = None,
     memory: int | str | None = None,
     cpus: float | None = None,
     pids_limit: int | None = None,
@@ -96,9 +97,9 @@ def config(
     auto_remove: bool = False,
     restart: str | None = None,
     isolation: str | None = None,
-    host_config: Mapping[str, Any] | None = None,
+    host_config: Mapping[str, object] | None = None,
     **other: Any,
-) -> dict[str, Any]:
+) -> Object:
     """The body of POST /containers/create.
 
     `volumes` are "source:target[:ro]"; `ports` maps container ports to host ports; `memory` takes
@@ -157,7 +158,7 @@ def exec_config(
     tty: bool = False,
     privileged: bool = False,
     stdin: bool = False,
-) -> dict[str, Any]:
+) -> Object:
     """The body of POST /containers/{id}/exec."""
     return {
         "Cmd": _words(command),
@@ -181,7 +182,7 @@ def network(
     ipv6: bool,
     labels: Mapping[str, str] | None,
     options: Mapping[str, str] | None,
-) -> dict[str, Any]:
+) -> Object:
     """The body of POST /networks/create."""
     pool = {key: value for key, value in (("Subnet", subnet), ("Gateway", gateway)) if value}
     return {
@@ -195,9 +196,9 @@ def network(
     }
 
 
-def endpoint(container: str, aliases: list[str] | None, ip: str | None) -> dict[str, Any]:
+def endpoint(container: str, aliases: list[str] | None, ip: str | None) -> Object:
     """The body of POST /networks/{id}/connect."""
-    settings: dict[str, Any] = {"Aliases": aliases or []}
+    settings: Object = {"Aliases": aliases or []}
     if ip:
         settings["IPAMConfig"] = {"IPv4Address": ip}
     return {"Container": container, "EndpointConfig": settings}
@@ -219,21 +220,21 @@ def reference(name: str) -> tuple[str, str]:
 def build(
     path: str, tags: list[str], dockerfile: str, args: Mapping[str, str] | None, target: str, platform: str,
     no_cache: bool, pull: bool, secrets: Mapping[str, bytes] | None, labels: Mapping[str, str] | None, network: str,
-) -> dict[str, Any]:  # fmt: skip
+) -> Object:  # fmt: skip
     """The body of a build of a directory."""
     body = {"context": os.path.realpath(path), "tags": tags, "dockerfile": dockerfile, "buildargs": dict(args or {}), "target": target,
             "platform": platform, "nocache": no_cache, "pull": pull, "labels": dict(labels or {}), "network": network}  # fmt: skip
     return body | {"secrets": {name: base64.b64encode(data).decode() for name, data in (secrets or {}).items()}}
 
 
-def told(message: dict[str, Any]) -> dict[str, Any]:
+def told(message: Object) -> Object:
     """A message of a pull, push or build. Raises APIError for the one that says it failed."""
     if "error" in message:
         raise APIError(500, str(message["error"]))
     return message
 
 
-def update(memory: int | str | None, cpus: float | None, pids_limit: int | None, restart: str | None) -> dict[str, Any]:
+def update(memory: int | str | None, cpus: float | None, pids_limit: int | None, restart: str | None) -> Object:
     """The body of POST /containers/{id}/update."""
     body = {
         "Memory": size(memory),

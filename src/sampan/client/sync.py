@@ -1,21 +1,21 @@
-"""The client: `with sampan.Client() as client: client.containers.run("busybox", "echo hi")`."""
+"""The client: `with sampan.Client() as client: client.containers.run("busybox", "echo hi")`.
+
+Made from asynchronous.py by scripts/sync_client.py: change that one.
+"""
 
 from __future__ import annotations
 
 import json
-import socket as sockets
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
 from sampan.client import calls
-from sampan.client.calls import Completed, filters, query, quote
-from sampan.client.connection import engine, socket_path
-from sampan.client.http import APIError, Http, Response
+from sampan.client.calls import Completed, Object, filters, query, quote
+from sampan.client.transport import Response, Transport
 
 # Where a method named `list` hides the type.
-_Rows = list[dict[str, Any]]
+_Objects = list[Object]
 _Names = list[str]
 _Command = str | list[str] | None
 
@@ -27,14 +27,14 @@ class Client:
     """
 
     def __init__(self, host: str | None = None) -> None:
-        self._path = socket_path(host)
-        self._http = engine(self._path) if host is None else Http(self._path)
-        self.containers = Containers(self)
-        self.images = Images(self)
-        self.volumes = Volumes(self)
-        self.networks = Networks(self)
+        self._transport = Transport(host)
+        self.containers = Containers(self._transport)
+        self.images = Images(self._transport)
+        self.volumes = Volumes(self._transport)
+        self.networks = Networks(self._transport)
 
     def __enter__(self) -> Client:
+        self._transport.open()
         return self
 
     def __exit__(
@@ -43,99 +43,56 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Closes the kept connection; the client can still be used."""
-        self._http.close()
+        """Closes the connection that is kept, if one is; the client can still be used."""
+        self._transport.close()
 
-    def call(self, method: str, path: str, body: Any = None) -> Any:
+    def call(self, method: str, path: str, body: object = None) -> Any:
         """Any request of the API with a JSON answer."""
-        return self._http.call(method, path, body)
+        return self._transport.call(method, path, body)
 
     def stream(
-        self, method: str, path: str, body: Any = None, source: Iterator[bytes] | None = None, headers: str = ""
+        self, method: str, path: str, body: object = None, source: Iterator[bytes] | None = None, headers: str = ""
     ) -> Response:
         """Any request, its answer read as it comes; on a connection of its own."""
-        return Http(self._path).send(method, path, body, stream=source, headers=headers)
+        return self._transport.stream(method, path, body, source, headers)
 
-    def hijack(self, path: str, body: Any = None) -> Response:
+    def hijack(self, path: str, body: object = None) -> Response:
         """A request whose connection becomes a process's streams."""
-        return Http(self._path).send("POST", path, body, upgrade=True)
+        return self._transport.hijack(path, body)
+
+    def finish(self, method: str, path: str, body: object = None) -> Object:
+        """Any request that is answered with progress: its last object. Raises APIError for an error in it."""
+        return self._transport.finish(method, path, body)
 
     def ping(self) -> bool:
         """Whether the engine answers."""
-        return self.stream("GET", "/_ping").read() == b"OK"
+        response = self.stream("GET", "/_ping")
+        return response.read() == b"OK"
 
-    def version(self) -> dict[str, Any]:
+    def version(self) -> Object:
         """Versions of engine and API."""
         return dict(self.call("GET", "/version"))
 
-    def info(self) -> dict[str, Any]:
+    def info(self) -> Object:
         """The engine and its machine."""
         return dict(self.call("GET", "/info"))
 
-    def disk_usage(self) -> dict[str, Any]:
+    def disk_usage(self) -> Object:
         """What images, containers and volumes take."""
         return dict(self.call("GET", "/system/df"))
 
     def events(
-        self, since: str | None = None, until: str | None = None, filter: Mapping[str, Any] | None = None
-    ) -> Iterator[dict[str, Any]]:
+        self, since: str | None = None, until: str | None = None, filter: Mapping[str, object] | None = None
+    ) -> Iterator[Object]:
         """Events as they happen, with `since` those before too; ends at `until`."""
-        return _objects(self.stream("GET", "/events" + query(since=since, until=until, filters=filters(filter))))
-
-
-def _objects(response: Response) -> Iterator[dict[str, Any]]:
-    try:
-        for line in response.lines():
-            if line.strip():
-                yield json.loads(line)
-    finally:
-        response.close()
-
-
-def _bytes(response: Response) -> Iterator[bytes]:
-    try:
-        yield from response.chunks()
-    finally:
-        response.close()
-
-
-def _collect(response: Response) -> tuple[bytes, bytes]:
-    parts: dict[int, list[bytes]] = {1: [], 2: []}
-    for stream, data in response.frames():
-        parts[2 if stream == 2 else 1].append(data)
-    response.close()
-    return b"".join(parts[1]), b"".join(parts[2])
-
-
-def _converse(response: Response, data: bytes | None) -> tuple[bytes, bytes]:
-    """Writes the input and reads the output at once, so that neither waits for the other."""
-    if data is not None:
-        threading.Thread(target=_feed, args=(response, data), daemon=True).start()
-    return _collect(response)
-
-
-def _feed(response: Response, data: bytes) -> None:
-    try:
-        response.sock.sendall(data)
-        response.sock.shutdown(sockets.SHUT_WR)
-    except OSError:
-        pass  # it ended before it had read all
-
-
-def finish(response: Response) -> dict[str, Any]:
-    """The last object of a progress stream. Raises APIError for an error in it."""
-    last: dict[str, Any] = {}
-    for last in _objects(response):
-        if "error" in last:
-            raise APIError(500, last["error"])
-    return last
+        return self._transport.objects("GET", "/events" + query(since=since, until=until, filters=filters(filter)))
 
 
 class Container:
     """A container. `attrs` is what inspect said when it was last asked: see reload()."""
 
-    def __init__(self, client: Client, attrs: dict[str, Any]) -> None:
-        self._client = client
+    def __init__(self, transport: Transport, attrs: Object) -> None:
+        self._transport = transport
         self.attrs = attrs
         self.id: str = attrs["Id"]
 
@@ -145,8 +102,8 @@ class Container:
     def _path(self, rest: str = "") -> str:
         return f"/containers/{self.id}{rest}"
 
-    def _post(self, rest: str, body: Any = None) -> Any:
-        return self._client.call("POST", self._path(rest), body)
+    def _post(self, rest: str, body: object = None) -> Any:
+        return self._transport.call("POST", self._path(rest), body)
 
     @property
     def name(self) -> str:
@@ -160,7 +117,7 @@ class Container:
 
     def reload(self) -> Container:
         """Asks the engine again."""
-        self.attrs = self._client.call("GET", self._path("/json"))
+        self.attrs = self._transport.call("GET", self._path("/json"))
         return self
 
     def start(self) -> None:
@@ -189,15 +146,12 @@ class Container:
 
     def wait(self, condition: str = "not-running") -> int:
         """Waits for its end ("not-running", "next-exit", "removed") and returns the exit code."""
-        return int(
-            json.loads(self._client.stream("POST", self._path("/wait" + query(condition=condition))).read())[
-                "StatusCode"
-            ]
-        )
+        response = self._transport.stream("POST", self._path("/wait" + query(condition=condition)))
+        return int(json.loads(response.read())["StatusCode"])
 
     def remove(self, force: bool = False, volumes: bool = False) -> None:
         """Deletes it; `volumes` with its anonymous volumes."""
-        self._client.call("DELETE", self._path(query(force=force, v=volumes)))
+        self._transport.call("DELETE", self._path(query(force=force, v=volumes)))
 
     def rename(self, name: str) -> None:
         """Gives it another name."""
@@ -216,64 +170,62 @@ class Container:
     ) -> bytes:  # fmt: skip
         """What it has written, both streams in the order of writing."""
         wanted = query(stdout=stdout, stderr=stderr, since=since, until=until, tail=tail, timestamps=timestamps)
-        response = self._client.stream("GET", self._path("/logs" + wanted))
-        data = b"".join(data for _, data in response.frames())
+        response = self._transport.stream("GET", self._path("/logs" + wanted))
+        stdout_and_stderr = [data for _, data in response.frames()]
         response.close()
-        return data
+        return b"".join(stdout_and_stderr)
 
     def follow(self, tail: int | str = "all") -> Iterator[tuple[int, bytes]]:
         """(stream, bytes) as it writes, to its end; stream 1 is stdout, 2 stderr."""
-        response = self._client.stream("GET", self._path("/logs" + query(stdout=1, stderr=1, follow=1, tail=tail)))
-        try:
-            yield from response.frames()
-        finally:
-            response.close()
+        return self._transport.frames("GET", self._path("/logs" + query(stdout=1, stderr=1, follow=1, tail=tail)))
 
     def attach(self, input: bytes | None = None) -> Completed:
         """Gives it `input`, collects its output to its end, and waits."""
-        response = self._client.hijack(
+        response = self._transport.hijack(
             self._path("/attach" + query(stream=1, stdin=input is not None, stdout=1, stderr=1, logs=1))
         )
-        stdout, stderr = _converse(response, input)
+        stdout, stderr = self._transport.converse(response, input)
         return Completed(self.wait(), stdout, stderr)
 
     def exec(self, command: _Command, *, input: bytes | None = None, **options: Any) -> Completed:
         """Runs a further process in it. Options: environment, user, working_dir, tty, privileged."""
         body = calls.exec_config(command, stdin=input is not None, **options)
-        identifier = self._post("/exec", body)["Id"]
-        response = self._client.hijack(f"/exec/{identifier}/start", {"Detach": False, "Tty": body["Tty"]})
-        stdout, stderr = _converse(response, input)
-        return Completed(int(self._client.call("GET", f"/exec/{identifier}/json")["ExitCode"]), stdout, stderr)
+        made = self._post("/exec", body)
+        identifier = made["Id"]
+        response = self._transport.hijack(f"/exec/{identifier}/start", {"Detach": False, "Tty": body["Tty"]})
+        stdout, stderr = self._transport.converse(response, input)
+        ended = self._transport.call("GET", f"/exec/{identifier}/json")
+        return Completed(int(ended["ExitCode"]), stdout, stderr)
 
-    def top(self, ps_args: str | None = None) -> dict[str, Any]:
+    def top(self, ps_args: str | None = None) -> Object:
         """Its processes: Titles and Processes."""
-        return dict(self._client.call("GET", self._path("/top" + query(ps_args=ps_args))))
+        return dict(self._transport.call("GET", self._path("/top" + query(ps_args=ps_args))))
 
-    def stats(self) -> dict[str, Any]:
+    def stats(self) -> Object:
         """One sample of what it uses."""
-        return dict(self._client.call("GET", self._path("/stats?stream=0&one-shot=1")))
+        return dict(self._transport.call("GET", self._path("/stats?stream=0&one-shot=1")))
 
-    def diff(self) -> _Rows:
+    def diff(self) -> _Objects:
         """Paths changed against the image: Kind 0 modified, 1 added, 2 deleted."""
-        return list(self._client.call("GET", self._path("/changes")) or [])
+        return list(self._transport.call("GET", self._path("/changes")) or [])
 
     def get_archive(self, path: str) -> Iterator[bytes]:
         """A tar of a file or directory in it."""
-        return _bytes(self._client.stream("GET", self._path("/archive" + query(path=path))))
+        return self._transport.chunks("GET", self._path("/archive" + query(path=path)))
 
     def put_archive(self, path: str, tar: bytes | Iterator[bytes]) -> None:
         """Extracts a tar into a directory in it."""
-        source = iter([tar]) if isinstance(tar, bytes) else tar
-        self._client.stream("PUT", self._path("/archive" + query(path=path)), source=source).read()
+        response = self._transport.stream("PUT", self._path("/archive" + query(path=path)), source=tar)
+        response.read()
 
     def export(self) -> Iterator[bytes]:
         """A tar of its whole file system."""
-        return _bytes(self._client.stream("GET", self._path("/export")))
+        return self._transport.chunks("GET", self._path("/export"))
 
     def commit(self, repository: str, tag: str = "latest") -> Image:
         """Makes an image of its present state."""
-        answer = self._client.call("POST", "/commit" + query(container=self.id, repo=repository, tag=tag), {})
-        return self._client.images.get(answer["Id"])
+        answer = self._transport.call("POST", "/commit" + query(container=self.id, repo=repository, tag=tag), {})
+        return Images(self._transport).get(answer["Id"])
 
 
 _Containers = list[Container]
@@ -282,13 +234,14 @@ _Containers = list[Container]
 class Containers:
     """The containers of an engine."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
 
     def create(self, image: str, command: _Command = None, *, name: str | None = None, **options: Any) -> Container:
         """Makes a container; options as calls.config() lists them."""
         body = calls.config(image, command, **options)
-        return self.get(self._client.call("POST", "/containers/create" + query(name=name), body)["Id"])
+        made = self._transport.call("POST", "/containers/create" + query(name=name), body)
+        return self.get(made["Id"])
 
     def run(
         self, image: str, command: _Command = None, *, input: bytes | None = None,
@@ -298,9 +251,9 @@ class Containers:
         container = self.create(image, command, name=name, stdin_open=input is not None, **options)
         try:
             wanted = query(stream=1, stdin=input is not None, stdout=1, stderr=1)
-            response = self._client.hijack(f"/containers/{container.id}/attach{wanted}")
+            response = self._transport.hijack(f"/containers/{container.id}/attach{wanted}")
             container.start()
-            stdout, stderr = _converse(response, input)
+            stdout, stderr = self._transport.converse(response, input)
             return Completed(container.wait(), stdout, stderr)
         finally:
             if remove:
@@ -314,23 +267,23 @@ class Containers:
 
     def get(self, name: str) -> Container:
         """One by id, prefix of an id, or name."""
-        return Container(self._client, self._client.call("GET", f"/containers/{quote(name)}/json"))
+        return Container(self._transport, self._transport.call("GET", f"/containers/{quote(name)}/json"))
 
-    def list(self, all: bool = False, filter: Mapping[str, Any] | None = None) -> _Containers:
+    def list(self, all: bool = False, filter: Mapping[str, object] | None = None) -> _Containers:
         """Those that run, or all."""
-        rows = self._client.call("GET", "/containers/json" + query(all=all, filters=filters(filter)))
+        rows = self._transport.call("GET", "/containers/json" + query(all=all, filters=filters(filter)))
         return [self.get(row["Id"]) for row in rows]
 
-    def prune(self, filter: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def prune(self, filter: Mapping[str, object] | None = None) -> Object:
         """Deletes all that are stopped."""
-        return dict(self._client.call("POST", "/containers/prune" + query(filters=filters(filter))))
+        return dict(self._transport.call("POST", "/containers/prune" + query(filters=filters(filter))))
 
 
 class Image:
     """An image."""
 
-    def __init__(self, client: Client, attrs: dict[str, Any]) -> None:
-        self._client = client
+    def __init__(self, transport: Transport, attrs: Object) -> None:
+        self._transport = transport
         self.attrs = attrs
         self.id: str = attrs["Id"]
 
@@ -344,15 +297,15 @@ class Image:
 
     def tag(self, repository: str, tag: str = "latest") -> None:
         """Gives it a further reference."""
-        self._client.call("POST", f"/images/{self.id}/tag" + query(repo=repository, tag=tag))
+        self._transport.call("POST", f"/images/{self.id}/tag" + query(repo=repository, tag=tag))
 
-    def history(self) -> _Rows:
+    def history(self) -> _Objects:
         """Its layers, newest first."""
-        return list(self._client.call("GET", f"/images/{self.id}/history"))
+        return list(self._transport.call("GET", f"/images/{self.id}/history"))
 
     def save(self) -> Iterator[bytes]:
         """A docker-archive of it."""
-        return self._client.images.save(self.tags or [self.id])
+        return Images(self._transport).save(self.tags or [self.id])
 
 
 _Images = list[Image]
@@ -361,43 +314,42 @@ _Images = list[Image]
 class Images:
     """The images of an engine."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
 
     def get(self, name: str) -> Image:
         """One by reference or id."""
-        return Image(self._client, self._client.call("GET", f"/images/{quote(name)}/json"))
+        return Image(self._transport, self._transport.call("GET", f"/images/{quote(name)}/json"))
 
-    def list(self, filter: Mapping[str, Any] | None = None) -> _Images:
+    def list(self, filter: Mapping[str, object] | None = None) -> _Images:
         """All of them."""
-        rows = self._client.call("GET", "/images/json" + query(filters=filters(filter)))
+        rows = self._transport.call("GET", "/images/json" + query(filters=filters(filter)))
         return [self.get(row["Id"]) for row in rows]
 
     def load(self, archive: bytes | Iterator[bytes]) -> str:
         """Loads a docker-archive or OCI layout. Returns what the engine said last."""
-        source = iter([archive]) if isinstance(archive, bytes) else archive
-        return str(finish(self._client.stream("POST", "/images/load", source=source)).get("stream", "")).strip()
+        last = self._transport.finish("POST", "/images/load", source=archive)
+        return str(last.get("stream", "")).strip()
 
     def save(self, names: _Names) -> Iterator[bytes]:
         """A docker-archive of one or more images."""
-        return _bytes(self._client.stream("GET", "/images/get" + query(names=names)))
+        return self._transport.chunks("GET", "/images/get" + query(names=names))
 
     def pull(self, name: str, platform: str | None = None, auth: Mapping[str, str] | None = None) -> Image:
         """Pulls an image. `auth`: {"username": ..., "password": ...} of its registry."""
         repository, tag = calls.reference(name)
         path = "/images/create" + query(fromImage=repository, tag=tag, platform=platform)
-        for line in self._client.stream("POST", path, headers=calls.auth_header(auth)).lines():
-            calls.told(json.loads(line))
+        for message in self._transport.objects("POST", path, headers=calls.auth_header(auth)):
+            calls.told(message)
         return self.get(name)
 
     def push(self, name: str, auth: Mapping[str, str] | None = None) -> str:
         """Pushes an image. Returns the digest it has there."""
         repository, tag = calls.reference(name)
         digest = ""
-        for line in self._client.stream(
-            "POST", f"/images/{repository}/push" + query(tag=tag), headers=calls.auth_header(auth)
-        ).lines():
-            digest = calls.told(json.loads(line)).get("aux", {}).get("Digest") or digest
+        path = f"/images/{repository}/push" + query(tag=tag)
+        for message in self._transport.objects("POST", path, headers=calls.auth_header(auth)):
+            digest = calls.told(message).get("aux", {}).get("Digest") or digest
         return digest
 
     def build(
@@ -421,88 +373,90 @@ class Images:
             path, tags or [], dockerfile, args, target, platform, no_cache, pull, secrets, labels, network
         )
         identifier = ""
-        for line in self._client.stream("POST", "/sampan/build", body).lines():
-            message = calls.told(json.loads(line))
-            identifier = message.get("aux", {}).get("ID") or identifier
+        for message in self._transport.objects("POST", "/sampan/build", body):
+            identifier = calls.told(message).get("aux", {}).get("ID") or identifier
             if output is not None and "stream" in message:
                 output(message["stream"])
         return self.get(identifier)
 
     def bootstrap(self, name: str) -> Image:
         """Makes a base image from packages of the distribution: "busybox", "debian:bookworm"."""
-        return self.get(self._client.call("POST", "/sampan/bootstrap" + query(name=name))["Id"])
+        made = self._transport.call("POST", "/sampan/bootstrap" + query(name=name))
+        return self.get(made["Id"])
 
-    def remove(self, name: str, force: bool = False) -> _Rows:
+    def remove(self, name: str, force: bool = False) -> _Objects:
         """Untags and, when nothing else uses it, deletes it."""
-        return list(self._client.call("DELETE", f"/images/{quote(name)}" + query(force=force)))
+        return list(self._transport.call("DELETE", f"/images/{quote(name)}" + query(force=force)))
 
-    def prune(self, filter: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def prune(self, filter: Mapping[str, object] | None = None) -> Object:
         """Deletes those without a reference."""
-        return dict(self._client.call("POST", "/images/prune" + query(filters=filters(filter))))
+        return dict(self._transport.call("POST", "/images/prune" + query(filters=filters(filter))))
 
 
 class Volumes:
     """The volumes of an engine, as the API's objects."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
 
-    def create(self, name: str = "", labels: Mapping[str, str] | None = None) -> dict[str, Any]:
+    def create(self, name: str = "", labels: Mapping[str, str] | None = None) -> Object:
         """Makes one, or returns the one of that name."""
-        return dict(self._client.call("POST", "/volumes/create", {"Name": name, "Labels": dict(labels or {})}))
+        return dict(self._transport.call("POST", "/volumes/create", {"Name": name, "Labels": dict(labels or {})}))
 
-    def get(self, name: str) -> dict[str, Any]:
+    def get(self, name: str) -> Object:
         """One by name."""
-        return dict(self._client.call("GET", f"/volumes/{quote(name)}"))
+        return dict(self._transport.call("GET", f"/volumes/{quote(name)}"))
 
-    def list(self, filter: Mapping[str, Any] | None = None) -> _Rows:
+    def list(self, filter: Mapping[str, object] | None = None) -> _Objects:
         """All of them."""
-        return list(self._client.call("GET", "/volumes" + query(filters=filters(filter)))["Volumes"] or [])
+        answer = self._transport.call("GET", "/volumes" + query(filters=filters(filter)))
+        return list(answer["Volumes"] or [])
 
     def remove(self, name: str, force: bool = False) -> None:
         """Deletes one that no container uses."""
-        self._client.call("DELETE", f"/volumes/{quote(name)}" + query(force=force))
+        self._transport.call("DELETE", f"/volumes/{quote(name)}" + query(force=force))
 
-    def prune(self, filter: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def prune(self, filter: Mapping[str, object] | None = None) -> Object:
         """Deletes anonymous ones that no container uses."""
-        return dict(self._client.call("POST", "/volumes/prune" + query(filters=filters(filter))))
+        return dict(self._transport.call("POST", "/volumes/prune" + query(filters=filters(filter))))
 
 
 class Networks:
     """The networks of an engine, as the API's objects."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
 
     def create(
         self, name: str, driver: str = "bridge", *, subnet: str | None = None, gateway: str | None = None,
         internal: bool = False, ipv6: bool = False, labels: Mapping[str, str] | None = None,
         options: Mapping[str, str] | None = None,
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> Object:  # fmt: skip
         """Makes one; containers reach it by `network=name`."""
         body = calls.network(name, driver, subnet, gateway, internal, ipv6, labels, options)
-        return self.get(self._client.call("POST", "/networks/create", body)["Id"])
+        made = self._transport.call("POST", "/networks/create", body)
+        return self.get(made["Id"])
 
-    def get(self, name: str) -> dict[str, Any]:
+    def get(self, name: str) -> Object:
         """One by name or id, with the containers on it."""
-        return dict(self._client.call("GET", f"/networks/{quote(name)}"))
+        return dict(self._transport.call("GET", f"/networks/{quote(name)}"))
 
-    def list(self, filter: Mapping[str, Any] | None = None) -> _Rows:
+    def list(self, filter: Mapping[str, object] | None = None) -> _Objects:
         """All of them."""
-        return list(self._client.call("GET", "/networks" + query(filters=filters(filter))))
+        return list(self._transport.call("GET", "/networks" + query(filters=filters(filter))))
 
     def connect(self, name: str, container: str, aliases: _Names | None = None, ip: str | None = None) -> None:
         """Puts a container on it, also while it runs."""
-        self._client.call("POST", f"/networks/{quote(name)}/connect", calls.endpoint(container, aliases, ip))
+        self._transport.call("POST", f"/networks/{quote(name)}/connect", calls.endpoint(container, aliases, ip))
 
     def disconnect(self, name: str, container: str, force: bool = False) -> None:
         """Takes a container off it."""
-        self._client.call("POST", f"/networks/{quote(name)}/disconnect", {"Container": container, "Force": force})
+        self._transport.call("POST", f"/networks/{quote(name)}/disconnect", {"Container": container, "Force": force})
 
     def remove(self, name: str) -> None:
         """Deletes one that no container is on."""
-        self._client.call("DELETE", f"/networks/{quote(name)}")
+        self._transport.call("DELETE", f"/networks/{quote(name)}")
 
-    def prune(self, filter: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def prune(self, filter: Mapping[str, object] | None = None) -> Object:
         """Deletes all that no container uses."""
-        return dict(self._client.call("POST", "/networks/prune" + query(filters=filters(filter))))
+        return dict(self._transport.call("POST", "/networks/prune" + query(filters=filters(filter))))

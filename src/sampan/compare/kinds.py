@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from sampan.client.http import APIError
-from sampan.client.sync import Client, Container, finish
+from sampan.client.sync import Client, Container
 from sampan.compare import bundle, probe
 from sampan.compare.model import CONTAINER, NATIVE, SYSTEM, VM, CompareError
 from sampan.linux import smaps
@@ -220,7 +220,7 @@ class System:
         self._name = f"compare-{os.getpid()}"
         body = {"Name": self._name, "Image": probed, "Memory": 1 << 30}
         try:
-            finish(client.stream("POST", "/sampan/vm/create", body))
+            client.finish("POST", "/sampan/vm/create", body)
         except APIError as error:
             raise CompareError(f"the system VM can't be made: {error}") from None
         self._id = str(client.call("GET", f"/sampan/vm/{self._name}/json")["Id"])

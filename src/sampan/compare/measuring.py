@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sampan.client.http import APIError
-from sampan.client.sync import Client, finish
+from sampan.client.sync import Client
 from sampan.compare import bundle, network
 from sampan.compare.advice import advise
 from sampan.compare.kinds import Instance, Kind, Native, Sandboxed, System
@@ -119,7 +119,7 @@ def _command(client: Client, image: str, command: list[str]) -> tuple[list[str],
 
 def _prepare(client: Client) -> None:
     try:
-        finish(client.stream("POST", "/sampan/vm/prepare?quiet=1"))
+        client.finish("POST", "/sampan/vm/prepare?quiet=1")
     except APIError as error:
         raise CompareError(f"virtual machines can't run here: {error}") from None
 

@@ -1,11 +1,14 @@
-"""HTTP/1.1 over a unix socket for asyncio: one connection a request, bodies as they come."""
+"""HTTP/1.1 over a unix socket for asyncio: one connection a request, bodies as they come. Its twin is `transport`."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+from sampan.client.calls import Object, told
+from sampan.client.connection import engine, socket_path
 from sampan.client.http import UPGRADE, Head, NoEngine, encode_chunk, encode_request, split_frames
 
 _CHUNK = 1 << 18
@@ -93,11 +96,11 @@ class AsyncResponse:
         self.writer.close()
 
 
-async def send(
+async def _send(
     path: str,
     method: str,
     target: str,
-    body: Any = None,
+    body: object = None,
     upgrade: bool = False,
     source: AsyncIterator[bytes] | None = None,
     headers: str = "",
@@ -134,3 +137,109 @@ async def _write(writer: asyncio.StreamWriter, request: bytes, source: AsyncIter
         await writer.drain()
     except ConnectionError:
         pass  # an early error answer: read it
+
+
+class AsyncTransport:
+    """Requests to one engine, each on a connection of its own."""
+
+    def __init__(self, host: str | None) -> None:
+        self._path = socket_path(host)
+        self._given = host is not None
+
+    async def open(self) -> None:
+        """Starts the default engine if it does not run. Raises NoEngine."""
+        if not self._given:
+            http = await asyncio.to_thread(engine, self._path)
+            http.close()
+
+    async def close(self) -> None:
+        """Nothing is kept open between requests."""
+
+    async def call(self, method: str, path: str, body: object = None) -> Any:
+        """A request with a JSON answer."""
+        response = await _send(self._path, method, path, body)
+        data = await response.read()
+        return json.loads(data) if data else None
+
+    async def stream(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        source: bytes | AsyncIterator[bytes] | None = None,
+        headers: str = "",
+    ) -> AsyncResponse:
+        """A request whose answer is read as it comes; `source` is its body, at once or in pieces."""
+        pieces = _once(source) if isinstance(source, bytes) else source
+        return await _send(self._path, method, path, body, source=pieces, headers=headers)
+
+    async def hijack(self, path: str, body: object = None) -> AsyncResponse:
+        """A request whose connection becomes a process's streams."""
+        return await _send(self._path, "POST", path, body, upgrade=True)
+
+    async def chunks(self, method: str, path: str) -> AsyncIterator[bytes]:
+        """The body of an answer in pieces; asked for with the first of them."""
+        response = await self.stream(method, path)
+        try:
+            async for chunk in response.chunks():
+                yield chunk
+        finally:
+            response.close()
+
+    async def frames(self, method: str, path: str) -> AsyncIterator[tuple[int, bytes]]:
+        """(stream, data) of a process that is followed; asked for with the first of them."""
+        response = await self.stream(method, path)
+        try:
+            async for frame in response.frames():
+                yield frame
+        finally:
+            response.close()
+
+    async def objects(
+        self, method: str, path: str, body: object = None, source: bytes | AsyncIterator[bytes] | None = None,
+        headers: str = "",
+    ) -> AsyncIterator[Object]:  # fmt: skip
+        """The objects of an answer, one a line, as they come; asked for with the first of them."""
+        response = await self.stream(method, path, body, source, headers)
+        try:
+            async for line in response.lines():
+                if line.strip():
+                    yield json.loads(line)
+        finally:
+            response.close()
+
+    async def finish(
+        self, method: str, path: str, body: object = None, source: bytes | AsyncIterator[bytes] | None = None
+    ) -> Object:
+        """The last object of a progress stream. Raises APIError for an error in it."""
+        last: Object = {}
+        async for message in self.objects(method, path, body, source):
+            last = told(message)
+        return last
+
+    async def converse(self, response: AsyncResponse, data: bytes | None) -> tuple[bytes, bytes]:
+        """Writes the input and reads the output at once, so that neither waits for the other: (stdout, stderr)."""
+        feeding = asyncio.ensure_future(_feed(response, data))
+        try:
+            parts: dict[int, list[bytes]] = {1: [], 2: []}
+            async for stream, piece in response.frames():
+                parts[2 if stream == 2 else 1].append(piece)
+            return b"".join(parts[1]), b"".join(parts[2])
+        finally:
+            response.close()
+            feeding.cancel()
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+async def _feed(response: AsyncResponse, data: bytes | None) -> None:
+    if data is None:
+        return
+    try:
+        response.writer.write(data)
+        await response.writer.drain()
+        response.writer.write_eof()
+    except OSError:
+        pass  # it ended before it had read all
