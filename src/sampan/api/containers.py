@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from typing import Any
 
 from aiohttp import web
 
@@ -190,7 +189,7 @@ async def stats_(request: web.Request) -> web.StreamResponse:
         return web.json_response(await sampling.sample(engine, container, first))
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
-    previous: dict[str, Any] | None = None
+    previous: stats.Sample | None = None
     while not container.removed:
         previous = await sampling.sample(engine, container, previous)
         await response.write(json.dumps(previous).encode() + b"\n")

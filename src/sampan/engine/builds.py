@@ -320,7 +320,7 @@ class _Runner:
             shared["sources"] = mounts.table()
             request |= {"sandbox": network[1] if network else ""}
             self._waiting[container.id] = done
-            begin = Start(container.id, cast(Launch, request), command.directory, False, LogOptions(), shared)
+            begin = Start(container.id, request, command.directory, False, LogOptions(), shared)
             fds = (await engine.keeper.call(begin)).descriptors
         finally:
             for fd in shared.values():
@@ -393,7 +393,7 @@ def _container(command: Command, group: str) -> Container:
     return Container(identifier, f"build-{identifier[:12]}", 0, "", "", config, host, group=group)
 
 
-def _request(engine: Engine, container: Container, command: Command) -> dict[str, Any]:
+def _request(engine: Engine, container: Container, command: Command) -> Launch:
     shared = "host" if container.host_config.network_mode == "host" else ""
     joins = {
         "cgroup": "",

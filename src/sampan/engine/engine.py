@@ -108,11 +108,11 @@ class Engine:
         self.builds.cache.close()
         self.images.close()
 
-    def background(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    def background(self, coroutine: Coroutine[object, None, T]) -> asyncio.Task[T]:
         """Runs a coroutine beside the requests; it may be cut short by the daemon's end."""
         return self.tasks.beside(coroutine)
 
-    async def carry(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    async def carry(self, coroutine: Coroutine[object, None, T]) -> T:
         """Runs an operation to its end, whatever its caller does; what has begun must not be left half done."""
         return await self.tasks.carry(coroutine)
 

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 from sampan.engine.container import Container
 from sampan.engine.policy.caller import Owner
@@ -16,10 +16,36 @@ _HISTORY = 2048
 _QUEUE = 4096
 
 
+class Actor(TypedDict):
+    """What an event is about."""
+
+    ID: str
+    Attributes: dict[str, str]
+
+
+Event = TypedDict(
+    "Event",
+    {
+        "Type": str,
+        "Action": str,
+        "Actor": Actor,
+        "scope": str,
+        "time": int,
+        "timeNano": int,
+        "status": str,
+        "id": str,
+        "from": str,
+    },
+    total=False,
+)
+"""An event as clients of Docker's API read it: made once, and shown to each who listens. `time` is in seconds, `timeNano` in
+nanoseconds since the epoch; `status`, `id` and `from` are the older names of the same, of containers and images."""
+
+
 class Told(NamedTuple):
     """An event, and whose it is when it happens: what it tells of may be gone by the time it is shown."""
 
-    event: dict[str, Any]
+    event: Event
     owners: tuple[Owner, ...]
 
 
@@ -43,7 +69,7 @@ class Events:
     ) -> None:
         """Announces that `action` happened to an object ("container", "image", "volume") of these owners; of none, the engine's."""
         now = time.time_ns()
-        event = {
+        event: Event = {
             "Type": kind,
             "Action": action,
             "Actor": {"ID": actor, "Attributes": attributes},
@@ -52,7 +78,7 @@ class Events:
             "timeNano": now,
         }
         if kind in ("container", "image"):
-            event |= {"status": action, "id": actor}
+            event["status"], event["id"] = action, actor
             if kind == "container":
                 event["from"] = attributes.get("image", "")
         told = Told(event, owners)

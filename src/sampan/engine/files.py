@@ -105,7 +105,7 @@ def _above(held: int) -> tuple[int, str]:
     return fd, name
 
 
-def path_stat(engine: Engine, container: Container, path: str) -> dict[str, Any]:
+def path_stat(engine: Engine, container: Container, path: str) -> dict[str, object]:
     """The object of X-Docker-Container-Path-Stat. Raises NotFound."""
     try:
         with _located(engine, container, path) as (rootfd, inner, _):
@@ -244,7 +244,7 @@ def _changed_in_guest(engine: Engine, container: Container) -> list[tuple[str, i
     return out.rows()
 
 
-def changes(engine: Engine, container: Container) -> list[dict[str, Any]]:
+def changes(engine: Engine, container: Container) -> list[dict[str, object]]:
     """The rows of `docker diff`."""
     with vanishing.named(container):
         rows = _changed(engine, container)

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from sampan.engine.container import Container
 from sampan.engine.containers import Containers, Sees
@@ -25,7 +25,7 @@ from sampan.network.errors import NetworkNotFound
 from sampan.network.model import Network
 from sampan.network.networks import Networks
 from sampan.oci import reference
-from sampan.volumes.local import LocalVolumes, VolumeNotFound
+from sampan.volumes.local import LocalVolumes, Volume, VolumeNotFound
 
 
 class Exec(Protocol):
@@ -228,7 +228,7 @@ class Finding:
         return [network for network in self._networks.all.values()
                 if sees(self.owners.subject(Kind.NETWORK, network.id))]  # fmt: skip
 
-    def volumes(self, who: Caller) -> list[Any]:
+    def volumes(self, who: Caller) -> list[Volume]:
         """All volumes that somebody sees."""
         sees = self._gate.sight(who)
         return [volume for volume in self._volumes.all() if sees(self.owners.subject(Kind.VOLUME, volume.name))]

@@ -6,12 +6,16 @@ The process that passes a guest's answers on has read them with no rights (ADR 2
 from __future__ import annotations
 
 import io
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
 from sampan.engine.errors import EngineError
 from sampan.vm.protocol import one_line, printable
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 _MOST = (1 << 64) - 1
 _LONGEST_TIME = 1 << 62  # nanoseconds; the year 2116
@@ -105,7 +109,7 @@ _TYPES: dict[str, Any] = {
 }
 
 
-def checked(name: str, operation: str, value: Any) -> Any:
+def checked(name: str, operation: str, value: object) -> Any:
     """The result of a request to the machine of the container `name`; None for one that gives nothing. Raises EngineError."""
     wanted = _TYPES.get(operation)
     if wanted is None:
@@ -116,7 +120,7 @@ def checked(name: str, operation: str, value: Any) -> Any:
         raise EngineError(f"the virtual machine of {name} answers {operation} with what is none: {error}") from None
 
 
-def failure(name: str, value: dict[str, Any]) -> _Failure:
+def failure(name: str, value: Mapping[str, object]) -> _Failure:
     """What a job says that could not be done. Raises EngineError."""
     try:
         found = msgspec.convert(value, _Failure, strict=True)
@@ -142,10 +146,10 @@ class Changes(io.BytesIO):
         super().__init__()
         self._name, self._count = name, 0
 
-    def write(self, data: Any) -> int:
+    def write(self, data: ReadableBuffer) -> int:
         """Raises EngineError when it becomes more than anybody could read."""
         self._count += bytes(data).count(b"\0")
-        if self._count > _MAX_CHANGES or self.tell() + len(data) > _MAX_CHANGES * 128:
+        if self._count > _MAX_CHANGES or self.tell() + memoryview(data).nbytes > _MAX_CHANGES * 128:
             raise EngineError(
                 f"container {self._name} has changed more than can be told: {_MAX_CHANGES} files is the most"
             )

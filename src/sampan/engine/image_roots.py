@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import Any
 
 from sampan.engine.container import Container
 from sampan.engine.containers import Containers
 from sampan.images.image import Image
 from sampan.images.store import ImageStore
 from sampan.linux import mount
+from sampan.runtime.requests import Overlay
 
 
 class ImageRoots:
@@ -27,7 +27,7 @@ class ImageRoots:
         if not container.system and not self._images.prepared(container.image):
             await asyncio.to_thread(self._images.lower_directories, self._images.index.get(container.image))
 
-    def overlay(self, container: Container) -> dict[str, Any]:
+    def overlay(self, container: Container) -> Overlay:
         """The layers of a container's root, as the keeper mounts them."""
         directory = self._containers.directory(container)
         return {

@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from sampan.engine import spec
 from sampan.engine.container import Container
@@ -17,7 +17,6 @@ from sampan.keeper import protocol, wire
 from sampan.keeper.client import LONGEST, PATIENCE, KeeperClient, KeeperGone, KeeperSilent
 from sampan.keeper.protocol import End, Started
 from sampan.runtime.errors import RuntimeFailure
-from sampan.runtime.requests import Launch
 
 if TYPE_CHECKING:
     from sampan.keeper.protocol import Request
@@ -82,7 +81,7 @@ class KeeperLink:
                 client.close()
                 raise
             self._client = client
-        await client.call(protocol.Prepare("", cast(Launch, spec.ordinary(self._group))))
+        await client.call(protocol.Prepare("", spec.ordinary(self._group)))
         for end in (await client.call(protocol.List())).ended:
             self._ended(end)
         await self._agree(client.call)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import cast
 
 from sampan import sizes
 from sampan.engine import mounts, spec
@@ -12,9 +12,10 @@ from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict
 from sampan.keeper.protocol import Descriptors, LogOptions
 from sampan.runtime import init_program
+from sampan.runtime.requests import Launch
 
 
-async def prepare(engine: Engine, container: Container, given: list[int]) -> tuple[dict[str, Any], Descriptors]:
+async def prepare(engine: Engine, container: Container, given: list[int]) -> tuple[Launch, Descriptors]:
     """The keeper's request, and the descriptors that go with it; those in `given` then are the caller's to close.
 
     Raises RuntimeFailure, EngineError, NetworkError, VmError, OSError.
@@ -23,9 +24,7 @@ async def prepare(engine: Engine, container: Container, given: list[int]) -> tup
     return await (_prepare_machine if container.own_kernel else _prepare_namespaces)(engine, container, given)
 
 
-async def _prepare_namespaces(
-    engine: Engine, container: Container, given: list[int]
-) -> tuple[dict[str, Any], Descriptors]:
+async def _prepare_namespaces(engine: Engine, container: Container, given: list[int]) -> tuple[Launch, Descriptors]:
     """The keeper's request of a container that shares the host's kernel, and what goes with it."""
     shared: Descriptors = {}
 
@@ -45,9 +44,7 @@ async def _prepare_namespaces(
     return request | {"sandbox": network[1] if network else ""}, shared
 
 
-async def _prepare_machine(
-    engine: Engine, container: Container, given: list[int]
-) -> tuple[dict[str, Any], Descriptors]:
+async def _prepare_machine(engine: Engine, container: Container, given: list[int]) -> tuple[Launch, Descriptors]:
     """The keeper's request of a container in a virtual machine, and what goes with it."""
     wiring = await engine.networking.prepare_machine(container)
     given.append(wiring.namespace)
@@ -58,12 +55,12 @@ async def _prepare_machine(
     else:
         request, fds = await engine.machines.request(container, wiring, given)
         given += [fds["root"], fds["disk"], fds["state"]]
-    return request, fds
+    return cast(Launch, request), fds
 
 
 def _request(
     engine: Engine, container: Container, directory: str, given: list[int], share: Callable[[str, int], None]
-) -> dict[str, Any]:
+) -> Launch:
     host = container.host_config
     init = init_program.find() if host.init else None
     joins: dict[str, str] = {"cgroup": "host" if host.cgroup_namespace == "host" else ""}

@@ -7,7 +7,6 @@ import contextlib
 import os
 import sys
 import time
-from typing import cast
 
 from sampan.engine import health, keeperlink, killing, launching, machines, removing, waiting
 from sampan.engine.container import BEGUN, Container
@@ -20,7 +19,6 @@ from sampan.linux.cgroup import Cgroup
 from sampan.linux.pidfd import exit_code
 from sampan.network.errors import NetworkError
 from sampan.runtime.errors import RuntimeFailure
-from sampan.runtime.requests import Launch
 from sampan.vm.errors import VmError
 from sampan.vm.protocol import one_line
 
@@ -54,7 +52,7 @@ async def _start(engine: Engine, container: Container) -> list[str]:
         with engine.gate.starting(container):
             request, shared = await launching.prepare(engine, container, given)
             stdin, log = container.config.open_stdin, launching.log_options(container)
-            begin = Start(container.id, cast(Launch, request), directory, stdin, log, shared)
+            begin = Start(container.id, request, directory, stdin, log, shared)
             answer = await engine.keeper.call(begin, machines.LONGEST if container.virtual else LONGEST)
     except Exception as error:
         if isinstance(error, KeeperGone):  # and what it has made may live

@@ -10,7 +10,7 @@ import secrets
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sampan.engine import guest_answers, machine_shape, mounts, shims, spec
 from sampan.engine.container import Container
@@ -25,7 +25,7 @@ from sampan.linux.spec_types import Resources
 from sampan.network.model import Endpoint, Network
 from sampan.oci.runtime_spec import Process
 from sampan.runtime import init_program
-from sampan.runtime.requests import Join
+from sampan.runtime.requests import Join, Launch
 from sampan.vm import confine, progress
 from sampan.vm.disks import Disks
 from sampan.vm.hypervisor import SLOTS, Shape
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from sampan.engine.engine import Engine
 
 
+T = TypeVar("T")
 # The guest's own network is the container's, and there is one container in it.
 NAMESPACES = ("pid", "ipc", "uts", "cgroup")
 _FILES_PATIENCE = 30.0  # seconds that a machine for files may take to end
@@ -44,7 +45,7 @@ GROUP = "/sampan/container"
 LONGEST = progress.LONGEST + 60
 
 
-def ordinary() -> dict[str, Any]:
+def ordinary() -> Launch:
     """The request of a container without any option, in its guest: what templates are prepared for."""
     return spec.ordinary("", NAMESPACES) | {"cgroup": GROUP}
 
@@ -55,7 +56,7 @@ class Machines:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.disks = Disks(f"{engine.data_root}/vm")
-        self.templates = Templates(f"{engine.data_root}/vm", self.disks, ordinary())
+        self.templates = Templates(f"{engine.data_root}/vm", self.disks, dict(ordinary()))
         self._sockets = f"{engine.run_root}/vm"
         self._loop = asyncio.get_running_loop()
         os.makedirs(self._sockets, 0o700, exist_ok=True)
@@ -299,11 +300,11 @@ class Machines:
             ]:
                 os.close(fd)
 
-    def later(self, work: Coroutine[Any, Any, Any]) -> concurrent.futures.Future[Any]:
+    def later(self, work: Coroutine[object, None, T]) -> concurrent.futures.Future[T]:
         """Begins a coroutine of ours; for threads."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    def in_thread(self, work: Coroutine[Any, Any, Any]) -> Any:
+    def in_thread(self, work: Coroutine[object, None, T]) -> T:
         """Does a coroutine of ours; for threads."""
         return self.later(work).result()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sampan.engine import pools, sampling
 from sampan.engine.container import Container, moment_text
@@ -25,11 +25,11 @@ class Overview:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._feet: dict[str, tuple[float, dict[str, Any]]] = {}
+        self._feet: dict[str, tuple[float, sampling.Held | None]] = {}
         self._kept = _KEPT
         self._measuring: asyncio.Task[None] | None = None
 
-    async def now(self, shown: list[Container]) -> dict[str, Any]:
+    async def now(self, shown: list[Container]) -> dict[str, object]:
         """Host, engine, and these containers and system machines. CPU times are totals in seconds: two of these give a share."""
         engine = self._engine
         readings = await sampling.readings(engine)
@@ -52,19 +52,19 @@ class Overview:
         began = time.monotonic()
         for container in list(self._engine.containers.values()):
             now = time.monotonic()
-            at, _ = self._feet.get(container.id, (0.0, {}))
+            at, _ = self._feet.get(container.id, (0.0, None))
             if now - at > self._kept:
                 try:
                     self._feet[container.id] = (now, sampling.held(self._engine, container))
-                except Exception as error:  # it, or its image, is going away just now
-                    self._feet[container.id] = (now, {"error": str(error)})
+                except Exception:  # it, or its image, is going away just now
+                    self._feet[container.id] = (now, None)
         for identifier in set(self._feet) - set(self._engine.containers):
             del self._feet[identifier]
         self._kept = max(_KEPT, _REST * (time.monotonic() - began))
 
-    def _row(self, container: Container, reading: Reading | None) -> dict[str, Any]:
+    def _row(self, container: Container, reading: Reading | None) -> dict[str, object]:
         networks = reading.networks.values() if reading else ()
-        _, foot = self._feet.get(container.id, (0.0, {}))
+        _, foot = self._feet.get(container.id, (0.0, None))
         return {
             "id": container.id,
             "name": container.name,
@@ -82,13 +82,13 @@ class Overview:
             "processes": reading.processes if reading else 0,
             "received": sum(received for received, _ in networks),
             "sent": sum(sent for _, sent in networks),
-            "pss": foot.get("pss", 0),
-            "guest": foot.get("guest", 0),
-            "disk": foot.get("own", 0),
+            "pss": foot["pss"] if foot else 0,
+            "guest": foot["guest"] if foot else 0,
+            "disk": foot["own"] if foot else 0,
         }
 
 
-def _host() -> dict[str, Any]:
+def _host() -> dict[str, object]:
     memory = meminfo.read()
     with open("/proc/stat", encoding="ascii") as file:
         fields = [int(field) for field in file.readline().split()[1:9]]

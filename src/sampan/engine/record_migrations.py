@@ -10,7 +10,7 @@ from __future__ import annotations
 import calendar
 import datetime
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import msgspec
@@ -103,7 +103,7 @@ def _host_config(row: _Row) -> model.HostConfig:
     )
 
 
-def _bindings(rows: Any) -> tuple[model.PortBinding, ...]:
+def _bindings(rows: Iterable[_Row]) -> tuple[model.PortBinding, ...]:
     return tuple(model.PortBinding(str(row.get("HostIp") or ""), str(row.get("HostPort") or "")) for row in rows)
 
 

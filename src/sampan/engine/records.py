@@ -7,14 +7,15 @@ import json
 import os
 import sqlite3
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from sampan.engine import database
 from sampan.engine.datasync import DataSync, has_no_disk
 from sampan.engine.errors import DiskError
 
 _BURIED = "removed "  # before the kind
+Body = Mapping[str, object] | str  # as it is, or as JSON
 _PATIENCE = 1.0  # seconds until what could not be written is tried again
 
 
@@ -61,7 +62,7 @@ class Records:
         self._path, self._scratch = path, scratch
         self._db = database.open_database(path, scratch)
         self.notes = self._db.notes
-        self._owed: dict[tuple[str, str], dict[str, Any] | str | None] = {}  # not written yet; None: not deleted yet
+        self._owed: dict[tuple[str, str], Body | None] = {}  # not written yet; None: not deleted yet
         self._paying: asyncio.TimerHandle | None = None
         self._next: Sync | None = None  # the sync that has not begun yet
         self._now: Sync | None = None  # the one that has
@@ -88,7 +89,7 @@ class Records:
         )
         return [Row(rowid, key.decode("utf-8", "surrogateescape"), body) for rowid, key, body in found.fetchall()]
 
-    def all(self, kind: str) -> list[dict[str, Any]]:
+    def all(self, kind: str) -> list[dict[str, object]]:
         """All records of a kind that are JSON objects. Others are named on stderr and left as they are."""
         found = []
         for row in self.rows(kind):
@@ -103,7 +104,7 @@ class Records:
 
     # writing
 
-    def put(self, kind: str, key: str, body: dict[str, Any] | str) -> None:
+    def put(self, kind: str, key: str, body: Body) -> None:
         """Inserts or replaces a record, given as it is or as JSON. Raises DiskError; a new one needs more space than the reserve."""
         self._write(kind, key, body if isinstance(body, str) else json.dumps(body))
 
@@ -134,7 +135,7 @@ class Records:
         """Deletes a record as it was read, whatever it is. Raises DiskError."""
         self._change("DELETE FROM records WHERE rowid = ?", row.rowid)
 
-    def owe(self, kind: str, key: str, body: dict[str, Any] | str | None) -> None:
+    def owe(self, kind: str, key: str, body: Body | None) -> None:
         """As put, or delete without a body, for what has happened and must be told whatever the disk says: what can't be
         written is tried again until it is.
         """
@@ -169,7 +170,7 @@ class Records:
                 return False
         return True
 
-    def _settle(self, kind: str, key: str, body: dict[str, Any] | str | None) -> None:
+    def _settle(self, kind: str, key: str, body: Body | None) -> None:
         self._write(kind, key, body if body is None or isinstance(body, str) else json.dumps(body))
 
     def _write(self, kind: str, key: str, text: str | None) -> None:

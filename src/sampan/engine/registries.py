@@ -13,6 +13,7 @@ from sampan.engine.errors import BadRequest, NotFound
 from sampan.engine.policy.caller import Caller
 from sampan.engine.policy.operation import Verb
 from sampan.images.errors import ImageNotFound
+from sampan.images.image import Image
 from sampan.images.registry.auth import Credentials
 from sampan.images.registry.client import Registry
 from sampan.images.registry.errors import RegistryError
@@ -38,7 +39,7 @@ class _Running:
     """A pull that goes on, and how many listen to it."""
 
     progress: Progress
-    task: asyncio.Task[Any]
+    task: asyncio.Task[object]
     listeners: int = 0
 
 
@@ -64,7 +65,7 @@ class Registries:
             task = self._engine.background(self._pull(who, ref, wanted, credentials, progress))
             running = self._running[key] = _Running(progress, task)
 
-            def ended(_: asyncio.Task[Any]) -> None:
+            def ended(_: asyncio.Task[object]) -> None:
                 self._running.pop(key, None)
                 progress.end()
 
@@ -123,7 +124,9 @@ class Registries:
         digest, size = task.result()
         yield {"progressDetail": {}, "aux": {"Tag": ref.tag, "Digest": digest, "Size": size}}
 
-    async def _push(self, ref: Reference, credentials: Credentials, image: Any, progress: Progress) -> tuple[str, int]:
+    async def _push(
+        self, ref: Reference, credentials: Credentials, image: Image, progress: Progress
+    ) -> tuple[str, int]:
         async with self._registry(ref.registry, credentials, push=True) as registry:
             return await Push(self._engine.images, registry, ref, progress).run(image)
 

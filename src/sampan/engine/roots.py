@@ -12,13 +12,12 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from sampan.keeper.client import KeeperGone
 from sampan.keeper.protocol import MountRoot, UnmountRoot
 from sampan.linux import mount, openat2
 from sampan.runtime.errors import RuntimeFailure
-from sampan.runtime.requests import Overlay
 
 if TYPE_CHECKING:
     from sampan.engine.container import Container
@@ -66,9 +65,7 @@ class Roots:
         if container.running or container.removed or container.id in self._open:
             return
         with contextlib.suppress(KeeperGone, RuntimeFailure, OSError):  # then the start does it
-            await self._engine.keeper.call(
-                MountRoot(container.id, cast(Overlay, self._engine.image_roots.overlay(container)))
-            )
+            await self._engine.keeper.call(MountRoot(container.id, self._engine.image_roots.overlay(container)))
 
     @contextlib.contextmanager
     def writable(self, container: Container) -> Iterator[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from sampan.engine import machine_shape, pools, stats
 from sampan.engine.container import Container
@@ -13,14 +13,31 @@ from sampan.linux import filetree, smaps
 from sampan.linux.cgroup import Cgroup
 from sampan.runtime import usage
 from sampan.runtime.usage import Reading
+from sampan.runtime.usage_types import Usage
 
 if TYPE_CHECKING:
     from sampan.engine.engine import Engine
 
+
+class Held(TypedDict):
+    """Bytes of memory and disk, and a number of processes, that are there for one container alone."""
+
+    pss: int
+    guest: int
+    processes: int
+    own: int
+
+
+class Footprint(Held):
+    """`shared`: bytes that are there once for all of its image, or of its kind."""
+
+    shared: dict[str, int]
+
+
 _PATIENCE = 2.0  # seconds that a guest may take to say what it uses
 
 
-async def sample(engine: Engine, container: Container, previous: dict[str, Any] | None) -> dict[str, Any]:
+async def sample(engine: Engine, container: Container, previous: stats.Sample | None) -> stats.Sample:
     """One sample in the shape of the API's `stats`. Raises EngineError when a guest does not answer."""
     found = None
     if container.virtual and container.running:
@@ -58,7 +75,7 @@ def _read_all(containers: list[Container]) -> dict[str, Reading]:
     return found
 
 
-def _of_guest(found: dict[str, Any]) -> Reading:
+def _of_guest(found: Usage) -> Reading:
     memory = found.get("memory_stats") or {}
     return Reading(
         cpu=found["cpu_stats"]["cpu_usage"]["total_usage"],
@@ -69,12 +86,12 @@ def _of_guest(found: dict[str, Any]) -> Reading:
     )
 
 
-def footprint(engine: Engine, container: Container) -> dict[str, Any]:
+def footprint(engine: Engine, container: Container) -> Footprint:
     """As held(), with what is there once for all of its image, or of its kind, as "shared". Blocks."""
     return {**held(engine, container), "shared": _shared(engine, container)}
 
 
-def held(engine: Engine, container: Container) -> dict[str, Any]:
+def held(engine: Engine, container: Container) -> Held:
     """Bytes of memory and disk that are there for this container alone, as the host sees it. Blocks.
 
     "pss" is all its memory; of a machine "guest" is what its guest has touched, the rest is the hypervisor's.

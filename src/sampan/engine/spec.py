@@ -19,10 +19,11 @@ from sampan.linux import caps, seccomp
 from sampan.linux.spec_types import CpuLimits, DeviceRule, Resources, SeccompSection
 from sampan.oci.runtime_spec import Device as DeviceEntry
 from sampan.oci.runtime_spec import Mount as MountEntry
-from sampan.oci.runtime_spec import Process, Rlimit
+from sampan.oci.runtime_spec import Namespace, Process, Rlimit, Spec
 from sampan.runtime import seccomp_default
 from sampan.runtime.errors import RuntimeFailure
 from sampan.runtime.process import DEFAULT_PATH
+from sampan.runtime.requests import Launch
 from sampan.runtime.rootfs import DEVICE_RULES
 from sampan.runtime.sysctls import namespace
 
@@ -113,7 +114,7 @@ def security_options(host: HostConfig) -> dict[str, str]:
     return found
 
 
-def build(container: Container, mounts: Sequence[MountEntry], joins: Mapping[str, str]) -> dict[str, Any]:
+def build(container: Container, mounts: Sequence[MountEntry], joins: Mapping[str, str]) -> Launch:
     """The keeper's request without "overlay" and "where". `joins`: namespace → path, "host" or ""."""
     config, host = container.config, container.host_config
     options = security_options(host)
@@ -134,22 +135,22 @@ def build(container: Container, mounts: Sequence[MountEntry], joins: Mapping[str
     rows, columns = host.console_size or (0, 0)
     if rows and columns:
         process["consoleSize"] = {"height": rows, "width": columns}
-    namespaces = [{"type": "mount"}]
+    namespaces: list[Namespace] = [{"type": "mount"}]
     for kind, path in joins.items():
         if path != "host":
             namespaces.append({"type": kind, "path": path} if path else {"type": kind})
     unmasked = privileged or options.get("systempaths") == "unconfined"
     masked, readonly = host.masked_paths, host.read_only_paths
-    spec: dict[str, Any] = {
+    spec: Spec = {
         "ociVersion": "1.2.0",
         "process": process,
         "root": {"path": "rootfs", "readonly": host.read_only_root},
-        "mounts": mounts,
+        "mounts": list(mounts),
         "linux": {
             "namespaces": namespaces,
             "resources": resources(host),
-            "maskedPaths": [] if unmasked else MASKED_PATHS if masked is None else masked,
-            "readonlyPaths": [] if unmasked else READONLY_PATHS if readonly is None else readonly,
+            "maskedPaths": [] if unmasked else MASKED_PATHS if masked is None else list(masked),
+            "readonlyPaths": [] if unmasked else READONLY_PATHS if readonly is None else list(readonly),
             "sysctl": sysctls(host),
             "devices": [_device(item) for item in host.devices],
         },
@@ -174,7 +175,7 @@ def rlimits(host: HostConfig) -> list[Rlimit]:
     return wanted
 
 
-def ordinary(group: str, namespaces: tuple[str, ...] = ("network", "pid", "ipc", "uts", "cgroup")) -> dict[str, Any]:
+def ordinary(group: str, namespaces: tuple[str, ...] = ("network", "pid", "ipc", "uts", "cgroup")) -> Launch:
     """The request of a container without any option, below the control group `group`: what the keeper should be prepared for."""
     container = Container("ordinary", "", 0, "", "", Config(cmd=("true",)), HostConfig(), group=group)
     entries = [*standard(False), shared_memory(DEFAULT_SHM)]

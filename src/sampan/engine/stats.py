@@ -4,25 +4,46 @@ from __future__ import annotations
 
 import pwd
 import time
-from typing import Any
+from typing import TypedDict
 
 from sampan.engine.container import ZERO_TIME, Container, timestamp
 from sampan.engine.errors import BadRequest, EngineError
 from sampan.linux.cgroup import Cgroup
 from sampan.runtime import usage
+from sampan.runtime.usage_types import CpuStats, Usage
 
 _LONGEST = 20.0  # seconds for ps(1)
+
+
+class Processes(TypedDict):
+    """What `top` shows."""
+
+    Titles: list[str]
+    Processes: list[list[str]]
+
+
+class Sample(Usage, total=False):
+    """The API's `stats` at one moment; `precpu_stats` is of the sample before."""
+
+    read: str
+    preread: str
+    name: str
+    id: str
+    num_procs: int
+    precpu_stats: CpuStats
+    blkio_stats: dict[str, None]
+    storage_stats: dict[str, int]
+
+
 TITLES = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
 
 
-def sample(
-    container: Container, previous: dict[str, Any] | None, found: dict[str, Any] | None = None
-) -> dict[str, Any]:
+def sample(container: Container, previous: Sample | None, found: Usage | None = None) -> Sample:
     """One sample. `previous` fills precpu_stats; `found` is what a guest says of itself."""
     now = timestamp(time.time_ns())
-    empty = {"cpu_usage": {"total_usage": 0, "usage_in_kernelmode": 0, "usage_in_usermode": 0}, "throttling_data": {
+    empty: CpuStats = {"cpu_usage": {"total_usage": 0, "usage_in_kernelmode": 0, "usage_in_usermode": 0}, "throttling_data": {
         "periods": 0, "throttled_periods": 0, "throttled_time": 0}}  # fmt: skip
-    result: dict[str, Any] = {
+    result: Sample = {
         "read": now if container.running else ZERO_TIME,
         "preread": previous["read"] if previous else ZERO_TIME,
         "name": f"/{container.name}",
@@ -38,13 +59,14 @@ def sample(
     }
     if not container.running:
         return result
-    result |= found or usage.sample(Cgroup(container.cgroup), container.state.pid)
+    now_used = found or usage.sample(Cgroup(container.cgroup), container.state.pid)
+    result = {**result, **now_used}
     if container.host_config.network_mode == "host":
         result["networks"] = {}
     return result
 
 
-def top(container: Container, arguments: str) -> dict[str, Any]:
+def top(container: Container, arguments: str) -> Processes:
     """Titles and processes. Without `arguments` (or with -ef) the columns of `ps -ef`; else ps(1) itself."""
     pids = container.pids()
     if arguments not in ("", "-ef"):
@@ -52,14 +74,14 @@ def top(container: Container, arguments: str) -> dict[str, Any]:
     return {"Titles": TITLES, "Processes": [[_user(int(row[0])), *row[1:]] for row in usage.processes(pids)]}
 
 
-def top_of(rows: list[list[str]], arguments: str) -> dict[str, Any]:
+def top_of(rows: list[list[str]], arguments: str) -> Processes:
     """As top(), of processes that a guest has told of. Raises BadRequest: there is no ps(1) of ours in a guest."""
     if arguments not in ("", "-ef"):
         raise BadRequest(f"ps {arguments}: only -ef is possible in a virtual machine")
     return {"Titles": TITLES, "Processes": [[_user(int(row[0])), *row[1:]] for row in rows]}
 
 
-def _ps(arguments: str, pids: list[int]) -> dict[str, Any]:
+def _ps(arguments: str, pids: list[int]) -> Processes:
     import subprocess
 
     try:

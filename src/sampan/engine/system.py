@@ -275,7 +275,7 @@ class SystemMachines:
             )
         self.announce(container, f"snapshot-{action}")
 
-    async def snapshots(self, container: Container) -> list[dict[str, Any]]:
+    async def snapshots(self, container: Container) -> list[bootdisk.Snapshot]:
         """Name, time (seconds) and whether there is memory, of each."""
         return await asyncio.to_thread(bootdisk.snapshots, f"{self._engine.containers.directory(container)}/disk.qcow2")
 

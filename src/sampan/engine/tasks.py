@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import TypeVar
 
 _PATIENCE = 5.0  # seconds that operations have to end when the daemon does
 
@@ -21,20 +21,20 @@ class Tasks:
     """Holds tasks, so that they are not collected, until they are done."""
 
     def __init__(self) -> None:
-        self._beside: set[asyncio.Task[Any]] = set()
-        self._carried: set[asyncio.Task[Any]] = set()
+        self._beside: set[asyncio.Task[object]] = set()
+        self._carried: set[asyncio.Task[object]] = set()
 
-    def beside(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    def beside(self, work: Coroutine[object, None, T]) -> asyncio.Task[T]:
         """Runs what may be cut short at any time: the end of the daemon cancels it."""
         return _held(work, self._beside)
 
-    def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    def begin(self, work: Coroutine[object, None, T]) -> asyncio.Task[T]:
         """Begins an operation that is carried to its end, and that nobody waits for."""
         task = _held(work, self._carried)
         task.add_done_callback(_unheard)
         return task
 
-    async def carry(self, work: Coroutine[Any, Any, T]) -> T:
+    async def carry(self, work: Coroutine[object, None, T]) -> T:
         """Begins an operation and waits for it; it goes on if the caller is cancelled."""
         task = _held(work, self._carried)
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -60,14 +60,14 @@ class Tasks:
             await asyncio.wait(rest, timeout=1.0)
 
 
-def _held(work: Coroutine[Any, Any, T], tasks: set[asyncio.Task[Any]]) -> asyncio.Task[T]:
+def _held(work: Coroutine[object, None, T], tasks: set[asyncio.Task[object]]) -> asyncio.Task[T]:
     task = asyncio.get_running_loop().create_task(work)
     tasks.add(task)
     task.add_done_callback(tasks.discard)
     return task
 
 
-def _unheard(task: asyncio.Task[Any]) -> None:
+def _unheard(task: asyncio.Task[object]) -> None:
     """Says how an operation failed whose client is no longer there to hear it; one that did not get its request has not begun."""
     error = None if task.cancelled() else task.exception()
     if error is not None and not isinstance(error, ConnectionError):

@@ -10,7 +10,7 @@ from sampan.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.runtime.usage_types import CpuStats, MemoryStats, NetworkStats, Usage
 
 
 def _numbers(path: str) -> dict[str, int]:
@@ -42,7 +42,7 @@ def _memory_total() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def sample(group: Cgroup, pid: int) -> dict[str, Any]:
+def sample(group: Cgroup, pid: int) -> Usage:
     """cpu_stats, memory_stats, pids_stats and networks of the container whose first process is `pid`."""
     v1 = group.directories()
     top = group.v2_directory or ""
@@ -55,7 +55,7 @@ def sample(group: Cgroup, pid: int) -> dict[str, Any]:
         throttling = _numbers(f"{top}/cpu.stat")
         usage, user = throttling.get("usage_usec", 0) * 1000, throttling.get("user_usec", 0) * 1000
         throttled = throttling.get("throttled_usec", 0) * 1000
-    cpu = {
+    cpu: CpuStats = {
         "cpu_usage": {"total_usage": usage, "usage_in_usermode": user, "usage_in_kernelmode": max(0, usage - user)},
         "system_cpu_usage": _system_usage(),
         "online_cpus": os.cpu_count(),
@@ -138,7 +138,7 @@ def _traffic(pid: int) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _memory(v1: str | None, top: str) -> dict[str, Any]:
+def _memory(v1: str | None, top: str) -> MemoryStats:
     total = _memory_total()
     if v1:
         limit = min(_number(f"{v1}/memory.limit_in_bytes") or total, total)
@@ -153,8 +153,8 @@ def _memory(v1: str | None, top: str) -> dict[str, Any]:
     }
 
 
-def _networks(pid: int) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _networks(pid: int) -> dict[str, NetworkStats]:
+    found: dict[str, NetworkStats] = {}
     try:
         with open(f"/proc/{pid}/net/dev", encoding="ascii") as file:
             lines = file.readlines()[2:]
@@ -164,10 +164,15 @@ def _networks(pid: int) -> dict[str, Any]:
         name, _, rest = line.partition(":")
         values = [int(item) for item in rest.split()]
         if name.strip() != "lo":
-            keys = ("rx_bytes", "rx_packets", "rx_errors", "rx_dropped")
             found[name.strip()] = {
-                **dict(zip(keys, values[:4], strict=True)),
-                **dict(zip([k.replace("rx", "tx") for k in keys], values[8:12], strict=True)),
+                "rx_bytes": values[0],
+                "rx_packets": values[1],
+                "rx_errors": values[2],
+                "rx_dropped": values[3],
+                "tx_bytes": values[8],
+                "tx_packets": values[9],
+                "tx_errors": values[10],
+                "tx_dropped": values[11],
             }
     return found
 

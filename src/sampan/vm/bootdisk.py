@@ -10,7 +10,7 @@ import os
 import shutil
 import struct
 import tempfile
-from typing import Any
+from typing import Any, TypedDict
 
 from sampan.linux import mount
 from sampan.vm import diskimage, tools
@@ -164,7 +164,15 @@ def snapshot(path: str, flag: str, name: str) -> None:
     tools.run(["qemu-img", "snapshot", flag, name, "/disk"], writable={"/disk": path}, limit=limit)
 
 
-def snapshots(path: str) -> list[dict[str, Any]]:
+class Snapshot(TypedDict):
+    """A snapshot of a qcow2: `time` is in seconds since the epoch, `memory` whether it has that too."""
+
+    name: str
+    time: int
+    memory: bool
+
+
+def snapshots(path: str) -> list[Snapshot]:
     """Name, time (seconds since the epoch) and whether it has memory, of each snapshot in a qcow2."""
     found = json.loads(tools.run(["qemu-img", "info", "-U", "-f", "qcow2", "--output=json", "/disk"], {"/disk": path}))
     return [

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
+from sampan.engine.events import Event
 from sampan.engine.filters import rules
 from sampan.engine.filters.reading import Filters
 from sampan.engine.filters.rules import Rule, Test
-
-Event = dict[str, Any]
 
 
 def _attributes(event: Event) -> dict[str, str]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 from sampan.engine.container import Container
 from sampan.engine.errors import Forbidden, NotFound
-from sampan.engine.events import Events
+from sampan.engine.events import Event, Events
 from sampan.engine.model import MountType
 from sampan.engine.owners import Owners
 from sampan.engine.policy import facts as of
@@ -82,13 +81,13 @@ class Gate:
 
         return sees
 
-    def sees_event(self, who: Caller) -> Callable[[dict[str, Any], tuple[Owner, ...]], bool]:
+    def sees_event(self, who: Caller) -> Callable[[Event, tuple[Owner, ...]], bool]:
         """Which events somebody sees: those of what is theirs when it happens; of what is everybody's only who administers it."""
         policy = self._visible()
         if policy is None:
             return lambda event, owners: True
 
-        def sees(event: dict[str, Any], owners: tuple[Owner, ...]) -> bool:
+        def sees(event: Event, owners: tuple[Owner, ...]) -> bool:
             rule = rules.shared if event["Type"] == "image" and owners else rules.own
             subject = Subject(Kind.CONTAINER, str(event["Actor"]["ID"]), owners)
             return not rule(rules.Question(policy, who, Operation(Verb.SEE, subject)))
