@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -77,3 +78,14 @@ def test_a_copy_made_by_fork_has_an_epoll_of_its_own(pipe: tuple[int, int]) -> N
     assert called == [WRITE]
     loop.close()
     os.close(held)
+
+
+def test_what_can_not_be_waited_for_is_not_watched(tmp_path: Path) -> None:
+    loop = Loop()
+    with open(tmp_path / "file", "w") as file:
+        for _ in range(2):
+            with pytest.raises(PermissionError):
+                loop.watch(file.fileno(), lambda _: None)
+        assert not loop.watches(file.fileno())
+        loop.forget(file.fileno())
+    loop.close()

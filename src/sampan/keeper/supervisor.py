@@ -207,7 +207,7 @@ class Supervisor:
         terminal = bool(request["spec"]["process"].get("terminal"))
         _resolve(request, fds)
         request["mounted"] = self._ahead.take(message.id, request.get("overlay"))
-        if "root" in fds:
+        if "root" in fds and "entry" not in request:
             close(request["mounted"])
             request["mounted"] = fds.pop("root")
         pipes = Pipes.make(message.stdin) if not terminal else None

@@ -31,13 +31,16 @@ class Loop:
         return self._poll.fileno()
 
     def watch(self, fd: int, handler: Handler, events: int = READ) -> None:
-        """Has `handler(events)` called whenever `fd` is ready for one of `events`; hang-ups always count."""
+        """Has `handler(events)` called whenever `fd` is ready for one of `events`; hang-ups always count.
+
+        Raises PermissionError for what can't be waited for, a regular file for instance, which is not watched then.
+        """
         before = self._handlers.get(fd)
-        self._handlers[fd] = (handler, events)
         if before is None:
             self._poll.register(fd, events)
         elif before[1] != events and fd not in self._paused:
             self._poll.modify(fd, events)
+        self._handlers[fd] = (handler, events)
 
     def change(self, fd: int, events: int) -> None:
         """Waits for other events of a descriptor from now on."""
