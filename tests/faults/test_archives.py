@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sampan.build import copying
-from sampan.build.trees import Tree
+from sampan.build.file_tree import Tree
 from sampan.client.http import APIError
 from sampan.images import archive, compression, pack, sparse
 from sampan.images.errors import ImageError, StoreFull
@@ -474,16 +474,16 @@ def upload(daemon: Daemon, path: str, data: bytes) -> None:
 
 
 def test_the_worker_that_unpacks_has_a_limit(tmp_path: Path) -> None:
-    from sampan.images import staging
+    from sampan.images import unpack_worker
 
-    code = "import resource, sys; sys.path[:0] = sys.argv[1:]; from sampan.images import staging; staging.worker(); print(resource.getrlimit(resource.RLIMIT_DATA))"
+    code = "import resource, sys; sys.path[:0] = sys.argv[1:]; from sampan.images import unpack_worker; unpack_worker.worker(); print(resource.getrlimit(resource.RLIMIT_DATA))"
     import sys
 
     done = subprocess.run(
         [sys.executable, "-c", code, *[p for p in sys.path if p]], input=b"", capture_output=True, check=True
     )
-    assert str(staging._MEMORY).encode() in done.stdout
-    assert resource.getrlimit(resource.RLIMIT_DATA)[0] != staging._MEMORY
+    assert str(unpack_worker._MEMORY).encode() in done.stdout
+    assert resource.getrlimit(resource.RLIMIT_DATA)[0] != unpack_worker._MEMORY
 
 
 def test_old_tars_have_directories_by_their_slash(root: int, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The fast ways for layers, against the slow ones: the tar reader against tarfile, staging against an overlay."""
+"""The fast ways for layers, against the slow ones: the tar reader against tarfile, unpack_worker against an overlay."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sampan.images import staging
+from sampan.images import unpack_worker
 from sampan.images.errors import ImageError
 from sampan.images.extract import Extractor
 from sampan.images.image import chain_ids
@@ -217,7 +217,7 @@ def test_a_worker_says_what_is_wrong(tmp_path: Path) -> None:
     import asyncio
 
     async def run() -> None:
-        workers = staging.Workers()
+        workers = unpack_worker.Workers()
         (tmp_path / "blob").write_bytes(b"x" * 2000)
         (tmp_path / "fs").mkdir()
         with pytest.raises(ImageError, match="damaged"):

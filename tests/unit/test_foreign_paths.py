@@ -53,7 +53,7 @@ def test_a_new_call_is_complained_of(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a module whose calls are listed one by one, and in a module that is new."""
     added = "\n\ndef added(path: str) -> None:\n    os.chmod(path, 0o666)\n"
     before = list(lint.modules())
-    for name in ("images/rooted.py", "engine/files.py", "api/buildkit/brand_new.py"):
+    for name in ("images/root_fs.py", "engine/files.py", "api/buildkit/brand_new.py"):
         text = dict(before).get(name, "import os\n") + added
         monkeypatch.setattr(
             lint, "modules", lambda text=text, name=name: [*(row for row in before if row[0] != name), (name, text)]

@@ -61,7 +61,7 @@ def test_links_are_asked_again(engine: Engine) -> None:
 
 
 def _cache(tmp_path: Path) -> BuildCache:
-    layers = SimpleNamespace(spare_numbers=lambda numbers: None, trusted=lambda number: True)
+    layers = SimpleNamespace(reserve_numbers=lambda numbers: None, trusted=lambda number: True)
     store: Any = SimpleNamespace(layers=layers, garbage=SimpleNamespace(kept_layers=None))
     return BuildCache(store, str(tmp_path / "cache.db"))
 

@@ -17,6 +17,7 @@ from sampan.build import configuring, dockerfile, fetching, files, running, writ
 from sampan.build.cache import BuildCache
 from sampan.build.dockerfile import Dockerfile, Instruction
 from sampan.build.errors import BuildError, DockerfileError
+from sampan.build.file_tree import Tree
 from sampan.build.model import (
     DEFAULT_PATH,
     MOST_SETTINGS,
@@ -29,7 +30,6 @@ from sampan.build.model import (
     State,
 )
 from sampan.build.plan import Plan, Stage, declared
-from sampan.build.trees import Tree
 from sampan.images.errors import ImageError
 from sampan.images.image import Image
 from sampan.images.store import ImageStore

@@ -44,7 +44,7 @@ class BuildCache:
         # What it says may be lost with the power: then a step runs again. What it says is never more than what is there.
         self._db = Database(path, _TABLES, os.path.dirname(path), durable=False)
         store.garbage.kept_layers = self.layers
-        store.layers.spare_numbers(self.layers())
+        store.layers.reserve_numbers(self.layers())
 
     def of(self, space: str) -> BuildCache:
         """The same cache as somebody has it who must not get what others' steps have made; of "" it is the whole."""

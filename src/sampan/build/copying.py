@@ -10,8 +10,8 @@ import stat
 from dataclasses import dataclass, field
 
 from sampan.build.errors import BuildError
+from sampan.build.file_tree import Tree
 from sampan.build.patterns import Ignore
-from sampan.build.trees import Tree
 from sampan.linux import nodes, openat2
 
 _SYMBOLIC = re.compile(r"([ugoa]*)([-+=])([rwxXst]*)")

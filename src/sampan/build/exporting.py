@@ -14,8 +14,8 @@ from sampan.build.build import created
 from sampan.build.cache import INLINE, BuildCache
 from sampan.build.copying import Manner
 from sampan.build.copying import copy as copy_tree
+from sampan.build.file_tree import Tree
 from sampan.build.model import LayerRef, Options, State
-from sampan.build.trees import Tree
 from sampan.images import compression, pack
 from sampan.images.extract import FORBIDDEN_XATTRS, remove_tree
 from sampan.images.image import Image, Layer

@@ -18,9 +18,9 @@ from sampan.build.configuring import expand
 from sampan.build.copying import Manner
 from sampan.build.dockerfile import Heredoc, Instruction
 from sampan.build.errors import BuildError
+from sampan.build.file_tree import Tree, clean
 from sampan.build.model import State
 from sampan.build.patterns import Ignore
-from sampan.build.trees import Tree, clean
 from sampan.build.words import WordError, expand_body, split
 from sampan.images import compression
 from sampan.images.extract import Extractor

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from sampan.build.trees import Hashes, Tree
+from sampan.build.file_tree import Hashes, Tree
 from sampan.images.image import Image, Layer
 from sampan.oci.manifest import Platform
 

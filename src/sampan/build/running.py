@@ -17,8 +17,8 @@ from sampan import sizes
 from sampan.build import configuring, files
 from sampan.build.dockerfile import Instruction
 from sampan.build.errors import BuildError
+from sampan.build.file_tree import Tree
 from sampan.build.model import DEFAULT_PATH, Options, State
-from sampan.build.trees import Tree
 from sampan.build.words import WordError
 from sampan.linux import filetree, openat2
 from sampan.linux import mount as lm

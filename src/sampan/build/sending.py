@@ -18,8 +18,8 @@ from collections.abc import Callable
 from typing import IO, Any, cast
 
 from sampan.build.errors import BuildError
+from sampan.build.file_tree import Tree
 from sampan.build.patterns import Ignore, parse_ignore
-from sampan.build.trees import Tree
 from sampan.images.extract import Extractor
 from sampan.linux.peer import Peer
 from sampan.runtime import borrowed

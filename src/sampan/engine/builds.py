@@ -19,10 +19,10 @@ from sampan.build import dockerfile, exporting, fetching
 from sampan.build.build import Build
 from sampan.build.cache import BuildCache
 from sampan.build.errors import BuildError
+from sampan.build.file_tree import Hashes, Tree
 from sampan.build.files import unpack_stream
 from sampan.build.model import Command, Options, Output, Sources, State
 from sampan.build.patterns import Ignore, parse_ignore
-from sampan.build.trees import Hashes, Tree
 from sampan.engine import ends, limits, mounts, spec
 from sampan.engine import output as streams
 from sampan.engine.bringing import bringing

@@ -16,7 +16,7 @@ from sampan.engine.container import Container, timestamp
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Forbidden, NotFound
 from sampan.engine.model import Config, MountType
-from sampan.images import archive, compression, pack, rooted
+from sampan.images import archive, compression, pack, root_fs
 from sampan.images.errors import ImageError, StoreFull
 from sampan.images.image import Image
 from sampan.images.index import Check
@@ -112,7 +112,7 @@ def path_stat(engine: Engine, container: Container, path: str) -> dict[str, obje
             if rootfd < 0:
                 info = engine.machines.in_thread(engine.machines.job(container, "stat", path=inner))
             else:
-                info = rooted.stat_of(rootfd, inner)
+                info = root_fs.stat_of(rootfd, inner)
     except OSError:
         raise NotFound(f"Could not find the file {path} in container {container.name}") from None
     return {
@@ -143,7 +143,7 @@ def get_archive(engine: Engine, container: Container, path: str, out: IO[bytes])
             if rootfd < 0:
                 _from_guest(engine, container, lambda file: guest_archives.retell(file, out, top), "get", path=inner)
             else:
-                rooted.get(rootfd, inner, out, top)
+                root_fs.get(rootfd, inner, out, top)
     except OSError as error:
         raise NotFound(f"Could not find the file {path} in container {container.name}") from error
 
@@ -193,14 +193,14 @@ def put_archive(
             if rootfd < 0:
                 engine.machines.in_thread(engine.machines.job(container, "check", path=inner))
             else:
-                os.close(rooted.open_directory(rootfd, inner))
+                os.close(root_fs.open_directory(rootfd, inner))
             user = str(container.config.user) if own else ""
             if read_only:
                 raise Forbidden("container rootfs is marked read-only")
             if rootfd < 0:
                 _into_guest(engine, container, stream, "put", path=inner, keep_type=keep_type, user=user)
             else:
-                rooted.put(rootfd, inner, stream, keep_type, user)
+                root_fs.put(rootfd, inner, stream, keep_type, user)
     except (ImageError, RuntimeFailure) as error:
         raise BadRequest(str(error)) from error
     except OSError as error:

@@ -90,14 +90,14 @@ class Blobs:
             digest = f"sha256:{total.hexdigest()}"
             if expected and digest != expected:
                 raise ImageError(f"content has digest {digest}, not {expected}")
-            self.adopt(temporary, digest)
+            self.commit(temporary, digest)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
             raise
         return digest, size
 
-    def adopt(self, path: str, digest: str) -> None:
+    def commit(self, path: str, digest: str) -> None:
         """Makes a file whose digest has been computed a blob, durably; it takes the place of what was there."""
         os.chmod(path, 0o600)
         durable.publish(path, self.path(digest))

@@ -263,7 +263,7 @@ def _still(rootfd: int, path: str) -> int:
         raise
 
 
-def settle(upper: int, implied: list[str], lower: int) -> None:
+def inherit_implied(upper: int, implied: list[str], lower: int) -> None:
     """Gives implied directories what they have below: owner, mode, times, attributes. Raises NeedsLower.
 
     `lower` is the tree of the layers below, and NeedsLower means that it has no directory there but a link or a file.

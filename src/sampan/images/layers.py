@@ -31,7 +31,7 @@ class Layers:
             os.makedirs(f"{root}/{name}", 0o700, exist_ok=True)
         numbers = self._numbers()
         self._last = 0  # the highest number that anything has said
-        self.spare_numbers(numbers | {_target(f"{root}/chains/{name}") for name in os.listdir(f"{root}/chains")})
+        self.reserve_numbers(numbers | {_target(f"{root}/chains/{name}") for name in os.listdir(f"{root}/chains")})
         # Of before a stop of the host: they may not be what they were.
         self._suspect = numbers if doubtful else set()
         # Whole, but not known to be on disk.
@@ -69,7 +69,7 @@ class Layers:
         os.rename(directory, f"{self._root}/layers/{number}")
         return number
 
-    def spare_numbers(self, used: set[int]) -> None:
+    def reserve_numbers(self, used: set[int]) -> None:
         """No new layer gets one of these numbers, whether there is such a directory or not."""
         with self._lock:
             self._last = max(used | {self._last})

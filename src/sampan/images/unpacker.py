@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 
-from sampan.images import compression, staging
+from sampan.images import compression, unpack_worker
 from sampan.images.blobs import Blobs
 from sampan.images.errors import ImageError
 from sampan.images.extract import Extractor
 from sampan.images.image import MAX_LAYERS, chain_ids
-from sampan.images.layer import NeedsLower
-from sampan.images.layer import settle as settle_implied
+from sampan.images.layer import NeedsLower, inherit_implied
 from sampan.images.layers import Layers
-from sampan.images.staging import Staged
+from sampan.images.unpack_worker import Staged
 from sampan.linux import filetree, mount
 
 
@@ -30,7 +29,7 @@ class Unpacker:
             raise self._blobs.damaged(layer_digest, "missing")
         directory = self._layers.new_stage()
         try:
-            staged = staging.stage(self._blobs.path(layer_digest), f"{directory}/fs")
+            staged = unpack_worker.stage(self._blobs.path(layer_digest), f"{directory}/fs")
         except BaseException as error:
             filetree.remove(directory, ignore_errors=True)
             if isinstance(error, ImageError):
@@ -69,7 +68,7 @@ class Unpacker:
         lower = mount.overlay([*self._layers.directories(parents), self._layers.mountpoints_directory()], None, None)
         upper = os.open(f"{directory}/fs", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            settle_implied(upper, staged.implied, lower)
+            inherit_implied(upper, staged.implied, lower)
             return True
         except NeedsLower:
             return False

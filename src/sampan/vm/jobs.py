@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 
 from sampan import quickjson
-from sampan.images import pack, rooted
+from sampan.images import pack, root_fs
 from sampan.images.errors import ImageError
 from sampan.runtime.errors import RuntimeFailure
 from sampan.vm import guestroot
@@ -34,22 +34,22 @@ def run(name: str, args: dict[str, Any], root: int, reader: int, writer: int, re
 
 
 def _stat(root: int, reader: int, writer: int, path: str) -> dict[str, Any]:
-    return rooted.stat_of(root, path)
+    return root_fs.stat_of(root, path)
 
 
 def _get(root: int, reader: int, writer: int, path: str) -> None:
     with os.fdopen(writer, "wb") as out:
-        rooted.get(root, path, out, os.path.basename(path.rstrip("/")) or ".")
+        root_fs.get(root, path, out, os.path.basename(path.rstrip("/")) or ".")
 
 
 def _check(root: int, reader: int, writer: int, path: str) -> None:
-    os.close(rooted.open_directory(root, path))
+    os.close(root_fs.open_directory(root, path))
 
 
 def _put(root: int, reader: int, writer: int, path: str, keep_type: bool, user: str) -> None:
     with os.fdopen(reader, "rb") as stream:
         try:
-            rooted.put(root, path, stream, keep_type, user)
+            root_fs.put(root, path, stream, keep_type, user)
         except RuntimeFailure as error:
             raise ImageError(str(error)) from error
 

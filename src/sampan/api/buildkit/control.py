@@ -24,8 +24,8 @@ from sampan.api.buildkit.sessions import Session, Sessions
 from sampan.api.errors import is_expected, message_of
 from sampan.build import exporting, writable
 from sampan.build.errors import BuildError
+from sampan.build.file_tree import Tree
 from sampan.build.model import State
-from sampan.build.trees import Tree
 from sampan.engine.builds import Request
 from sampan.engine.engine import Engine
 from sampan.engine.errors import EngineError

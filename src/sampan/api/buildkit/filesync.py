@@ -16,7 +16,7 @@ from grpclib.exceptions import StreamTerminatedError
 from sampan.api.buildkit import messages
 from sampan.api.buildkit.sessions import Session
 from sampan.build.errors import BuildError
-from sampan.build.trees import Tree, clean
+from sampan.build.file_tree import Tree, clean
 from sampan.linux import nodes, openat2
 
 _STAT, _REQ, _DATA, _FIN, _ERR = range(5)

@@ -13,8 +13,8 @@ from sampan.api.buildkit import agents, filesync
 from sampan.api.buildkit.sessions import Session
 from sampan.build import dockerfile, running
 from sampan.build.errors import BuildError
+from sampan.build.file_tree import Tree
 from sampan.build.model import Options
-from sampan.build.trees import Tree
 from sampan.engine.builds import Request
 from sampan.engine.engine import Engine
 from sampan.engine.model import HostConfig

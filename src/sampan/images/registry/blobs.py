@@ -87,7 +87,7 @@ async def fetch(
         if found != blob.digest or part.size != blob.size:
             os.unlink(path)
             raise RegistryError(f"{registry.name}: blob {blob.digest} came with digest {found}: refused")
-        await asyncio.to_thread(store.blobs.adopt, path, blob.digest)
+        await asyncio.to_thread(store.blobs.commit, path, blob.digest)
     except RegistryError as error:
         if not isinstance(error, Incomplete) or not part.size:  # what lies is not gone on with
             with contextlib.suppress(FileNotFoundError):

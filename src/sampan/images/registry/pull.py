@@ -15,8 +15,8 @@ from sampan.images.registry import blobs, signed
 from sampan.images.registry.client import Registry, Scopes
 from sampan.images.registry.errors import RegistryError, RegistryNotFound, Unauthorized
 from sampan.images.registry.progress import Progress
-from sampan.images.staging import Staged, Workers
 from sampan.images.store import ImageStore
+from sampan.images.unpack_worker import Staged, Workers
 from sampan.linux import filetree
 from sampan.oci import documents
 from sampan.oci import manifest as oci

@@ -22,7 +22,7 @@ from sampan.linux.files import regular
 
 _MEMORY = 64 << 20  # of a worker: a window, and the names of some 150,000 directories; what needs more is hostile
 _MOST = 4  # workers of one pull, as many as downloads
-_CODE = "import sys; sys.path[:0] = sys.argv[1:]; from sampan.images.staging import worker; worker()"
+_CODE = "import sys; sys.path[:0] = sys.argv[1:]; from sampan.images.unpack_worker import worker; worker()"
 
 
 @dataclass(frozen=True, slots=True)
