@@ -8,12 +8,11 @@ import copy
 import hashlib
 import json
 import os
-import stat
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-from sampan.build import configuring, dockerfile, fetching, files, running, writable
+from sampan.build import configuring, dockerfile, fetching, files, running, steps, writable
 from sampan.build.cache import BuildCache
 from sampan.build.dockerfile import Dockerfile, Instruction
 from sampan.build.errors import BuildError, DockerfileError
@@ -22,6 +21,7 @@ from sampan.build.model import (
     DEFAULT_PATH,
     MOST_SETTINGS,
     Command,
+    History,
     LayerRef,
     Options,
     Output,
@@ -35,6 +35,7 @@ from sampan.images.image import Image
 from sampan.images.store import ImageStore
 from sampan.linux import filetree, mount
 from sampan.oci import manifest as oci
+from sampan.oci.runtime_spec import Mount
 
 _SCRATCH = "scratch"
 
@@ -111,7 +112,7 @@ class Build:
             self._output.say(f"# Executing {len(triggers)} build trigger{'s' if len(triggers) > 1 else ''}")
             self._total += len(triggers)
         for instruction in [*triggers, *stage.instructions]:
-            key = self._step(stage, f"{instruction.name} {_shown(instruction)}")
+            key = self._step(stage, f"{instruction.name} {steps.shown(instruction)}")
             try:
                 state = await self._instruction(stage, state, instruction)
                 self._output.end(key, key in self._cached_steps, "")
@@ -120,7 +121,7 @@ class Build:
                 if isinstance(error, DockerfileError) or "dockerfile line" in str(error):
                     raise
                 failed = BuildError(
-                    f"{error} (dockerfile line {instruction.line}: {instruction.name} {_shown(instruction)[:200]})"
+                    f"{error} (dockerfile line {instruction.line}: {instruction.name} {steps.shown(instruction)[:200]})"
                 )
                 failed.code = error.code
                 raise failed from None
@@ -150,13 +151,13 @@ class Build:
         if stage.base == _SCRATCH:
             config = {"os": stage.platform.os, "architecture": stage.platform.architecture, "config": {}}
             env = {"Env": [f"PATH={DEFAULT_PATH}"]}
-            return State("scratch", [], env, config, [], stage.platform, created=_now())
+            return State("scratch", [], env, config, [], stage.platform, created=steps.now())
         image = await self._image(stage.base, stage.platform)
         config = copy.deepcopy(image.config.get("config") or {})
         layers = [LayerRef(directory, 0, layer) for directory, layer in
                   zip(reversed(self._store.lower_directories(image)), image.layers, strict=False)]  # fmt: skip
         state = State(f"image {image.id}", layers, config, image.config, list(image.config.get("history") or []), stage.platform,
-                      created=_moment(image.config.get("created")))  # fmt: skip
+                      created=steps.moment_of(image.config.get("created")))  # fmt: skip
         if not any(item.startswith("PATH=") for item in config.get("Env") or []):
             config["Env"] = [f"PATH={DEFAULT_PATH}", *(config.get("Env") or [])]
         return state
@@ -198,17 +199,19 @@ class Build:
         settings = json.dumps([state.config, state.args], sort_keys=True)
         if len(settings) > MOST_SETTINGS:
             raise instruction.error(f"the image's settings have more than {MOST_SETTINGS} characters")
-        state.key = _key(state.key, "config", settings)
-        state.history.append(self._history(state, f"{instruction.name} {_shown(instruction)}", empty=True))
+        state.key = steps.key_of(state.key, "config", settings)
+        state.history.append(self._history(state, f"{instruction.name} {steps.shown(instruction)}", empty=True))
         return state
 
-    def _history(self, state: State, created_by: str, empty: bool) -> dict[str, Any]:
-        row: dict[str, Any] = {"created": created(self._options, state), "created_by": created_by, "comment": "sampan"}
+    def _history(self, state: State, created_by: str, empty: bool) -> History:
+        row: History = {"created": steps.created(self._options, state), "created_by": created_by, "comment": "sampan"}
         return {**row, "empty_layer": True} if empty else row
 
     # steps that change files
 
-    async def _cached(self, stage: Stage, state: State, key: str, created_by: str, make: Callable[[], Any]) -> State:
+    async def _cached(
+        self, stage: Stage, state: State, key: str, created_by: str, make: Callable[[], Awaitable[int]]
+    ) -> State:
         """The state after a step with that key: from the cache, or made now."""
         fresh = self._options.no_cache or stage.name in self._options.no_cache_filter
         found = None if fresh else await asyncio.to_thread(self._cache.find, key)
@@ -237,7 +240,7 @@ class Build:
             exists = files.workdir_exists(rootfd, path)
         if exists:
             return self._configured(state, instruction)
-        key = _key(state.key, "WORKDIR", path)
+        key = steps.key_of(state.key, "WORKDIR", path)
 
         async def make() -> int:
             return await asyncio.to_thread(writable.change, self._store.layers, state, files.make_workdir(path))
@@ -265,14 +268,14 @@ class Build:
             for url in fetched:
                 await self._fetch(url, instruction, plan, stack)
             digest = await asyncio.to_thread(plan.digest)
-            key = _key(state.key, instruction.name, digest, state.workdir, str(stage.platform))
+            key = steps.key_of(state.key, instruction.name, digest, state.workdir, str(stage.platform))
 
             async def make() -> int:
                 return await asyncio.to_thread(
                     writable.change, self._store.layers, state, lambda rootfd: files.perform(plan, state, rootfd)
                 )
 
-            return await self._cached(stage, state, key, f"{instruction.name} {_shown(instruction)}", make)
+            return await self._cached(stage, state, key, f"{instruction.name} {steps.shown(instruction)}", make)
 
     async def _fetch(self, url: str, instruction: Instruction, plan: files.Copy, stack: contextlib.ExitStack) -> None:
         """A source of an ADD that is elsewhere: a URL becomes a file (0600), a repository a directory."""
@@ -335,7 +338,7 @@ class Build:
             for item in env
             if item.partition("=")[0] not in running.PROXIES or item.partition("=")[0] in state.args
         ]
-        key = _key(state.key, "RUN", json.dumps([args, kept_env, network, insecure, state.config.get("User"), state.workdir]),
+        key = steps.key_of(state.key, "RUN", json.dumps([args, kept_env, network, insecure, state.config.get("User"), state.workdir]),
                    hashlib.sha256(script or b"").hexdigest(), await running.digest(mounts, find, context), str(stage.platform))  # fmt: skip
         created_by = (
             " ".join([f"RUN |{len(shown_args)}", *shown_args] if shown_args else ["RUN"]) + f" {' '.join(args)}"
@@ -365,7 +368,7 @@ class Build:
         state: State,
         args: list[str],
         env: list[str],
-        mounts: list[dict[str, Any]],
+        mounts: list[Mount],
         network: str,
         insecure: bool,
         key: str,
@@ -374,7 +377,7 @@ class Build:
         try:
             os.mkdir(f"{directory}/work", 0o700)
             private = self._private()
-            below = await asyncio.to_thread(_targets, f"{private}/targets", mounts)
+            below = await asyncio.to_thread(running.targets, f"{private}/targets", mounts)
             lower = [*writable.lower(state.layers), below, self._store.layers.mountpoints_directory()]
             command = Command(private, lower, f"{directory}/fs", f"{directory}/work", args, env, state.workdir,
                               state.config.get("User") or "", mounts, network, insecure, self._options.host)  # fmt: skip
@@ -390,60 +393,4 @@ class Build:
             raise
 
 
-def _targets(top: str, mounts: list[dict[str, Any]]) -> str:
-    """A bottom layer with the targets of a step's mounts, so that they don't appear in what the step leaves."""
-    os.makedirs(top, 0o755)
-    for entry in mounts:
-        path = f"{top}/{os.path.normpath(entry['destination']).lstrip('/')}"
-        held = entry.get("source_fd", -1)
-        if entry["type"] == "tmpfs" or (
-            stat.S_ISDIR(os.fstat(held).st_mode) if held >= 0 else os.path.isdir(entry["source"])
-        ):
-            os.makedirs(path, 0o755, exist_ok=True)
-            if entry["type"] == "tmpfs":
-                os.chmod(path, 0o1777)  # what it shows, unless the image has a directory of its own there
-        else:
-            os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
-            open(path, "ab").close()
-    return top
-
-
 _CACHE_LOCKS: dict[str, asyncio.Lock] = {}
-
-
-def created(options: Options, state: State) -> str:
-    """The time that an image and its history say: of its last layer, or SOURCE_DATE_EPOCH if there is one."""
-    import datetime
-
-    moment = state.created if options.epoch is None else float(options.epoch)
-    return datetime.datetime.fromtimestamp(moment, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _now() -> float:
-    import time
-
-    return time.time()
-
-
-def _moment(text: Any) -> float:
-    """Seconds since the epoch of an image's `created`; now when it says nothing."""
-    import datetime
-
-    try:
-        return datetime.datetime.fromisoformat(str(text)[:19] + "+00:00").timestamp()
-    except ValueError:
-        return _now()
-
-
-def _key(*parts: str) -> str:
-    total = hashlib.sha256()
-    for part in parts:
-        data = part.encode("utf-8", "surrogateescape")
-        total.update(len(data).to_bytes(8, "big") + data)
-    return total.hexdigest()
-
-
-def _shown(instruction: Instruction) -> str:
-    """An instruction's flags and text, on one line."""
-    flags = [f"--{name}={value}" for name, values in instruction.flags.items() for value in values]
-    return " ".join([*flags, instruction.text])

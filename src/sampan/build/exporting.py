@@ -10,12 +10,12 @@ import tempfile
 from typing import IO, Any
 
 from sampan.build import writable
-from sampan.build.build import created
 from sampan.build.cache import INLINE, BuildCache
 from sampan.build.copying import Manner
 from sampan.build.copying import copy as copy_tree
 from sampan.build.file_tree import Tree
-from sampan.build.model import LayerRef, Options, State
+from sampan.build.model import History, LayerRef, Options, State
+from sampan.build.steps import created
 from sampan.images import compression, pack
 from sampan.images.extract import FORBIDDEN_XATTRS, remove_tree
 from sampan.images.image import Image, Layer
@@ -29,7 +29,7 @@ from sampan.oci import reference
 class _Counting:
     """Hashes the plain bytes of a tar on their way into its gzip."""
 
-    def __init__(self, out: Any) -> None:
+    def __init__(self, out: compression.Writable) -> None:
         self._out, self.hash = out, hashlib.sha256()
 
     def write(self, data: bytes) -> int:
@@ -72,13 +72,13 @@ def export_image(
         return store.add(config, layers, tags, check=check)
 
 
-def configuration(state: State, options: Options, diff_ids: list[str], history: list[dict[str, Any]]) -> dict[str, Any]:
+def configuration(state: State, options: Options, diff_ids: list[str], history: list[History]) -> dict[str, object]:
     """The image's configuration (image-spec, config.md)."""
     config = dict(state.config)
     if options.labels:
         config["Labels"] = {**(config.get("Labels") or {}), **options.labels}
     kept = {key: value for key, value in state.image.items() if key in ("author", "os.version", "os.features")}
-    found: dict[str, Any] = {
+    found: dict[str, object] = {
         **kept,
         "created": created(options, state),
         "architecture": state.platform.architecture,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 from sampan.build.file_tree import Hashes, Tree
 from sampan.images.image import Image, Layer
 from sampan.oci.manifest import Platform
+from sampan.oci.runtime_spec import Mount
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_SHELL = ["/bin/sh", "-c"]
@@ -50,6 +51,16 @@ class LayerRef:
     layer: Layer | None = None
 
 
+class History(TypedDict, total=False):
+    """A row of an image's history (image-spec, config.md)."""
+
+    created: str
+    created_by: str
+    comment: str
+    author: str
+    empty_layer: bool
+
+
 @dataclass(slots=True)
 class State:
     """A stage after a step. Steps make a new state; they change none."""
@@ -58,7 +69,7 @@ class State:
     layers: list[LayerRef]
     config: dict[str, Any]
     image: dict[str, Any]  # the base's whole configuration
-    history: list[dict[str, Any]]
+    history: list[History]
     platform: Platform
     args: dict[str, str] = field(default_factory=dict)
     cmd_set: bool = False
@@ -98,7 +109,7 @@ class Command:
     env: list[str]
     cwd: str
     user: str
-    mounts: list[dict[str, Any]]
+    mounts: list[Mount]
     network: str
     insecure: bool
     host: object

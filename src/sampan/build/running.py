@@ -11,7 +11,6 @@ import re
 import stat
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from sampan import sizes
 from sampan.build import configuring, files
@@ -22,6 +21,7 @@ from sampan.build.model import DEFAULT_PATH, Options, State
 from sampan.build.words import WordError
 from sampan.linux import filetree, openat2
 from sampan.linux import mount as lm
+from sampan.oci.runtime_spec import Mount as Entry
 
 PROXIES = frozenset(
     name for base in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY") for name in (base, base.lower())
@@ -144,7 +144,7 @@ def environment(state: State, options: Options) -> list[str]:
 class Mounted:
     """What the mounts of a step need while it runs: entries for the runtime, further variables, a digest for the cache."""
 
-    entries: list[dict[str, Any]] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
     env: list[str] = field(default_factory=list)
     locks: list[str] = field(default_factory=list)
 
@@ -316,10 +316,30 @@ class MountMaker:
         filetree.remove(self._directory, ignore_errors=True)
 
 
-def _bound(source: str, target: str, access: str, fd: int = -1) -> dict[str, Any]:
+def _bound(source: str, target: str, access: str, fd: int = -1) -> Entry:
     """An entry of the specification's mounts; `fd`: the source, where it was looked at (as engine/mounts has it)."""
-    entry = {"destination": target, "type": "bind", "source": source, "options": ["rbind", "rprivate", access]}
-    return entry | {"source_fd": fd} if fd >= 0 else entry
+    entry: Entry = {"destination": target, "type": "bind", "source": source, "options": ["rbind", "rprivate", access]}
+    if fd >= 0:
+        entry["source_fd"] = fd
+    return entry
+
+
+def targets(top: str, mounts: list[Entry]) -> str:
+    """A bottom layer with the targets of a step's mounts, so that they don't appear in what the step leaves."""
+    os.makedirs(top, 0o755)
+    for entry in mounts:
+        path = f"{top}/{os.path.normpath(entry['destination']).lstrip('/')}"
+        held = entry.get("source_fd", -1)
+        if entry["type"] == "tmpfs" or (
+            stat.S_ISDIR(os.fstat(held).st_mode) if held >= 0 else os.path.isdir(entry["source"])
+        ):
+            os.makedirs(path, 0o755, exist_ok=True)
+            if entry["type"] == "tmpfs":
+                os.chmod(path, 0o1777)  # what it shows, unless the image has a directory of its own there
+        else:
+            os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+            open(path, "ab").close()
+    return top
 
 
 @contextlib.contextmanager

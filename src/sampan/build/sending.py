@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, cast
 
 from sampan.build.errors import BuildError
 from sampan.build.file_tree import Tree
@@ -23,6 +23,9 @@ from sampan.build.patterns import Ignore, parse_ignore
 from sampan.images.extract import Extractor
 from sampan.linux.peer import Peer
 from sampan.runtime import borrowed
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
 _PATIENCE = 120.0  # seconds in which something has to move
 _STUCK = "the client's files are on a file system that does not answer"
@@ -45,7 +48,7 @@ def put(who: Peer, directory: int, pack: Callable[[IO[bytes]], None]) -> None:
         _finish(process, pipe, lambda: pack(cast("IO[bytes]", pipe)))
 
 
-def _start(who: Peer, work: str, arguments: list[Any], directory: int, end: int) -> subprocess.Popen[bytes]:
+def _start(who: Peer, work: str, arguments: list[str | None], directory: int, end: int) -> subprocess.Popen[bytes]:
     try:
         return borrowed.start(who, f"{__name__}:{work}", arguments, [directory, end], stderr=subprocess.PIPE)
     finally:
@@ -87,20 +90,21 @@ class _Pipe(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        target = memoryview(buffer)
         if not select.select([self._fd], [], [], _PATIENCE)[0]:
             raise BuildError(_STUCK)
-        data = os.read(self._fd, len(buffer))
-        buffer[: len(data)] = data
+        data = os.read(self._fd, len(target))
+        target[: len(data)] = data
         return len(data)
 
-    def write(self, data: Any) -> int:
-        rest = memoryview(data)
+    def write(self, data: ReadableBuffer) -> int:
+        rest = whole = memoryview(data)
         while rest:
             if not select.select([], [self._fd], [], _PATIENCE)[1]:
                 raise BuildError(_STUCK)
             rest = rest[os.write(self._fd, rest) :]
-        return len(data)
+        return len(whole)
 
     def close(self) -> None:
         if not self.closed:
@@ -166,11 +170,11 @@ def _add(tar: tarfile.TarFile, path: str, parent: int, info: os.stat_result) -> 
 class _Whole:
     """A file that may shrink while it is read: the missing rest is zeros, so the tar stays whole."""
 
-    def __init__(self, file: Any, size: int) -> None:
+    def __init__(self, file: IO[bytes], size: int) -> None:
         self._file, self._left = file, size
 
     def read(self, count: int) -> bytes:
-        data: bytes = self._file.read(min(count, self._left))
+        data = self._file.read(min(count, self._left))
         self._left -= count
         return data.ljust(count, b"\0")
 

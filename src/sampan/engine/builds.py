@@ -11,7 +11,7 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
@@ -43,7 +43,6 @@ from sampan.linux.pidfd import exit_code
 from sampan.network.errors import NetworkError
 from sampan.oci import reference
 from sampan.oci.manifest import Platform
-from sampan.oci.runtime_spec import Mount as MountEntry
 from sampan.runtime.errors import RuntimeFailure
 from sampan.runtime.requests import Launch
 
@@ -406,7 +405,7 @@ def _request(engine: Engine, container: Container, command: Command) -> Launch:
         container, command.directory, engine.volumes, None, [], engine.gate.allowed(container)
     )
     try:
-        request = spec.build(container, [*entries, *cast(list[MountEntry], command.mounts)], joins)
+        request = spec.build(container, [*entries, *command.mounts], joins)
     except BadRequest as error:
         raise BuildError(str(error)) from None
     request["overlay"] = {"lower": command.lower, "upper": command.upper, "work": command.work}

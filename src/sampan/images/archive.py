@@ -9,9 +9,9 @@ import os
 import posixpath
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, TypedDict
 
 from sampan.images import compression
 from sampan.images.errors import ImageError, StoreFull
@@ -22,6 +22,9 @@ from sampan.images.store import ImageStore
 from sampan.images.tarstream import Entry, TarStream
 from sampan.oci import documents, reference
 from sampan.oci import manifest as oci
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _MAX_JSON = 8 << 20
 _MAX_MEMBERS = 100_000
@@ -106,10 +109,11 @@ class _Part(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        target = memoryview(buffer)
         self._file.seek(self._at)
-        data = self._file.read(min(len(buffer), self._left))
-        buffer[: len(data)] = data
+        data = self._file.read(min(len(target), self._left))
+        target[: len(data)] = data
         self._at += len(data)
         self._left -= len(data)
         return len(data)
@@ -138,7 +142,7 @@ def load(store: ImageStore, file: IO[bytes], check: Check | None = None) -> list
     raise ImageError("not an image archive: it has neither manifest.json nor index.json")
 
 
-def _rows(value: Any) -> list[dict[str, Any]]:
+def _rows(value: object) -> list[Any]:
     if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
         raise ImageError("not an image archive: its list of images is none")
     if len(value) > _MAX_IMAGES:
@@ -146,12 +150,28 @@ def _rows(value: Any) -> list[dict[str, Any]]:
     return value
 
 
+class _SavedImage(TypedDict):
+    """A row of a docker-archive's manifest.json: names of its members, and tags."""
+
+    Config: str
+    Layers: list[str] | None
+    RepoTags: list[str] | None
+
+
+class _LayoutRow(TypedDict, total=False):
+    """A row of an OCI layout's index.json."""
+
+    mediaType: str
+    digest: str
+    annotations: dict[str, str] | None
+
+
 def _names(tags: list[str]) -> list[str]:
     return [str(reference.parse(tag).with_default_tag()) for tag in tags]
 
 
 def _load_docker(
-    store: ImageStore, archive: _Archive, entry: dict[str, Any], check: Check | None
+    store: ImageStore, archive: _Archive, entry: _SavedImage, check: Check | None
 ) -> tuple[Image, list[str]]:
     config = archive.read(entry["Config"], MAX_CONFIG)
     diff_ids = checked_config(config)["rootfs"]["diff_ids"]
@@ -166,9 +186,7 @@ def _load_docker(
     return store.add(config, layers, tags, again=True, check=check), tags
 
 
-def _load_oci(
-    store: ImageStore, archive: _Archive, row: dict[str, Any], check: Check | None
-) -> tuple[Image, list[str]]:
+def _load_oci(store: ImageStore, archive: _Archive, row: _LayoutRow, check: Check | None) -> tuple[Image, list[str]]:
     manifest = archive.json(_blob_name(row["digest"]), oci.MAX_SIZE)
     config = archive.read(_blob_name(manifest["config"]["digest"]), MAX_CONFIG)
     diff_ids = checked_config(config)["rootfs"]["diff_ids"]
@@ -241,7 +259,7 @@ def _save(store: ImageStore, images: list[tuple[Image, list[str]]], out: IO[byte
     tar.close()
 
 
-def _manifest(image: Image, config_size: int) -> dict[str, Any]:
+def _manifest(image: Image, config_size: int) -> dict[str, object]:
     return {
         "schemaVersion": 2,
         "mediaType": _MANIFEST_TYPE,
@@ -271,7 +289,12 @@ def _add_file(tar: tarfile.TarFile, store: ImageStore, layer: Layer, written: se
 
 
 def from_tar(
-    store: ImageStore, stream: IO[bytes], tag: str, config: dict[str, Any], comment: str, check: Check | None = None
+    store: ImageStore,
+    stream: IO[bytes],
+    tag: str,
+    config: Mapping[str, object],
+    comment: str,
+    check: Check | None = None,
 ) -> Image:
     """Makes a one-layer image of a root file system's tar (`import`, `bootstrap`)."""
     return add_layer(store, None, stream, config, comment, tag, check)
@@ -291,7 +314,7 @@ def _diff_id(store: ImageStore, digest: str) -> str:
 
 
 def image_config(
-    diff_ids: list[str], config: dict[str, Any], comment: str, base: dict[str, Any] | None = None
+    diff_ids: list[str], config: Mapping[str, object], comment: str, base: dict[str, Any] | None = None
 ) -> bytes:
     """The bytes of an image configuration (image-spec, config.md)."""
     from sampan.linux.syscall import ARCH
@@ -312,7 +335,7 @@ def image_config(
 
 
 def add_layer(
-    store: ImageStore, base: Image | None, layer: IO[bytes], config: dict[str, Any], comment: str, tag: str,
+    store: ImageStore, base: Image | None, layer: IO[bytes], config: Mapping[str, object], comment: str, tag: str,
     check: Check | None = None,
 ) -> Image:  # fmt: skip
     """Makes an image of `base` and one more layer (`commit`)."""

@@ -9,11 +9,14 @@ import lzma
 import os
 import zlib
 from collections.abc import Iterator
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, Protocol, cast
 
 import zstandard
 
 from sampan.images.errors import ImageError, StoreFull
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _gzip: Any
 _gzip_error: type[Exception]
@@ -61,7 +64,8 @@ class _Xz(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        target = memoryview(buffer)
         while True:
             if self._decoder.eof:
                 rest = (self._decoder.unused_data or self._source.read(1 << 16)).lstrip(
@@ -75,10 +79,10 @@ class _Xz(io.RawIOBase):
                 self._rest = self._source.read(1 << 16)
                 if not self._rest:
                     raise EOFError("the compressed data ends too early")
-            data = self._decoder.decompress(self._rest, max_length=len(buffer))
+            data = self._decoder.decompress(self._rest, max_length=len(target))
             self._rest = b""
             if data:
-                buffer[: len(data)] = data
+                target[: len(data)] = data
                 return len(data)
 
 
@@ -151,8 +155,25 @@ def gzip_stream(source: IO[bytes]) -> IO[bytes]:
     return cast(IO[bytes], _Gzip(source))
 
 
+class Writable(Protocol):
+    """What bytes can be written to."""
+
+    def write(self, data: bytes, /) -> object:
+        """Takes all of them."""
+
+
+class Compressor(Protocol):
+    """A zlib object that compresses."""
+
+    def compress(self, data: bytes, /) -> bytes:
+        """What comes out of it so far."""
+
+    def flush(self) -> bytes:
+        """The rest."""
+
+
 @contextlib.contextmanager
-def gzip_writer(out: IO[bytes]) -> Iterator[Any]:
+def gzip_writer(out: IO[bytes]) -> Iterator[Writable]:
     """Something to write to; its gzip goes to `out`, without name and time."""
     compressor = _compressor()
 
@@ -164,9 +185,10 @@ def gzip_writer(out: IO[bytes]) -> Iterator[Any]:
     out.write(compressor.flush())
 
 
-def _compressor() -> Any:
+def _compressor() -> Compressor:
     try:
-        return importlib.import_module("isal.isal_zlib").compressobj(level=2, wbits=31)
+        fast: Compressor = importlib.import_module("isal.isal_zlib").compressobj(level=2, wbits=31)
+        return fast
     except ImportError:  # pragma: no cover - other architectures
         return zlib.compressobj(level=4, wbits=31)
 

@@ -21,7 +21,9 @@ _RESERVE = 1 << 20  # bytes, for the removal of images when there are no others
 
 _FEW, _MOST_FOUND = 64, 512  # rows of an answer, and answers, that are kept
 
-Statement = tuple[str, tuple[Any, ...]]
+Value = str | int | float | bytes | None
+Statement = tuple[str, tuple[Value, ...]]
+Row = tuple[Any, ...]  # of the kinds that the table declares, which has been checked when it was opened
 
 
 class Database:
@@ -31,7 +33,7 @@ class Database:
         """`tables`: the columns of each; `place`: the directory for a damaged database."""
         self._path, self._tables, self._durable, self._reserve = path, tables, durable, f"{path}.reserve"
         self._turn = threading.RLock()  # a connection has one transaction at a time, whichever thread began it
-        self._found: dict[tuple[str, tuple[Any, ...]], list[tuple[Any, ...]]] = {}
+        self._found: dict[tuple[str, tuple[Value, ...]], list[Row]] = {}
         self.aside, self.read_only = "", False
         try:
             if is_strange(path):
@@ -97,7 +99,7 @@ class Database:
                 with contextlib.suppress(sqlite3.Error):
                     self._writer.execute(f"INSERT OR IGNORE INTO {table} VALUES ({', '.join('?' * len(row))})", row)
 
-    def rows(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+    def rows(self, sql: str, *values: Value) -> list[Row]:
         """What a SELECT finds, as of the last change. Nobody else writes, so what was found since that need not be asked again."""
         found = self._found
         rows = found.get((sql, values))
@@ -109,7 +111,7 @@ class Database:
                 )
         return list(rows)
 
-    def _read(self, sql: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    def _read(self, sql: str, values: tuple[Value, ...]) -> list[Row]:
         try:
             return self._reader.execute(sql, values).fetchall()
         except sqlite3.DatabaseError as error:
@@ -192,15 +194,15 @@ def _sound(db: sqlite3.Connection, table: str) -> str:
     return " AND ".join(parts) or "1"
 
 
-def _salvage(path: str, place: str, tables: dict[str, str]) -> dict[str, list[tuple[Any, ...]]]:
+def _salvage(path: str, place: str, tables: dict[str, str]) -> dict[str, list[Row]]:
     """The rows of a damaged database that can still be read: of each table up to the damage, from both its ends."""
-    found: dict[str, list[tuple[Any, ...]]] = {}
+    found: dict[str, list[Row]] = {}
     with tempfile.TemporaryDirectory(dir=place) as copies:
         for suffix in ("", "-wal"):
             with contextlib.suppress(OSError):
                 shutil.copyfile(f"{path}{suffix}", f"{copies}/copy{suffix}")
         for name in tables:
-            rows: dict[tuple[Any, ...], None] = {}
+            rows: dict[Row, None] = {}
             for order in ("ASC", "DESC"):
                 with contextlib.suppress(sqlite3.Error), contextlib.closing(_connect(f"{copies}/copy")) as db:
                     for row in db.execute(f"SELECT * FROM {name} WHERE {_sound(db, name)} ORDER BY rowid {order}"):

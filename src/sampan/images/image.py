@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from sampan.images.errors import ImageError
 from sampan.oci import documents, reference
@@ -14,6 +14,7 @@ from sampan.oci import documents, reference
 MAX_CONFIG = 8 << 20
 MAX_LAYERS = 128
 _DEEPEST = 64
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +78,9 @@ class _Wrong(Exception):
     pass
 
 
-def _check(parsed: Any) -> None:
-    _depth(parsed)
-    _of(parsed, dict, "it")
+def _check(document: object) -> None:
+    _depth(document)
+    parsed = _of(document, dict, "it")
     rootfs = _of(parsed.get("rootfs"), dict, "rootfs")
     diff_ids = _of(rootfs.get("diff_ids"), list, "rootfs.diff_ids")
     if len(diff_ids) > MAX_LAYERS:
@@ -88,30 +89,34 @@ def _check(parsed: Any) -> None:
         if not isinstance(item, str) or not reference.is_digest(item):
             raise _Wrong(f"rootfs.diff_ids holds {str(item)[:80]!r}")
     for key in ("created", "author", "architecture", "os", "variant", "os.version"):
-        _of(parsed.get(key), (str, type(None)), key)
-    for row in _of(parsed.get("history"), (list, type(None)), "history") or []:
+        _maybe(parsed.get(key), str, key)
+    for row in _maybe(parsed.get("history"), list, "history") or []:
         _of(row, dict, "history")
         for key in ("created", "created_by", "comment", "author"):
-            _of(row.get(key), (str, type(None)), f"history.{key}")
-    config = _of(parsed.get("config"), (dict, type(None)), "config") or {}
+            _maybe(row.get(key), str, f"history.{key}")
+    config = _maybe(parsed.get("config"), dict, "config") or {}
     for key in ("User", "WorkingDir", "StopSignal", "Hostname", "Domainname", "Image"):
-        _of(config.get(key), (str, type(None)), f"config.{key}")
+        _maybe(config.get(key), str, f"config.{key}")
     for key in ("Env", "Cmd", "Entrypoint", "OnBuild", "Shell"):
-        for item in _of(config.get(key), (list, type(None)), f"config.{key}") or []:
+        for item in _maybe(config.get(key), list, f"config.{key}") or []:
             _of(item, str, f"config.{key}")
     for key in ("Labels", "Volumes", "ExposedPorts", "Healthcheck"):
-        _of(config.get(key), (dict, type(None)), f"config.{key}")
+        _maybe(config.get(key), dict, f"config.{key}")
     for value in (config.get("Labels") or {}).values():
-        _of(value, (str, type(None)), "config.Labels")
+        _maybe(value, str, "config.Labels")
 
 
-def _of(value: Any, kind: type | tuple[type, ...], what: str) -> Any:
+def _maybe(value: object, kind: type[_T], what: str) -> _T | None:
+    return None if value is None else _of(value, kind, what)
+
+
+def _of(value: object, kind: type[_T], what: str) -> _T:
     if not isinstance(value, kind):
         raise _Wrong(f"{what} is {'missing' if value is None else f'of type {type(value).__name__}'}")
     return value
 
 
-def _depth(value: Any) -> None:
+def _depth(value: object) -> None:
     level = [value]
     for _ in range(_DEEPEST):
         level = [item for each in level if isinstance(each, (dict, list))
@@ -126,14 +131,14 @@ def layers_text(layers: list[Layer]) -> str:
     return json.dumps([[layer.digest, layer.size, layer.diff_id, layer.media_type] for layer in layers])
 
 
-def read_layers(text: Any) -> list[Layer] | None:
+def read_layers(text: object) -> list[Layer] | None:
     """The layers as the database has them, or None when the row is damaged."""
-    found = _layers(text)
+    found = _layers(text) if isinstance(text, str) else None
     return None if found is None else list(found)
 
 
 @functools.lru_cache(256)  # each start asks four times
-def _layers(text: Any) -> tuple[Layer, ...] | None:
+def _layers(text: str) -> tuple[Layer, ...] | None:
     try:
         rows = json.loads(text)
         found = [Layer(str(digest), int(size), str(diff_id), str(kind)) for digest, size, diff_id, kind in rows]

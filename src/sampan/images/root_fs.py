@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import IO, Any
+from typing import IO, TypedDict
 
 from sampan.images.extract import Extractor
 from sampan.images.pack import pack_tree
@@ -12,7 +12,16 @@ from sampan.linux import openat2
 from sampan.runtime import accounts
 
 
-def stat_of(rootfd: int, path: str) -> dict[str, Any]:
+class Stat(TypedDict):
+    """What a path leads to: bytes, st_mode, nanoseconds since the epoch, and the target of a link ("": it is none)."""
+
+    size: int
+    mode: int
+    mtime: int
+    link: str
+
+
+def stat_of(rootfd: int, path: str) -> Stat:
     """Size, mode, mtime (nanoseconds) and link target of what is at `path`. Raises OSError.
 
     Its parents are followed, and itself when a slash is at the end.

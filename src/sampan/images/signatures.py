@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from typing import Any
 
 from sampan.images.image import Image
 from sampan.images.index import Index
@@ -64,12 +63,13 @@ def _names(payload: bytes) -> str:
         return ""
 
 
-def _load(path: str) -> Any:
+def _load(path: str) -> object | None:
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     try:
         with open(path, "rb") as file:
-            return load_pem_public_key(file.read(LARGEST))
+            key: object = load_pem_public_key(file.read(LARGEST))
+            return key
     except (OSError, ValueError):
         return None  # told by `sampan policy check`; an unreadable key has signed nothing
 
@@ -79,7 +79,7 @@ def readable(path: str) -> bool:
     return _load(path) is not None
 
 
-def _good(key: Any, payload: bytes, signature: bytes) -> bool:
+def _good(key: object, payload: bytes, signature: bytes) -> bool:
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa

@@ -34,7 +34,7 @@ def run(name: str, args: dict[str, Any], root: int, reader: int, writer: int, re
 
 
 def _stat(root: int, reader: int, writer: int, path: str) -> dict[str, Any]:
-    return root_fs.stat_of(root, path)
+    return {**root_fs.stat_of(root, path)}
 
 
 def _get(root: int, reader: int, writer: int, path: str) -> None:

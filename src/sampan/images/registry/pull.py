@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import os
 from dataclasses import dataclass
-from typing import Any
 
 from sampan.images.errors import ImageError, StoreFull
 from sampan.images.image import Image, Layer
@@ -196,7 +195,7 @@ class Pull:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RegistryError(f"the image's configuration is damaged: {error!r}") from None
 
-    def _compare(self, config: dict[str, Any]) -> None:
+    def _compare(self, config: dict[str, object]) -> None:
         """An image that is for another platform than was asked for is named (P027)."""
         system, architecture = config.get("os") or "", config.get("architecture") or ""
         wanted = self._platform

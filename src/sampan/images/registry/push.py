@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -85,7 +85,7 @@ class Push:
                                    lambda done: self._progress.amount(name, "Pushing", done, layer.size))  # fmt: skip
         self._progress.step(name, how)
 
-    async def _blob(self, digest: str, size: int, sources: list[str], progress: Any) -> str:
+    async def _blob(self, digest: str, size: int, sources: list[str], progress: Callable[[int], None]) -> str:
         try:
             await self._registry.small("HEAD", f"v2/{self._ref.repository}/blobs/{digest}", self._scopes)
             return "Layer already exists"
@@ -118,7 +118,7 @@ class Push:
             pass  # no right to read there, or it knows no mounting: send it
         return False
 
-    async def _upload(self, digest: str, size: int, progress: Any) -> None:
+    async def _upload(self, digest: str, size: int, progress: Callable[[int], None]) -> None:
         async with self._registry.open("POST", f"v2/{self._ref.repository}/blobs/uploads/", self._scopes) as answer:
             try:
                 location = str(answer.url.join(URL(answer.headers.get("Location", ""), encoded=True)))
