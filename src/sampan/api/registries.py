@@ -17,6 +17,7 @@ from sampan.engine.filters import rules
 from sampan.engine.policy.caller import Caller
 from sampan.engine.registries import complete
 from sampan.images.registry.auth import Credentials, from_fields
+from sampan.images.registry.progress import Message
 from sampan.oci import manifest as oci
 from sampan.oci import reference
 from sampan.oci.reference import Reference
@@ -59,7 +60,7 @@ async def pull(request: web.Request) -> web.StreamResponse:
 
 async def _all(
     engine: Engine, who: Caller, ref: Reference, platform: str, credentials: Credentials
-) -> AsyncIterator[dict[str, Any]]:
+) -> AsyncIterator[Message]:
     for tag in await engine.registries.tags(ref, credentials):
         one = reference.parse(f"{ref.name}:{tag}")
         async for message in engine.registries.pull(who, one, platform, credentials):
@@ -77,9 +78,7 @@ async def push(request: web.Request) -> web.StreamResponse:
     return await json_stream(request, _push_all(engine, access.who(request), ref, credentials))
 
 
-async def _push_all(
-    engine: Engine, who: Caller, ref: Reference, credentials: Credentials
-) -> AsyncIterator[dict[str, Any]]:
+async def _push_all(engine: Engine, who: Caller, ref: Reference, credentials: Credentials) -> AsyncIterator[Message]:
     names = [tag for image in engine.finding.images(who) for tag in image.tags if reference.parse(tag).name == ref.name]
     for name in sorted(names) or [str(ref.with_default_tag())]:
         async for message in engine.registries.push(who, reference.parse(name), credentials):

@@ -9,7 +9,7 @@ import struct
 import sys
 import tempfile
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import IO, Any
 
 from aiohttp import web
@@ -118,12 +118,12 @@ async def spool(request: web.Request, directory: str) -> IO[bytes]:
     return file
 
 
-def json_line(value: dict[str, Any]) -> bytes:
+def json_line(value: Mapping[str, object]) -> bytes:
     """One message of a JSON stream."""
     return json.dumps(value).encode() + b"\r\n"
 
 
-async def json_stream(request: web.Request, messages: AsyncIterator[dict[str, Any]]) -> web.StreamResponse:
+async def json_stream(request: web.Request, messages: AsyncIterator[Mapping[str, object]]) -> web.StreamResponse:
     """Streams messages. An error before the first of them is the response's, one after it the stream's last message."""
     response: web.StreamResponse | None = None
     try:

@@ -18,7 +18,7 @@ from sampan.images.registry.auth import Credentials
 from sampan.images.registry.client import Registry
 from sampan.images.registry.errors import RegistryError
 from sampan.images.registry.hosts import Hosts
-from sampan.images.registry.progress import Progress
+from sampan.images.registry.progress import Message, Progress
 from sampan.images.registry.pull import Found, Pull, pull_scope, resolve
 from sampan.images.registry.push import Push
 from sampan.oci import documents, reference
@@ -29,7 +29,6 @@ from sampan.oci.reference import DEFAULT_REGISTRY, Reference
 if TYPE_CHECKING:
     from sampan.engine.engine import Engine
 
-Message = dict[str, Any]
 _PAGE = 1000
 _MOST_PAGES = 100
 
@@ -143,7 +142,7 @@ class Registries:
         async with self._registry(ref.registry, credentials) as registry:
             return await resolve(registry, ref.repository, ref.digest or ref.tag)
 
-    async def search(self, term: str, limit: int, credentials: Credentials) -> list[Message]:
+    async def search(self, term: str, limit: int, credentials: Credentials) -> list[dict[str, Any]]:
         """Images whose name contains the term: by Docker Hub's search, or in a registry's catalogue (HOST/TERM)."""
         host, slash, rest = term.partition("/")
         if slash and ("." in host or ":" in host or host == "localhost") and reference.names_host(host):
@@ -155,7 +154,7 @@ class Registries:
         async with Registry(Hosts(), "index.docker.io", credentials) as registry:
             _, data = await registry.small("GET", f"v1/search?{urlencode({'q': term, 'n': limit})}", ())
         try:
-            rows: list[Message] = [dict(row) for row in documents.loads(data)["results"][:limit]]
+            rows: list[dict[str, Any]] = [dict(row) for row in documents.loads(data)["results"][:limit]]
         except (ValueError, KeyError, TypeError) as error:
             raise RegistryError(f"the search's answer makes no sense: {str(error)[:200]}") from None
         return rows

@@ -4,37 +4,64 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import TypedDict
 
-Say = Callable[[dict[str, Any]], None]
 _EVERY = 0.1
+
+
+class Amount(TypedDict, total=False):
+    """How many bytes of a layer are done, and of how many."""
+
+    current: int
+    total: int
+
+
+class Pushed(TypedDict, total=False):
+    """The result of a push: of its manifest the digest and the bytes."""
+
+    Tag: str
+    Digest: str
+    Size: int
+
+
+class Message(TypedDict, total=False):
+    """One of Docker's JSON messages. `id` is a layer's."""
+
+    status: str
+    id: str
+    progressDetail: Amount
+    progress: str
+    aux: Pushed
 
 
 class Progress:
     """Messages of one transfer. Any number of listeners, each with a queue of its own (P115)."""
 
     def __init__(self) -> None:
-        self._queues: set[asyncio.Queue[dict[str, Any] | None]] = set()
-        self._said: dict[str, dict[str, Any]] = {}  # the last of each id, for those that come later
-        self._plain: list[dict[str, Any]] = []
+        self._queues: set[asyncio.Queue[Message | None]] = set()
+        self._said: dict[str, Message] = {}  # the last of each id, for those that come later
+        self._plain: list[Message] = []
         self._last: dict[str, float] = {}
 
-    def listen(self) -> asyncio.Queue[dict[str, Any] | None]:
+    def listen(self) -> asyncio.Queue[Message | None]:
         """A queue of all messages, the state so far first; None ends it."""
-        queue: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        queue: asyncio.Queue[Message | None] = asyncio.Queue()
         for message in [*self._plain, *self._said.values()]:
             queue.put_nowait(message)
         self._queues.add(queue)
         return queue
 
-    def forget(self, queue: asyncio.Queue[dict[str, Any] | None]) -> None:
+    def forget(self, queue: asyncio.Queue[Message | None]) -> None:
         """Ends a listener."""
         self._queues.discard(queue)
 
-    def say(self, status: str, identifier: str = "", **more: Any) -> None:
-        """One message."""
-        message: dict[str, Any] = {"status": status, **more}
+    def say(self, status: str, identifier: str = "", detail: Amount | None = None, text: str = "") -> None:
+        """One message; `text` is a progress bar."""
+        message: Message = {"status": status}
+        if detail is not None:
+            message["progressDetail"] = detail
+        if text:
+            message["progress"] = text
         if identifier:
             message["id"] = identifier
             self._said[identifier] = message
@@ -45,7 +72,7 @@ class Progress:
 
     def step(self, identifier: str, status: str) -> None:
         """A layer has come to a new state."""
-        self.say(status, identifier, progressDetail={})
+        self.say(status, identifier, {})
 
     def amount(self, identifier: str, status: str, current: int, total: int) -> None:
         """How much of a layer is done; said ten times a second at most."""
@@ -53,7 +80,7 @@ class Progress:
         if current < total and now - self._last.get(identifier, 0.0) < _EVERY:
             return
         self._last[identifier] = now
-        self.say(status, identifier, progressDetail={"current": current, "total": total}, progress=bar(current, total))
+        self.say(status, identifier, {"current": current, "total": total}, bar(current, total))
 
     def end(self) -> None:
         """Ends all listeners."""
