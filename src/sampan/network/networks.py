@@ -163,7 +163,7 @@ class Networks:
         name = DEFAULT_BRIDGE if not bridge.exists(DEFAULT_BRIDGE) else self.owner.default_bridge
         network.options["com.docker.network.bridge.name"] = name
 
-    def _taken(self) -> Iterable[Any]:
+    def _taken(self) -> Iterable[ipam.Subnet]:
         for network in self.all.values():
             for row in network.ipam:
                 yield ipaddress.ip_network(row["Subnet"])
