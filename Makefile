@@ -24,6 +24,7 @@ lint: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/lint/foreign_paths.py
+	$(BIN)/python scripts/lint/house.py
 	$(BIN)/python scripts/sync_client.py --check
 
 unit: setup

@@ -83,6 +83,7 @@ def test_a_system_machine(daemon: Daemon) -> None:
     assert daemon.sampan("vm", "exec", "srv1", "sh", "-c", "exit 9").returncode == 9
     _console(daemon)
     _snapshots(daemon)
+    _as_a_container(daemon)
     daemon.ok("vm", "pause", "srv1")
     assert inspect(daemon, "srv1")["State"]["Status"] == "paused"  # type: ignore[index]
     daemon.ok("vm", "unpause", "srv1")
@@ -104,6 +105,26 @@ def _who_reads_it(shim: int) -> None:
     assert os.listdir(f"/proc/{shim}/root") == []
     (qemu,) = children_of(shim)
     assert check_harmless(qemu) == check_harmless(shim)
+
+
+def _as_a_container(daemon: Daemon) -> None:
+    """The commands of containers, by its name: what they do, and what is refused."""
+    assert daemon.ok("ps", "--filter", "isolation=machine", "--format", "{{.Names}}").split() == ["srv1"]
+    assert json.loads(daemon.ok("inspect", "srv1"))[0]["HostConfig"]["Isolation"] == "machine"
+    assert daemon.ok("exec", "srv1", "hostname") == "srv1\n"
+    assert "up" in daemon.ok("logs", "srv1")
+    assert "qemu" in daemon.ok("top", "srv1")
+    used = daemon.http.request("GET", "/containers/srv1/stats?stream=false&one-shot=1").json()
+    assert used["memory_stats"]["usage"] > 64 << 20
+    daemon.ok("rename", "srv1", "srv2")
+    daemon.ok("rename", "srv2", "srv1")
+    daemon.ok("update", "--restart", "no", "srv1")
+    for command in (["cp", "srv1:/etc/hostname", "-"], ["export", "srv1"], ["diff", "srv1"], ["commit", "srv1", "x"],
+                    ["update", "--memory", "64m", "srv1"]):  # fmt: skip
+        done = daemon.sampan(*command)
+        assert done.returncode == 1, command
+        assert b"system VM srv1" in done.stderr, (command, done.stderr)
+    assert not daemon.ok("container", "prune", "-f").count("srv1")
 
 
 def _console(daemon: Daemon) -> None:

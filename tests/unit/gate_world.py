@@ -132,7 +132,7 @@ class World:
         self.engine.finding.owners.set(Kind.NETWORK, network.id, (owner,))
         running = container("running", "", True)
         session = Exec(secrets.token_hex(32), running, ExecRequest(cmd=(secret,)))
-        self.engine.execs[session.id] = session
+        self.engine.execs.add(session)
         self.has[user] = Things(user, secret, running, container("stopped", "", False), container("machine", "machine", False), session,
                                 volume, network, image, f"docker.io/library/{secret}:1")  # fmt: skip
         return self.has[user]
@@ -158,7 +158,7 @@ class World:
             mine.network.id in engine.networking.networks.all,
             dict(mine.network.endpoints),
             None if image is None else sorted(image.tags),
-            engine.execs.get(mine.session.id) is mine.session and (mine.session.running, mine.session.config),
+            mine.session in engine.execs and (mine.session.running, mine.session.config),
             [engine.finding.owners.of(kind, name) for kind, name in
              ((Kind.VOLUME, mine.volume), (Kind.NETWORK, mine.network.id), (Kind.IMAGE, mine.image), (Kind.TAG, mine.tag))],
         ]  # fmt: skip

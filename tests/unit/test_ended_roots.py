@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sampan.engine import files
+from sampan.engine.backends.host_files import HostFiles
 from sampan.engine.container import Container
 from sampan.engine.model import Config, HostConfig, State, Status
 from sampan.engine.roots import Roots
@@ -24,8 +24,9 @@ def test_they_are_read_and_written_as_those_of_one_that_has_ended(monkeypatch: p
     async def mounted(_roots: Roots, _container: Container) -> int:
         return 78
 
-    engine: Any = SimpleNamespace()
-    monkeypatch.setattr(files, "_view", lambda _engine, _container: 77)
+    nothing: Any = SimpleNamespace()
+    files = HostFiles(nothing, nothing, nothing, nothing)
+    monkeypatch.setattr(HostFiles, "_view", lambda _files, _container: 77)
     monkeypatch.setattr(Roots, "_mount", mounted)
-    assert files.root(engine, container) == 77
-    assert asyncio.run(Roots(engine)._take(container)).fd == 78
+    assert files.root(container) == 77
+    assert asyncio.run(Roots(nothing, nothing, nothing)._take(container)).fd == 78

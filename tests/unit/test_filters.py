@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sampan.build.cache import Record
+from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest
-from sampan.engine.filters import cache, events, networks, reading, rules, volumes
+from sampan.engine.filters import cache, containers, events, networks, reading, rules, volumes
+from sampan.engine.model import Config, HostConfig, Status
 from sampan.network.model import Network
 from sampan.volumes.local import Volume
 
@@ -164,3 +166,28 @@ def test_build_cache() -> None:
                 cache.selected(selectors, unused)
         else:
             assert [cache.selected(selectors, unused)(record) for record in (old, new)] == expected, selectors
+
+
+def _container(name: str, isolation: str) -> Container:
+    found = Container(name * 64, name, 0, "", "", Config(), HostConfig(isolation=isolation))
+    found.state.status = Status.EXITED
+    return found
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ({}, "ab"),
+        ({"isolation": ["machine"]}, "c"),
+        ({"isolation": ["vm", "machine"]}, "bc"),
+        ({"isolation": ["default"]}, "a"),
+    ],
+)
+def test_system_vms_are_listed_for_those_who_ask(wanted: dict[str, list[str]], expected: str) -> None:
+    """Whoever cleans up by a list must not remove their disks."""
+    seen = [_container("a", "container"), _container("b", "vm"), _container("c", "machine")]
+    nothing: Any = None
+    passes = containers.listed(nothing, nothing, nothing, lambda _: True, wanted)
+    rows = containers.select(seen, passes, wanted, everything=True, limit=None)
+    assert sorted(row.name for row in rows) == list(expected)
+    assert containers.select(seen, passes, wanted, everything=False, limit=None) == []

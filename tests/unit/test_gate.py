@@ -21,7 +21,7 @@ from sampan.api import decode, routes, server
 from sampan.api.access import Ask, Public
 from sampan.api.routes import ROUTES, Route
 from sampan.build.errors import BuildError
-from sampan.engine import creation, launching, mounts, spec
+from sampan.engine import mounts, spec
 from sampan.engine.container import Container
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Forbidden
@@ -127,7 +127,7 @@ def test_the_api_finds_nothing_by_itself() -> None:
                 continue
             owner = ast.unparse(node.func.value)
             if node.func.attr in FORBIDDEN | {"get"} and re.search(
-                r"(engine(_of\(request\))?|\.images|\.networks|\.system|execs|\.volumes)$", owner
+                r"(^|\.)(engine(_of\(request\))?|images|networks|system|execs|volumes|containers)$", owner
             ):
                 text = f"{path.name}:{node.lineno}: {ast.unparse(node)}"
                 assert text.split(": ", 1)[1] in ALLOWED, text
@@ -135,9 +135,9 @@ def test_the_api_finds_nothing_by_itself() -> None:
 
 ALLOWED = {
     "engine_of(request).volumes.get(access.volume(request))",  # asked about by its name
-    "engine.networking.networks.find(mode)",  # host and none, which everybody has
-    "engine.networking.networks.named(name)",  # of a container that is seen
-    "engine.images.index.get(container.image)",  # likewise
+    "networks.find(mode)",  # host and none, which everybody has
+    "networks.named(name)",  # of a container that is seen
+    "images.index.get(container.image)",  # likewise
 }
 
 
@@ -182,7 +182,7 @@ def requests_for(route: Route, things: Things, name: str) -> Iterator[tuple[str,
     elif route.handler is routes.networks.connect or route.handler is routes.networks.disconnect:
         yield re.sub(r"\{id\}", things.network.name, route.path), query, body
         yield "/networks/bridge/" + route.path.rpartition("/")[2], query, body
-    elif route.handler is routes.system.volume_create:
+    elif route.handler is routes.volumes.create:
         body = {"Name": things.volume}
     yield path, query, body
 
@@ -359,8 +359,8 @@ def test_random_policies_tenants_and_requests(engine: Engine) -> None:
     for user in USERS:
         world.add(user)
     named = [route for route in ROUTES if route.handler in (
-        routes.containers.inspect, routes.interactive.exec_inspect, routes.images.inspect, routes.networks.inspect,
-        routes.system.volume_inspect)]  # fmt: skip
+        routes.containers.inspect, routes.execs.inspect, routes.images.inspect, routes.networks.inspect,
+        routes.volumes.inspect)]  # fmt: skip
     every = [route for route in ROUTES if isinstance(route.asks, Ask) and route.asks.kind != Kind.ENGINE and route.asks.verb != Verb.CREATE
              and route.handler is not routes.systemmachines.export]  # fmt: skip  # of an image, that takes long where it may be
 
@@ -455,7 +455,7 @@ def test_the_facts_are_those_of_the_specification(engine: Engine) -> None:
             {"Image": "base:1", "Cmd": ["true"], case("HostConfig"): {case(key): value for key, value in raw.items()}}
         )
         try:
-            wanted = creation.normalise(engine, at_page("mallory"), asked, image)
+            wanted = engine.requests.normalise(at_page("mallory"), asked, image)
             config, host = wanted.config, wanted.host_config
             made = Container(
                 "c" * 64, "c", 1, image.id, "base:1", config, host, networks=wanted.networks, owner="mallory"
@@ -465,7 +465,7 @@ def test_the_facts_are_those_of_the_specification(engine: Engine) -> None:
             return
         held: list[int] = []
         try:
-            request = launching._request(engine, made, engine.containers.directory(made), held, lambda fd: fd)["spec"]
+            request = engine.namespaces.request(made, held, lambda name, fd: None)["spec"]
         except BadRequest:
             return
         finally:
@@ -585,7 +585,7 @@ def test_a_session_is_its_maker_s(engine: Engine, monkeypatch: pytest.MonkeyPatc
         assert await known.get(at_page("victim"), "s") is made
         with pytest.raises(BuildError, match="no active session for s"):
             await known.get(at_page("mallory"), "s")
-        buildkit = kit.make(engine)
+        buildkit = kit.BuildKit(engine.builds, engine.images, engine.registries, engine.gate)
         assert buildkit.upload(at_page("victim"), "u") is not buildkit.upload(at_page("mallory"), "u")
 
     run(work())

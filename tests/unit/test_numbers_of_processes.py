@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 import sampan
-from sampan.engine import files, killing, launching, vanishing
+from sampan.engine import killing, vanishing
+from sampan.engine.backends.host_files import HostFiles
+from sampan.engine.backends.namespaces import Namespaces
 from sampan.engine.container import Container
 from sampan.engine.errors import Conflict
 from sampan.engine.model import Config, HostConfig, State, Status
@@ -66,11 +68,10 @@ def test_the_root_of_a_container_is_never_a_stranger_s(stranger: int, tmp_path: 
     (tmp_path / "upper").mkdir()
     container = _container(stranger, _earlier(stranger))
     container.broken = "its record"
-    engine: Any = SimpleNamespace(
-        containers=SimpleNamespace(directory=lambda _: tmp_path),
-        images=SimpleNamespace(get=unknown, lower_directories=unknown),
-    )
-    fd = files.root(engine, container)
+    containers: Any = SimpleNamespace(directory=lambda _: tmp_path)
+    images: Any = SimpleNamespace(get=unknown, lower_directories=unknown)
+    nothing: Any = None
+    fd = HostFiles(containers, images, nothing, nothing).root(container)
     try:
         assert os.path.samestat(os.fstat(fd), os.stat(tmp_path / "upper"))
     finally:
@@ -80,9 +81,11 @@ def test_the_root_of_a_container_is_never_a_stranger_s(stranger: int, tmp_path: 
 def test_namespaces_that_are_shared_are_never_a_stranger_s(stranger: int, tmp_path: Path) -> None:
     """Before, `--pid container:X` would have had the host's processes."""
     container = _container(stranger, _earlier(stranger))
-    engine: Any = SimpleNamespace(containers=SimpleNamespace(find=lambda _: container))
+    containers: Any = SimpleNamespace(find=lambda _: container, directory=lambda _: str(tmp_path))
+    nothing: Any = None
+    backend = Namespaces(containers, *[nothing] * 7)
     with pytest.raises(Conflict, match="non running container"):
-        launching._request(engine, container, str(tmp_path), [], lambda fd: fd)
+        backend.request(container, [], lambda name, fd: None)
 
 
 def test_exec_is_never_in_a_stranger_s_namespaces(stranger: int) -> None:

@@ -25,7 +25,7 @@ from sampan.engine.policy.model import Conditions, Facts, Policy, PolicyError, R
 
 def container(request: Facts, own_kernel: bool) -> Any:
     """As much of a container as the gate looks at; its facts are those that it was made by."""
-    return SimpleNamespace(id=request.user, own_kernel=own_kernel, running=False, owner=request.user, claim=request.claim,
+    return SimpleNamespace(id=request.user, isolation="vm" if own_kernel else "container", running=False, owner=request.user, claim=request.claim,
                            facts=request, networks={}, mounts=[], host_config=HostConfig())  # fmt: skip
 
 
@@ -287,7 +287,9 @@ class Tenants(RuleBasedStateMachine):
         if not hasattr(self, "policy"):
             return
         here = {
-            self.policy.tenant(c.owner, c.claim) for c in self.containers.values() if c.running and not c.own_kernel
+            self.policy.tenant(c.owner, c.claim)
+            for c in self.containers.values()
+            if c.running and c.isolation == "container"
         }
         for one in here:
             for other in here:

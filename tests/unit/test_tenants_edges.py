@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sampan.build.cache import INLINE, BuildCache
-from sampan.engine import creation, mounts, removal, spec
+from sampan.engine import mounts, spec
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, Forbidden
 from sampan.engine.model import Config, HostConfig
@@ -127,13 +127,13 @@ def test_a_volume_that_two_make_at_once_is_theirs(engine: Engine) -> None:
         failed = asyncio.Event()
 
         async def make() -> None:
-            async with finding.making_volumes(["v", "v"], Owner("mallory")):
+            async with engine.volume_service.making(["v", "v"], Owner("mallory")):
                 await failed.wait()
                 assert owners.of(Kind.VOLUME, "v") == (Owner("mallory"),)
                 engine.volumes.create("v", {}, {})
 
         async def fail() -> None:
-            async with finding.making_volumes(["v"], Owner("mallory")):
+            async with engine.volume_service.making(["v"], Owner("mallory")):
                 raise BadRequest("no")
 
         work = asyncio.ensure_future(make())
@@ -160,7 +160,7 @@ def test_a_volume_made_while_one_of_its_name_is_removed_is_its_makers(
 ) -> None:
     """It was removed, and whose it was forgotten when there was the new one: that was everybody's. With both of them first."""
     World(engine).policy = Policy()
-    owners, finding, volumes = engine.finding.owners, engine.finding, engine.volumes
+    owners, volumes = engine.owners, engine.volumes
     real, entered, go = volumes.remove, threading.Event(), threading.Event()
 
     def remove(name: str) -> None:
@@ -169,13 +169,13 @@ def test_a_volume_made_while_one_of_its_name_is_removed_is_its_makers(
         assert go.wait(10)
 
     async def make() -> None:
-        async with finding.making_volumes(["v"], Owner("mallory")):
+        async with engine.volume_service.making(["v"], Owner("mallory")):
             await asyncio.to_thread(volumes.create, "v", {}, {})
 
     async def removed_first() -> None:
         await make()
         monkeypatch.setattr(volumes, "remove", remove)
-        removing = asyncio.ensure_future(removal.volume(engine, "v"))
+        removing = asyncio.ensure_future(engine.volume_service.delete("v"))
         await asyncio.to_thread(entered.wait, 10)
         making = asyncio.ensure_future(make())
         for _ in range(20):  # as far as it gets now
@@ -187,8 +187,8 @@ def test_a_volume_made_while_one_of_its_name_is_removed_is_its_makers(
 
     async def made_first() -> None:
         monkeypatch.setattr(volumes, "remove", real)
-        async with finding.making_volumes(["v", "w"], Owner("mallory")):
-            removing = asyncio.ensure_future(removal.volume(engine, "v"))
+        async with engine.volume_service.making(["v", "w"], Owner("mallory")):
+            removing = asyncio.ensure_future(engine.volume_service.delete("v"))
             for _ in range(20):
                 await asyncio.sleep(0)
             assert volumes.exists("v")  # whoever is about to use it finds it
@@ -203,7 +203,7 @@ def test_a_volume_made_while_one_of_its_name_is_removed_is_its_makers(
 def test_volumes_made_and_removed_by_many_at_once_have_their_owner(engine: Engine) -> None:
     """Two tenants who make and remove one name: what is there has an owner at every moment, and when it is over nothing else has."""
     World(engine).policy = Policy()
-    owners, finding, volumes = engine.finding.owners, engine.finding, engine.volumes
+    owners, volumes = engine.owners, engine.volumes
 
     def seen() -> None:
         with volumes._lock:
@@ -212,7 +212,7 @@ def test_volumes_made_and_removed_by_many_at_once_have_their_owner(engine: Engin
     async def make(who: Owner) -> None:
         for _ in range(ROUNDS):
             with contextlib.suppress(Conflict):
-                async with finding.making_volumes(["v"], who):
+                async with engine.volume_service.making(["v"], who):
                     seen()
                     await asyncio.to_thread(volumes.create, "v", {}, {})
                     seen()
@@ -221,7 +221,7 @@ def test_volumes_made_and_removed_by_many_at_once_have_their_owner(engine: Engin
         for _ in range(ROUNDS):
             seen()
             with contextlib.suppress(VolumeNotFound):
-                await removal.volume(engine, "v")
+                await engine.volume_service.delete("v")
             seen()
 
     async def all_of_them() -> None:
@@ -239,13 +239,13 @@ def test_a_taken_name_does_not_say_by_which_container_of_anothers(engine: Engine
     taken = world.add("victim").container
 
     def complaint(who: Any, name: str) -> str:
-        with pytest.raises(Conflict) as told, creation.claim_name(engine, name, "", who):
+        with pytest.raises(Conflict) as told, engine.names.claim(who, name, ""):
             pass
         return str(told.value)
 
     assert taken.id in complaint(VICTIM, taken.name)
     assert taken.id not in complaint(MALLORY, taken.name)
-    with creation.claim_name(engine, "soon", FIRST, VICTIM):
+    with engine.names.claim(VICTIM, "soon", FIRST):
         assert FIRST not in complaint(MALLORY, "soon")
         world.policy = None
         assert FIRST in complaint(MALLORY, "soon")

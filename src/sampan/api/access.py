@@ -16,6 +16,7 @@ from sampan.engine.container import Container
 from sampan.engine.engine import Engine
 from sampan.engine.errors import Forbidden
 from sampan.engine.execs import Exec
+from sampan.engine.finding import Finding
 from sampan.engine.policy.caller import Caller, at_socket
 from sampan.engine.policy.operation import ENGINE, Kind, Operation, Verb
 from sampan.images.image import Image
@@ -81,31 +82,24 @@ def settle(request: web.Request, asks: Asks) -> None:
     if asks.kind == Kind.ENGINE:
         engine.gate.ask(caller, Operation(asks.verb, ENGINE))
         return
-    request[_SUBJECT] = _FIND[asks.kind](engine, caller, request.match_info[asks.parameter], asks.verb)
+    request[_SUBJECT] = _FIND[asks.kind](engine.finding, caller, request.match_info[asks.parameter], asks.verb)
 
 
-def _volume(engine: Engine, caller: Caller, name: str, verb: Verb) -> str | VolumeNotFound:
+def _volume(finding: Finding, caller: Caller, name: str, verb: Verb) -> str | VolumeNotFound:
     try:
-        engine.finding.check_volume(caller, name, verb)
+        finding.check_volume(caller, name, verb)
     except VolumeNotFound as error:
         return error  # for the handler, to which one that is not there may be as good
     return name
 
 
-def _network(engine: Engine, caller: Caller, text: str, verb: Verb) -> Network | None:
-    if verb == Verb.REMOVE and engine.networking.networks.find_broken(text) is not None:
-        engine.gate.ask_engine(caller, Verb.ADMINISTER)  # whose it was can't be read
-        return None
-    return engine.finding.network(caller, text, verb)
-
-
-_FIND: dict[Kind, Callable[[Engine, Caller, str, Verb], Any]] = {
-    Kind.CONTAINER: lambda engine, caller, text, verb: engine.finding.container(caller, text, verb),
-    Kind.MACHINE: lambda engine, caller, text, verb: engine.finding.machine(caller, text, verb),
-    Kind.EXEC: lambda engine, caller, text, verb: engine.finding.execution(caller, text, verb),
-    Kind.IMAGE: lambda engine, caller, text, verb: engine.finding.image(caller, text, verb),
+_FIND: dict[Kind, Callable[[Finding, Caller, str, Verb], Any]] = {
+    Kind.CONTAINER: Finding.container,
+    Kind.MACHINE: Finding.machine,
+    Kind.EXEC: Finding.execution,
+    Kind.IMAGE: Finding.image,
     Kind.VOLUME: _volume,
-    Kind.NETWORK: _network,
+    Kind.NETWORK: Finding.network_or_broken,
 }
 
 

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from typing import IO, Any
+from typing import Any
 
 from aiohttp import web
 
 from sampan.api import access, piped, registries
 from sampan.api.requests import engine_of, filters, flag, json_line, spool
 from sampan.api.transfer import parse_changes
-from sampan.engine import pools, removal
-from sampan.engine.bringing import bringing
-from sampan.engine.broken import refuse_prune
 from sampan.engine.container import Container
-from sampan.engine.engine import Engine
-from sampan.engine.errors import BadRequest, Forbidden
+from sampan.engine.errors import BadRequest
 from sampan.engine.filters import images as wanted
-from sampan.engine.policy.caller import Caller
-from sampan.engine.policy.operation import Kind, Verb
-from sampan.images import archive, bootstrap
+from sampan.engine.policy.operation import Verb
+from sampan.images import archive
 from sampan.images.errors import ImageError
 from sampan.images.image import Image
 from sampan.oci import reference
@@ -29,11 +24,11 @@ def _created(image: Image) -> int:
 
 
 def summary(
-    engine: Engine, who: Caller, image: Image, containers: list[Container], patterns: list[str] | None = None
+    image: Image, by_digest: list[str], containers: list[Container], patterns: list[str] | None = None
 ) -> dict[str, Any]:
-    """A row of GET /images/json for somebody, with how many of these containers are of it; with patterns of references, only the
-    names that they match."""
-    tags, by_digest = image.tags, engine.finding.digests(image, engine.gate.sight(who))
+    """A row of GET /images/json: with its "name@digest" forms that are seen and how many of these containers are of it; with patterns
+    of references, only the names that they match."""
+    tags = image.tags
     if patterns:
         tags, by_digest = wanted.matching_names(tags, patterns), wanted.matching_names(by_digest, patterns)
     return {
@@ -60,8 +55,12 @@ async def list_(request: web.Request) -> web.Response:
         lambda image: engine.finding.digests(image, sees), lambda text: engine.finding.image(who, text, Verb.SEE), asked
     )
     patterns, containers = asked.get("reference") or [], engine.finding.containers(who)
-    images = filter(passes, engine.finding.images(who))
-    return web.json_response([summary(engine, who, image, containers, patterns) for image in images])
+    return web.json_response(
+        [
+            summary(image, engine.finding.digests(image, sees), containers, patterns)
+            for image in filter(passes, engine.finding.images(who))
+        ]
+    )
 
 
 def _shown(request: web.Request) -> Image:
@@ -123,20 +122,10 @@ async def history(request: web.Request) -> web.Response:
     return web.json_response(rows)
 
 
-async def _load(engine: Engine, who: Caller, file: IO[bytes]) -> list[tuple[Image, list[str]]]:
-    """Closes the file when nobody reads it any more: a thread that does is not ended by its client's leaving."""
-    with file:
-        async with bringing(engine, who) as coming:
-            images = await pools.run("images", archive.load, engine.images, file, coming.check)
-    for image, _ in images:
-        coming.announce("load", image, image.id, image.id)
-    return images
-
-
 async def load(request: web.Request) -> web.StreamResponse:
     """POST /images/load"""
     engine = engine_of(request)
-    images = await engine.carry(_load(engine, access.who(request), await spool(request, engine.data_root)))
+    images = await engine.carry(engine.image_service.load(access.who(request), await spool(request, engine.data_root)))
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
     for image, names in images:
@@ -184,17 +173,7 @@ async def _import(request: web.Request) -> web.StreamResponse:
     config = parse_changes(request.query.getall("changes", []))
     message = request.query.get("message") or "imported by sampan"
     file = await spool(request, engine.data_root)
-
-    async def take() -> Image:
-        with file:
-            async with bringing(engine, access.who(request)) as coming:
-                image = await pools.run(
-                    "images", archive.from_tar, engine.images, file, name, config, message, coming.check
-                )
-        coming.announce("import", image, image.id, image.id)
-        return image
-
-    image = await engine.carry(take())
+    image = await engine.carry(engine.image_service.import_(access.who(request), file, name, config, message))
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
     await response.write(json_line({"status": image.id}))
@@ -207,44 +186,26 @@ async def tag(request: web.Request) -> web.Response:
     name = request.query.get("repo", "")
     if request.query.get("tag"):
         name += f":{request.query['tag']}"
-    async with bringing(engine, access.who(request), brings=False) as coming:
-        await pools.run("images", engine.images.index.tag, image, name, coming.check)
-    coming.announce("tag", image, image.id, name)
+    await engine.image_service.tag(access.who(request), image, name)
     return web.Response(status=201)
 
 
 async def remove(request: web.Request) -> web.Response:
     """DELETE /images/{name}"""
     engine, who, name = engine_of(request), access.who(request), request.match_info["name"]
-    return web.json_response(await removal.image(engine, who, name, flag(request, "force")))
+    return web.json_response(await engine.image_service.remove(who, name, flag(request, "force")))
 
 
 async def prune(request: web.Request) -> web.Response:
     """POST /images/prune"""
     engine, who = engine_of(request), access.who(request)
     passes = wanted.pruned(lambda text: engine.finding.image(who, text, Verb.SEE), filters(request))
-    refuse_prune(engine, "image", "images")
-    used = {c.image for c in engine.containers.values()}
-    deleted: list[dict[str, str]] = []
-    freed = 0
-    for image in engine.finding.images(who):
-        subject = engine.finding.owners.subject(Kind.IMAGE, image.id)
-        if image.id in used or image.broken or not passes(image) or not engine.gate.may(who, Verb.REMOVE, subject):
-            continue  # what is broken goes when a person says so
-        try:
-            deleted += await removal.image(engine, who, image.id, True)
-        except (ImageError, Forbidden):
-            continue  # used, or removed by somebody else, since it was listed
-        freed += image.size
+    deleted, freed = await engine.pruning.images(who, passes)
     return web.json_response({"ImagesDeleted": deleted or None, "SpaceReclaimed": freed})
 
 
 async def make(request: web.Request) -> web.StreamResponse:
     """POST /sampan/bootstrap?name=debian:bookworm (our own)"""
-    engine = engine_of(request)
-    async with bringing(engine, access.who(request)) as coming:
-        image = await pools.run(
-            "images", bootstrap.bootstrap, engine.images, request.query.get("name", ""), None, coming.check
-        )
-    coming.announce("import", image, image.id, image.id)
+    service = engine_of(request).image_service
+    image = await service.bootstrap(access.who(request), request.query.get("name", ""))
     return web.json_response({"Id": image.id, "Size": image.size})

@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from sampan.api import encode
 from sampan.api.encode import Json
 from sampan.engine.container import Container, timestamp
-from sampan.engine.engine import Engine
-from sampan.engine.filters.containers import listed
-from sampan.engine.filters.reading import Filters
+from sampan.engine.containers import Containers
+from sampan.engine.execs import Execs
 from sampan.engine.model import EndpointSettings, HealthStatus, Status
-from sampan.engine.policy.caller import Caller
 from sampan.images.errors import ImageNotFound
+from sampan.images.store import ImageStore
 from sampan.linux import filetree
 from sampan.network.model import Endpoint, Network
+from sampan.network.networks import Networks
 from sampan.runtime import init_program
-
-
-def select(engine: Engine, who: Caller, wanted: Filters, everything: bool, limit: int | None) -> list[Container]:
-    """The containers of a list that somebody sees, newest first. Raises BadRequest for a filter that is unknown or has a bad value."""
-    passes = listed(engine, engine.finding.sees(who), wanted)
-    implied = everything or limit or wanted.get("status") or wanted.get("exited")
-    rows = [
-        c
-        for c in engine.finding.containers(who)
-        if not c.system and (implied or c.running or c.state.restarting) and passes(c)
-    ]
-    rows.sort(key=lambda container: -container.created)
-    return rows[:limit] if limit and limit > 0 else rows
 
 
 def _ago(moment: int) -> str:
@@ -59,23 +47,21 @@ def status_text(container: Container) -> str:
     return state.status.capitalize()
 
 
-def _links(engine: Engine, container: Container) -> list[str] | None:
+def _links(containers: Mapping[str, Container], container: Container) -> list[str] | None:
     """As Docker writes them: whose name is what in which container."""
     found = [text.partition(":") for text in container.host_config.links]
-    return [
-        f"/{engine.containers[i].name}:/{container.name}/{alias}" for i, _, alias in found if i in engine.containers
-    ] or None
+    return [f"/{containers[i].name}:/{container.name}/{alias}" for i, _, alias in found if i in containers] or None
 
 
-def _networks(engine: Engine, container: Container) -> dict[str, Any]:
+def _networks(networks: Networks, container: Container) -> dict[str, Any]:
     mode = container.host_config.network_mode or "none"
     if mode.startswith("container:"):
         return {}
     if mode in ("host", "none"):
-        return {mode: _endpoint(engine.networking.networks.find(mode), None, EndpointSettings())}
+        return {mode: _endpoint(networks.find(mode), None, EndpointSettings())}
     found = {}
     for name, settings in container.networks.items():
-        network = engine.networking.networks.named(name)
+        network = networks.named(name)
         if network is not None:
             found[name] = _endpoint(network, network.endpoints.get(container.id), settings)
             if network.has_names:
@@ -128,7 +114,7 @@ def _command(container: Container) -> tuple[str, list[str]]:
     return (args[0], args[1:]) if args else ("", [])
 
 
-def summary(engine: Engine, container: Container) -> dict[str, Any]:
+def summary(networks: Networks, container: Container) -> dict[str, Any]:
     """A row of GET /containers/json."""
     path, args = _command(container)
     row = {
@@ -143,28 +129,28 @@ def summary(engine: Engine, container: Container) -> dict[str, Any]:
         "State": container.state.status,
         "Status": status_text(container),
         "HostConfig": {"NetworkMode": container.host_config.network_mode},
-        "NetworkSettings": {"Networks": _networks(engine, container)},
+        "NetworkSettings": {"Networks": _networks(networks, container)},
         "Mounts": encode.mounts(container.mounts),
     }
     return row
 
 
-def sizes(engine: Engine, container: Container) -> dict[str, int]:
+def sizes(containers: Containers, images: ImageStore, container: Container) -> dict[str, int]:
     """The members that `size=1` adds. Walks its files: for a thread."""
-    written = tree_size(f"{engine.containers.directory(container)}/upper")
+    written = tree_size(f"{containers.directory(container)}/upper")
     try:
-        image = engine.images.index.get(container.image).size
+        image = images.index.get(container.image).size
     except ImageNotFound:  # its record is lost: the container can be listed and removed all the same
         image = 0
     return {"SizeRw": written, "SizeRootFs": written + image}
 
 
-def details(engine: Engine, container: Container) -> dict[str, Any]:
+def details(containers: Containers, networks: Networks, execs: Execs, container: Container) -> dict[str, Any]:
     """The whole of GET /containers/{id}/json."""
     path, args = _command(container)
-    directory = engine.containers.directory(container)
-    networks = _networks(engine, container)
-    host = encode.host_config(container.host_config) | {"Links": _links(engine, container)}
+    directory = containers.directory(container)
+    endpoints = _networks(networks, container)
+    host = encode.host_config(container.host_config) | {"Links": _links(containers, container)}
     if container.host_config.init:
         path, args = init_program.find() or path, ["--", path, *args]
     result: dict[str, Any] = {
@@ -185,7 +171,7 @@ def details(engine: Engine, container: Container) -> dict[str, Any]:
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",
-        "ExecIDs": [e.id for e in engine.execs.values() if e.container is container and e.running] or None,
+        "ExecIDs": execs.running_in(container) or None,
         "HostConfig": host,
         "Owner": container.owner,
         "IsolationReasons": container.decision,
@@ -197,12 +183,12 @@ def details(engine: Engine, container: Container) -> dict[str, Any]:
             "SandboxID": "",
             "SandboxKey": f"/proc/{container.state.pid}/ns/net" if container.running else "",
             "Ports": _port_map(container),
-            "Networks": networks,
+            "Networks": endpoints,
             **{
-                key: networks.get("bridge", {}).get(key, "")
+                key: endpoints.get("bridge", {}).get(key, "")
                 for key in ("Gateway", "IPAddress", "MacAddress", "EndpointID")
             },
-            "IPPrefixLen": networks.get("bridge", {}).get("IPPrefixLen", 0),
+            "IPPrefixLen": endpoints.get("bridge", {}).get("IPPrefixLen", 0),
         },
     }
     return result

@@ -13,8 +13,8 @@ from aiohttp import web
 from sampan.api import decode
 from sampan.api.requests import body, engine_of, flag, json_stream, number
 from sampan.engine import machine_shape
-from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest
+from sampan.vm.templates import Templates
 
 _EXPECTED, _TICK = 12.0, 0.25  # seconds that a boot may take, and between two signs of life
 
@@ -29,12 +29,13 @@ async def prepare(request: web.Request) -> web.StreamResponse:
     cpus, memory = cpus or 1, memory or machine_shape.DEFAULT_MEMORY
     if not 1 <= cpus <= 64 or not 64 <= memory <= 1 << 20:
         raise BadRequest(f"impossible shape: {cpus} CPUs, {memory} MiB")
-    return await json_stream(request, _prepare(engine_of(request), cpus, memory, flag(request, "quiet")))
+    return await json_stream(
+        request, _prepare(engine_of(request).machines.templates, cpus, memory, flag(request, "quiet"))
+    )
 
 
-async def _prepare(engine: Engine, cpus: int, memory: int, quiet: bool) -> AsyncIterator[dict[str, Any]]:
+async def _prepare(templates: Templates, cpus: int, memory: int, quiet: bool) -> AsyncIterator[dict[str, Any]]:
     queue: asyncio.Queue[str | None] = asyncio.Queue()
-    templates = engine.machines.templates
 
     async def work() -> None:
         shape = await templates.shape(queue.put_nowait, cpus, memory)

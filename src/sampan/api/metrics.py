@@ -4,23 +4,37 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from aiohttp import web
 
 import sampan
 from sampan.api import access
 from sampan.api.requests import ENGINE, engine_of
-from sampan.engine import pools, sampling
+from sampan.engine import pools
 from sampan.engine.container import Container
+from sampan.engine.durations import Durations
 from sampan.engine.engine import Engine
+from sampan.engine.filters.containers import is_container
 from sampan.engine.model import HealthStatus
+from sampan.images.store import ImageStore
+from sampan.network.networks import Networks
 from sampan.runtime.usage import Reading
+from sampan.volumes.local import LocalVolumes
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
 _ID = ["id", "name", "image", "isolation"]
+
+
+class _Stores(NamedTuple):
+    """What is counted whoever asks."""
+
+    images: ImageStore
+    volumes: LocalVolumes
+    networks: Networks
+    starts: Durations
 
 
 async def metrics(request: web.Request) -> web.Response:
@@ -36,9 +50,10 @@ async def _everything(request: web.Request) -> web.Response:
 
 
 async def _answer(engine: Engine, containers: list[Container]) -> web.Response:
-    samples = await sampling.readings(engine)
-    processes = await sampling.own_processes(engine)
-    text = await pools.run("look", _render, engine, containers, samples, processes)
+    stores = _Stores(engine.images, engine.volumes, engine.networks, engine.runs.durations)
+    samples = await engine.usage.readings()
+    processes = await engine.usage.own_processes()
+    text = await pools.run("look", _render, stores, containers, samples, processes)
     return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
 
@@ -51,25 +66,26 @@ def application(engine: Engine) -> web.Application:
 
 
 def _render(
-    engine: Engine, shown: list[Container], samples: dict[str, Reading], processes: dict[str, dict[str, float]]
+    stores: _Stores, shown: list[Container], samples: dict[str, Reading], processes: dict[str, dict[str, float]]
 ) -> bytes:
+    # Loaded by the first who asks for metrics: most engines are never asked.
     from prometheus_client import CollectorRegistry, generate_latest
     from prometheus_client.registry import Collector
 
     class Found(Collector):
         def collect(self) -> Iterator[Metric]:
-            yield from _engine(engine, shown)
+            yield from _counts(stores, shown)
             yield from _processes(processes)
-            yield from _starts(engine)
+            yield from _starts(stores.starts)
 
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Found())
-    containers = [c for c in shown if not c.system]
+    containers = list(filter(is_container, shown))
     return generate_latest(registry) + "".join(_containers(containers, samples)).encode()
 
 
-def _engine(engine: Engine, shown: list[Container]) -> Iterator[Metric]:
-    from prometheus_client.core import GaugeMetricFamily
+def _counts(stores: _Stores, shown: list[Container]) -> Iterator[Metric]:
+    from prometheus_client.core import GaugeMetricFamily  # see _render
 
     build = GaugeMetricFamily("sampan_build_info", "The engine's version.", labels=["version"])
     build.add_metric([sampan.__version__], 1)
@@ -81,16 +97,16 @@ def _engine(engine: Engine, shown: list[Container]) -> Iterator[Metric]:
     for key, count in sorted(states.items()):
         family.add_metric(list(key), count)
     yield family
-    images = engine.images.index.all()
+    images = stores.images.index.all()
     yield GaugeMetricFamily("sampan_images", "Images in the store.", len(images))
     layers = {layer.digest: layer.size for image in images for layer in image.layers}
     yield GaugeMetricFamily("sampan_image_bytes", "Bytes of all layers as they are stored.", sum(layers.values()))
-    yield GaugeMetricFamily("sampan_volumes", "Volumes.", len(engine.volumes.all()))
-    yield GaugeMetricFamily("sampan_networks", "Networks.", len(engine.networking.networks.all))
+    yield GaugeMetricFamily("sampan_volumes", "Volumes.", len(stores.volumes.all()))
+    yield GaugeMetricFamily("sampan_networks", "Networks.", len(stores.networks.all))
 
 
 def _processes(processes: dict[str, dict[str, float]]) -> Iterator[Metric]:
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily  # see _render
 
     cpu = CounterMetricFamily(
         "sampan_process_cpu_seconds", "CPU time of the engine's own processes.", labels=["process"]
@@ -107,17 +123,17 @@ def _processes(processes: dict[str, dict[str, float]]) -> Iterator[Metric]:
     yield from (cpu, memory, descriptors)
 
 
-def _starts(engine: Engine) -> Iterator[Metric]:
-    from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+def _starts(starts: Durations) -> Iterator[Metric]:
+    from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily  # see _render
 
     family = HistogramMetricFamily(
         "sampan_start_seconds", "From the request to start to a running process.", labels=["isolation"]
     )
-    for kind, buckets in engine.starts.buckets().items():
-        family.add_metric([kind], buckets, engine.starts.sums[kind])
+    for kind, buckets in starts.buckets().items():
+        family.add_metric([kind], buckets, starts.sums[kind])
     yield family
     failures = CounterMetricFamily("sampan_start_failures", "Starts that failed.", labels=["isolation"])
-    for kind, count in engine.starts.failures.items():
+    for kind, count in starts.failures.items():
         failures.add_metric([kind], count)
     yield failures
 

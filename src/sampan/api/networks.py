@@ -14,6 +14,7 @@ from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest
 from sampan.engine.filters import networks as wanted
 from sampan.engine.model import ConnectRequest
+from sampan.engine.policy.model import CONTAINER
 from sampan.engine.policy.operation import Kind, Operation, Subject, Verb
 from sampan.network.ipam import is_ours
 from sampan.network.model import ANTISPOOF, Network
@@ -55,15 +56,10 @@ def describe(network: Network, seen: Collection[str] = ()) -> dict[str, Any]:
     }
 
 
-def _used(engine: Engine, network: Network) -> bool:
-    """Whether containers are on it or will be when they start, whosever they are."""
-    return any(network.name in c.networks for c in engine.containers.values())
-
-
 async def list_(request: web.Request) -> web.Response:
     """GET /networks"""
     engine = engine_of(request)
-    passes = wanted.listed(filters(request), lambda network: _used(engine, network))
+    passes = wanted.listed(filters(request), engine.networking.used)
     found = [network for network in engine.finding.networks(access.who(request)) if passes(network)]
     return web.json_response([describe(network) for network in found])
 
@@ -100,7 +96,9 @@ async def create(request: web.Request) -> web.Response:
         )
         if wanted
     )
-    engine.gate.ask(who, Operation(access.verb(request), Subject(Kind.NETWORK, "", (who.owner,), False), extra=beyond))
+    engine.gate.ask(
+        who, Operation(access.verb(request), Subject(Kind.NETWORK, "", (who.owner,), CONTAINER), extra=beyond)
+    )
     network = await engine.networking.create(
         who.owner,
         asked.get("Name") or "",
@@ -156,19 +154,6 @@ async def disconnect(request: web.Request) -> web.Response:
 
 async def prune(request: web.Request) -> web.Response:
     """POST /networks/prune"""
-    engine = engine_of(request)
-    who = access.who(request)
     passes = wanted.pruned(filters(request))
-    deleted = []
-    for network in engine.finding.networks(who):
-        if (
-            network.predefined
-            or not engine.gate.may(who, Verb.REMOVE, engine.finding.owners.subject(Kind.NETWORK, network.id))
-            or _used(engine, network)
-            or network.endpoints
-            or not passes(network)
-        ):
-            continue
-        await engine.networking.remove(network)
-        deleted.append(network.name)
-    return web.json_response({"NetworksDeleted": deleted})
+    pruned = await engine_of(request).pruning.networks(access.who(request), passes)
+    return web.json_response({"NetworksDeleted": pruned.names})

@@ -8,7 +8,6 @@ from aiohttp import web
 
 from sampan.api import access, decode
 from sampan.api.requests import body, engine_of
-from sampan.engine import creation
 from sampan.engine.errors import BadRequest, Forbidden, NotFound
 from sampan.engine.policy.caller import at_page
 from sampan.engine.policy.model import Policy, PolicyError, parse
@@ -70,7 +69,7 @@ async def explain(request: web.Request) -> web.Response:
         other = at_page(user)
     try:
         image = engine.finding.image(other, wanted.config.image, Verb.USE)
-        facts = creation.explained(engine, other, wanted, image)
+        facts = engine.requests.explained(other, wanted, image)
     except ImageNotFound:
         raise NotFound(f"No such image: {wanted.config.image or None}") from None
     decision = engine.gate.decide(facts)

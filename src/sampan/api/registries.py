@@ -11,11 +11,11 @@ from aiohttp import web
 from sampan.api import access, schema
 from sampan.api.json import decode
 from sampan.api.requests import body, engine_of, filters, json_stream, number
-from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest
 from sampan.engine.filters import rules
+from sampan.engine.finding import Finding
 from sampan.engine.policy.caller import Caller
-from sampan.engine.registries import complete
+from sampan.engine.registries import Registries, complete
 from sampan.images.registry.auth import Credentials, from_fields
 from sampan.images.registry.progress import Message
 from sampan.oci import manifest as oci
@@ -53,17 +53,17 @@ async def pull(request: web.Request) -> web.StreamResponse:
     engine = engine_of(request)
     if not ref.tag and not ref.digest and "tag" not in request.query:
         # As the Engine API has it: no tag means all of them; the CLI always sends one.
-        return await json_stream(request, _all(engine, access.who(request), ref, platform, credentials))
+        return await json_stream(request, _all(engine.registries, access.who(request), ref, platform, credentials))
     who = access.who(request)
     return await json_stream(request, engine.registries.pull(who, ref.with_default_tag(), platform, credentials))
 
 
 async def _all(
-    engine: Engine, who: Caller, ref: Reference, platform: str, credentials: Credentials
+    registries: Registries, who: Caller, ref: Reference, platform: str, credentials: Credentials
 ) -> AsyncIterator[Message]:
-    for tag in await engine.registries.tags(ref, credentials):
+    for tag in await registries.tags(ref, credentials):
         one = reference.parse(f"{ref.name}:{tag}")
-        async for message in engine.registries.pull(who, one, platform, credentials):
+        async for message in registries.pull(who, one, platform, credentials):
             yield message
 
 
@@ -75,13 +75,17 @@ async def push(request: web.Request) -> web.StreamResponse:
         raise BadRequest("cannot push a digest reference")
     if ref.tag:
         return await json_stream(request, engine.registries.push(access.who(request), ref, credentials))
-    return await json_stream(request, _push_all(engine, access.who(request), ref, credentials))
+    return await json_stream(
+        request, _push_all(engine.registries, engine.finding, access.who(request), ref, credentials)
+    )
 
 
-async def _push_all(engine: Engine, who: Caller, ref: Reference, credentials: Credentials) -> AsyncIterator[Message]:
-    names = [tag for image in engine.finding.images(who) for tag in image.tags if reference.parse(tag).name == ref.name]
+async def _push_all(
+    registries: Registries, finding: Finding, who: Caller, ref: Reference, credentials: Credentials
+) -> AsyncIterator[Message]:
+    names = [tag for image in finding.images(who) for tag in image.tags if reference.parse(tag).name == ref.name]
     for name in sorted(names) or [str(ref.with_default_tag())]:
-        async for message in engine.registries.push(who, reference.parse(name), credentials):
+        async for message in registries.push(who, reference.parse(name), credentials):
             yield message
 
 

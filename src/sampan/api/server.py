@@ -11,12 +11,13 @@ from aiohttp import web
 
 from sampan.api import (
     access,
+    attach,
     builds,
     comparisons,
     containers,
     errors,
+    execs,
     images,
-    interactive,
     machines,
     piped,
     registries,
@@ -31,8 +32,8 @@ from sampan.engine.errors import DiskError
 # What is told a client as it goes on. They look after themselves: what they show ends with the client, what they do does not.
 _STREAMS = (
     containers.wait,
-    interactive.attach,
-    interactive.exec_start,
+    attach.attach,
+    execs.start,
     images.load,
     images.create,
     registries.push,

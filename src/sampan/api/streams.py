@@ -133,6 +133,17 @@ class Reader(Protocol):
     def resume_reading(self) -> None: ...
 
 
+class Client(Reader, Protocol):
+    """Whoever has a process's streams: a connection taken over, or a WebSocket."""
+
+    closed: asyncio.Event
+
+    def feed(self, sink: Sink) -> None: ...
+    async def write(self, data: bytes) -> None: ...
+    def hung_up(self) -> bool: ...
+    def close(self) -> None: ...
+
+
 class Sink:
     """Writes a client's input to a descriptor without blocking; a full one pauses the client."""
 

@@ -13,18 +13,18 @@ from aiohttp import web
 
 from sampan.api import access, decode, encode, peers
 from sampan.api.requests import body, engine_of, flag, json_stream, number
-from sampan.engine import freezing, killing, lifecycle, system
+from sampan.engine import system
 from sampan.engine.container import Container, moment_text, timestamp
-from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, EngineError
+from sampan.network.networks import Networks
 from sampan.runtime import borrowed
 
 _BLOCK = 1 << 20
 
 
-def _summary(engine: Engine, container: Container) -> dict[str, Any]:
+def _summary(networks: Networks, container: Container) -> dict[str, Any]:
     settings = system.hardware_of(container)
-    addresses = [endpoint.address(4) for _, endpoint in engine.networking.networks.of(container.id)]
+    addresses = [endpoint.address(4) for _, endpoint in networks.of(container.id)]
     return {"Id": container.id, "Name": container.name, "Source": container.image_name, "Created": container.created // 10**9,
             "State": container.state.status, "StartedAt": moment_text(container.state.started_at), "Cpus": settings.cpus or 1,
             "Memory": settings.memory or 1 << 30, "Addresses": addresses, "Ports": encode.published_ports(container.ports)}  # fmt: skip
@@ -89,7 +89,7 @@ async def list_(request: web.Request) -> web.Response:
     """GET /sampan/vm/json"""
     engine = engine_of(request)
     machines = engine.finding.machines(access.who(request))
-    return web.json_response([_summary(engine, container) for container in machines])
+    return web.json_response([_summary(engine.networks, container) for container in machines])
 
 
 async def inspect(request: web.Request) -> web.Response:
@@ -97,7 +97,7 @@ async def inspect(request: web.Request) -> web.Response:
     engine, container = access.container(request)
     directory = engine.containers.directory(container)
     disk = f"{directory}/disk.qcow2"
-    found = _summary(engine, container) | {
+    found = _summary(engine.networks, container) | {
         "State": encode.state(container.state),
         "CreatedAt": timestamp(container.created),
         "Hostname": container.config.hostname,
@@ -119,14 +119,14 @@ async def inspect(request: web.Request) -> web.Response:
 async def start(request: web.Request) -> web.Response:
     """POST /sampan/vm/{name}/start"""
     engine, container = access.container(request)
-    warnings = await lifecycle.start(engine, container)
+    warnings = await engine.lifecycle.start(container)
     return web.Response(status=204, headers=[("Warning", f'299 - "{text}"') for text in warnings])
 
 
 async def stop(request: web.Request) -> web.Response:
     """POST /sampan/vm/{name}/stop?t=SECONDS: the power button, then the plug"""
     engine, container = access.container(request)
-    await killing.stop(engine, container, number(request, "t"))
+    await engine.killing.stop(container, number(request, "t"))
     return web.Response(status=204)
 
 
@@ -135,11 +135,11 @@ async def act(request: web.Request) -> web.Response:
     engine, container = access.container(request)
     action = request.match_info["action"]
     if action == "kill":
-        await killing.kill(engine, container, "KILL")
+        await engine.killing.kill(container, "KILL")
     elif action == "pause":
-        await freezing.pause(engine, container)
+        await engine.freezing.pause(container)
     elif action == "unpause":
-        await freezing.unpause(engine, container)
+        await engine.freezing.unpause(container)
     elif action == "reset":
         await engine.machines.ask(container, "reset")
     else:
@@ -150,7 +150,7 @@ async def act(request: web.Request) -> web.Response:
 async def remove(request: web.Request) -> web.Response:
     """DELETE /sampan/vm/{name}?force=1"""
     engine, container = access.container(request)
-    await engine.system.remove(container, flag(request, "force"))
+    await engine.removing.remove(container, flag(request, "force"))
     engine.system.announce(container, "destroy")
     return web.Response(status=204)
 

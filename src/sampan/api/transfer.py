@@ -6,17 +6,17 @@ import base64
 import contextlib
 import json
 import posixpath
+import shlex
 from typing import IO
 
 from aiohttp import web
 
 from sampan.api import access, decode, piped
 from sampan.api.requests import body, engine_of, flag, spool
-from sampan.engine import files, freezing, pools
-from sampan.engine.bringing import bringing
+from sampan.engine import pools
 from sampan.engine.container import Container
-from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest
+from sampan.engine.files import Files
 from sampan.images import compression
 
 
@@ -33,7 +33,8 @@ def _path(request: web.Request) -> str:
 
 
 def _stat_header(request: web.Request) -> str:
-    found = files.path_stat(*access.container(request), _path(request))
+    engine, container = access.container(request)
+    found = engine.files.path_stat(container, _path(request))
     return base64.b64encode(json.dumps(found).encode()).decode()
 
 
@@ -51,13 +52,13 @@ async def get_archive(request: web.Request) -> web.StreamResponse:
     return await piped.answer(
         request,
         "archives of files",
-        lambda out: files.get_archive(engine, container, path, out),
+        lambda out: engine.files.get_archive(container, path, out),
         {"X-Docker-Container-Path-Stat": header},
     )
 
 
-def _unpack(engine: Engine, container: Container, path: str, file: IO[bytes], keep_type: bool, own: bool) -> None:
-    files.put_archive(engine, container, path, compression.decompress(file), keep_type, own)
+def _unpack(files: Files, container: Container, path: str, file: IO[bytes], keep_type: bool, own: bool) -> None:
+    files.put_archive(container, path, compression.decompress(file), keep_type, own)
 
 
 async def put_archive(request: web.Request) -> web.Response:
@@ -66,19 +67,20 @@ async def put_archive(request: web.Request) -> web.Response:
     path = _path(request)
     keep_type, own = flag(request, "noOverwriteDirNonDir"), flag(request, "copyUIDGID")
     with await spool(request, engine.data_root) as file:
-        await pools.run("archive", _unpack, engine, container, path, file, keep_type, own)
+        await pools.run("archive", _unpack, engine.files, container, path, file, keep_type, own)
     return web.Response(status=200)
 
 
 async def export(request: web.Request) -> web.StreamResponse:
     """GET /containers/{id}/export"""
     engine, container = access.container(request)
-    return await piped.answer(request, "exports", lambda out: files.export(engine, container, out))
+    return await piped.answer(request, "exports", lambda out: engine.files.export(container, out))
 
 
 async def changes(request: web.Request) -> web.Response:
     """GET /containers/{id}/changes"""
-    rows = await pools.run("look", files.changes, *access.container(request))
+    engine, container = access.container(request)
+    rows = await pools.run("look", engine.files.changes, container)
     return web.json_response(rows or None)
 
 
@@ -87,8 +89,6 @@ _LISTS = {"CMD": "Cmd", "ENTRYPOINT": "Entrypoint"}
 
 def parse_changes(lines: list[str]) -> dict[str, object]:
     """`--change` instructions as image configuration. Raises BadRequest for one that is not allowed."""
-    import shlex
-
     config: dict[str, object] = {}
     for line in lines:
         word, _, rest = line.strip().partition(" ")
@@ -127,7 +127,7 @@ async def commit(request: web.Request) -> web.Response:
     if name and request.query.get("tag"):
         name += f":{request.query['tag']}"
     comment = request.query.get("comment", "")
-    still = freezing.still(engine, container) if flag(request, "pause", True) else contextlib.nullcontext()
-    async with bringing(engine, access.who(request)) as coming, still:
-        image = await pools.run("commit", files.commit, engine, container, name, comment, config, coming.check)
+    still = engine.freezing.still(container) if flag(request, "pause", True) else contextlib.nullcontext()
+    async with engine.arrivals.of(access.who(request)) as coming, still:
+        image = await pools.run("commit", engine.files.commit, container, name, comment, config, coming.check)
     return web.json_response({"Id": image.id}, status=201)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from collections.abc import Awaitable, Callable
 
 import msgspec
 from aiohttp import WSMsgType, web
 
-from sampan.api import access, interactive, streams
-from sampan.engine import execs
+from sampan.api import access, attach, streams
+from sampan.api import execs as serving
 from sampan.engine.container import Container
-from sampan.engine.engine import Engine
 from sampan.engine.errors import EngineError
+from sampan.engine.execs import Exec, Execs
 from sampan.engine.model import ExecRequest
 from sampan.keeper.client import KeeperGone
 from sampan.runtime.errors import RuntimeFailure
 
+Resize = Callable[[int, int], Awaitable[None]]
 _SHELL = ["/bin/sh", "-c", "command -v bash >/dev/null 2>&1 && exec bash; exec sh"]
 _LARGEST = 1 << 20
 _PATIENCE = 2.0  # seconds that a client has to tell its size
@@ -63,7 +65,7 @@ class Socket:
         if not self.closed.is_set():
             asyncio.get_running_loop().create_task(self._response.close())
 
-    async def read(self, resize: interactive.Resize) -> None:
+    async def read(self, resize: Resize) -> None:
         """Takes what the client sends until it is gone."""
         async for message in self._response:
             if message.type == WSMsgType.BINARY and self._sink is not None:
@@ -89,26 +91,26 @@ def _size(text: str) -> tuple[int, int]:
     return (rows, columns) if 0 < rows < 1000 and 0 < columns < 1000 else (0, 0)
 
 
-def _shell(engine: Engine, container: Container, command: list[str]) -> execs.Exec:
+def _shell(execs: Execs, container: Container, command: list[str]) -> Exec:
     """A process that ends with its client."""
     request = ExecRequest(
         cmd=tuple(command), tty=True, kill_on_disconnect=True, attach_stdin=True, attach_stdout=True, attach_stderr=True
     )
-    return execs.create(engine, container, request)
+    return execs.create(container, request)
 
 
 async def terminal(request: web.Request) -> web.StreamResponse:
     """GET /sampan/containers/{id}/terminal: a shell in it or, with attach=1, its own terminal."""
     engine, container = access.container(request)
-    attach = request.query.get("attach") == "1"
+    own = request.query.get("attach") == "1"
     response = web.WebSocketResponse(protocols=("sampan",), max_msg_size=_LARGEST, heartbeat=30)
-    session = None if attach else _shell(engine, container, request.query.getall("cmd", _SHELL))
+    session = None if own else _shell(engine.execs, container, request.query.getall("cmd", _SHELL))
     await response.prepare(request)
     client = Socket(response)
 
     async def resize(rows: int, columns: int) -> None:
         try:
-            await execs.resize(engine, session.id if session else container.id, rows, columns)
+            await engine.execs.resize(session.id if session else container.id, rows, columns)
         except (EngineError, RuntimeFailure, KeeperGone):
             pass  # it has just ended
 
@@ -119,10 +121,10 @@ async def terminal(request: web.Request) -> web.StreamResponse:
             if session is not None:
                 session.config = msgspec.structs.replace(session.config, console_size=size)
         if session is None:
-            await interactive.attach_terminal(engine, container, client)
+            await attach.attach_terminal(engine.logs, engine.keeper, engine.tasks, container, client)
         else:
-            ends = await execs.start(engine, session)
-            await interactive.serve_exec(session, ends, client, b"")
+            ends = await engine.execs.start(session)
+            await serving.serve(engine.execs, session, ends, client, b"")
     except (RuntimeFailure, EngineError, KeeperGone, OSError) as error:
         if not client.closed.is_set():
             await response.send_bytes(f"{error}\r\n".encode())

@@ -12,7 +12,6 @@ import os
 import signal
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -23,9 +22,6 @@ from sampan.engine.errors import Conflict, EngineError, NotModified
 from sampan.engine.model import Config, HostConfig, Isolation, RestartPolicy, State, Status, SystemVm
 from sampan.engine.records import Row
 from sampan.linux.cgroup import Cgroup, hierarchies
-
-if TYPE_CHECKING:
-    from sampan.engine.engine import Engine
 
 _KEPT = (
     "name",
@@ -163,13 +159,3 @@ def _signal(container: Container, number: int) -> None:
             pass
         finally:
             os.close(descriptor)
-
-
-def refuse_prune(engine: Engine, field: str, what: str) -> None:
-    """Raises Conflict when there is a broken container of which nobody knows what it uses: that is not deleted on doubt."""
-    for container in engine.containers.values():
-        if container.broken and not getattr(container, field):
-            raise Conflict(
-                f"no {what} are pruned: container {container.name} is broken and may use any of them; remove it first "
-                f"(sampan rm -f {container.id[:12]}), or remove single {what} by name"
-            )

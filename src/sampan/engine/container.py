@@ -9,19 +9,10 @@ import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
+from sampan.engine.broadcast import Broadcast
 from sampan.engine.errors import Conflict, NotFound
-from sampan.engine.model import (
-    Asked,
-    Config,
-    EndpointSettings,
-    Health,
-    HostConfig,
-    Isolation,
-    Mount,
-    PublishedPort,
-    State,
-)
-from sampan.keeper.protocol import Descriptors, End, Handover
+from sampan.engine.model import Asked, Config, EndpointSettings, Health, HostConfig, Mount, PublishedPort, State
+from sampan.engine.process import Process
 from sampan.linux import pidfd
 from sampan.linux.cgroup import Cgroup, hierarchies
 from sampan.linux.namespaces import members_of
@@ -73,11 +64,9 @@ class Container:
     rowid: int = 0  # of the record of a broken one
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # see exclusive()
     restarts: int = 0  # restarts under way: what ends meanwhile is not the end of it
-    ended_early: End | None = None  # one that was told before the start's answer was read
-    exit_waiters: list[asyncio.Future[int]] = field(default_factory=list)
-    remove_waiters: list[asyncio.Future[int]] = field(default_factory=list)
-    held: Descriptors = field(default_factory=dict)  # kept for a keeper's successor
-    handover: Handover | None = None  # what goes with them
+    process: Process | None = None  # its init, or its machine's, while it runs
+    exits: Broadcast[int] = field(default_factory=Broadcast)  # of the exit code of each run
+    removals: Broadcast[int] = field(default_factory=Broadcast)  # of the last exit code
     taps: list[int] = field(default_factory=list)  # of its machine, so that nobody waits for the last to be closed
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     removed: bool = False
@@ -112,21 +101,6 @@ class Container:
     def running(self) -> bool:
         """Whether its process exists (paused included)."""
         return self.state.running
-
-    @property
-    def virtual(self) -> bool:
-        """Whether it has a kernel of its own."""
-        return self.host_config.isolation == Isolation.VM
-
-    @property
-    def system(self) -> bool:
-        """Whether it is a virtual machine with an operating system, and no container."""
-        return self.host_config.isolation == Isolation.MACHINE
-
-    @property
-    def own_kernel(self) -> bool:
-        """Whether a virtual machine is started for it."""
-        return self.virtual or self.system
 
     @property
     def isolation(self) -> str:

@@ -54,16 +54,16 @@ class Containers(Mapping[str, Container]):
     # names
 
     def find(self, text: str, sees: Sees = lambda container: True) -> Container:
-        """A container by id, name or unique id prefix, among those that `sees` lets through; a system VM by its whole id only.
+        """A container, or system VM, by id, name or unique id prefix, among those that `sees` lets through.
         For somebody it is found by `finding`. Raises NotFound, BadRequest when ambiguous."""
         found = self._all.get(text)
         if found is not None and sees(found):
             return found
         name = text.removeprefix("/")
         for container in self._all.values():
-            if container.name == name and not container.system and sees(container):
+            if container.name == name and sees(container):
                 return container
-        matches = [c for c in self._all.values() if text and c.id.startswith(text) and not c.system and sees(c)]
+        matches = [c for c in self._all.values() if text and c.id.startswith(text) and sees(c)]
         if len(matches) > 1:
             raise BadRequest(f"Multiple IDs found with provided prefix: {text}")
         if not matches:
@@ -163,6 +163,13 @@ class Containers(Mapping[str, Container]):
             return target
         except OSError:
             return path
+
+    def empty_trash(self) -> None:
+        """Deletes what was to be deleted when the last engine ended. Blocks."""
+        path = f"{self._data_root}/trash"
+        with contextlib.suppress(OSError):
+            for name in os.listdir(path):
+                filetree.remove(f"{path}/{name}", ignore_errors=True)
 
     # what uses what
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import NamedTuple, TypedDict
 
@@ -109,6 +109,19 @@ class Events:
         listener = Listener(asyncio.Queue(), behind)
         self._listeners.add(listener)
         return listener
+
+    async def follow(self, listener: Listener, since: float | None, until: float | None) -> AsyncIterator[Told]:
+        """Events of the history from `since` on, if that is asked for, then what a listener gets, up to `until` or for ever; both in
+        seconds since the epoch."""
+        if since is not None:
+            for told in self.past(since, until or time.time()):
+                yield told
+        while until is None or time.time() < until:
+            try:
+                left = None if until is None else max(0.0, until - time.time())
+                yield await asyncio.wait_for(listener.queue.get(), left)
+            except TimeoutError:
+                return
 
     def forget(self, listener: Listener) -> None:
         """Stops telling a listener."""

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import os
 import secrets
 import signal
 from dataclasses import dataclass, field
 from typing import cast
 
-from sampan.engine import ends, shims, spec, vanishing
+from sampan.engine import spec, vanishing
+from sampan.engine.backends.backend import Backends
 from sampan.engine.container import Container
-from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, EngineError, NotFound
+from sampan.engine.events import Events
+from sampan.engine.keeperlink import KeeperLink
 from sampan.engine.model import ExecRequest, HostConfig
+from sampan.engine.process import Process
+from sampan.engine.tasks import Tasks
+from sampan.engine.unstarted import Unstarted
 from sampan.keeper import protocol
-from sampan.keeper.client import LONGEST, KeeperGone, NotDone
-from sampan.keeper.protocol import End
-from sampan.linux import pidfd
+from sampan.keeper.client import KeeperGone, NotDone
 from sampan.linux.pidfd import exit_code
-from sampan.oci.runtime_spec import Process
+from sampan.oci.runtime_spec import Process as SpecProcess
 from sampan.runtime.errors import RuntimeFailure
 from sampan.runtime.requests import Join
 
 _EVERYTHING = HostConfig(privileged=True)
+_EVERYTHING = HostConfig(privileged=True)
 _NOT_STARTED = 137  # the exit code of one that the keeper did not get to start
-_GUEST_BEGINS = 20.0  # seconds that a guest may take to begin an exec
+_MOST_ENDED = 512  # sessions that have ended and can be inspected still
 
 
 @dataclass(slots=True)
@@ -36,10 +39,9 @@ class Exec:
     id: str
     container: Container
     config: ExecRequest
-    pid: int = 0
+    process: Process | None = None
     code: int | None = None
     running: bool = False
-    pidfd: int = -1
     deserted: bool = False  # whoever started it is gone
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -63,33 +65,176 @@ class Streams:
     stderr: int
 
 
-def create(engine: Engine, container: Container, config: ExecRequest) -> Exec:
-    """Prepares an exec. Raises Conflict when the container does not run, BadRequest without a command."""
-    if not config.cmd:
-        raise BadRequest("No exec command specified")
-    if not container.running:
-        raise Conflict(f"container {container.id} is not running")
-    if container.state.paused:
-        raise Conflict(f"Container {container.id} is paused, unpause the container before exec")
-    session = Exec(secrets.token_hex(32), container, config)
-    engine.execs[session.id] = session
-    size = sum(map(len, [*config.cmd, *config.env]))
-    for identifier in engine.unstarted.add(session.id, container.id, size):
-        engine.execs.pop(identifier, None)
-    engine.events.announce(container, f"exec_create: {' '.join(config.cmd)}", execID=session.id)
-    return session
+class Execs:
+    """The exec sessions of all containers, by id."""
+
+    def __init__(self, keeper: KeeperLink, backends: Backends, events: Events, tasks: Tasks) -> None:
+        self._keeper, self._backends, self._events, self._tasks = keeper, backends, events, tasks
+        self._all: dict[str, Exec] = {}
+        self._unstarted = Unstarted()
+
+    def running_in(self, container: Container) -> list[str]:
+        """The ids of those that run in a container."""
+        return [session.id for session in self._all.values() if session.container is container and session.running]
+
+    def __contains__(self, session: Exec) -> bool:
+        return self._all.get(session.id) is session
+
+    def add(self, session: Exec) -> None:
+        """Makes a session known."""
+        self._all[session.id] = session
+
+    def container_ended(self, container: Container) -> None:
+        """What was created in a container that has ended, and never started, is no more."""
+        for identifier in self._unstarted.ended(container.id):
+            self._all.pop(identifier, None)
+
+    def create(self, container: Container, config: ExecRequest) -> Exec:
+        """Prepares an exec. Raises Conflict when the container does not run, BadRequest without a command."""
+        if not config.cmd:
+            raise BadRequest("No exec command specified")
+        if not container.running:
+            raise Conflict(f"container {container.id} is not running")
+        if container.state.paused:
+            raise Conflict(f"Container {container.id} is paused, unpause the container before exec")
+        session = Exec(secrets.token_hex(32), container, config)
+        self.add(session)
+        size = sum(map(len, [*config.cmd, *config.env]))
+        for identifier in self._unstarted.add(session.id, container.id, size):
+            self._all.pop(identifier, None)
+        self._events.announce(container, f"exec_create: {' '.join(config.cmd)}", execID=session.id)
+        return session
+
+    def find(self, identifier: str) -> Exec:
+        """An exec by id. Raises NotFound."""
+        session = self._all.get(identifier)
+        if session is None:
+            raise NotFound(f"No such exec instance: {identifier}")
+        return session
+
+    async def start(self, session: Exec) -> Streams:
+        """Starts the process. Raises RuntimeFailure when its program can't run, Conflict when started before.
+
+        A caller that goes away meanwhile leaves a process without streams, whose end is noticed.
+        """
+        check_startable(session)
+        session.running = True
+        self._unstarted.take(session.id)
+        try:
+            with vanishing.named(session.container):
+                return await self._tasks.carry(self._start(session))
+        except asyncio.CancelledError:
+            session.deserted = True
+            raise
+
+    async def _start(self, session: Exec) -> Streams:
+        container, config = session.container, session.config
+        tty = config.tty
+        options = spec.security_options(container.host_config)
+        privileged = config.privileged or container.host_config.privileged
+        sets, _ = spec.capability_sets(container.host_config)
+        seccomp = spec.seccomp_program(options, privileged, sets)
+        wanted = self._backends.of(container).exec_request(container, _process(session), seccomp)
+        theirs: list[int] = []
+        streams = Streams(-1, -1, -1)
+        if not tty:
+            theirs, streams = _pipes(config)
+        try:
+            descriptors = dict(zip(protocol.STDIO, theirs, strict=True)) if theirs else {}
+            request = protocol.Exec(session.id, cast(Join, wanted.request), descriptors)
+            process = await self._keeper.make(request, wanted.longest, lone=True)
+        except BaseException as error:
+            code = error.exit_code if isinstance(error, RuntimeFailure) else _NOT_STARTED
+            session.running, session.code = False, code
+            session.done.set()
+            _close(streams)
+            if isinstance(error, NotDone) and wanted.late is not None:
+                raise wanted.late from None
+            raise
+        finally:
+            for fd in theirs:
+                os.close(fd)
+        session.process = process
+        rest = process.take()
+        if tty:
+            streams = Streams(rest["terminal"], rest["terminal"], -1)
+        self._tasks.beside(self._watch(session, process))
+        if session.deserted:
+            _close(streams)
+        self._events.announce(container, f"exec_start: {' '.join(config.cmd)}", execID=session.id)
+        return streams
+
+    async def _watch(self, session: Exec, process: Process) -> None:
+        """Notes its end when that comes."""
+        exit = await process.wait()
+        session.code, session.running = exit_code(exit.status), False
+        process.close()
+        session.done.set()
+        self._events.announce(session.container, "exec_die", execID=session.id, exitCode=str(session.code))
+        process.acknowledge()
+        finished = [item for item in self._all.values() if item.code is not None]
+        for old in finished[:-_MOST_ENDED]:
+            del self._all[old.id]
+
+    def kill(self, session: Exec, number: int = signal.SIGKILL) -> None:
+        """Signals the exec's process and all it has started; nothing else of the container. Raises Conflict when it does not run."""
+        if not session.running or session.process is None:
+            raise Conflict(f"exec {session.id} is not running")
+        self._backends.of(session.container).signal_exec(session.container, session.process, number)
+
+    async def resize(self, identifier: str, rows: int, columns: int) -> None:
+        """Sets the terminal size of a container or exec, by id."""
+        try:
+            await self._keeper.call(protocol.Resize(identifier, rows, columns))
+        except RuntimeFailure as error:
+            raise Conflict(str(error)) from error
+
+    async def run_probe(self, container: Container, args: list[str], timeout: float) -> tuple[int, bytes]:
+        """Runs a health probe. Returns (exit code, output); a probe over time is killed and gives -1."""
+        config = ExecRequest(cmd=tuple(args), attach_stdout=True, attach_stderr=True)
+        try:
+            session = self.create(container, config)
+            streams = await self.start(session)
+        except (RuntimeFailure, EngineError, KeeperGone) as error:
+            return 1, str(error).encode()
+        output = bytearray()
+        loop = asyncio.get_running_loop()
+
+        def read(fd: int) -> None:
+            data = os.read(fd, 4096)
+            if data:
+                output.extend(data[: max(0, 8192 - len(output))])
+            else:
+                loop.remove_reader(fd)
+
+        outputs = (streams.stdout, streams.stderr)
+        for fd in outputs:
+            os.set_blocking(fd, False)
+            loop.add_reader(fd, read, fd)
+        try:
+            await asyncio.wait_for(session.done.wait(), timeout)
+            code = session.code if session.code is not None else -1
+        except TimeoutError:
+            if session.running:
+                self.kill(session)
+            code = -1
+            output[:] = f"Health check exceeded timeout ({timeout:g}s)".encode()
+        finally:
+            for fd in outputs:
+                loop.remove_reader(fd)
+            _close(streams)
+        return code, bytes(output)
 
 
-def find(engine: Engine, identifier: str) -> Exec:
-    """An exec by id. Raises NotFound."""
-    session = engine.execs.get(identifier)
-    if session is None:
-        raise NotFound(f"No such exec instance: {identifier}")
-    assert isinstance(session, Exec)
-    return session
+def check_startable(session: Exec) -> None:
+    """Raises Conflict when the exec has run before or its container is gone."""
+    if session.running or session.code is not None:
+        raise Conflict(f"exec {session.id} has already run")
+    if not session.container.running:
+        raise Conflict(f"container {session.container.id} is not running")
 
 
-def _process(session: Exec) -> Process:
+def _process(session: Exec) -> SpecProcess:
     container, config = session.container, session.config
     privileged = config.privileged
     sets, explicit = spec.capability_sets(_EVERYTHING if privileged else container.host_config)
@@ -98,7 +243,7 @@ def _process(session: Exec) -> Process:
     environment = [item for item in environment if item.partition("=")[0] not in names]
     if config.tty and "TERM" not in names:
         environment.append("TERM=xterm")
-    process: Process = {
+    process: SpecProcess = {
         "terminal": config.tty,
         "args": list(config.cmd),
         "env": environment + list(config.env),
@@ -115,81 +260,6 @@ def _process(session: Exec) -> Process:
     if rows and columns:
         process["consoleSize"] = {"height": rows, "width": columns}
     return process
-
-
-def check_startable(session: Exec) -> None:
-    """Raises Conflict when the exec has run before or its container is gone."""
-    if session.running or session.code is not None:
-        raise Conflict(f"exec {session.id} has already run")
-    if not session.container.running:
-        raise Conflict(f"container {session.container.id} is not running")
-
-
-async def start(engine: Engine, session: Exec) -> Streams:
-    """Starts the process. Raises RuntimeFailure when its program can't run, Conflict when started before.
-
-    A caller that goes away meanwhile leaves a process without streams, whose end is noticed.
-    """
-    check_startable(session)
-    session.running = True
-    engine.unstarted.take(session.id)
-    try:
-        with vanishing.named(session.container):
-            return await engine.carry(_start(engine, session))
-    except asyncio.CancelledError:
-        session.deserted = True
-        raise
-
-
-async def _start(engine: Engine, session: Exec) -> Streams:
-    container, config = session.container, session.config
-    tty = config.tty
-    options = spec.security_options(container.host_config)
-    privileged = config.privileged or container.host_config.privileged
-    sets, _ = spec.capability_sets(container.host_config)
-    seccomp = spec.seccomp_program(options, privileged, sets)
-    if container.own_kernel:
-        request = engine.machines.exec_request(container, _process(session), seccomp)
-    else:
-        request = {
-            "pid": container.state.pid,
-            "start_time": container.start_time,
-            "cgroup": container.cgroup,
-            "process": _process(session),
-            "seccomp": seccomp,
-        }
-    theirs: list[int] = []
-    streams = Streams(-1, -1, -1)
-    if not tty:
-        theirs, streams = _pipes(config)
-    try:
-        longest = _GUEST_BEGINS if container.own_kernel else LONGEST
-        descriptors = dict(zip(protocol.STDIO, theirs, strict=True)) if theirs else {}
-        answer = await engine.keeper.call(protocol.Exec(session.id, cast(Join, request), descriptors), longest)
-    except BaseException as error:
-        code = error.exit_code if isinstance(error, RuntimeFailure) else _NOT_STARTED
-        session.running, session.code = False, code
-        session.done.set()
-        _close(streams)
-        if isinstance(error, NotDone) and container.own_kernel:
-            raise shims.silent(container.name, _GUEST_BEGINS) from None
-        raise
-    finally:
-        for fd in theirs:
-            os.close(fd)
-    session.pid, session.pidfd = answer.task.pid, answer.descriptors["process"]
-    if tty:
-        terminal = answer.descriptors["terminal"]
-        streams = Streams(terminal, terminal, -1)
-    if session.code is not None:  # its end was told before this
-        os.close(session.pidfd)
-        session.pidfd = -1
-    else:
-        ends.watch(session.pidfd, functools.partial(_ended, engine, session))
-    if session.deserted:
-        _close(streams)
-    engine.events.announce(container, f"exec_start: {' '.join(config.cmd)}", execID=session.id)
-    return streams
 
 
 def _pipes(config: ExecRequest) -> tuple[list[int], Streams]:
@@ -212,86 +282,3 @@ def _pipes(config: ExecRequest) -> tuple[list[int], Streams]:
 def _close(streams: Streams) -> None:
     for fd in {streams.stdin, streams.stdout, streams.stderr} - {-1}:
         os.close(fd)
-
-
-def exited(engine: Engine, end: End) -> None:
-    """Called when an exec's process has ended."""
-    session = engine.execs.get(end.id)
-    if session is not None:
-        _ended(engine, session, end.status)
-
-
-def _ended(engine: Engine, session: Exec, status: int) -> None:
-    """The keeper has told, or it has not and the process is gone: once."""
-    if session.code is not None:
-        return
-    session.code, session.running = exit_code(status), False
-    if session.pidfd >= 0:
-        os.close(session.pidfd)
-        session.pidfd = -1
-    session.done.set()
-    engine.events.announce(session.container, "exec_die", execID=session.id, exitCode=str(session.code))
-    finished = [item for item in engine.execs.values() if item.code is not None]
-    for old in finished[:-512]:
-        del engine.execs[old.id]
-
-
-def kill(session: Exec, number: int = signal.SIGKILL) -> None:
-    """Signals the exec's process and all it has started; nothing else of the container.
-
-    Descendants are found by parent and, when their parent has gone, by session (P041).
-    """
-    if not session.running or session.pidfd < 0:
-        raise Conflict(f"exec {session.id} is not running")
-    if session.container.own_kernel:
-        signal.pidfd_send_signal(session.pidfd, number)  # a relay: passes it on, or has all killed by its end
-        return
-    for _ in range(20 if number == signal.SIGKILL else 1):
-        members = pidfd.signal_members(lambda: pidfd.family(session.pid, session.container.pids()), number)
-        if not [pid for pid in members if pidfd.state(pid) not in (None, "Z", "X")]:
-            return
-
-
-async def resize(engine: Engine, identifier: str, rows: int, columns: int) -> None:
-    """Sets the terminal size of a container or exec, by id."""
-    try:
-        await engine.keeper.call(protocol.Resize(identifier, rows, columns))
-    except RuntimeFailure as error:
-        raise Conflict(str(error)) from error
-
-
-async def run_probe(engine: Engine, container: Container, args: list[str], timeout: float) -> tuple[int, bytes]:
-    """Runs a health probe. Returns (exit code, output); a probe over time is killed and gives -1."""
-    config = ExecRequest(cmd=tuple(args), attach_stdout=True, attach_stderr=True)
-    try:
-        session = create(engine, container, config)
-        streams = await start(engine, session)
-    except (RuntimeFailure, EngineError, KeeperGone) as error:
-        return 1, str(error).encode()
-    output = bytearray()
-    loop = asyncio.get_running_loop()
-
-    def read(fd: int) -> None:
-        data = os.read(fd, 4096)
-        if data:
-            output.extend(data[: max(0, 8192 - len(output))])
-        else:
-            loop.remove_reader(fd)
-
-    outputs = (streams.stdout, streams.stderr)
-    for fd in outputs:
-        os.set_blocking(fd, False)
-        loop.add_reader(fd, read, fd)
-    try:
-        await asyncio.wait_for(session.done.wait(), timeout)
-        code = session.code if session.code is not None else -1
-    except TimeoutError:
-        if session.running:
-            kill(session)
-        code = -1
-        output[:] = f"Health check exceeded timeout ({timeout:g}s)".encode()
-    finally:
-        for fd in outputs:
-            loop.remove_reader(fd)
-        _close(streams)
-    return code, bytes(output)

@@ -4,10 +4,7 @@ one that there is not; who may not do with it what they want is told so.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Protocol
 
 from sampan.engine.container import Container
@@ -17,7 +14,6 @@ from sampan.engine.owners import Owners
 from sampan.engine.policy.caller import Caller, Owner
 from sampan.engine.policy.gate import Gate, subject_of
 from sampan.engine.policy.operation import Kind, Operation, Subject, Verb
-from sampan.engine.records import Records
 from sampan.images.errors import ImageNotFound
 from sampan.images.image import Image
 from sampan.images.index import Index
@@ -51,15 +47,10 @@ class Finding:
         images: Index,
         volumes: LocalVolumes,
         networks: Networks,
-        records: Records,
     ) -> None:
         self._gate, self.owners = gate, owners
         self._containers, self._find_exec = containers, find_exec
         self._images, self._volumes, self._networks = images, volumes, networks
-        self._records = records
-        self._making: Counter[str] = Counter()  # volumes that somebody is about to make
-        self._removing: set[str] = set()  # volumes that somebody removes
-        self._changed = asyncio.Condition()  # of these two
 
     # containers and machines
 
@@ -91,14 +82,14 @@ class Finding:
 
     def machines(self, who: Caller) -> list[Container]:
         """All system machines that somebody sees, the newest first."""
-        found = [container for container in self.containers(who) if container.system]
+        found = [container for container in self.containers(who) if container.isolation == "machine"]
         return sorted(found, key=lambda container: -container.created)
 
     def execution(self, who: Caller, identifier: str, verb: Verb) -> Exec:
         """An exec by its id, which goes with its container. Raises NotFound, Forbidden."""
         session = self._find_exec(identifier)
         whole = subject_of(session.container)
-        subject = Subject(Kind.EXEC, identifier, whole.owners, whole.own_kernel)
+        subject = Subject(Kind.EXEC, identifier, whole.owners, whole.isolation)
         self._gate.ask(who, Operation(verb, subject, extra=session.extra))
         if verb == Verb.START:
             self._gate.ask_container(who, Verb.EXEC, session.container, session.extra)
@@ -153,66 +144,6 @@ class Finding:
                 raise Conflict(f"the volume name {name} is taken by another tenant") from None
             raise VolumeNotFound(f"get {name}: no such volume") from None
 
-    @contextlib.asynccontextmanager
-    async def making_volumes(self, names: list[str], owner: Owner) -> AsyncIterator[None]:
-        """While volumes are made, or used if they are there; none of them is removed meanwhile. A new one is its maker's before it is
-        there; whose those are that were not made is forgotten by the last of all who were about to make them. Raises DiskError, Conflict.
-        """
-        before = {name: self.owners.of(Kind.VOLUME, name) for name in names}
-        async with self._changed:  # all at once: who waits has none that another waits for
-            await self._changed.wait_for(lambda: self._removing.isdisjoint(names))
-            for name in names:
-                if self.owners.of(Kind.VOLUME, name) not in (before[name], (), (owner,)):
-                    raise Conflict(f"the volume name {name} is taken by another tenant")
-            self._making.update(names)
-        whole = True  # whether nobody can make them any more
-        try:
-            for name in names:
-                if not self.owners.of(Kind.VOLUME, name) and not self._volumes.exists(name):
-                    self.owners.set(Kind.VOLUME, name, (owner,))
-            if names:
-                await self._owned()
-            yield
-        except (asyncio.CancelledError, GeneratorExit):
-            whole = False
-            raise
-        finally:
-            for name in names:
-                self._making[name] -= 1
-                if not self._making[name]:
-                    del self._making[name]
-                    if whole and not self._volumes.exists(name):
-                        self.owners.forget(Kind.VOLUME, name)
-            async with self._changed:
-                self._changed.notify_all()
-
-    @contextlib.asynccontextmanager
-    async def removing_volume(self, name: str) -> AsyncIterator[None]:
-        """While a volume is removed, and whose it was is forgotten: nobody makes one of that name meanwhile, which would be nobody's.
-        Raises VolumeNotFound when it has become another's before it was our turn.
-        """
-        before = self.owners.of(Kind.VOLUME, name)
-        async with self._changed:
-            await self._changed.wait_for(lambda: not self.is_wanted(name) and name not in self._removing)
-            if self.owners.of(Kind.VOLUME, name) != before:
-                raise VolumeNotFound(f"get {name}: no such volume")
-            self._removing.add(name)
-        try:
-            yield
-        finally:
-            self._removing.discard(name)
-            async with self._changed:
-                self._changed.notify_all()
-
-    def is_wanted(self, name: str) -> bool:
-        """Whether somebody is about to make this volume, or to use it."""
-        return self._making[name] > 0
-
-    async def _owned(self) -> None:
-        """Whose things are is on disk before they are there: without a record they would be everybody's. Raises DiskError."""
-        if self._gate.active:
-            await self._records.flush()
-
     def network(self, who: Caller, text: str, verb: Verb) -> Network:
         """A network by name, id or prefix. Raises NetworkNotFound, NetworkError, Forbidden."""
         found = self._networks.find(text)
@@ -221,6 +152,13 @@ class Finding:
         except NotFound:
             raise NetworkNotFound(f"network {text} not found") from None
         return found
+
+    def network_or_broken(self, who: Caller, text: str, verb: Verb) -> Network | None:
+        """As network(); None for one whose record can't be read, to be removed by who administers the engine: whose it was is not known."""
+        if verb == Verb.REMOVE and self._networks.find_broken(text) is not None:
+            self._gate.ask_engine(who, Verb.ADMINISTER)
+            return None
+        return self.network(who, text, verb)
 
     def networks(self, who: Caller) -> list[Network]:
         """All networks that somebody sees."""

@@ -21,10 +21,8 @@ class ImageRoots:
         self._mountpoints = images.layers.mountpoints_directory()
 
     async def ready(self, container: Container) -> None:
-        """Its image's layers are there and whole; what has to be unpacked again for that, a thread does. A system VM has
-        a disk and no image. Raises ImageError.
-        """
-        if not container.system and not self._images.prepared(container.image):
+        """Its image's layers are there and whole; what has to be unpacked again for that, a thread does. Raises ImageError."""
+        if not self._images.prepared(container.image):
             await asyncio.to_thread(self._images.lower_directories, self._images.index.get(container.image))
 
     def overlay(self, container: Container) -> Overlay:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from sampan.engine import spec
-from sampan.engine.container import Container
+from sampan.engine import ends, spec
 from sampan.engine.errors import BadRequest, EngineError
+from sampan.engine.process import Exit, Process
 from sampan.keeper import main as keeper_main
 from sampan.keeper import protocol, wire
 from sampan.keeper.client import LONGEST, PATIENCE, KeeperClient, KeeperGone, KeeperSilent
@@ -37,13 +36,15 @@ class KeeperLink:
     def __init__(
         self,
         socket_path: str,
-        on_exit: Callable[[End], None],
         agree: Callable[[Call], Awaitable[None]],
         recorded: Callable[[], Awaitable[None]],
         group: str,
     ) -> None:
         self._path = socket_path
-        self._on_exit = on_exit
+        self._processes: dict[str, Process] = {}  # that have not ended, by key
+        self._making: set[str] = set()  # ids of those that are being made
+        self._claiming = 0  # how many may want one of
+        self._unclaimed: dict[str, End] = {}  # ends that were told and are of no process known here
         self._recorded = recorded
         self._unacknowledged: list[str] = []
         self._acknowledging: asyncio.Task[None] | None = None
@@ -67,7 +68,7 @@ class KeeperLink:
         async with self._ready:
             if self._client is not None or self._closing:
                 return
-            client = KeeperClient(self._ended, self._lost)
+            client = KeeperClient(self._told, self._lost)
             try:
                 client.connect(self._path)
             except BlockingIOError:
@@ -82,14 +83,87 @@ class KeeperLink:
                 raise
             self._client = client
         await client.call(protocol.Prepare("", spec.ordinary(self._group)))
-        for end in (await client.call(protocol.List())).ended:
-            self._ended(end)
-        await self._agree(client.call)
+        with self._claims():
+            for end in (await client.call(protocol.List())).ended:
+                self._told(end)
+            await self._agree(client.call)
 
-    def _ended(self, end: End) -> None:
-        """A process has ended; when that is on disk here, the keeper may forget it."""
-        self._on_exit(end)
-        self._unacknowledged.append(end.key)
+    # processes
+
+    async def make(
+        self, request: protocol.Start | protocol.Exec, longest: float = LONGEST, lone: bool = False
+    ) -> Process:
+        """Starts a process. A `lone` one is taken up by no keeper's successor (an exec, a build step): when its keeper dies its
+        end is seen here. Raises RuntimeFailure, KeeperGone, BadRequest."""
+        with self._claims():
+            self._making.add(request.id)
+            try:
+                process = self.process(await self.call(request, longest))
+            finally:
+                self._making.discard(request.id)
+        if lone and process.exit is None:
+            ends.watch(process.descriptors["process"], lambda status: self.conclude(process, Exit(status, 0)))
+        return process
+
+    def process(self, started: Started) -> Process:
+        """A process that the keeper has, or is about to be given; its end may have been told already."""
+        process = Process(self, started.task, started.descriptors, started.warnings)
+        end = self._unclaimed.pop(process.key, None)
+        if end is not None:
+            process.end(Exit(end.status, end.time))
+        else:
+            self._processes[process.key] = process
+        return process
+
+    def conclude(self, process: Process, exit: Exit) -> None:
+        """A process has ended, as somebody else than the keeper says."""
+        self._processes.pop(process.key, None)
+        process.end(exit)
+
+    def has(self, identifier: str) -> bool:
+        """Whether a process of that id is known here, or is being made."""
+        return identifier in self._making or any(each.id == identifier for each in self._processes.values())
+
+    def unclaimed(self, identifier: str, start_time: int | None = None) -> Exit | None:
+        """The last end of an id, or that of a start time, which was told and is of no process known here; while a keeper is
+        agreed with."""
+        found = [
+            end for end in self._unclaimed.values() if end.id == identifier and start_time in (None, end.start_time)
+        ]
+        last = max(found, key=lambda end: end.time, default=None)
+        return None if last is None else Exit(last.status, last.time)
+
+    @contextlib.contextmanager
+    def _claims(self) -> Iterator[None]:
+        """While processes may become known whose end was told before: what nobody has claimed then is nobody's."""
+        self._claiming += 1
+        try:
+            yield
+        finally:
+            self._claiming -= 1
+            if not self._claiming:
+                for key in self._unclaimed:
+                    self._acknowledge_later(key)
+                self._unclaimed.clear()
+
+    def _told(self, end: End) -> None:
+        """The keeper says that a process has ended, which it does until somebody has acknowledged it."""
+        process = self._processes.pop(end.key, None)
+        if process is not None:
+            process.end(Exit(end.status, end.time))
+        elif self._claiming:
+            self._unclaimed[end.key] = end
+        else:
+            self._acknowledge_later(end.key)
+
+    # ends that are recorded
+
+    def acknowledge(self, process: Process) -> None:
+        """A process's end is recorded; when that is on disk, the keeper may forget it."""
+        self._acknowledge_later(process.key)
+
+    def _acknowledge_later(self, key: str) -> None:
+        self._unacknowledged.append(key)
         if self._acknowledging is None or self._acknowledging.done():
             self._acknowledging = asyncio.get_running_loop().create_task(self._acknowledge())
 
@@ -161,26 +235,3 @@ class KeeperLink:
             except (KeeperGone, TimeoutError):
                 pass
             client.close()
-
-
-def keep(container: Container, answer: Started) -> None:
-    """Remembers a container's descriptors, so that another keeper can go on with them."""
-    container.handover, container.held = answer.task, answer.descriptors
-
-
-def forget_stdin(container: Container) -> None:
-    """Closes our copy of its standard input, which the keeper closes too."""
-    if container.handover is not None:
-        container.handover.has_stdin = False
-    if "stdin" in container.held:
-        os.close(container.held.pop("stdin"))
-
-
-def release(container: Container) -> None:
-    """Closes the descriptors kept of a container that has ended."""
-    for fd in container.held.values():
-        try:
-            os.close(fd)
-        except OSError:
-            pass
-    container.held, container.handover = {}, None

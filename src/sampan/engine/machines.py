@@ -10,30 +10,34 @@ import secrets
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from sampan.engine import guest_answers, machine_shape, mounts, shims, spec
 from sampan.engine.container import Container
-from sampan.engine.errors import BadRequest, Conflict, EngineError
+from sampan.engine.containers import Containers
+from sampan.engine.errors import Conflict, EngineError
+from sampan.engine.image_roots import ImageRoots
+from sampan.engine.keeperlink import KeeperLink
 from sampan.engine.model import HostConfig
+from sampan.engine.policy.gate import Gate
+from sampan.engine.tasks import Tasks
+from sampan.engine.wiring import Wiring, interface
+from sampan.images.errors import ImageError
+from sampan.images.store import ImageStore
 from sampan.keeper import protocol
 from sampan.keeper.protocol import Descriptors
-from sampan.linux import netns
+from sampan.linux import filetree, netns
 from sampan.linux.cgroup import Cgroup
 from sampan.linux.files import read_or_empty, regular
 from sampan.linux.spec_types import Resources
-from sampan.network.model import Endpoint, Network
 from sampan.oci.runtime_spec import Process
 from sampan.runtime import init_program
 from sampan.runtime.requests import Join, Launch
 from sampan.vm import confine, progress
 from sampan.vm.disks import Disks
-from sampan.vm.hypervisor import SLOTS, Shape
+from sampan.vm.hypervisor import Shape
 from sampan.vm.templates import Templates
-
-if TYPE_CHECKING:
-    from sampan.engine.engine import Engine
-
+from sampan.volumes.local import LocalVolumes
 
 T = TypeVar("T")
 # The guest's own network is the container's, and there is one container in it.
@@ -53,11 +57,25 @@ def ordinary() -> Launch:
 class Machines:
     """The virtual machines of an engine's containers."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self.disks = Disks(f"{engine.data_root}/vm")
-        self.templates = Templates(f"{engine.data_root}/vm", self.disks, dict(ordinary()))
-        self._sockets = f"{engine.run_root}/vm"
+    def __init__(
+        self,
+        cache: str,
+        sockets: str,
+        containers: Containers,
+        volumes: LocalVolumes,
+        images: ImageStore,
+        image_roots: ImageRoots,
+        gate: Gate,
+        keeper: KeeperLink,
+        tasks: Tasks,
+    ) -> None:
+        """`cache` is the directory of kernels, templates and image disks, `sockets` that of the machines' shims."""
+        self._containers, self._volumes, self._images, self._image_roots = containers, volumes, images, image_roots
+        self._gate, self._keeper, self._tasks = gate, keeper, tasks
+        self._cache = cache
+        self.disks = Disks(cache)
+        self.templates = Templates(cache, self.disks, dict(ordinary()))
+        self._sockets = sockets
         self._loop = asyncio.get_running_loop()
         os.makedirs(self._sockets, 0o700, exist_ok=True)
         for name in os.listdir(self._sockets):
@@ -81,11 +99,9 @@ class Machines:
 
         `given` gets further descriptors that are the caller's to close, when the machine has been started.
         """
-        host, directory = container.host_config, self._engine.containers.directory(container)
+        host, directory = container.host_config, self._containers.directory(container)
         init = init_program.find() if host.init else None
-        entries = mounts.specification(
-            container, directory, self._engine.volumes, init, given, self._engine.gate.allowed(container)
-        )
+        entries = mounts.specification(container, directory, self._volumes, init, given, self._gate.allowed(container))
         shares = machine_shape.share(entries, directory)
         inner = spec.build(container, entries, dict.fromkeys(NAMESPACES, "")) | {"cgroup": GROUP}
         if init:
@@ -107,7 +123,7 @@ class Machines:
         """The part of a request that is the machine, whatever it is for."""
         shape = await self.shape(container.host_config)
         template = await self.templates.get(shape, lambda _: None)
-        directory = self._engine.containers.directory(container)
+        directory = self._containers.directory(container)
         own: Descriptors = {}
         size, path = machine_shape.disk_size(container.host_config), f"{directory}/disk"
         guest["new"] = not os.path.exists(path)
@@ -140,24 +156,23 @@ class Machines:
         return request, {"network": wiring.namespace, "memory": template.memory, **own, **taps}
 
     def _root(self, container: Container) -> int:
-        images = self._engine.images
-        image = images.index.get(container.image)
+        image = self._images.index.get(container.image)
 
         def tree() -> int:
-            self.disks.keep({each.id for each in images.index.all()})
-            return self._engine.image_roots.open(image)
+            self.disks.keep({each.id for each in self._images.index.all()})
+            return self._image_roots.open(image)
 
         return self.disks.root(image.id, tree)
 
     def _guest(self, container: Container, wiring: Wiring, shares: bool) -> dict[str, Any]:
-        directory = self._engine.containers.directory(container)
+        directory = self._containers.directory(container)
         options = container.host_config.storage_options
         found: dict[str, Any] = {
             "persistent": not container.host_config.auto_remove,
             "size": machine_shape.disk_size(container.host_config),
             "shares": shares,
             "files": {name: read_or_empty(f"{directory}/{name}") for name in machine_shape.FILES},
-            "interfaces": [interface(network, endpoint, default) for network, endpoint, default in wiring.places],
+            "interfaces": [interface(network, endpoint, default) for network, endpoint, default in wiring.endpoints],
         }
         if options.get("medium") == "memory":
             found["writable"] = "memory"
@@ -170,7 +185,7 @@ class Machines:
 
     def ended(self, container: Container) -> tuple[bool, str]:
         """Called when a machine has ended: as guest_answers.report(); what it left is removed."""
-        path, data = f"{self._engine.containers.directory(container)}/report", b""
+        path, data = f"{self._containers.directory(container)}/report", b""
         with contextlib.suppress(OSError):
             with open(path, "rb", opener=regular) as file:
                 data = file.read(1 << 20)
@@ -215,8 +230,6 @@ class Machines:
         What the job reads comes from `reader`, what it writes goes to `writer`; both are closed.
         Raises OSError, ImageError as the job does there, EngineError.
         """
-        from sampan.images.errors import ImageError
-
         reader = reader if reader >= 0 else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         writer = writer if writer >= 0 else os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
         try:
@@ -291,7 +304,7 @@ class Machines:
             request, fds = await self._machine(container, guest, [], wiring)
             request |= {"inner": {"op": "open", "cwd": cwd}, "control": path, "process": {}}
             begin = protocol.Exec(name, cast(Join, request), {**null, **fds})
-            return list((await self._engine.keeper.call(begin, LONGEST)).descriptors.values())
+            return list((await self._keeper.call(begin, LONGEST)).descriptors.values())
         finally:
             for fd in [
                 *null.values(),
@@ -310,32 +323,33 @@ class Machines:
 
     def pass_files(self, container: Container) -> None:
         """Brings /etc/hosts and its like in a running guest up to date."""
-        directory = self._engine.containers.directory(container)
+        directory = self._containers.directory(container)
         files = {name: read_or_empty(f"{directory}/{name}") for name in machine_shape.FILES}
-        self._engine.background(self._quietly(container, "files", files=files))
+        self._tasks.beside(self._quietly(container, "files", files=files))
 
     async def _quietly(self, container: Container, operation: str, **arguments: Any) -> None:
         with contextlib.suppress(EngineError):
             await self.ask(container, operation, **arguments)
+
+    def shared_footprint(self, image: str) -> dict[str, int]:
+        """Bytes on the disk that are there once for all containers of an image, or for all. Blocks."""
+        cache = os.path.realpath(self._cache)
+        templates = f"{cache}/templates"
+        names = os.listdir(templates) if os.path.isdir(templates) else []
+        one = max((filetree.measure(f"{templates}/{name}")[1] for name in names), default=0)
+        root = _blocks(f"{self._cache}/roots/{image.removeprefix('sha256:')}")
+        return {"image": root, "template": one, "kernel": filetree.measure(f"{cache}/kernel")[1]}
 
     def close(self) -> None:
         """Ends our part; machines go on."""
         self.templates.close()
 
 
-class Wiring:
-    """A machine's network: the namespace its QEMU is in, its taps by slot, and (network, endpoint, whether it is
-    the way out) of each."""
-
-    def __init__(
-        self, namespace: int, taps: list[tuple[int, int]], places: list[tuple[Network, Endpoint, bool]]
-    ) -> None:
-        self.namespace, self.taps, self.places = namespace, taps, places
-
-    def close(self) -> None:
-        """Closes our copies of its descriptors."""
-        for fd in (self.namespace, *(fd for _, fd in self.taps)):
-            os.close(fd)
+def _blocks(path: str) -> int:
+    try:
+        return os.lstat(path).st_blocks * 512
+    except OSError:
+        return 0
 
 
 def _listens(path: str) -> bool:
@@ -349,19 +363,3 @@ def _listens(path: str) -> bool:
         except OSError:
             return True  # it is busy
     return True
-
-
-def slot_of(name: str, unbounded: bool = False) -> int:
-    """The slot of an interface: eth0 is in the first. Raises BadRequest when there are not so many."""
-    number = int(name.removeprefix("eth"))
-    if number >= SLOTS and not unbounded:
-        raise BadRequest(f"a virtual machine can be on {SLOTS} networks at most")
-    return number
-
-
-def interface(network: Network, endpoint: Endpoint, default: bool) -> dict[str, Any]:
-    """An endpoint as the guest is told of it."""
-    gateways = [row["Gateway"] for row in network.ipam] if default and not network.internal else []
-    return {"slot": slot_of(endpoint.interface, True), "name": endpoint.interface, "mac": endpoint.mac, "mtu": network.mtu or 0,
-            "addresses": [text for text in (endpoint.ipv4, endpoint.ipv6) if text], "gateways": gateways,
-            "ipv6": network.row(6) is not None}  # fmt: skip

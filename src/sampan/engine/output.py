@@ -5,24 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, TypeVar
 
-from sampan.engine import waiting
 from sampan.engine.container import Container
+from sampan.engine.containers import Containers
 from sampan.engine.errors import NotFound
+from sampan.engine.inotify import Watcher
+from sampan.engine.model import Status
 from sampan.keeper.frames import Frame
 from sampan.keeper.reading import Reader
 
-if TYPE_CHECKING:
-    from sampan.engine.engine import Engine
-
 _T = TypeVar("_T")
 _POOL = ThreadPoolExecutor(8, "logs")  # its own: who reads logs keeps nobody else waiting
-
-
-def log_directory(engine: Engine, container: Container) -> str:
-    """Where the keeper writes a container's frames."""
-    return f"{engine.containers.directory(container)}/log"
 
 
 class Log:
@@ -63,50 +57,57 @@ class Log:
         self._container.followers -= 1
 
 
-def open_log(engine: Engine, container: Container, follows: bool = False) -> Log:
-    """A container's log from its beginning. Raises NotFound."""
-    try:
-        return Log(log_directory(engine, container), container, follows)
-    except FileNotFoundError:
-        raise NotFound(f"the log of container {container.id} is missing") from None
-
-
 def end_of(container: Container, next_run: bool = False) -> asyncio.Future[int]:
     """Until when to follow: the end of the run that there is, is begun now or, of one that never ran or with `next_run`, is to come.
 
     To be taken before the client is told that it is followed: it may begin the run then.
     """
-    if next_run or container.running or container.starting or container.state.status == "created":
-        return waiting.exit_of(container)
+    if next_run or container.running or container.starting or container.state.status is Status.CREATED:
+        return container.exits.next()
     ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     ended.set_result(0)
     return ended
 
 
-async def follow(engine: Engine, container: Container, log: Log, ended: asyncio.Future[int]) -> AsyncIterator[Frame]:
-    """Frames from where `log` is on, as they are written, until the end that end_of() gave."""
-    key, changed = engine.watcher.watch(log.reader.path)
-    try:
-        async for frame in _until(log, changed, ended, lambda: container.removed):
-            yield frame
-    finally:
-        engine.watcher.unwatch(key, changed)
-        if ended in container.exit_waiters:
-            container.exit_waiters.remove(ended)
+class Logs:
+    """The logs of containers."""
 
+    def __init__(self, containers: Containers, watcher: Watcher) -> None:
+        self._containers, self._watcher = containers, watcher
 
-async def follow_step(engine: Engine, log: Log, ended: asyncio.Future[int]) -> AsyncIterator[Frame]:
-    """Frames of a build's step, until it has ended."""
-    key, changed = engine.watcher.watch(log.reader.path)
-    try:
-        async for frame in _until(log, changed, ended, lambda: False):
-            yield frame
-    finally:
-        engine.watcher.unwatch(key, changed)
+    def close(self) -> None:
+        """Ends our part."""
+        self._watcher.close()
+
+    def open(self, container: Container, follows: bool = False) -> Log:
+        """A container's log from its beginning. Raises NotFound."""
+        try:
+            return Log(f"{self._containers.directory(container)}/log", container, follows)
+        except FileNotFoundError:
+            raise NotFound(f"the log of container {container.id} is missing") from None
+
+    async def follow(self, container: Container, log: Log, ended: asyncio.Future[int]) -> AsyncIterator[Frame]:
+        """Frames from where `log` is on, as they are written, until the end that end_of() gave."""
+        key, changed = self._watcher.watch(log.reader.path)
+        try:
+            async for frame in _until(log, changed, ended, lambda: container.removed):
+                yield frame
+        finally:
+            self._watcher.unwatch(key, changed)
+            ended.cancel()
+
+    async def follow_step(self, log: Log, ended: asyncio.Future[Any]) -> AsyncIterator[Frame]:
+        """Frames of a build's step, until it has ended."""
+        key, changed = self._watcher.watch(log.reader.path)
+        try:
+            async for frame in _until(log, changed, ended, lambda: False):
+                yield frame
+        finally:
+            self._watcher.unwatch(key, changed)
 
 
 async def _until(
-    log: Log, changed: asyncio.Event, ended: asyncio.Future[int], removed: Callable[[], bool]
+    log: Log, changed: asyncio.Event, ended: asyncio.Future[Any], removed: Callable[[], bool]
 ) -> AsyncIterator[Frame]:
     while True:
         changed.clear()
@@ -118,7 +119,7 @@ async def _until(
         if finished:
             return
         more: asyncio.Future[object] = asyncio.ensure_future(changed.wait())
-        both: set[asyncio.Future[object]] = {more, ended}  # type: ignore[arg-type]
+        both: set[asyncio.Future[object]] = {more, ended}
         try:
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         finally:

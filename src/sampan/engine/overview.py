@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from typing import TYPE_CHECKING
 
-from sampan.engine import pools, sampling
+from sampan.engine import pools
 from sampan.engine.container import Container, moment_text
+from sampan.engine.containers import Containers
+from sampan.engine.machines import Machines
+from sampan.engine.tasks import Tasks
+from sampan.engine.usage import Held, Usage
 from sampan.linux import meminfo
 from sampan.runtime.usage import Reading
-
-if TYPE_CHECKING:
-    from sampan.engine.engine import Engine
 
 _KEPT = 5.0  # seconds that a footprint is good for, at least: it reads each process's memory map and each file's size
 _REST = 10  # times as long as measuring all took, they are good for
@@ -23,42 +23,41 @@ _PATIENCE = 0.2  # seconds to wait for them
 class Overview:
     """What the picture shows; what takes long to find out is kept for a while."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._feet: dict[str, tuple[float, sampling.Held | None]] = {}
+    def __init__(self, containers: Containers, usage: Usage, machines: Machines, tasks: Tasks) -> None:
+        self._containers, self._usage, self._machines, self._tasks = containers, usage, machines, tasks
+        self._feet: dict[str, tuple[float, Held | None]] = {}
         self._kept = _KEPT
         self._measuring: asyncio.Task[None] | None = None
 
     async def now(self, shown: list[Container]) -> dict[str, object]:
         """Host, engine, and these containers and system machines. CPU times are totals in seconds: two of these give a share."""
-        engine = self._engine
-        readings = await sampling.readings(engine)
+        readings = await self._usage.readings()
         await self._refresh()
         return {
             "time": time.time(),
             "host": await asyncio.to_thread(_host),
-            "engine": await sampling.own_processes(engine),
-            "accelerator": (engine.machines.templates.known_accelerator() or ("", ""))[0],
+            "engine": await self._usage.own_processes(),
+            "accelerator": (self._machines.templates.known_accelerator() or ("", ""))[0],
             "containers": [self._row(container, readings.get(container.id)) for container in shown],
         }
 
     async def _refresh(self) -> None:
         """Has footprints measured that are old; those of a thousand containers go on being measured while the old ones are shown."""
         if self._measuring is None or self._measuring.done():
-            self._measuring = self._engine.background(pools.run("look", self._measure))
+            self._measuring = self._tasks.beside(pools.run("look", self._measure))
         await asyncio.wait((self._measuring,), timeout=_PATIENCE)
 
     def _measure(self) -> None:
         began = time.monotonic()
-        for container in list(self._engine.containers.values()):
+        for container in list(self._containers.values()):
             now = time.monotonic()
             at, _ = self._feet.get(container.id, (0.0, None))
             if now - at > self._kept:
                 try:
-                    self._feet[container.id] = (now, sampling.held(self._engine, container))
+                    self._feet[container.id] = (now, self._usage.held(container))
                 except Exception:  # it, or its image, is going away just now
                     self._feet[container.id] = (now, None)
-        for identifier in set(self._feet) - set(self._engine.containers):
+        for identifier in set(self._feet) - set(self._containers):
             del self._feet[identifier]
         self._kept = max(_KEPT, _REST * (time.monotonic() - began))
 

@@ -14,14 +14,18 @@ import sys
 import time
 from typing import Any
 
-from sampan.engine import freezing, health, keeperlink, launching, lifecycle
+from sampan.engine import starting
 from sampan.engine.container import Container
+from sampan.engine.containers import Containers
 from sampan.engine.ends import UNKNOWN
-from sampan.engine.engine import Engine
-from sampan.engine.keeperlink import Call
+from sampan.engine.events import Events
+from sampan.engine.identity import Identity
+from sampan.engine.keeperlink import Call, KeeperLink
 from sampan.engine.model import Status
+from sampan.engine.process import Exit
+from sampan.engine.runs import Runs
 from sampan.keeper import protocol
-from sampan.keeper.protocol import End, Handover
+from sampan.keeper.protocol import Handover, Started
 from sampan.linux import pidfd
 from sampan.linux.cgroup import Cgroup
 from sampan.linux.files import regular
@@ -32,32 +36,151 @@ _ID = 64  # letters of an id
 _END = 10.0  # seconds that a process may take to end after SIGKILL
 
 
-async def agree(engine: Engine, call: Call) -> None:
-    """Brings all in line with a keeper that has just been connected to. Raises KeeperGone when that ends meanwhile.
+class Reconciliation:
+    """Brings records in line with a keeper."""
 
-    Whatever it started or saw the end of before is in its list or has an exit record; of all later ends it tells us.
-    """
-    tasks = {task.id: task for task in (await call(protocol.List())).tasks}
-    for container in list(engine.containers.values()):
-        if container.running and await _take_up(engine, call, container, tasks.get(container.id)):
-            tasks.pop(container.id, None)
-    for task in tasks.values():
-        container_ = engine.containers.get(task.id)
-        if not (
-            (container_ is not None and (container_.running or container_.broken or _under_way(container_)))
-            or engine.builds.runs(task.id)
-        ):
-            await _end_stranger(engine, call, task)
-    groups = {engine.identity.group: set(Cgroup(engine.identity.group).children())}
-    for container in list(engine.containers.values()):
-        parent, name = os.path.split(container.cgroup)
-        if parent not in groups:
-            groups[parent] = set(Cgroup(parent).children())
-        if not container.running and not container.broken and not container.lock.locked():
-            await _put_right(engine, container, Cgroup(container.cgroup) if name in groups[parent] else None)
-    for name in groups[engine.identity.group]:
-        if len(name) == _ID and name not in engine.containers and not engine.builds.runs(name):
-            await asyncio.to_thread(_end_group, Cgroup(f"{engine.identity.group}/{name}"))
+    def __init__(
+        self, containers: Containers, runs: Runs, events: Events, identity: Identity, keeper: KeeperLink
+    ) -> None:
+        self._containers, self._runs, self._events = containers, runs, events
+        self._identity, self._keeper = identity, keeper
+
+    async def agree(self, call: Call) -> None:
+        """Brings all in line with a keeper that has just been connected to. Raises KeeperGone when that ends meanwhile.
+
+        Whatever it started or saw the end of before is in its list or has an exit record; of all later ends it tells us.
+        """
+        tasks = {task.id: task for task in (await call(protocol.List())).tasks}
+        for container in list(self._containers.values()):
+            if container.running and await self._take_up(call, container, tasks.get(container.id)):
+                tasks.pop(container.id, None)
+        killed: dict[str, Exit | None] = {}
+        for task in tasks.values():
+            container_ = self._containers.get(task.id)
+            if not (
+                (container_ is not None and (container_.running or container_.broken or _under_way(container_)))
+                or self._keeper.has(task.id)
+            ):
+                killed[task.id] = await self._end_stranger(call, task)
+        groups = {self._identity.group: set(Cgroup(self._identity.group).children())}
+        for container in list(self._containers.values()):
+            parent, name = os.path.split(container.cgroup)
+            if parent not in groups:
+                groups[parent] = set(Cgroup(parent).children())
+            if not container.running and not container.broken and not container.lock.locked():
+                group = Cgroup(container.cgroup) if name in groups[parent] else None
+                await self._put_right(container, group, killed.get(container.id))
+        for name in groups[self._identity.group]:
+            if len(name) == _ID and name not in self._containers and not self._keeper.has(name):
+                await asyncio.to_thread(_end_group, Cgroup(f"{self._identity.group}/{name}"))
+
+    async def _take_up(self, call: Call, container: Container, task: Handover | None) -> bool:
+        """A container whose record says that it runs. Returns whether the keeper's task is it."""
+        if task is not None and task.start_time == container.start_time and await self._hold(call, container):
+            return True
+        exit = self._keeper.unclaimed(container.id, container.start_time) or self._exit_record(container)
+        if exit is not None:
+            self._end(container, exit)
+            return False
+        if container.process is None:
+            # In a copy of another engine's data root the process is that engine's.
+            descriptor = None if self._identity.copied else _open_process(container)
+            if descriptor is None:
+                container.state.error = "the host or the keeper stopped while the container ran: exit code unknown"
+                self._runs.ended(container, Exit(UNKNOWN, 0))
+                return False
+            # Its pipes went with the keeper that had them; its end at least is seen.
+            self._known(container, Started(self._without_streams(container), {"process": descriptor}))
+        assert container.process is not None
+        try:
+            await call(protocol.Adopt(container.process.handover, container.process.descriptors))
+        except RuntimeFailure as error:
+            print(f"sampand: container {container.name} is not supervised: {error}", file=sys.stderr)
+        return False
+
+    async def _hold(self, call: Call, container: Container) -> bool:
+        """Has copies of a container's descriptors; False when it has ended since."""
+        if container.process is None:
+            try:
+                started = await call(protocol.Hold(container.id))
+            except RuntimeFailure:
+                return False
+            self._known(container, started)
+        return True
+
+    def _known(self, container: Container, started: Started) -> None:
+        container.process = self._keeper.process(started)
+        self._runs.watch(container, container.process)
+
+    def _end(self, container: Container, exit: Exit) -> None:
+        process = container.process
+        self._runs.ended(container, exit)
+        if process is not None:
+            self._keeper.conclude(process, exit)
+
+    def _without_streams(self, container: Container) -> Handover:
+        directory, log = self._containers.directory(container), starting.log_options(container)
+        return Handover(container.id, container.state.pid, container.start_time, directory, False, log, [], False)
+
+    def _exit_record(self, container: Container) -> Exit | None:
+        """How this run ended, if a keeper has seen that."""
+        try:
+            with open(f"{self._containers.directory(container)}/exit.json", encoding="ascii", opener=regular) as file:
+                record: dict[str, Any] = json.load(file)
+            same = record.get("start_time") == container.start_time
+            whole = isinstance(record["status"], int) and isinstance(record["time"], int)
+            return Exit(record["status"], record["time"]) if same and whole else None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+    async def _end_stranger(self, call: Call, task: Handover) -> Exit | None:
+        """Ends what a daemon that is dead had begun to start, or to remove, and did not record; how it ended, if we ended it."""
+        identifier, container = task.id, self._containers.get(task.id)
+        name = container.name if container is not None else identifier[:12]
+        print(f"sampand: {name} runs although no record says so: process {task.pid} is ended", file=sys.stderr)
+        try:
+            fds = (await call(protocol.Hold(identifier))).descriptors
+        except RuntimeFailure:
+            return None  # it has ended
+        try:
+            signal.pidfd_send_signal(fds["process"], signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        finally:
+            for fd in fds.values():
+                os.close(fd)
+        if container is None or not container.starting:  # whose end is told with its record
+            self._events.publish("container", "die", identifier, {"name": name, "exitCode": "137"})
+        deadline = time.monotonic() + _END
+        while time.monotonic() < deadline:
+            if all(other.id != identifier for other in (await call(protocol.List())).tasks):
+                return Exit(_KILLED, time.time_ns())
+            await asyncio.sleep(0.01)
+        print(f"sampand: process {task.pid} of {name} does not end", file=sys.stderr)
+        return None
+
+    async def _put_right(self, container: Container, group: Cgroup | None, killed: Exit | None) -> None:
+        """A container that does not run: nothing of it does, and it has what it needs to be started."""
+        if group is not None:
+            if group.pids():
+                print(
+                    f"sampand: {container.name} has processes although it does not run: they are ended", file=sys.stderr
+                )
+                await asyncio.to_thread(group.end)
+            container.to_clear = group
+            self._runs.clear_up(container)
+        if container.starting:
+            self._start_was_cut(container, killed or self._keeper.unclaimed(container.id) or Exit(UNKNOWN, 0))
+
+    def _start_was_cut(self, container: Container, exit: Exit) -> None:
+        """Nobody knows whether its client was told that it runs, so it has run: its policy says what follows."""
+        if not container.state.started_at or container.state.status != "created":
+            container.state.started_at = time.time_ns()
+        container.state.error = "the engine stopped while the container was being started"
+        container.start_time = 0
+        container.state.status = Status.RUNNING
+        self._events.announce(container, "start")
+        self._runs.ended(container, exit)
 
 
 def _under_way(container: Container) -> bool:
@@ -65,103 +188,13 @@ def _under_way(container: Container) -> bool:
     return container.starting and container.lock.locked()
 
 
-async def _take_up(engine: Engine, call: Call, container: Container, task: Handover | None) -> bool:
-    """A container whose record says that it runs. Returns whether the keeper's task is it."""
-    if task is not None and task.start_time == container.start_time:
-        try:
-            await _hold(call, container)
-        except RuntimeFailure:
-            pass  # it has ended since, and we are told of that
-        return True
-    if (record := _exit_record(engine, container)) is not None:
-        lifecycle.exited(engine, container, record["status"], record["time"])
-        return False
-    if not container.held:
-        # In a copy of another engine's data root the process is that engine's.
-        process = None if engine.identity.copied else _process(container)
-        if process is None:
-            container.state.error = "the host or the keeper stopped while the container ran: exit code unknown"
-            lifecycle.exited(engine, container, UNKNOWN, 0)
-            return False
-        # Its pipes went with the keeper that had them; its end at least is seen.
-        container.held = {"process": process}
-        container.handover = _without_streams(engine, container)
-    assert container.handover is not None
-    try:
-        await call(protocol.Adopt(container.handover, container.held))
-    except RuntimeFailure as error:
-        print(f"sampand: container {container.name} is not supervised: {error}", file=sys.stderr)
-    return False
-
-
-async def _hold(call: Call, container: Container) -> None:
-    if not container.held:
-        keeperlink.keep(container, await call(protocol.Hold(container.id)))
-
-
-def _without_streams(engine: Engine, container: Container) -> Handover:
-    return Handover(container.id, container.state.pid, container.start_time, engine.containers.directory(container), False,
-                    launching.log_options(container), [], False)  # fmt: skip
-
-
-def _exit_record(engine: Engine, container: Container) -> dict[str, Any] | None:
-    """How this run ended, if a keeper has seen that."""
-    try:
-        with open(f"{engine.containers.directory(container)}/exit.json", encoding="ascii", opener=regular) as file:
-            record: dict[str, Any] = json.load(file)
-        same = record.get("start_time") == container.start_time
-        return record if same and isinstance(record["status"], int) and isinstance(record["time"], int) else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _process(container: Container) -> int | None:
+def _open_process(container: Container) -> int | None:
     """A pidfd of it, if it lives."""
     process = pidfd.open_if_same(container.state.pid, container.start_time)
     if process is not None and pidfd.state(container.state.pid) in (None, "Z", "X"):
         os.close(process)
         return None
     return process
-
-
-async def _end_stranger(engine: Engine, call: Call, task: Handover) -> None:
-    """Ends what a daemon that is dead had begun to start, or to remove, and did not record."""
-    identifier, container = task.id, engine.containers.get(task.id)
-    name = container.name if container is not None else identifier[:12]
-    print(f"sampand: {name} runs although no record says so: process {task.pid} is ended", file=sys.stderr)
-    try:
-        fds = (await call(protocol.Hold(identifier))).descriptors
-    except RuntimeFailure:
-        return  # it has ended
-    try:
-        signal.pidfd_send_signal(fds["process"], signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    finally:
-        for fd in fds.values():
-            os.close(fd)
-    if container is None or not container.starting:  # whose end is told with its record
-        engine.events.publish("container", "die", identifier, {"name": name, "exitCode": "137"})
-    deadline = time.monotonic() + _END
-    while time.monotonic() < deadline:
-        if all(other.id != identifier for other in (await call(protocol.List())).tasks):
-            if container is not None and container.starting:
-                container.ended_early = End(identifier, _KILLED, time.time_ns(), task.start_time)
-            return
-        await asyncio.sleep(0.01)
-    print(f"sampand: process {task.pid} of {name} does not end", file=sys.stderr)
-
-
-async def _put_right(engine: Engine, container: Container, group: Cgroup | None) -> None:
-    """A container that does not run: nothing of it does, and it has what it needs to be started."""
-    if group is not None:
-        if group.pids():
-            print(f"sampand: {container.name} has processes although it does not run: they are ended", file=sys.stderr)
-            await asyncio.to_thread(group.end)
-        container.to_clear = group
-        lifecycle.clear_up(engine, container)
-    if container.starting:
-        _start_was_cut(engine, container)
 
 
 def _end_group(group: Cgroup) -> None:
@@ -173,25 +206,3 @@ def _end_group(group: Cgroup) -> None:
         group.remove()
     except OSError as error:
         print(f"sampand: {error}", file=sys.stderr)
-
-
-def _start_was_cut(engine: Engine, container: Container) -> None:
-    """Nobody knows whether its client was told that it runs, so it has run: its policy says what follows."""
-    end = container.ended_early
-    if not container.state.started_at or container.state.status != "created":
-        container.state.started_at = time.time_ns()
-    container.state.error = "the engine stopped while the container was being started"
-    container.start_time = 0
-    container.state.status = Status.RUNNING
-    engine.events.announce(container, "start")
-    lifecycle.exited(engine, container, end.status if end else UNKNOWN, end.time if end else 0)
-
-
-def settle(engine: Engine) -> None:
-    """The last step of a start of the daemon: what runs is watched, and what should run is started."""
-    for container in list(engine.containers.values()):
-        if container.running:
-            engine.background(freezing.agree(engine, container))
-            health.begin(engine, container)
-        else:
-            lifecycle.resume_policy(engine, container)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlencode
 
-from sampan.engine.bringing import bringing
+from sampan.engine.arrivals import Arrivals
 from sampan.engine.errors import BadRequest, NotFound
+from sampan.engine.finding import Finding
 from sampan.engine.policy.caller import Caller
+from sampan.engine.policy.gate import Gate
 from sampan.engine.policy.operation import Verb
+from sampan.engine.tasks import Tasks
 from sampan.images.errors import ImageNotFound
 from sampan.images.image import Image
 from sampan.images.registry.auth import Credentials
@@ -21,13 +24,11 @@ from sampan.images.registry.hosts import Hosts
 from sampan.images.registry.progress import Message, Progress
 from sampan.images.registry.pull import Found, Pull, pull_scope, resolve
 from sampan.images.registry.push import Push
+from sampan.images.store import ImageStore
 from sampan.oci import documents, reference
 from sampan.oci import manifest as oci
 from sampan.oci.manifest import Platform
 from sampan.oci.reference import DEFAULT_REGISTRY, Reference
-
-if TYPE_CHECKING:
-    from sampan.engine.engine import Engine
 
 _PAGE = 1000
 _MOST_PAGES = 100
@@ -45,8 +46,11 @@ class _Running:
 class Registries:
     """The registries an engine talks to."""
 
-    def __init__(self, engine: Engine, hosts: Hosts) -> None:
-        self._engine, self._hosts = engine, hosts
+    def __init__(
+        self, hosts: Hosts, images: ImageStore, arrivals: Arrivals, finding: Finding, gate: Gate, tasks: Tasks
+    ) -> None:
+        self._hosts, self._images, self._arrivals, self._finding, self._gate = hosts, images, arrivals, finding, gate
+        self._tasks = tasks
         self._running: dict[tuple[Any, ...], _Running] = {}
 
     def _registry(self, name: str, credentials: Credentials, push: bool = False) -> Registry:
@@ -61,7 +65,7 @@ class Registries:
         running = self._running.get(key)
         if running is None:
             progress = Progress()
-            task = self._engine.background(self._pull(who, ref, wanted, credentials, progress))
+            task = self._tasks.beside(self._pull(who, ref, wanted, credentials, progress))
             running = self._running[key] = _Running(progress, task)
 
             def ended(_: asyncio.Task[object]) -> None:
@@ -91,14 +95,13 @@ class Registries:
     async def _pull(
         self, who: Caller, ref: Reference, platform: Platform, credentials: Credentials, progress: Progress
     ) -> None:
-        store = self._engine.images
         try:
-            before = store.index.find(str(ref)).id
+            before = self._images.index.find(str(ref)).id
         except ImageNotFound:
             before = ""
-        async with bringing(self._engine, who) as coming, self._registry(ref.registry, credentials) as registry:
-            signed = self._engine.gate.wants_signatures
-            image = await Pull(store, registry, ref, platform, progress, signed, coming.check).run()
+        async with self._arrivals.of(who) as coming, self._registry(ref.registry, credentials) as registry:
+            signed = self._gate.wants_signatures
+            image = await Pull(self._images, registry, ref, platform, progress, signed, coming.check).run()
         news = "Image is up to date" if image.id == before else "Downloaded newer image"
         progress.say(f"Status: {news} for {ref.familiar}")
         coming.announce("pull", image, ref.familiar, ref.familiar_name)
@@ -112,11 +115,11 @@ class Registries:
     async def push(self, who: Caller, ref: Reference, credentials: Credentials) -> AsyncIterator[Message]:
         """Pushes one reference. Raises NotFound when there is no such image, RegistryError."""
         try:
-            image = self._engine.finding.image(who, str(ref), Verb.PUSH)
+            image = self._finding.image(who, str(ref), Verb.PUSH)
         except ImageNotFound:
             raise NotFound(f"An image does not exist locally with the tag: {ref.familiar_name}") from None
         progress = Progress()
-        task = self._engine.background(self._push(ref, credentials, image, progress))
+        task = self._tasks.beside(self._push(ref, credentials, image, progress))
         task.add_done_callback(lambda _: progress.end())
         async for message in self._listen(_Running(progress, task)):
             yield message
@@ -127,7 +130,7 @@ class Registries:
         self, ref: Reference, credentials: Credentials, image: Image, progress: Progress
     ) -> tuple[str, int]:
         async with self._registry(ref.registry, credentials, push=True) as registry:
-            return await Push(self._engine.images, registry, ref, progress).run(image)
+            return await Push(self._images, registry, ref, progress).run(image)
 
     async def login(self, server: str, credentials: Credentials) -> None:
         """Tries credentials on a registry. Raises Unauthorized, RegistryError."""

@@ -10,19 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
+from sampan.engine.container import Container
+from sampan.engine.image_roots import ImageRoots
+from sampan.engine.keeperlink import KeeperLink
 from sampan.keeper.client import KeeperGone
 from sampan.keeper.protocol import MountRoot, UnmountRoot
 from sampan.linux import mount, openat2
 from sampan.runtime.errors import RuntimeFailure
-
-if TYPE_CHECKING:
-    from sampan.engine.container import Container
-    from sampan.engine.engine import Engine
-
 
 _MOST_KNOWN = 1000
 
@@ -38,8 +36,11 @@ class _Root:
 class Roots:
     """The roots that are mounted outside of any container, by the container's id."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(
+        self, image_roots: ImageRoots, keeper: KeeperLink, in_thread: Callable[[Coroutine[Any, Any, Any]], Any]
+    ) -> None:
+        """`in_thread` does a coroutine for a thread (Machines.in_thread)."""
+        self._image_roots, self._keeper, self._in_thread = image_roots, keeper, in_thread
         self._open: dict[str, _Root] = {}
         self._there: set[tuple[str, str]] = set()  # images and directories that they have
 
@@ -48,9 +49,7 @@ class Roots:
         known = (container.image, path)
         if known in self._there:
             return
-        images = self._engine.images
-        if not images.prepared(container.image):
-            await asyncio.to_thread(images.lower_directories, images.index.get(container.image))
+        await self._image_roots.ready(container)
         root = await self._take(container)
         try:
             if not await asyncio.to_thread(_make_directory, root.fd, path):
@@ -65,16 +64,16 @@ class Roots:
         if container.running or container.removed or container.id in self._open:
             return
         with contextlib.suppress(KeeperGone, RuntimeFailure, OSError):  # then the start does it
-            await self._engine.keeper.call(MountRoot(container.id, self._engine.image_roots.overlay(container)))
+            await self._keeper.call(MountRoot(container.id, self._image_roots.overlay(container)))
 
     @contextlib.contextmanager
     def writable(self, container: Container) -> Iterator[int]:
         """A descriptor of the root to write into, running or not. For threads. Raises OSError."""
-        root = self._engine.machines.in_thread(self._take(container))
+        root = self._in_thread(self._take(container))
         try:
             yield root.fd
         finally:
-            self._engine.machines.in_thread(self._give_back(container, root))
+            self._in_thread(self._give_back(container, root))
 
     async def _take(self, container: Container) -> _Root:
         async with container.lock:  # nobody is starting it now
@@ -94,8 +93,8 @@ class Roots:
 
     async def _mount(self, container: Container) -> int:
         with contextlib.suppress(KeeperGone):  # then there is nothing mounted ahead either
-            await self._engine.keeper.call(UnmountRoot(container.id))
-        overlay = self._engine.image_roots.overlay(container)
+            await self._keeper.call(UnmountRoot(container.id))
+        overlay = self._image_roots.overlay(container)
         return await asyncio.to_thread(mount.overlay, overlay["lower"], overlay["upper"], overlay["work"])
 
     async def _give_back(self, container: Container, root: _Root) -> None:

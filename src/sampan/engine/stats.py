@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pwd
+import subprocess
 import time
 from typing import TypedDict
 
 from sampan.engine.container import ZERO_TIME, Container, timestamp
 from sampan.engine.errors import BadRequest, EngineError
-from sampan.linux.cgroup import Cgroup
 from sampan.runtime import usage
 from sampan.runtime.usage_types import CpuStats, Usage
 
@@ -38,8 +38,8 @@ class Sample(Usage, total=False):
 TITLES = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]
 
 
-def sample(container: Container, previous: Sample | None, found: Usage | None = None) -> Sample:
-    """One sample. `previous` fills precpu_stats; `found` is what a guest says of itself."""
+def sample(container: Container, previous: Sample | None, found: Usage) -> Sample:
+    """One sample. `previous` fills precpu_stats; `found` is what it uses, if it runs."""
     now = timestamp(time.time_ns())
     empty: CpuStats = {"cpu_usage": {"total_usage": 0, "usage_in_kernelmode": 0, "usage_in_usermode": 0}, "throttling_data": {
         "periods": 0, "throttled_periods": 0, "throttled_time": 0}}  # fmt: skip
@@ -59,8 +59,7 @@ def sample(container: Container, previous: Sample | None, found: Usage | None = 
     }
     if not container.running:
         return result
-    now_used = found or usage.sample(Cgroup(container.cgroup), container.state.pid)
-    result = {**result, **now_used}
+    result = {**result, **found}
     if container.host_config.network_mode == "host":
         result["networks"] = {}
     return result
@@ -82,8 +81,6 @@ def top_of(rows: list[list[str]], arguments: str) -> Processes:
 
 
 def _ps(arguments: str, pids: list[int]) -> Processes:
-    import subprocess
-
     try:
         answer = subprocess.run(["ps", *arguments.split()], capture_output=True, text=True, timeout=_LONGEST)
     except subprocess.TimeoutExpired:

@@ -10,15 +10,19 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from sampan.engine import hostpaths, image_config, limits, machine_shape, mounts, spec
-from sampan.engine.bringing import bringing
+from sampan.engine.arrivals import Arrivals
 from sampan.engine.container import Container
+from sampan.engine.containers import Containers
 from sampan.engine.errors import BadRequest, Conflict, NotFound
-from sampan.engine.machines import GROUP, NAMESPACES, Wiring, interface
+from sampan.engine.events import Events
+from sampan.engine.finding import Finding
+from sampan.engine.image_roots import ImageRoots
+from sampan.engine.machines import GROUP, NAMESPACES, Machines
 from sampan.engine.model import (
     Asked,
     Config,
@@ -30,21 +34,23 @@ from sampan.engine.model import (
     SystemVm,
     SystemVmRequest,
 )
+from sampan.engine.name_claims import NameClaims
+from sampan.engine.network.networking import Networking
 from sampan.engine.policy import facts as facts_of
 from sampan.engine.policy.caller import Caller, Owner
+from sampan.engine.policy.gate import Gate
 from sampan.engine.policy.model import VM
 from sampan.engine.policy.operation import Kind, Verb
+from sampan.engine.wiring import Wiring, interface
 from sampan.images import bootstrap
 from sampan.images.errors import ImageError
 from sampan.images.image import Image
 from sampan.images.index import Check
+from sampan.images.store import ImageStore
 from sampan.keeper.protocol import Descriptors
 from sampan.linux import filetree, openat2, sparse
 from sampan.vm import bootdisk, confine, initramfs, iso, kernel, ovf, pc, seed
 from sampan.vm.errors import VmError
-
-if TYPE_CHECKING:
-    from sampan.engine.engine import Engine
 
 Say = Callable[[str], object]
 replace = msgspec.structs.replace
@@ -65,9 +71,26 @@ _GUEST_PACKAGES = [
 class SystemMachines:
     """The system machines of an engine. Their records are containers with the isolation "machine"."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._cache = f"{engine.data_root}/vm"
+    def __init__(
+        self,
+        data_root: str,
+        group: str,
+        containers: Containers,
+        images: ImageStore,
+        image_roots: ImageRoots,
+        arrivals: Arrivals,
+        gate: Gate,
+        finding: Finding,
+        names: NameClaims,
+        networking: Networking,
+        machines: Machines,
+        events: Events,
+    ) -> None:
+        """`group` is the control group that theirs are in."""
+        self._data_root, self._cache, self._group = data_root, f"{data_root}/vm", group
+        self._containers, self._images, self._image_roots, self._arrivals = containers, images, image_roots, arrivals
+        self._gate, self._finding, self._networking, self._machines = gate, finding, networking, machines
+        self._names, self._events = names, events
 
     # creation
 
@@ -77,12 +100,11 @@ class SystemMachines:
         """Makes one for somebody; `disk` is a descriptor of the disk that is wanted, opened as who asks, and `place` where it is on the
         host. Raises BadRequest, NotFound, Conflict, VmError.
         """
-        from sampan.engine.creation import claim_name
 
         hardware = wanted.hardware
         limits.check_system_vm(hardware, wanted.disk_size)
         if wanted.bootstrap:
-            self._engine.gate.ask_engine(who, Verb.BOOTSTRAP)
+            self._gate.ask_engine(who, Verb.BOOTSTRAP)
         if len(list(filter(None, (wanted.disk, wanted.image, wanted.bootstrap)))) != 1:
             raise BadRequest(
                 "a virtual machine is made of one thing: --disk FILE, --from IMAGE or --bootstrap DISTRIBUTION:SUITE"
@@ -90,47 +112,48 @@ class SystemMachines:
         if hardware.bus and hardware.bus not in pc.BUSES:
             raise BadRequest(f"unknown bus {hardware.bus}: one of {', '.join(pc.BUSES)}")
         identifier = secrets.token_hex(32)
-        image = self._engine.finding.image(who, wanted.image, Verb.USE, usable=True) if wanted.image else None
+        image = self._finding.image(who, wanted.image, Verb.USE, usable=True) if wanted.image else None
         host = HostConfig(isolation=Isolation.MACHINE, network_mode=wanted.network or "default", port_bindings=wanted.ports,
                           log_config=LogConfig("json-file", {"max-size": "4m", "max-file": "2"}))  # fmt: skip
-        mode, planned, _ = self._engine.networking.plan(who, host, {}, "")
+        mode, planned, _ = self._networking.plan(who, host, {}, "")
         host = replace(host, network_mode=mode)
-        tags = self._engine.gate.names(who, image) if image is not None else []
-        signers = self._engine.gate.signers(image) if image is not None else []
+        tags = self._gate.names(who, image) if image is not None else []
+        signers = self._gate.signers(image) if image is not None else []
         source = [Mount(kind=MountType.BIND, destination="", source=place)] if place else []
         facts = facts_of.make(who.owner, image.id if image else "", tags, signers, {}, host, planned, source, VM)
         with (
-            self._engine.gate.admitted(who, identifier, facts, Kind.MACHINE),
-            claim_name(self._engine, wanted.name, identifier, who) as name,
+            self._gate.admitted(who, identifier, facts, Kind.MACHINE),
+            self._names.claim(who, wanted.name, identifier) as name,
         ):
             config = Config(
                 tty=True, open_stdin=True, hostname=name.replace("_", "-"), stop_timeout=30, system_vm=hardware
             )
             container = Container(identifier, name, time.time_ns(), "", wanted.disk or wanted.image or wanted.bootstrap, config, host,
                                   networks=planned, owner=who.user, asked=Asked(labels={}, names=tuple(tags)),
-                                  group=self._engine.identity.group)  # fmt: skip
+                                  group=self._group)  # fmt: skip
             return await self._make(who, container, wanted, image, say, disk)
 
     async def _make(
         self, who: Caller, container: Container, wanted: SystemVmRequest, image: Image | None, say: Say, disk: int
     ) -> Container:
-        directory = self._engine.containers.directory(container)
+        directory = self._containers.directory(container)
         os.makedirs(f"{directory}/log", 0o700)
         try:
             await self._make_disk(who, container, wanted, image, directory, say, disk)
-            self._engine.networking.names.write_all_files(container)
+            self._networking.resolver.write_all_files(container)
         except BaseException:
             await asyncio.to_thread(filetree.remove, directory, True)
             raise
-        self._engine.containers.add(container)
-        self._engine.containers.save(container)
+        self._containers.add(container)
+        self._containers.save(container)
+        self._events.announce(container, "create")
         self.announce(container, "create")
         return container
 
     def announce(self, container: Container, action: str) -> None:
         """Publishes a machine's event."""
         owners = (Owner(container.owner, container.claim),)
-        self._engine.events.publish("machine", action, container.id, {"name": container.name}, owners)
+        self._events.publish("machine", action, container.id, {"name": container.name}, owners)
 
     async def _make_disk(
         self, who: Caller, container: Container, wanted: SystemVmRequest, image: Image | None, directory: str, say: Say,
@@ -143,7 +166,7 @@ class SystemMachines:
             return
         if wanted.bootstrap:
             say(f"making {wanted.bootstrap} from the distribution's packages")
-            async with bringing(self._engine, who) as coming:
+            async with self._arrivals.of(who) as coming:
                 image = await asyncio.to_thread(self._bootstrap, wanted.bootstrap, coming.check)
         assert image is not None
         say("making the disk")
@@ -176,7 +199,7 @@ class SystemMachines:
 
     def _bootstrap(self, name: str, check: Check) -> Image:
         try:
-            return bootstrap.bootstrap(self._engine.images, name, _GUEST_PACKAGES, check)
+            return bootstrap.bootstrap(self._images, name, _GUEST_PACKAGES, check)
         except ImageError as error:
             raise BadRequest(str(error)) from error
 
@@ -187,13 +210,13 @@ class SystemMachines:
             say("fetching a kernel from the distribution's packages")
             found = await asyncio.to_thread(kernel.fetch, self._cache)
         archive = await asyncio.to_thread(initramfs.build, found, self._cache, True)
-        lower = await asyncio.to_thread(self._engine.images.lower_directories, image)
+        lower = await asyncio.to_thread(self._images.lower_directories, image)
         settings = await asyncio.to_thread(self._settings, image)
         await asyncio.to_thread(bootdisk.build, target, lower, found, archive, settings, size)
 
     def _settings(self, image: Image) -> dict[str, Any]:
         """What the disk does when it boots: the image's own init, or its command."""
-        rootfd = self._engine.image_roots.open(image)
+        rootfd = self._image_roots.open(image)
         try:
             for path in _INITS:
                 with contextlib.suppress(OSError):
@@ -216,15 +239,15 @@ class SystemMachines:
 
     async def request(self, container: Container, wiring: Wiring) -> tuple[dict[str, Any], Descriptors]:
         """What the keeper is asked to start, and the descriptors that go with it; "disk" and "seed" are the caller's."""
-        directory, settings = self._engine.containers.directory(container), hardware_of(container)
+        directory, settings = self._containers.directory(container), hardware_of(container)
         memory = machine_shape.system_memory(settings)
-        accelerator = (await self._engine.machines.shape(HostConfig())).accelerator
+        accelerator = (await self._machines.shape(HostConfig())).accelerator
         machine = {"cpus": settings.cpus or 1, "memory": memory, "accelerator": accelerator, "form": "qcow2",
-                   "bus": settings.bus or "virtio", "interfaces": [endpoint.mac for _, endpoint, _ in wiring.places]}  # fmt: skip
-        servers = self._engine.networking.names.forwarders
+                   "bus": settings.bus or "virtio", "interfaces": [endpoint.mac for _, endpoint, _ in wiring.endpoints]}  # fmt: skip
+        servers = self._networking.resolver.forwarders
         guest = seed.Guest(settings.user, settings.password, settings.ssh_keys, settings.user_data)
         files = seed.files(
-            container.id, container.config.hostname, guest, [seed.place(*row) for row in wiring.places], servers
+            container.id, container.config.hostname, guest, [seed.place(*row) for row in wiring.endpoints], servers
         )
         with open(f"{directory}/seed.iso", "wb") as file:
             os.fchmod(file.fileno(), 0o600)  # passwords are in it, as memory may be in the disk
@@ -240,11 +263,11 @@ class SystemMachines:
             "cgroup": container.cgroup,
             "filter": confine.compiled(resolver=True),
             "pc": machine,
-            "control": self._engine.machines.control(container.id),
+            "control": self._machines.control(container.id),
             "console": f"{directory}/console",
             "hostname": container.config.hostname,
-            "interfaces": [interface(*row) for row in wiring.places],
-            "names": self._engine.networking.names.serves(container),
+            "interfaces": [interface(*row) for row in wiring.endpoints],
+            "names": self._networking.resolver.serves(container),
             "servers": servers,
         }
         return request, {"network": wiring.namespace, **own, **{f"tap{slot}": fd for slot, fd in wiring.taps}}
@@ -265,19 +288,19 @@ class SystemMachines:
         if container.running:
             if action == "restore" and not known[name]["memory"]:
                 raise Conflict(f"snapshot {name} is of the disk only: stop the virtual machine first")
-            await self._engine.machines.ask(
+            await self._machines.ask(
                 container, {"create": "savevm", "restore": "loadvm", "delete": "delvm"}[action], name=name
             )
         else:
             flag = {"create": "-c", "restore": "-a", "delete": "-d"}[action]
             await asyncio.to_thread(
-                bootdisk.snapshot, f"{self._engine.containers.directory(container)}/disk.qcow2", flag, name
+                bootdisk.snapshot, f"{self._containers.directory(container)}/disk.qcow2", flag, name
             )
         self.announce(container, f"snapshot-{action}")
 
     async def snapshots(self, container: Container) -> list[bootdisk.Snapshot]:
         """Name, time (seconds) and whether there is memory, of each."""
-        return await asyncio.to_thread(bootdisk.snapshots, f"{self._engine.containers.directory(container)}/disk.qcow2")
+        return await asyncio.to_thread(bootdisk.snapshots, f"{self._containers.directory(container)}/disk.qcow2")
 
     # export
 
@@ -285,29 +308,23 @@ class SystemMachines:
         """Writes an image, or a machine that does not run, as a disk for other hypervisors. Raises BadRequest, NotFound, VmError."""
         if form not in bootdisk.FORMATS:
             raise BadRequest(f"unknown format {form!r}: one of {', '.join(bootdisk.FORMATS)}")
-        with tempfile.TemporaryDirectory(dir=self._engine.data_root) as work:
-            known = self._engine.finding.machines(who)
+        with tempfile.TemporaryDirectory(dir=self._data_root) as work:
+            known = self._finding.machines(who)
             machine = next((c for c in known if source in (c.name, c.id)), None)
             if machine is not None:
-                self._engine.gate.ask_container(who, Verb.EXPORT, machine)
+                self._gate.ask_container(who, Verb.EXPORT, machine)
                 if machine.running:
                     raise Conflict(f"virtual machine {machine.name} is running: stop it before it is exported")
-                disk, disk_form = f"{self._engine.containers.directory(machine)}/disk.qcow2", "qcow2"
+                disk, disk_form = f"{self._containers.directory(machine)}/disk.qcow2", "qcow2"
                 settings = hardware_of(machine)
             else:
                 disk, disk_form, settings = f"{work}/disk.raw", "raw", SystemVm()
-                image = self._engine.finding.image(who, source, Verb.EXPORT, usable=True)
+                image = self._finding.image(who, source, Verb.EXPORT, usable=True)
                 await self.build_disk(image, disk, size, say)
             if form == "ova":
                 await asyncio.to_thread(_pack, work, disk, disk_form, source, settings, target)
             else:
                 await asyncio.to_thread(bootdisk.convert, disk, target, form, disk_form)
-
-    async def remove(self, container: Container, force: bool) -> None:
-        """Deletes one with its disk. Raises Conflict when it runs and is not forced."""
-        from sampan.engine import removing
-
-        await removing.remove(self._engine, container, force)
 
 
 def hardware_of(container: Container) -> SystemVm:

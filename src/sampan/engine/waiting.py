@@ -10,34 +10,17 @@ from sampan.engine.errors import BadRequest
 _CONDITIONS = ("", "not-running", "next-exit", "removed")
 
 
-def exit_of(container: Container) -> asyncio.Future[int]:
-    """A future of the exit code of the run that there is, or of the next one."""
-    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    container.exit_waiters.append(future)
-    return future
-
-
-def resolve(waiters: list[asyncio.Future[int]], code: int) -> None:
-    """Tells all who wait."""
-    for waiter in waiters:
-        if not waiter.done():
-            waiter.set_result(code)
-    waiters.clear()
-
-
 def wait(container: Container, condition: str) -> asyncio.Future[int]:
-    """A future of the exit code: "not-running" (now or later), "next-exit" or "removed". Raises BadRequest."""
+    """A future of the exit code, one's own: "not-running" (now or later), "next-exit" or "removed". Raises BadRequest."""
     if condition not in _CONDITIONS:
         raise BadRequest(f'invalid condition: "{condition}"')
     if condition == "removed":
-        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        container.remove_waiters.append(future)
-        if container.removed:
-            resolve(container.remove_waiters, container.state.exit_code)
-        return future
-    future = exit_of(container)
+        return _known(container) if container.removed else container.removals.next()
     waits = container.running or container.starting or container.state.restarting
-    if condition != "next-exit" and not waits:
-        future.set_result(container.state.exit_code)
-        container.exit_waiters.remove(future)
+    return container.exits.next() if waits or condition == "next-exit" else _known(container)
+
+
+def _known(container: Container) -> asyncio.Future[int]:
+    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    future.set_result(container.state.exit_code)
     return future

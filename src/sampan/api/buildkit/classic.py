@@ -15,7 +15,7 @@ from sampan.api.buildkit.jobs import Job
 from sampan.api.buildkit.sessions import Sessions
 from sampan.api.json import decode
 from sampan.build.errors import BuildError
-from sampan.engine.engine import Engine
+from sampan.engine.builds import Builds
 from sampan.engine.errors import EngineError
 from sampan.engine.policy.caller import Caller
 from sampan.images.errors import ImageError
@@ -47,7 +47,7 @@ def _attributes(request: web.Request) -> dict[str, str]:
 
 
 async def messages(
-    engine: Engine, who: Caller, sessions: Sessions, request: web.Request, upload: str | None
+    builds: Builds, who: Caller, sessions: Sessions, request: web.Request, upload: str | None
 ) -> AsyncIterator[dict[str, Any]]:
     """The build's messages. `upload`: a file with the context's tar, or None."""
     attributes = _attributes(request)
@@ -57,10 +57,10 @@ async def messages(
 
     async def run() -> str:
         try:
-            async with frontend.prepared(engine, who, session, attributes, ["network.host"], upload) as wanted:
+            async with frontend.prepared(builds.work, who, session, attributes, ["network.host"], upload) as wanted:
                 wanted.options.tags = [tag for tag in request.query.getall("t", []) if tag]
-                async with engine.builds.state(wanted, job) as state:
-                    image = await engine.builds.export(wanted, state)
+                async with builds.state(wanted, job) as state:
+                    image = await builds.export(wanted, state)
             return image.id
         finally:
             job.close()

@@ -26,15 +26,17 @@ from sampan.build import exporting, writable
 from sampan.build.errors import BuildError
 from sampan.build.file_tree import Tree
 from sampan.build.model import State
-from sampan.engine.builds import Request
-from sampan.engine.engine import Engine
+from sampan.engine.builds import Builds, Request
 from sampan.engine.errors import EngineError
 from sampan.engine.filters import cache as wanted
 from sampan.engine.policy.caller import Caller, Owner
+from sampan.engine.policy.gate import Gate
 from sampan.engine.policy.operation import Verb
+from sampan.engine.registries import Registries
 from sampan.images import archive
 from sampan.images.errors import ImageError
 from sampan.images.image import Image
+from sampan.images.store import ImageStore
 from sampan.oci import manifest as oci
 from sampan.oci import reference
 
@@ -79,8 +81,18 @@ Jobs = dict[tuple[Owner, str], Job]  # by whose they are, and their ref
 class Control:
     """The services as one connection to /grpc has them, for whoever made it."""
 
-    def __init__(self, engine: Engine, who: Caller, sessions: Sessions, jobs: Jobs) -> None:
-        self._engine, self._who, self._sessions, self._jobs = engine, who, sessions, jobs
+    def __init__(
+        self,
+        builds: Builds,
+        images: ImageStore,
+        registries: Registries,
+        gate: Gate,
+        who: Caller,
+        sessions: Sessions,
+        jobs: Jobs,
+    ) -> None:
+        self._builds, self._images, self._registries, self._gate = builds, images, registries, gate
+        self._who, self._sessions, self._jobs = who, sessions, jobs
 
     def __mapping__(self) -> dict[str, Handler]:
         """What grpclib wants to know: path → handler."""
@@ -130,7 +142,7 @@ class Control:
         return [
             messages.new("UsageRecord", ID=row.key[:25], Size=row.size, CreatedAt=when(row.created), LastUsedAt=when(row.used),
                          UsageCount=1, Description=row.description, RecordType="regular", Mutable=True)
-            for row in self._engine.builds.cache_of(self._who).all()
+            for row in self._builds.cache_of(self._who).all()
         ]  # fmt: skip
 
     async def _disk_usage(self, stream: Any) -> None:
@@ -140,11 +152,11 @@ class Control:
     async def _prune(self, stream: Any) -> None:
         request = await stream.recv_message()
         try:
-            self._engine.gate.ask_engine(self._who, Verb.ADMINISTER)
+            self._gate.ask_engine(self._who, Verb.ADMINISTER)
         except EngineError as error:
             raise GRPCError(Status.PERMISSION_DENIED, str(error)) from None
         before = self._usage()
-        cache = self._engine.builds.cache
+        cache = self._builds.cache
         try:
             passes = wanted.selected(list(request.filter), request.keepDuration / 1e9)
         except EngineError as error:
@@ -202,9 +214,9 @@ class Control:
         stack = contextlib.AsyncExitStack()
         try:
             request = await stack.enter_async_context(
-                frontend.prepared(self._engine, self._who, session, attributes, job.entitlements)
+                frontend.prepared(self._builds.work, self._who, session, attributes, job.entitlements)
             )
-            state = await stack.enter_async_context(self._engine.builds.state(request, job))
+            state = await stack.enter_async_context(self._builds.state(request, job))
         except BaseException:
             await stack.aclose()
             raise
@@ -265,7 +277,7 @@ class Control:
         if kind in ("", "image", "moby"):
             return await self._export_image(job, prepared, session, attributes) if kind else {}
         if kind == "local":
-            with writable.root_of(self._engine.images.layers, prepared.state.layers) as rootfd:
+            with writable.root_of(self._images.layers, prepared.state.layers) as rootfd:
                 await filesync.send(session, Tree(rootfd, name="the result"))
             return {}
         if kind not in ("tar", "oci", "docker"):
@@ -276,7 +288,7 @@ class Control:
 
     async def _image(self, prepared: _Prepared, attributes: dict[str, str]) -> Image:
         prepared.request.options.tags = [name for name in attributes.get("name", "").split(",") if name]
-        return await self._engine.builds.export(prepared.request, prepared.state)
+        return await self._builds.export(prepared.request, prepared.state)
 
     async def _export_image(
         self, job: Job, prepared: _Prepared, session: Session, attributes: dict[str, str]
@@ -287,7 +299,7 @@ class Control:
             for name in prepared.request.options.tags if "push" in attributes else []:
                 ref = reference.parse(name).with_default_tag()
                 host = "https://index.docker.io/v1/" if ref.registry == reference.DEFAULT_REGISTRY else ref.registry
-                async for message in self._engine.registries.push(self._who, ref, await session.credentials(host)):
+                async for message in self._registries.push(self._who, ref, await session.credentials(host)):
                     digest = message.get("aux", {}).get("Digest") or digest
         job.say(f"writing image {image.id}")
         descriptor = {"mediaType": oci.OCI_MANIFEST, "digest": digest, "size": 0}
@@ -297,7 +309,7 @@ class Control:
     @contextlib.asynccontextmanager
     async def _file(self, prepared: _Prepared, kind: str, attributes: dict[str, str]) -> AsyncIterator[str]:
         """The result as one file on the disk."""
-        images = self._engine.images
+        images = self._images
         fd, path = tempfile.mkstemp(dir=images.temporary)
         try:
             with open(fd, "wb") as out:

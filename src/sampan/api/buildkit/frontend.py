@@ -16,7 +16,6 @@ from sampan.build.errors import BuildError
 from sampan.build.file_tree import Tree
 from sampan.build.model import Options
 from sampan.engine.builds import Request
-from sampan.engine.engine import Engine
 from sampan.engine.model import HostConfig
 from sampan.engine.policy.caller import Caller
 from sampan.images.registry.auth import Credentials
@@ -75,7 +74,7 @@ def options_of(attributes: dict[str, str], entitlements: list[str]) -> Options:
 
 @contextlib.asynccontextmanager
 async def prepared(
-    engine: Engine,
+    directory: str,
     who: Caller,
     session: Session,
     attributes: dict[str, str],
@@ -84,11 +83,11 @@ async def prepared(
 ) -> AsyncIterator[Request]:
     """A build request with its context, secrets, agents and credentials brought over from the client.
 
-    `upload`: a file with the context's tar, when that has come another way.
+    `directory` is where it may work. `upload`: a file with the context's tar, when that has come another way.
     """
     rootfd = -1
     request = Request(who, options_of(attributes, entitlements), attributes.get("filename") or "Dockerfile")
-    work = await asyncio.to_thread(tempfile.mkdtemp, dir=f"{engine.data_root}/builds/work")
+    work = await asyncio.to_thread(tempfile.mkdtemp, dir=directory)
     try:
         os.mkdir(f"{work}/context")
         rootfd = os.open(f"{work}/context", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

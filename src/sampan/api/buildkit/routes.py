@@ -12,8 +12,11 @@ from grpclib.server import Server
 from sampan.api import access
 from sampan.api.buildkit.control import Control, Jobs
 from sampan.api.buildkit.sessions import CONFIG, Sessions, take_over
-from sampan.engine.engine import Engine
+from sampan.engine.builds import Builds
 from sampan.engine.policy.caller import Caller, Owner
+from sampan.engine.policy.gate import Gate
+from sampan.engine.registries import Registries
+from sampan.images.store import ImageStore
 
 
 @dataclass(slots=True)
@@ -28,8 +31,11 @@ class Upload:
 class BuildKit:
     """The state of an engine's BuildKit side, made when it is first asked for."""
 
-    engine: Engine
-    sessions: Sessions
+    builds: Builds
+    images: ImageStore
+    registries: Registries
+    gate: Gate
+    sessions: Sessions = field(default_factory=Sessions)
     jobs: Jobs = field(default_factory=dict)
     uploads: dict[tuple[Owner, str], Upload] = field(default_factory=dict)
 
@@ -38,14 +44,17 @@ class BuildKit:
         return self.uploads.setdefault((who.owner, identifier), Upload(asyncio.get_running_loop().create_future()))
 
 
-def make(engine: Engine) -> BuildKit:
-    """For one engine."""
-    return BuildKit(engine, Sessions())
-
-
 async def serve(buildkit: BuildKit, request: web.Request) -> None:
     """POST /grpc: serves HTTP/2 on the connection until it ends."""
-    control = Control(buildkit.engine, access.who(request), buildkit.sessions, buildkit.jobs)
+    control = Control(
+        buildkit.builds,
+        buildkit.images,
+        buildkit.registries,
+        buildkit.gate,
+        access.who(request),
+        buildkit.sessions,
+        buildkit.jobs,
+    )
     server: Any = Server(
         [control], config=CONFIG
     )  # of one connection: whatever is asked on it is for whoever has made it

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
 
 from sampan.engine.container import Container
+from sampan.engine.containers import Containers, Sees
 from sampan.engine.filters import images, rules
 from sampan.engine.filters.reading import Filters, invalid
 from sampan.engine.filters.rules import Rule, Test
 from sampan.engine.model import HealthStatus
+from sampan.images.store import ImageStore
 from sampan.network.model import Network
-
-if TYPE_CHECKING:
-    from sampan.engine.engine import Engine
+from sampan.network.networks import Networks
 
 _STATES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
 _HEALTH = ("starting", "healthy", "unhealthy", "none")
@@ -67,10 +66,8 @@ def _ports(key: str, values: list[str]) -> set[str]:
     return found
 
 
-def _networks(engine: Engine) -> Rule[Container]:
+def _networks(known: Networks) -> Rule[Container]:
     def rule(key: str, values: list[str]) -> Test[Container]:
-        known = engine.networking.networks
-
         def on(container: Container, network: Network | None, value: str) -> bool:
             mode = container.host_config.network_mode
             names = set(container.networks) | ({mode} if mode in ("host", "none") else set())
@@ -84,26 +81,26 @@ def _networks(engine: Engine) -> Rule[Container]:
     return rule
 
 
-def _edge(engine: Engine, sees: Callable[[Container], bool], after: bool) -> Rule[Container]:
+def _edge(containers: Containers, sees: Sees, after: bool) -> Rule[Container]:
     """Made before, or after, each of the containers that the values name."""
 
     def rule(key: str, values: list[str]) -> Test[Container]:
-        moments = [engine.containers.find(value, sees).created for value in values]
+        moments = [containers.find(value, sees).created for value in values]
         return (lambda c: c.created > max(moments)) if after else (lambda c: c.created < min(moments))
 
     return rule
 
 
-def _ancestor(engine: Engine) -> Rule[Container]:
+def _ancestor(store: ImageStore) -> Rule[Container]:
     def rule(key: str, values: list[str]) -> Test[Container]:
-        wanted = images.descendants(engine.images.index, values)
+        wanted = images.descendants(store.index, values)
         return lambda container: container.image in wanted
 
     return rule
 
 
 def _isolation(key: str, values: list[str]) -> Test[Container]:
-    known = {"container": "container", "default": "container", "process": "container", "vm": "vm"}
+    known = {"container": "container", "default": "container", "process": "container", "vm": "vm", "machine": "machine"}
     for value in values:
         if value not in known:
             raise invalid(key, value)
@@ -111,11 +108,19 @@ def _isolation(key: str, values: list[str]) -> Test[Container]:
     return lambda container: container.isolation in wanted
 
 
-def listed(engine: Engine, sees: Callable[[Container], bool], wanted: Filters) -> Test[Container]:
+def is_container(container: Container) -> bool:
+    """Whether lists have it that are not asked for system VMs (`--filter isolation=machine`). Docker's clients clean up by lists
+    (`docker rm -f $(docker ps -aq)`, Testcontainers, Compose): with a container its writable layer goes, with a system VM its disk."""
+    return container.isolation != "machine"
+
+
+def listed(
+    containers: Containers, networks: Networks, store: ImageStore, sees: Sees, wanted: Filters
+) -> Test[Container]:
     """The test of a list's filters. Raises BadRequest; NotFound for a container that `before` or `since` names."""
     table: dict[str, Rule[Container]] = {
-        "ancestor": _ancestor(engine),
-        "before": _edge(engine, sees, after=False),
+        "ancestor": _ancestor(store),
+        "before": _edge(containers, sees, after=False),
         "exited": rules.number(_exit_code),
         "expose": rules.ignored,
         "health": rules.one_of(_HEALTH, _health),
@@ -123,9 +128,9 @@ def listed(engine: Engine, sees: Callable[[Container], bool], wanted: Filters) -
         "is-task": rules.boolean(lambda container: False),
         "isolation": _isolation,
         "name": rules.expressions(_names),
-        "network": _networks(engine),
+        "network": _networks(networks),
         "publish": rules.ignored,
-        "since": _edge(engine, sees, after=True),
+        "since": _edge(containers, sees, after=True),
         "status": rules.one_of(_STATES, lambda container: container.state.status),
         "volume": rules.exactly(_volumes),
         **rules.labels(labels_of),
@@ -137,6 +142,22 @@ def listed(engine: Engine, sees: Callable[[Container], bool], wanted: Filters) -
         return test
     # Docker's: a port of either kind will do when both are asked for.
     return lambda c: test(c) and not (published.isdisjoint(_published(c)) and exposed.isdisjoint(_exposed(c)))
+
+
+def select(
+    seen: Iterable[Container], passes: Test[Container], wanted: Filters, everything: bool, limit: int | None
+) -> list[Container]:
+    """Those of a list, newest first, `limit` of them at most: without `everything`, a limit or a filter of states only such as run."""
+    implied = everything or limit or wanted.get("status") or wanted.get("exited")
+    rows = [
+        container
+        for container in seen
+        if (wanted.get("isolation") or is_container(container))
+        and (implied or container.running or container.state.restarting)
+        and passes(container)
+    ]
+    rows.sort(key=lambda container: -container.created)
+    return rows[:limit] if limit and limit > 0 else rows
 
 
 _PRUNE: dict[str, Rule[Container]] = {

@@ -18,9 +18,9 @@ class Decision:
     reasons: list[str] = field(default_factory=list)
     passed: list[str] = field(default_factory=list)
 
-    def refuses(self, own_kernel: bool) -> bool:
-        """Whether a container that there is may not be so any more: `own_kernel` says which kind it is."""
-        return self.isolation == DENY or (self.isolation == VM and not own_kernel)
+    def refuses(self, isolation: str) -> bool:
+        """Whether a container that there is, with this isolation, may not be so any more."""
+        return self.isolation == DENY or (self.isolation == VM and isolation == CONTAINER)
 
 
 def decide(policy: Policy, facts: Facts, others: Collection[str]) -> Decision:

@@ -107,10 +107,15 @@ def make(
     )
 
 
+def isolation_of(container: Container) -> str:
+    """The isolation that a container or system VM has, as policies know it: CONTAINER on the host's kernel, else VM."""
+    return VM if container.isolation in (VM, "machine") else CONTAINER
+
+
 def of_record(container: Container, names: list[str], signers: list[str]) -> Facts:
     """Of a container that there is. Its image has the `names` it has now and those by which the container was made."""
     wanted = container.host_config.isolation
-    asked = VM if container.own_kernel else CONTAINER if wanted in (CONTAINER, "process") else ""
+    asked = VM if isolation_of(container) == VM else CONTAINER if wanted in (CONTAINER, "process") else ""
     tags = list(dict.fromkeys([*container.asked.names, *names]))
     labels = container.asked.labels
     labels = container.config.labels if labels is None else labels

@@ -116,7 +116,7 @@ class Gate:
         acts = rules.RULES[subject.kind, verb] is rules.inside
         if acts or (verb == Verb.READ and not policy.administers(who.user, policy.tenant(who.user))):
             self.check_shared(container)
-        if acts and not container.own_kernel:
+        if acts and of.isolation_of(container) == CONTAINER:
             decision = decide(policy, self.facts_of(container), ())
             if decision.isolation != CONTAINER:
                 raise Forbidden(
@@ -131,7 +131,7 @@ class Gate:
             return
         networks = of.networks(container.host_config, [*container.networks, network])
         decision = decide(policy, dataclasses.replace(self.facts_of(container), networks=networks), ())
-        if decision.refuses(container.own_kernel):
+        if decision.refuses(of.isolation_of(container)):
             raise Forbidden(f"denied by the isolation policy: {'; '.join(decision.reasons)}: {_BESIDE}")
 
     def check_shared(self, container: Container) -> None:
@@ -188,7 +188,8 @@ class Gate:
             self._may_have(policy, owner, path, source)
             if policy is not None and any(rule.of_paths for rule in policy.rules):
                 facts = dataclasses.replace(self.facts_of(container), mounts=(path,), sources=(source,))
-                self._keep_rules_of_paths(policy, facts, (DENY,) if container.own_kernel else (DENY, VM))
+                refused = (DENY, VM) if of.isolation_of(container) == CONTAINER else (DENY,)
+                self._keep_rules_of_paths(policy, facts, refused)
 
         return ask
 
@@ -249,7 +250,8 @@ class Gate:
         """The tenants who have containers on the host's kernel, or only those of whom some run."""
         found = {policy.tenant(*owner) for key, owner in self._entering.items() if key != but}
         for container in self._containers.values():
-            if not container.own_kernel and container.id != but and (container.running or not running):
+            shares = of.isolation_of(container) == CONTAINER
+            if shares and container.id != but and (container.running or not running):
                 found.add(policy.tenant(container.owner, container.claim))
         return found
 
@@ -265,7 +267,7 @@ class Gate:
 
     def signers(self, image: Image) -> list[str]:
         """The names of the policy's keys that have signed an image."""
-        from sampan.images import signatures
+        from sampan.images import signatures  # cryptography: 40 ms, for policies that have keys
 
         policy = self._policy()
         if policy is None or not policy.keys:
@@ -295,9 +297,9 @@ class Gate:
         return decide(policy, facts, self._tenants(policy, running=False))
 
     @contextlib.contextmanager
-    def _entered(self, identifier: str, owner: Owner, own_kernel: bool) -> Iterator[None]:
+    def _entered(self, identifier: str, owner: Owner, isolation: str) -> Iterator[None]:
         """While something is made or started: what is for the host's kernel counts as being there."""
-        if not own_kernel:
+        if isolation == CONTAINER:
             self._entering[identifier] = owner
         try:
             yield
@@ -312,7 +314,7 @@ class Gate:
         self._tell(identifier, facts, decision)
         if decision.isolation == DENY:
             raise Forbidden(f"denied by the isolation policy: {'; '.join(decision.reasons)}")
-        with self._entered(identifier, Owner(facts.user, facts.claim), decision.isolation == VM):
+        with self._entered(identifier, Owner(facts.user, facts.claim), decision.isolation):
             yield decision
 
     @contextlib.contextmanager
@@ -324,14 +326,15 @@ class Gate:
             yield
             return
         facts = self.facts_of(container)
-        others = () if container.own_kernel else self._tenants(policy, running=True, but=container.id)
+        isolation = of.isolation_of(container)
+        others = self._tenants(policy, running=True, but=container.id) if isolation == CONTAINER else ()
         decision = decide(policy, facts, others)
-        if decision.refuses(container.own_kernel):
+        if decision.refuses(of.isolation_of(container)):
             self._tell(container.id, facts, Decision(DENY, decision.tenant, decision.reasons))
             raise Forbidden(f"denied by the isolation policy: {'; '.join(decision.reasons)}"
                             + (f": {_BESIDE}" if decision.isolation == VM or facts.asked != VM else ""))  # fmt: skip
         self.check_shared(container)
-        with self._entered(container.id, Owner(container.owner, container.claim), container.own_kernel):
+        with self._entered(container.id, Owner(container.owner, container.claim), of.isolation_of(container)):
             yield
 
     # builds
@@ -341,7 +344,7 @@ class Gate:
         """While a build runs, whose commands are containers on the host's kernel. Raises Forbidden."""
         self.ask(who, Operation(Verb.BUILD, ENGINE, facts))
         self.check_step(who, identifier, facts)
-        with self._entered(identifier, who.owner, own_kernel=False):
+        with self._entered(identifier, who.owner, CONTAINER):
             yield
 
     def check_step(self, who: Caller, identifier: str, facts: Facts) -> None:
@@ -370,5 +373,5 @@ class Gate:
 
 def subject_of(container: Container) -> Subject:
     """A container, or a machine, as a subject."""
-    kind = Kind.MACHINE if container.system else Kind.CONTAINER
-    return Subject(kind, container.id, (Owner(container.owner, container.claim),), container.own_kernel)
+    kind = Kind.MACHINE if container.isolation == "machine" else Kind.CONTAINER
+    return Subject(kind, container.id, (Owner(container.owner, container.claim),), of.isolation_of(container))

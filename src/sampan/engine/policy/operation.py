@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from sampan.engine.policy.caller import Owner
-from sampan.engine.policy.model import Facts
+from sampan.engine.policy.model import VM, Facts
 
 
 class Kind(Enum):
@@ -67,7 +67,7 @@ class Subject:
     kind: Kind
     id: str = ""
     owners: tuple[Owner, ...] = ()
-    own_kernel: bool = True  # of a container: it does not share the host's
+    isolation: str = VM  # of a container: CONTAINER when it shares the host's kernel
 
 
 ENGINE = Subject(Kind.ENGINE)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sampan.engine.policy.caller import Caller, Owner
-from sampan.engine.policy.model import Policy
+from sampan.engine.policy.model import CONTAINER, Policy
 from sampan.engine.policy.operation import Kind, Operation, Verb
 
 HIDDEN = "hidden"  # it is answered as what does not exist: a refusal would tell that it does
@@ -108,7 +108,7 @@ def inside(question: Question) -> str:
     if hidden := own(question):
         return hidden
     operation = question.operation
-    if operation.extra and not operation.subject.own_kernel and not question.trusted:
+    if operation.extra and operation.subject.isolation == CONTAINER and not question.trusted:
         return f"{', '.join(operation.extra)} by {question.tenant}, who is not trusted with the host's kernel"
     return ""
 

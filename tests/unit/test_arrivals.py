@@ -8,7 +8,6 @@ import json
 
 import pytest
 
-from sampan.engine.bringing import bringing
 from sampan.engine.engine import Engine
 from sampan.engine.errors import Forbidden
 from sampan.engine.policy.caller import Owner, at_page
@@ -35,11 +34,11 @@ def test_an_image_is_its_owners_while_more_of_its_archive_comes(engine: Engine) 
     owners = engine.finding.owners
 
     async def bring() -> None:
-        async with bringing(engine, MALLORY) as coming:
+        async with engine.arrivals.of(MALLORY) as coming:
             image = await asyncio.to_thread(engine.images.add, _config("a"), [], [TAG], check=coming.check)
             assert owners.of(Kind.IMAGE, image.id) == owners.of(Kind.TAG, TAG) == (Owner("mallory"),)
             assert engine.finding.images(VICTIM) == []
-            async with bringing(engine, MALLORY, brings=False) as naming:
+            async with engine.arrivals.of(MALLORY, brings=False) as naming:
                 await asyncio.to_thread(engine.images.index.tag, image, "tool:2", naming.check)
                 assert owners.of(Kind.TAG, TAG.replace(":1", ":2")) == (Owner("mallory"),)
         assert owners.of(Kind.IMAGE, image.id) == owners.of(Kind.TAG, TAG) == (Owner("mallory"),)
@@ -54,11 +53,11 @@ def test_a_name_that_somebody_is_about_to_give_is_taken(engine: Engine) -> None:
 
     async def both() -> None:
         async def give(what: str) -> None:
-            async with bringing(engine, MALLORY) as coming:
+            async with engine.arrivals.of(MALLORY) as coming:
                 await asyncio.to_thread(engine.images.add, _config(what), [], [TAG], check=coming.check)
 
         with contextlib.suppress(ImageError):
-            async with bringing(engine, VICTIM) as first:
+            async with engine.arrivals.of(VICTIM) as first:
                 await asyncio.to_thread(first.check, "sha256:" + "1" * 64, [TAG])
                 with pytest.raises(Forbidden, match="about to be another tenant's"):
                     await give("b")
@@ -79,7 +78,7 @@ def test_who_has_gone_in_the_middle_still_owns_what_comes(engine: Engine) -> Non
         go_on = asyncio.Event()
 
         async def bring() -> None:
-            async with bringing(engine, MALLORY) as coming:
+            async with engine.arrivals.of(MALLORY) as coming:
                 await asyncio.to_thread(coming.check, "sha256:" + "2" * 64, [TAG])
                 go_on.set()
                 await asyncio.Event().wait()

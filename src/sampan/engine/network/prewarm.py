@@ -41,7 +41,7 @@ class Sandbox:
             sock.close()
 
 
-class Sandboxes:
+class Prewarm:
     """At most one sandbox at a time."""
 
     def __init__(

@@ -19,7 +19,7 @@ from sampan.network.networks import Networks
 _WORD = re.compile(r"[^\s\x00-\x20\x7f#]{1,255}")
 
 
-class Names:
+class Resolver:
     """The name servers of an engine's running containers, and the files bound into them."""
 
     def __init__(
@@ -29,7 +29,7 @@ class Names:
         changed: Callable[[Container], None],
         behind_slirp: bool,
     ) -> None:
-        """`changed` is told when the files of a running virtual machine have new contents: its guest has copies."""
+        """`changed` is told when the files of a running container have new contents: a guest has copies."""
         self._networks = networks
         self._containers = containers
         self._changed = changed
@@ -116,7 +116,7 @@ class Names:
                 continue
             write_text(f"{directory}/{name}", text)
             container.written[name] = text
-            if container.virtual and container.running:
+            if container.running:
                 self._changed(container)
 
     @property

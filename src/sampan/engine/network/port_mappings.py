@@ -29,7 +29,7 @@ _RESTORE_AFTER = 0.2
 _ANYWHERE = (PortBinding(),)
 
 
-class Publishing:
+class PortMappings:
     """The ports of an engine's containers and the nftables tables that lead to them.
 
     With `obey_host_firewall` published ports are listened on instead of redirected, so that the rules of
@@ -52,9 +52,9 @@ class Publishing:
 
     async def publish(self, container: Container) -> None:
         """Reserves what the container asks for and lets traffic through. Raises NetworkError."""
-        places = self._networks.of(container.id)
+        endpoints = self._networks.of(container.id)
         bindings = _bindings(container)
-        if bindings and any(network.driver == "bridge" and not network.internal for network, _ in places):
+        if bindings and any(network.driver == "bridge" and not network.internal for network, _ in endpoints):
             ipv6 = self._host_ports is not None or bridge.has_ipv6()
             self._mappings[container.id] = ports.reserve_all(bindings, ipv6, self._binder)
         await self.apply()
@@ -88,8 +88,8 @@ class Publishing:
 
     def _target(self, container: str) -> Endpoint | None:
         """The endpoint that published ports lead to."""
-        places = [(n, e) for n, e in self._networks.of(container) if n.driver == "bridge" and not n.internal]
-        place = way_out(places)
+        endpoints = [(n, e) for n, e in self._networks.of(container) if n.driver == "bridge" and not n.internal]
+        place = default_gateway(endpoints)
         return place[1] if place else None
 
     async def take_up(self, container: Container) -> None:
@@ -107,10 +107,10 @@ class Publishing:
             mapping.release()
         return bool(mappings)
 
-    def admit(self, places: Iterable[tuple[Network, Endpoint]]) -> None:
+    def admit(self, endpoints: Iterable[tuple[Network, Endpoint]]) -> None:
         """Lets the ports of these endpoints speak, before what is behind them runs. Blocks. Raises NetworkError."""
         try:
-            for network, endpoint in places:
+            for network, endpoint in endpoints:
                 self._firewall.admit(network, endpoint)
         except (nftables.NftablesError, ValueError) as error:
             raise NetworkError(f"firewall: {error}") from error
@@ -203,9 +203,9 @@ class Publishing:
             self._news.close()
 
 
-def way_out(places: list[tuple[Network, Endpoint]]) -> tuple[Network, Endpoint] | None:
+def default_gateway(endpoints: list[tuple[Network, Endpoint]]) -> tuple[Network, Endpoint] | None:
     """The place with the default route: the first that is not internal."""
-    return next(((network, endpoint) for network, endpoint in places if not network.internal), None)
+    return next(((network, endpoint) for network, endpoint in endpoints if not network.internal), None)
 
 
 def _bindings(container: Container) -> dict[str, tuple[PortBinding, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,19 +16,19 @@ from sampan.engine.errors import BadRequest, DiskError, Forbidden, NotFound
 from sampan.engine.events import Events
 from sampan.engine.finding import Finding
 from sampan.engine.keeperlink import KeeperLink
-from sampan.engine.machines import Machines, Wiring, slot_of
-from sampan.engine.machines import interface as described
 from sampan.engine.model import EndpointSettings, HostConfig
-from sampan.engine.names import Names
+from sampan.engine.network.links import Links
+from sampan.engine.network.port_mappings import PortMappings, default_gateway
+from sampan.engine.network.prewarm import Prewarm
+from sampan.engine.network.resolver import Resolver
 from sampan.engine.policy.caller import Caller, Owner
 from sampan.engine.policy.operation import Kind, Verb
-from sampan.engine.publishing import Publishing, way_out
 from sampan.engine.records import Records
-from sampan.engine.sandboxes import Sandboxes
 from sampan.engine.tasks import Tasks
+from sampan.engine.wiring import Wiring, slot_of
 from sampan.linux import netns
 from sampan.network import bridge
-from sampan.network import settings as places
+from sampan.network import settings as endpoint_settings
 from sampan.network.errors import NetworkNotFound
 from sampan.network.model import Endpoint, Network
 from sampan.network.networks import Networks
@@ -37,6 +37,9 @@ replace = msgspec.structs.replace
 
 if TYPE_CHECKING:
     from sampan.network.hostports import HostPorts
+
+
+replace = msgspec.structs.replace
 
 
 class Networking:
@@ -48,7 +51,7 @@ class Networking:
         containers: Containers,
         records: Records,
         finding: Finding,
-        machines: Machines,
+        links: Callable[[Container], Links],
         keeper: KeeperLink,
         events: Events,
         tasks: Tasks,
@@ -58,13 +61,15 @@ class Networking:
         self.networks = networks
         self._containers, self._records = containers, records
         self._finding, self._owners = finding, finding.owners
-        self._machines = machines
+        self._links = links
         self._events, self._tasks = events, tasks
         self.host_ports = host_ports
         self._changing = asyncio.Lock()
-        self.sandboxes = Sandboxes(networks, self.settle, keeper, tasks)
-        self.publishing = Publishing(networks, tasks, obey_host_firewall, host_ports)
-        self.names = Names(networks, containers, machines.pass_files, behind_slirp=host_ports is not None)
+        self.prewarm = Prewarm(networks, self.settle, keeper, tasks)
+        self.port_mappings = PortMappings(networks, tasks, obey_host_firewall, host_ports)
+        self.resolver = Resolver(
+            networks, containers, lambda container: links(container).hosts_changed(container), host_ports is not None
+        )
 
     # create
 
@@ -95,7 +100,7 @@ class Networking:
                 raise BadRequest("network-scoped aliases are only supported for user-defined networks")
             if mac and not planned and not settings.mac:  # it is of the first
                 settings = replace(settings, mac=mac)
-            planned[network.name] = places.checked(network, settings)
+            planned[network.name] = endpoint_settings.checked(network, settings)
         return next(iter(planned)), planned, []
 
     def _usable(self, who: Caller, text: str) -> Network:
@@ -122,19 +127,19 @@ class Networking:
             return None
         await self._settle(container)
         namespace = -1
-        sandbox = self.sandboxes.take(container)
+        sandbox = self.prewarm.take(container)
         try:
             if sandbox is not None:
                 namespace = sandbox.namespace
-            places = self._allocate(container, sandbox.id if sandbox else "")
+            endpoints = self._allocate(container, sandbox.id if sandbox else "")
             if sandbox is not None:
-                await asyncio.to_thread(self._complete, places, namespace)
+                await asyncio.to_thread(self._complete, endpoints, namespace)
             else:
-                namespace = await asyncio.to_thread(self._wire, places)
-            await self.publishing.publish(container)
-            self.names.write_files(container)
-            self.names.tell_linked(container)
-            await self.names.serve(container, namespace, sandbox.sockets if sandbox else None)
+                namespace = await asyncio.to_thread(self._wire, endpoints)
+            await self.port_mappings.publish(container)
+            self.resolver.write_files(container)
+            self.resolver.tell_linked(container)
+            await self.resolver.serve(container, namespace, sandbox.sockets if sandbox else None)
             return namespace, sandbox.id if sandbox else ""
         except BaseException:
             if namespace >= 0:
@@ -142,8 +147,8 @@ class Networking:
             self.release(container)
             raise
 
-    async def prepare_machine(self, container: Container) -> Wiring:
-        """A virtual machine's network, published and with its name server; the caller closes it.
+    async def prepare_machine(self, container: Container, slots: int) -> Wiring:
+        """A virtual machine's network, published and with its name server; the caller closes it. It has room for `slots` interfaces.
 
         Raises NetworkError; then nothing is left.
         """
@@ -151,22 +156,18 @@ class Networking:
             await self._settle(container)
         wiring = Wiring(await asyncio.to_thread(netns.new), [], [])
         try:
-            places = [] if shares_network(container.host_config) else self._allocate(container, "")
-            await asyncio.to_thread(self.publishing.admit, places)
-            default = way_out(places)
-            for network, endpoint in places:
-                wiring.places.append((network, endpoint, (network, endpoint) == default))
-                wiring.taps.append(
-                    (
-                        slot_of(endpoint.interface, container.system),
-                        await asyncio.to_thread(bridge.plug_tap, network, endpoint),
-                    )
-                )
-            if places:
-                await self.publishing.publish(container)
-                self.names.write_files(container)
-                self.names.tell_linked(container)
-                await self.names.serve(container, wiring.namespace)
+            endpoints = [] if shares_network(container.host_config) else self._allocate(container, "")
+            await asyncio.to_thread(self.port_mappings.admit, endpoints)
+            default = default_gateway(endpoints)
+            for network, endpoint in endpoints:
+                wiring.endpoints.append((network, endpoint, (network, endpoint) == default))
+                slot = slot_of(endpoint.interface, slots)
+                wiring.taps.append((slot, await asyncio.to_thread(bridge.plug_tap, network, endpoint)))
+            if endpoints:
+                await self.port_mappings.publish(container)
+                self.resolver.write_files(container)
+                self.resolver.tell_linked(container)
+                await self.resolver.serve(container, wiring.namespace)
             return wiring
         except BaseException:
             wiring.close()
@@ -202,37 +203,37 @@ class Networking:
                 found += [address for address in (wanted.ipv4, wanted.ipv6) if address]
         return found
 
-    def _complete(self, places: list[tuple[Network, Endpoint]], namespace: int) -> None:
-        self.publishing.admit(places)
-        bridge.complete(*places[0], namespace)
+    def _complete(self, endpoints: list[tuple[Network, Endpoint]], namespace: int) -> None:
+        self.port_mappings.admit(endpoints)
+        bridge.complete(*endpoints[0], namespace)
 
-    def _wire(self, places: list[tuple[Network, Endpoint]]) -> int:
+    def _wire(self, endpoints: list[tuple[Network, Endpoint]]) -> int:
         namespace = netns.new()
         try:
-            self.publishing.admit(places)
-            default = way_out(places)
-            for network, endpoint in places:
+            self.port_mappings.admit(endpoints)
+            default = default_gateway(endpoints)
+            for network, endpoint in endpoints:
                 bridge.plug(network, endpoint, namespace, default_route=(network, endpoint) == default)
         except BaseException:
             os.close(namespace)
-            for _, endpoint in places:
+            for _, endpoint in endpoints:
                 bridge.unplug(endpoint.host_interface)
             raise
         return namespace
 
     def release(self, container: Container) -> None:
         """Takes back what prepare() gave: ports, names, addresses. The interfaces end with the namespace."""
-        self.names.release(container)
-        had_ports = self.publishing.release(container)
+        self.resolver.release(container)
+        had_ports = self.port_mappings.release(container)
         for network, _ in self.networks.of(container.id):
             self._give_back(network, container.id)
         if had_ports:
-            self._tasks.beside(self.publishing.apply())
+            self._tasks.beside(self.port_mappings.apply())
 
     def _give_back(self, network: Network, container: str) -> None:
         endpoint = self.networks.release(network, container)
         if endpoint is not None:
-            self.publishing.dismiss(endpoint)
+            self.port_mappings.dismiss(endpoint)
 
     # connect and disconnect
 
@@ -249,7 +250,7 @@ class Networking:
             raise Forbidden(f"container cannot be connected to {network.name} network")
         if network.name in container.networks:
             raise Forbidden(f"endpoint with name {container.name} already exists in network {network.name}")
-        settings = places.checked(network, settings)
+        settings = endpoint_settings.checked(network, settings)
         if container.running:
             await self.settle(network)
             with vanishing.unless_ended(container):
@@ -270,28 +271,34 @@ class Networking:
         interface = next(f"eth{number}" for number in range(1000) if f"eth{number}" not in used)
         endpoint = self.networks.allocate(network, container.id, container.name, interface, settings,
                                           reserved=self._reserved(network, container))  # fmt: skip
-        namespace = container.open_process("ns/net")
+        namespace, links = container.open_process("ns/net"), self._links(container)
         try:
             first = len(used) == 0
-            await asyncio.to_thread(self.publishing.admit, [(network, endpoint)])
-            if container.virtual:
-                await self._machines.ask(container, "take", slot=slot_of(interface))
-                await asyncio.to_thread(bridge.plug_slot, network, endpoint, namespace, slot_of(interface))
-            else:
-                await asyncio.to_thread(bridge.plug, network, endpoint, namespace, first)
-            await self.publishing.apply()
-            self.names.write_files(container)
-            await self.names.serve(container, namespace)
-            if container.virtual:
-                told = described(network, endpoint, first)
-                await self._machines.ask(container, "connect", interface=told, names=self.names.serves(container))
+            await asyncio.to_thread(self.port_mappings.admit, [(network, endpoint)])
+            await links.plug(container, network, endpoint, namespace, first)
+            await self.port_mappings.apply()
+            self.resolver.write_files(container)
+            await self.resolver.serve(container, namespace)
+            await links.plugged(container, network, endpoint, first, self.resolver.serves(container))
         except BaseException:
             self._give_back(network, container.id)
-            if not container.own_kernel:
-                await asyncio.to_thread(bridge.unplug, endpoint.host_interface)
+            await links.undo_plug(container, endpoint)
             raise
         finally:
             os.close(namespace)
+
+    async def plug_again(self, container: Container, network: Network, endpoint: Endpoint) -> bool:
+        """Gives a running container an interface that it has lost; whether that can be done. Raises NetworkError, OSError."""
+        links = self._links(container)
+        if not links.can_replug:
+            return False
+        namespace = container.open_process("ns/net")
+        try:
+            default = default_gateway(self.networks.of(container.id)) == (network, endpoint)
+            await links.plug(container, network, endpoint, namespace, default)
+        finally:
+            os.close(namespace)
+        return True
 
     async def disconnect(self, container: Container, network: Network, force: bool = False) -> None:
         """Takes a container off a network; on disk when this returns. Raises Forbidden when it is not on it.
@@ -312,8 +319,8 @@ class Networking:
         endpoint = network.endpoints.get(container.id)
         if endpoint is not None and container.running and not vanishing.ended(container):
             await self.unplug(container, network, endpoint)
-            self.names.write_files(container)
-            await self.publishing.apply()
+            self.resolver.write_files(container)
+            await self.port_mappings.apply()
         elif endpoint is not None:
             self._give_back(network, container.id)
         await self._records.flush()
@@ -323,25 +330,15 @@ class Networking:
         """Takes a running container's interface and its place on a network away."""
         namespace = container.open_process("ns/net")
         try:
-            left = way_out([place for place in self.networks.of(container.id) if place[0] is not network])
-            if container.virtual:
-                await self._unplug_machine(container, endpoint, namespace, left)
-            else:
-                await asyncio.to_thread(bridge.unplug, endpoint.host_interface, namespace, endpoint.interface)
-            if left is not None and not container.virtual:
-                await asyncio.to_thread(bridge.move_default_route, *left, namespace)
+            left = default_gateway([place for place in self.networks.of(container.id) if place[0] is not network])
+            await self._links(container).unplug(container, endpoint, namespace, left)
         finally:
             os.close(namespace)
             self._give_back(network, container.id)
 
-    async def _unplug_machine(
-        self, container: Container, endpoint: Endpoint, namespace: int, left: tuple[Network, Endpoint] | None
-    ) -> None:
-        gateways = described(*left, True)["gateways"] if left else []
-        other = left[1].interface if left else ""
-        await self._machines.ask(container, "disconnect", name=endpoint.interface, slot=slot_of(endpoint.interface),
-                                        way_out=other, gateways=gateways)  # fmt: skip
-        await asyncio.to_thread(bridge.unplug_slot, endpoint, namespace, slot_of(endpoint.interface))
+    def used(self, network: Network) -> bool:
+        """Whether containers are on it or will be when they start, whosever they are."""
+        return any(network.name in container.networks for container in self._containers.values())
 
     def announce(self, network: Network, container: Container | None, action: str) -> None:
         """Publishes a network event."""
@@ -360,7 +357,7 @@ class Networking:
             try:
                 self._owners.set(Kind.NETWORK, network.id, (owner,))
                 self.networks.add(network)
-                await self.publishing.apply()
+                await self.port_mappings.apply()
                 await self._records.flush()
             except BaseException:
                 self.networks.drop(network)
@@ -372,21 +369,21 @@ class Networking:
 
     async def remove(self, network: Network) -> None:
         """Deletes a network that no container is on; it is gone from the disk when this returns. Raises NetworkForbidden."""
-        await self.sandboxes.drop(network.name)
+        await self.prewarm.drop(network.name)
         async with self._changing:
             self.networks.check_removable(network)
             self.networks.forget(network)
             await asyncio.to_thread(bridge.remove, network, self.networks.owner)
-        await self.publishing.apply()
+        await self.port_mappings.apply()
         await self._records.flush()
         self.announce(network, None, "destroy")
         self._owners.forget(Kind.NETWORK, network.id)
 
     def close(self) -> None:
         """Ends our part; what is in the kernel stays, unless nothing runs that needs it."""
-        self.sandboxes.close()
+        self.prewarm.close()
         keep = any(container.running for container in self._containers.values())
-        self.publishing.close(keep)
+        self.port_mappings.close(keep)
         default = self.networks.named("bridge")
         if default is not None and not keep:
             bridge.remove(default, self.networks.owner)

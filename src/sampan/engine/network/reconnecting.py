@@ -10,12 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 from sampan.engine.container import Container
 from sampan.engine.errors import EngineError
-from sampan.engine.networking import Networking
-from sampan.engine.publishing import way_out
+from sampan.engine.network.networking import Networking
 from sampan.linux import netns
 from sampan.network import bridge, dns, hostports
 from sampan.network.errors import NetworkError
-from sampan.network.model import Endpoint, Network
+from sampan.network.model import Network
 
 _AT_ONCE = 16
 
@@ -41,7 +40,7 @@ async def reconnect(networking: Networking, containers: Collection[Container], c
         await _bring_in_line(networking, container, lost)
         await _take_up(networking, container)
     await _serve_names(networking, connected)
-    await networking.publishing.begin()
+    await networking.port_mappings.begin()
 
 
 def _make(networking: Networking, network: Network) -> None:
@@ -53,7 +52,7 @@ def _make(networking: Networking, network: Network) -> None:
         print(f"sampand: network {network.name}: {error}", file=sys.stderr)
     for endpoint in network.endpoints.values():
         try:
-            networking.publishing.admit([(network, endpoint)])
+            networking.port_mappings.admit([(network, endpoint)])
         except NetworkError as error:
             print(f"sampand: network {network.name}: {endpoint.name}: {error}", file=sys.stderr)
 
@@ -64,29 +63,19 @@ async def _bring_in_line(networking: Networking, container: Container, lost: set
         try:
             if network.name not in container.networks:
                 await networking.unplug(container, network, endpoint)
-            elif endpoint.host_interface in lost and not container.own_kernel:
+            elif endpoint.host_interface in lost and await networking.plug_again(container, network, endpoint):
                 print(
-                    f"sampand: container {container.name}: its interface on {network.name} is gone: made again",
+                    f"sampand: container {container.name}: its interface on {network.name} was gone: made again",
                     file=sys.stderr,
                 )
-                await _plug_again(networking, container, network, endpoint)
         except (NetworkError, EngineError, OSError) as error:
             print(f"sampand: network {network.name} of container {container.name}: {error}", file=sys.stderr)
-
-
-async def _plug_again(networking: Networking, container: Container, network: Network, endpoint: Endpoint) -> None:
-    namespace = container.open_process("ns/net")
-    try:
-        default = way_out(networking.networks.of(container.id)) == (network, endpoint)
-        await asyncio.to_thread(bridge.plug, network, endpoint, namespace, default)
-    finally:
-        os.close(namespace)
 
 
 async def _take_up(networking: Networking, container: Container) -> None:
     """Ports of a container that went on running without us."""
     try:
-        await networking.publishing.take_up(container)
+        await networking.port_mappings.take_up(container)
     except (NetworkError, OSError) as error:
         print(f"sampand: network of container {container.name}: {error}", file=sys.stderr)
 
@@ -103,11 +92,11 @@ async def _serve_names(networking: Networking, containers: list[Container]) -> N
                 namespace = container.open_process("ns/net")
                 try:
                     sockets = await loop.run_in_executor(threads, netns.stay_in, namespace, dns.open_sockets_here)
-                    await networking.names.serve(container, namespace, sockets)
+                    await networking.resolver.serve(container, namespace, sockets)
                 finally:
                     os.close(namespace)
             except (NetworkError, OSError) as error:
                 print(f"sampand: network of container {container.name}: {error}", file=sys.stderr)
 
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        await asyncio.gather(*(serve(each) for each in containers if networking.names.needs_server(each)))
+        await asyncio.gather(*(serve(each) for each in containers if networking.resolver.needs_server(each)))

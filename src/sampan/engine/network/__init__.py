@@ -1,0 +1,1 @@
+"""A container's place in networks: addresses, interfaces, port mappings, the resolver."""

@@ -1,0 +1,66 @@
+"""Starting a run: its backend makes what it needs, and the keeper makes the process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from sampan import sizes
+from sampan.engine.backends.backend import Backends
+from sampan.engine.container import Container
+from sampan.engine.containers import Containers
+from sampan.engine.errors import BadRequest
+from sampan.engine.keeperlink import KeeperLink
+from sampan.engine.network.port_mappings import PortMappings
+from sampan.engine.policy.gate import Gate
+from sampan.engine.process import Process
+from sampan.keeper.client import KeeperGone
+from sampan.keeper.protocol import LogOptions, Start
+from sampan.linux.cgroup import Cgroup
+
+
+class Starting:
+    """Makes processes of containers."""
+
+    def __init__(
+        self, containers: Containers, backends: Backends, keeper: KeeperLink, gate: Gate, publishing: PortMappings
+    ) -> None:
+        self._containers, self._backends, self._keeper = containers, backends, keeper
+        self._gate, self._publishing = gate, publishing
+
+    async def start(self, container: Container) -> Process:
+        """Makes the process. When that fails nothing is left. Raises RuntimeFailure, EngineError, NetworkError,
+        VmError, OSError, KeeperGone."""
+        backend = self._backends.of(container)
+        given: list[int] = []  # descriptors that are ours to close
+        try:
+            with self._gate.starting(container):
+                wanted = await backend.prepare(container, given)
+                directory, stdin = self._containers.directory(container), container.config.open_stdin
+                start = Start(
+                    container.id, wanted.request, directory, stdin, log_options(container), wanted.descriptors
+                )
+                process = await self._keeper.make(start, wanted.longest)
+        except Exception as error:
+            if isinstance(error, KeeperGone):  # and what it has made may live
+                await asyncio.to_thread(Cgroup(container.cgroup).end)
+            backend.release(container)
+            raise
+        finally:
+            for fd in given:
+                os.close(fd)
+        container.ports = self._publishing.records(container)
+        return process
+
+
+def log_options(container: Container) -> LogOptions:
+    """How the keeper keeps the container's output. Raises BadRequest."""
+    config = container.host_config.log_config
+    options = config.options
+    if config.driver == "none":
+        return LogOptions(1 << 20, 2)  # only what attached clients still have to read
+    try:
+        size = sizes.parse(options.get("max-size", "0"))
+        return LogOptions(max(size, 0), max(int(options.get("max-file", "1")), 0))
+    except ValueError as error:
+        raise BadRequest(f"invalid log option: {error}") from error
