@@ -56,6 +56,7 @@ REQUESTS: list[Any] = [
     protocol.Exec("b", {"pid": 42, "cgroup": "/c", "process": {"args": ["sh"]}, "seccomp": None}, STDIO),
     protocol.Exec("b", {"pid": 42, "cgroup": "/c", "process": {"args": ["sh"], "terminal": True}, "seccomp": None}),
     protocol.Exec("b", entry(), {**STDIO, "network": 8, "memory": 9}),
+    protocol.Exec("b", {"entry": "m:f", "spec": {"linux": {"namespaces": []}}, "cgroup": None, "process": {"args": ["sh"]}, "seccomp": None}, STDIO),
     protocol.GetStdin("a"),
     protocol.CloseStdin("a"),
     protocol.Resize("a", 24, 80),

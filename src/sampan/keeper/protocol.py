@@ -333,14 +333,8 @@ def checked_descriptors(task: Handover, descriptors: Descriptors) -> Descriptors
 
 def _launch(message: Message, key: str) -> Message:
     request = fields.mapping(message, key)
-    if "spec" not in request:
-        raise Malformed(f"{key} lacks spec")
-    spec = fields.mapping(request, "spec")
+    spec = _spec(request)
     fields.mapping(spec, "process")
-    for entry in fields.mappings(fields.mapping(spec, "linux"), "namespaces"):
-        fields.text(entry, "type", 16)
-        if "path" in entry:
-            fields.text(entry, "path")
     return request
 
 
@@ -348,9 +342,19 @@ def _join(message: Message, key: str) -> Message:
     request = fields.mapping(message, key)
     fields.mapping(request, "process")
     if "entry" in request:
-        return _launch(message, key)
-    fields.number(request, "pid", _MAX_PID, 1)
+        _spec(request)
+    else:
+        fields.number(request, "pid", _MAX_PID, 1)
     return request
+
+
+def _spec(request: Message) -> Message:
+    spec = fields.mapping(request, "spec")
+    for entry in fields.mappings(fields.mapping(spec, "linux"), "namespaces"):
+        fields.text(entry, "type", 16)
+        if "path" in entry:
+            fields.text(entry, "path")
+    return spec
 
 
 def _overlay(message: Message, key: str) -> Message:
