@@ -19,7 +19,7 @@ ALLOWED = Path(__file__).with_suffix(".toml")
 # Where files of images, containers, volumes, contexts and guests pass through; a new module of these packages too.
 SCOPE = (
     "images", "build", "volumes", "runtime", "api/buildkit", "engine/files.py", "engine/backends/host_files.py", "engine/backends/guest_files.py",
-    "engine/image_roots.py", "engine/mounts.py", "engine/roots.py", "engine/builds.py", "engine/build_steps.py",
+    "engine/image_roots.py", "engine/mounts.py", "engine/copy_up.py", "engine/roots.py", "engine/builds.py", "engine/build_steps.py",
     "engine/network/resolver.py", "linux/filetree.py", "linux/nodes.py", "linux/openat2.py", "vm/jobs.py", "vm/guestroot.py", "vm/jail.py",
     "vm/dhcp.py", "cli/copy.py",
 )  # fmt: skip

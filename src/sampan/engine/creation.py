@@ -10,7 +10,7 @@ import time
 
 import msgspec
 
-from sampan.engine import container_record, limits, machine_shape, mounts, restart_policy, spec
+from sampan.engine import container_record, copy_up, limits, machine_shape, mounts, restart_policy, spec
 from sampan.engine.backends.backend import Backends
 from sampan.engine.container import Container
 from sampan.engine.containers import Containers
@@ -149,7 +149,7 @@ class Maker:
     def _copy_up(self, container: Container, image: Image) -> None:
         rootfd = self._image_roots.open(image)
         try:
-            mounts.copy_up(container, rootfd, self._volumes)
+            copy_up.copy_up(container, rootfd, self._volumes)
         finally:
             os.close(rootfd)
 
