@@ -22,7 +22,7 @@ from sampan.engine import guest_answers, shims
 from sampan.engine.errors import EngineError
 from sampan.linux.eventloop import Loop
 from sampan.runtime import channel
-from sampan.vm import pc, protocol, qga
+from sampan.vm import pc, protocol, qga, requests
 from sampan.vm.console import ConsoleLog
 from sampan.vm.errors import VmError
 from sampan.vm.host import Host
@@ -123,7 +123,7 @@ def test_ten_thousand_messages_of_a_hostile_agent(tmp_path: Path) -> None:
         chance = random.Random(sent)
         made = Listening(tmp_path)
         for number in range(4):
-            made.ask({"op": "usage"}, made.answers.append)
+            made.ask(requests.Usage(), made.answers.append)
             made.exits[f"exec{16 + number}"] = lambda _: None
         while not made.ended and sent < MESSAGES:
             made.hear(_message(chance))
@@ -158,19 +158,19 @@ def test_ten_thousand_messages_of_a_hostile_agent(tmp_path: Path) -> None:
     ],
 )
 def test_what_no_agent_sends_is_the_end_of_the_channel(host: Listening, data: bytes, why: str) -> None:
-    host.ask({"op": "usage"}, host.answers.append)
+    host.ask(requests.Usage(), host.answers.append)
     host.hear(data)
     assert len(host.ended) == 1
     assert why in host.ended[0]
     host.theirs.settimeout(0)
     host.loop.turn(0)
     assert host.answers == []
-    host.ask({"op": "usage"}, host.answers.append)  # is no error, and nobody's any more
+    host.ask(requests.Usage(), host.answers.append)  # is no error, and nobody's any more
     assert len(host.ended) == 1
 
 
 def test_replays_and_answers_that_nobody_asked_for_are_counted(host: Listening) -> None:
-    host.ask({"op": "usage"}, host.answers.append)
+    host.ask(requests.Usage(), host.answers.append)
     ends: list[protocol.Exit] = []
     host.exits["exec16"] = ends.append
     for _ in range(3):
@@ -186,7 +186,7 @@ def test_replays_and_answers_that_nobody_asked_for_are_counted(host: Listening) 
 
 
 def test_texts_of_a_guest_are_cut_and_say_nothing_to_a_terminal(host: Listening) -> None:
-    host.ask({"op": "start"}, host.answers.append)
+    host.ask(requests.Shutdown(), host.answers.append)
     host.hear(frame({"seq": 1, "error": "\x1b]0;x\x07" + "a" * 9000, "failure": "root"}))
     (reply,) = host.answers
     assert len(reply.error) == 4096
@@ -202,7 +202,7 @@ def test_who_asks_and_never_reads_is_cut_off(host: Listening) -> None:
 
 def test_a_guest_that_answers_nothing_is_not_asked_without_end(host: Listening) -> None:
     for _ in range(3000):
-        host.ask({"op": "usage"}, host.answers.append)
+        host.ask(requests.Usage(), host.answers.append)
     assert len(host.answers) == 3000 - 1024
     assert {reply.error for reply in host.answers} == {"the guest does not answer"}
 
@@ -210,7 +210,7 @@ def test_a_guest_that_answers_nothing_is_not_asked_without_end(host: Listening) 
 def test_a_guest_that_boots_anew_is_owed_nothing(host: Listening) -> None:
     ends: list[protocol.Exit] = []
     host.exits["exec16"] = ends.append
-    host.ask({"op": "usage"}, host.answers.append)
+    host.ask(requests.Usage(), host.answers.append)
     host.forget_guest()
     assert [reply.error for reply in host.answers] == ["the guest has booted anew"]
     assert [end.status for end in ends] == [9]
@@ -345,7 +345,7 @@ def test_a_shim_that_goes_on_talking_is_listened_to_no_more(tmp_path: Path, with
 
             async def listen() -> None:
                 nonlocal heard
-                await shim.ask({"op": "job"}, limit=10)
+                await shim.ask(requests.Job("stat", {}), limit=10)
                 while True:
                     await shim.next(10)
                     heard += 1

@@ -18,6 +18,7 @@ from sampan.engine.container import Container, moment_text, timestamp
 from sampan.engine.errors import BadRequest, EngineError
 from sampan.network.networks import Networks
 from sampan.runtime import borrowed
+from sampan.vm import requests
 
 _BLOCK = 1 << 20
 
@@ -112,7 +113,7 @@ async def inspect(request: web.Request) -> web.Response:
     found["Agent"] = False
     if container.running:
         with contextlib.suppress(EngineError):  # it may be ending
-            found["Agent"] = bool(await engine.machines.ask(container, "ready"))
+            found["Agent"] = bool(await engine.machines.ask(container, requests.IsReady()))
     return web.json_response(found)
 
 
@@ -141,7 +142,7 @@ async def act(request: web.Request) -> web.Response:
     elif action == "unpause":
         await engine.freezing.unpause(container)
     elif action == "reset":
-        await engine.machines.ask(container, "reset")
+        await engine.machines.ask(container, requests.Reset())
     else:
         raise BadRequest(f"unknown action {action}: kill, pause, unpause or reset")
     return web.Response(status=204)

@@ -10,7 +10,7 @@ import secrets
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sampan.engine import guest_answers, machine_shape, mounts, shims, spec
 from sampan.engine.container import Container
@@ -33,17 +33,21 @@ from sampan.linux.spec_types import Resources
 from sampan.oci.runtime_spec import Process
 from sampan.runtime import init_program
 from sampan.runtime.requests import Join, Launch
-from sampan.vm import confine, progress
+from sampan.vm import confine, progress, requests
 from sampan.vm.disks import Disks
 from sampan.vm.hypervisor import Shape
 from sampan.vm.templates import Templates
 from sampan.volumes.local import LocalVolumes
 
+if TYPE_CHECKING:
+    from sampan.vm.requests import Request
+
 T = TypeVar("T")
 # The guest's own network is the container's, and there is one container in it.
 NAMESPACES = ("pid", "ipc", "uts", "cgroup")
 _FILES_PATIENCE = 30.0  # seconds that a machine for files may take to end
-_LONG = {"savevm": 600.0, "loadvm": 600.0, "delvm": 120.0}  # seconds for what QEMU itself does with all of a machine
+# Seconds for what QEMU itself does with all of a machine.
+_LONG = {requests.SaveSnapshot: 600.0, requests.LoadSnapshot: 600.0, requests.DeleteSnapshot: 120.0}
 GROUP = "/sampan/container"
 # Seconds that the keeper may take for a start: the machine's own process knows whether its guest does anything.
 LONGEST = progress.LONGEST + 60
@@ -74,7 +78,7 @@ class Machines:
         self._gate, self._keeper, self._tasks = gate, keeper, tasks
         self._cache = cache
         self.disks = Disks(cache)
-        self.templates = Templates(cache, self.disks, dict(ordinary()))
+        self.templates = Templates(cache, self.disks, ordinary())
         self._sockets = sockets
         self._loop = asyncio.get_running_loop()
         os.makedirs(self._sockets, 0o700, exist_ok=True)
@@ -196,12 +200,11 @@ class Machines:
 
     # while it runs
 
-    async def ask(self, container: Container, operation: str, **arguments: Any) -> Any:
+    async def ask(self, container: Container, request: Request) -> Any:
         """The result of a request to a running machine. Raises EngineError."""
         async with shims.connected(self.control(container.id), container.name) as shim:
-            limit = _LONG.get(operation, shims.PATIENCE)
-            answer = await shim.ask({"op": operation, **arguments}, limit=limit)
-        return guest_answers.checked(container.name, operation, answer.get("result"))
+            answer = await shim.ask(request, limit=_LONG.get(type(request), shims.PATIENCE))
+        return guest_answers.checked(container.name, request.op, answer.get("result"))
 
     async def limit(self, container: Container, host: HostConfig, limits: Resources) -> list[str]:
         """Changes the limits of a running machine; returns warnings. Raises EngineError, LimitRefused.
@@ -209,19 +212,19 @@ class Machines:
         More memory than the machine was made with comes with the next start.
         """
         warnings: list[str] = []
-        made, wanted = int((await self.ask(container, "shape"))["memory"]), machine_shape.memory(host)
+        made, wanted = int((await self.ask(container, requests.GetShape()))["memory"]), machine_shape.memory(host)
         if wanted > made:
             limits = {**limits, "memory": {**limits["memory"], "limit": 0, "swap": 0}}
             warnings.append(f"the virtual machine has {made} MiB: the new limit holds from its next start")
         group = Cgroup(container.cgroup)
         put_back = group.update({"cpu": limits["cpu"]})
         try:
-            warnings += await self.ask(container, "limits", resources=machine_shape.inner_limits(limits))
+            warnings += await self.ask(container, requests.Limits(machine_shape.inner_limits(limits)))
         except BaseException:
             put_back()
             raise
         if wanted <= made:
-            await self.ask(container, "balloon", bytes=wanted << 20)
+            await self.ask(container, requests.Balloon(wanted << 20))
         return warnings + group.warnings
 
     async def job(self, container: Container, name: str, reader: int = -1, writer: int = -1, **args: Any) -> Any:
@@ -234,7 +237,7 @@ class Machines:
         writer = writer if writer >= 0 else os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
         try:
             async with self._reachable(container) as path, shims.connected(path, container.name) as shim:
-                await shim.ask({"op": "job", "name": name, "args": args}, [reader, writer])
+                await shim.ask(requests.Job(name, args), {"stdin": reader, "stdout": writer})
                 os.close(reader)
                 os.close(writer)
                 reader = writer = -1
@@ -325,11 +328,11 @@ class Machines:
         """Brings /etc/hosts and its like in a running guest up to date."""
         directory = self._containers.directory(container)
         files = {name: read_or_empty(f"{directory}/{name}") for name in machine_shape.FILES}
-        self._tasks.beside(self._quietly(container, "files", files=files))
+        self._tasks.beside(self._quietly(container, requests.Files(files)))
 
-    async def _quietly(self, container: Container, operation: str, **arguments: Any) -> None:
+    async def _quietly(self, container: Container, request: Request) -> None:
         with contextlib.suppress(EngineError):
-            await self.ask(container, operation, **arguments)
+            await self.ask(container, request)
 
     def shared_footprint(self, image: str) -> dict[str, int]:
         """Bytes on the disk that are there once for all containers of an image, or for all. Blocks."""

@@ -13,12 +13,16 @@ import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sampan.engine.errors import BadRequest, EngineError
 from sampan.keeper import wire
+from sampan.keeper.protocol import Descriptors
 from sampan.runtime.errors import REFUSED
-from sampan.vm import protocol
+from sampan.vm import protocol, requests
+
+if TYPE_CHECKING:
+    from sampan.vm.requests import Request
 
 PATIENCE = 15.0  # seconds
 _MAX_TEXT = 4096
@@ -50,12 +54,15 @@ class Shim:
             self._messages.put_nowait(None)
 
     async def ask(
-        self, message: dict[str, Any], fds: list[int] | None = None, limit: float = PATIENCE
+        self, request: Request, descriptors: Descriptors | None = None, limit: float = PATIENCE
     ) -> dict[str, Any]:
         """The reply to a request. Raises EngineError: the machine's own, or that it has ended or does not answer."""
         try:
             async with asyncio.timeout(limit):
-                await self._send({**message, "seq": 1, "fds": len(fds or [])}, fds or [])
+                message = {**requests.to_message(request), "seq": 1}
+                if descriptors:
+                    message |= {"fds": len(descriptors), "names": list(descriptors)}
+                await self._send(message, list((descriptors or {}).values()))
                 return self._checked(await self._messages.get())
         except TimeoutError:
             raise silent(self._name, limit) from None
@@ -124,7 +131,7 @@ async def check_alive(path: str, name: str) -> None:
     """Raises EngineError when the guest does not answer, whatever it would say."""
     try:
         async with connected(path, name) as shim:
-            await shim.ask({"op": "alive"})
+            await shim.ask(requests.Alive())
     except EngineError as error:
         if isinstance(error, GuestSilent):
             raise

@@ -10,7 +10,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -49,8 +49,9 @@ from sampan.images.index import Check
 from sampan.images.store import ImageStore
 from sampan.keeper.protocol import Descriptors
 from sampan.linux import filetree, openat2, sparse
-from sampan.vm import bootdisk, confine, initramfs, iso, kernel, ovf, pc, seed
+from sampan.vm import bootdisk, confine, initramfs, iso, kernel, ovf, pc, requests, seed
 from sampan.vm.errors import VmError
+from sampan.vm.machine_types import DiskSettings
 
 Say = Callable[[str], object]
 replace = msgspec.structs.replace
@@ -66,6 +67,13 @@ _GUEST_PACKAGES = [
     "sudo",
     "qemu-guest-agent",
 ]
+
+
+_SNAPSHOTS: dict[str, type[requests.SaveSnapshot | requests.LoadSnapshot | requests.DeleteSnapshot]] = {
+    "create": requests.SaveSnapshot,
+    "restore": requests.LoadSnapshot,
+    "delete": requests.DeleteSnapshot,
+}
 
 
 class SystemMachines:
@@ -212,7 +220,7 @@ class SystemMachines:
         archive = await asyncio.to_thread(initramfs.build, found, self._cache, True)
         lower = await asyncio.to_thread(self._images.lower_directories, image)
         settings = await asyncio.to_thread(self._settings, image)
-        await asyncio.to_thread(bootdisk.build, target, lower, found, archive, settings, size)
+        await asyncio.to_thread(bootdisk.build, target, lower, found, archive, cast(DiskSettings, settings), size)
 
     def _settings(self, image: Image) -> dict[str, Any]:
         """What the disk does when it boots: the image's own init, or its command."""
@@ -288,9 +296,7 @@ class SystemMachines:
         if container.running:
             if action == "restore" and not known[name]["memory"]:
                 raise Conflict(f"snapshot {name} is of the disk only: stop the virtual machine first")
-            await self._machines.ask(
-                container, {"create": "savevm", "restore": "loadvm", "delete": "delvm"}[action], name=name
-            )
+            await self._machines.ask(container, _SNAPSHOTS[action](name))
         else:
             flag = {"create": "-c", "restore": "-a", "delete": "-d"}[action]
             await asyncio.to_thread(

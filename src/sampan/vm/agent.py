@@ -15,12 +15,9 @@ from sampan.linux import mount
 from sampan.linux import namespaces as ns
 from sampan.linux.eventloop import Loop
 from sampan.linux.syscall import syscall
+from sampan.vm import requests
 from sampan.vm.guest import Guest
 from sampan.vm.mux import Mux
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
 
 PORT = "sampan.agent"
 
@@ -96,14 +93,15 @@ def _serve(port: int) -> None:
     loop = Loop()
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
-    def received(message: dict[str, Any]) -> None:
-        guest.handle(message)
+    def received(message: object) -> None:
+        if isinstance(message, dict):
+            guest.handle(message)
 
     mux = Mux(loop, port, received, lambda _: None)
     guest = Guest(mux)
     gc.collect()
     gc.freeze()
-    mux.send({"event": "ready", "release": os.uname().release})
+    mux.send({"event": "ready", "release": os.uname().release, "version": requests.VERSION})
     while True:
         if not loop.turn(guest.patience):
             guest.idle()

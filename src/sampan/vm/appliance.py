@@ -16,13 +16,16 @@ from sampan.linux import namespaces as ns
 from sampan.linux.eventloop import Loop
 from sampan.linux.pidfd import exit_code
 from sampan.runtime import spawn
-from sampan.vm import agent, dhcp
+from sampan.runtime.errors import RuntimeFailure
+from sampan.runtime.setup import Setup
+from sampan.vm import agent, dhcp, requests
 from sampan.vm.guest import Guest
 from sampan.vm.mux import Mux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.runtime.requests import Launch
+    from sampan.vm.machine_types import DiskSettings
 
 _ROOT = "/run/root"
 
@@ -77,7 +80,7 @@ def _label(device: str) -> str:
     return block[0x78:0x88].rstrip(b"\0").decode(errors="replace") if block[0x38:0x3A] == b"\x53\xef" else ""
 
 
-def _serve(settings: dict[str, Any]) -> int:
+def _serve(settings: DiskSettings) -> int:
     """Has a process for the host's requests, if there is a host of ours; and becomes what the disk is for."""
     port = agent.find_port(0.5)
     if settings["mode"] == "init":
@@ -103,10 +106,15 @@ def _serve_beside(port: int) -> None:
 
 def _answer(loop: Loop, port: int, lost: Callable[[str], None], pid: int, group: str = "", root: str = "") -> None:
     """Takes the host's requests from now on, for what runs already (Guest.adopt)."""
-    mux = Mux(loop, port, lambda message: guest.handle(message), lost)
+
+    def received(message: object) -> None:
+        if isinstance(message, dict):
+            guest.handle(message)
+
+    mux = Mux(loop, port, received, lost)
     guest = Guest(mux, slots=False)
     guest.adopt(pid, group, root)
-    mux.send({"event": "ready", "release": os.uname().release})
+    mux.send({"event": "ready", "release": os.uname().release, "version": requests.VERSION})
 
 
 def _switch(init: str) -> None:
@@ -122,20 +130,22 @@ def _switch(init: str) -> None:
     os.execve(init, [init], {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TERM": "linux"})
 
 
-def _run_command(settings: dict[str, Any], port: int) -> int:
+def _run_command(settings: DiskSettings, port: int) -> int:
     """The image's command in a container of its own on the console; its exit code."""
-    request = settings["request"]
-    request |= {"overlay": None, "where": _ROOT}
+    request: Launch = {**settings["request"], "overlay": None, "where": _ROOT}
     loop = Loop()
     console = os.open("/dev/console", os.O_RDWR | os.O_NOCTTY)
     child = spawn.start(request, (console, console, console))
-    while (said := child.hear()).kind != "started":
-        if said.kind == "error":
-            os.waitpid(child.pid, 0)
-            print(f"sampan: {said.text}", flush=True)
-            return 127
+    setup = Setup(child)
+    while not setup.advance():
+        pass
+    try:
+        setup.check()
+    except RuntimeFailure as failure:
+        print(f"sampan: {failure}", flush=True)
+        return 127
     if port >= 0:
-        _answer(loop, port, lambda _: None, child.pid, request["cgroup"])
+        _answer(loop, port, lambda _: None, child.pid, request["cgroup"] or "")
     status: list[int] = []
     loop.watch(child.pidfd, lambda _: status.append(os.waitpid(child.pid, 0)[1]))
     while not status:

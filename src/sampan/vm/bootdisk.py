@@ -10,12 +10,15 @@ import os
 import shutil
 import struct
 import tempfile
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from sampan.linux import mount
 from sampan.vm import diskimage, tools
 from sampan.vm.errors import BadDisk, VmError
 from sampan.vm.kernel import Kernel
+
+if TYPE_CHECKING:
+    from sampan.vm.machine_types import DiskSettings
 
 _GRUB = "/usr/lib/grub/i386-pc"
 _SECTOR, _FIRST = 512, 2048  # where the partition begins, in sectors: GRUB's second stage is in front of it
@@ -31,9 +34,7 @@ boot
 FORMATS = ("raw", "qcow2", "vmdk", "vdi", "vhdx", "ova")
 
 
-def build(
-    target: str, lower: list[str], kernel: Kernel, initramfs: str, settings: dict[str, Any], size: int = 0
-) -> None:
+def build(target: str, lower: list[str], kernel: Kernel, initramfs: str, settings: DiskSettings, size: int = 0) -> None:
     """Writes the raw disk `target`, sparse, of `size` bytes or as large as its files need twice over.
 
     `lower`: the directories of the image, the topmost first. `settings`: what `appliance` does with it.
@@ -165,7 +166,7 @@ def snapshot(path: str, flag: str, name: str) -> None:
 
 
 class Snapshot(TypedDict):
-    """A snapshot of a qcow2: `time` is in seconds since the epoch, `memory` whether it has that too."""
+    """One of a disk: `time` in seconds since 1970; whether it has memory, too."""
 
     name: str
     time: int
@@ -173,7 +174,7 @@ class Snapshot(TypedDict):
 
 
 def snapshots(path: str) -> list[Snapshot]:
-    """Name, time (seconds since the epoch) and whether it has memory, of each snapshot in a qcow2."""
+    """The snapshots in a qcow2."""
     found = json.loads(tools.run(["qemu-img", "info", "-U", "-f", "qcow2", "--output=json", "/disk"], {"/disk": path}))
     return [
         {"name": row["name"], "time": row["date-sec"], "memory": row["vm-state-size"] > 0}

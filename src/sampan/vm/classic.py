@@ -9,11 +9,10 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
 
 from sampan.runtime.channel import Stdio
 from sampan.runtime.errors import NOT_FOUND, OTHER
-from sampan.vm import confine, pc, terminal
+from sampan.vm import confine, pc, requests, terminal
 from sampan.vm.errors import VmError
 from sampan.vm.host import Client, Host, live
 from sampan.vm.protocol import Exit, Reply
@@ -21,10 +20,15 @@ from sampan.vm.qga import GuestAgent
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.keeper.protocol import Descriptors
+    from sampan.vm.machine_types import SystemRequest
+    from sampan.vm.requests import Request
 
 
-def main(request: dict[str, Any], stdio: Stdio | None, parent: socket.socket, fds: list[int]) -> None:
+_NO_AGENT = "the guest has no agent of ours: log in on its console (sampan vm console)"
+
+
+def main(request: SystemRequest, stdio: Stdio | None, parent: socket.socket, fds: list[int]) -> None:
     """The process's life; never returns. `fds`, named by request["descriptors"]: "network", the namespace; "disk"; "seed", a CD;
     "tap0" and so on."""
     named = dict(zip(request["descriptors"], fds, strict=True))
@@ -34,7 +38,7 @@ def main(request: dict[str, Any], stdio: Stdio | None, parent: socket.socket, fd
 class Classic(Host):
     """One system machine while it runs."""
 
-    def __init__(self, request: dict[str, Any]) -> None:
+    def __init__(self, request: SystemRequest) -> None:
         super().__init__(request["control"], request["console"])
         self._request = request
         self._ready, self._commands = False, 0
@@ -62,28 +66,30 @@ class Classic(Host):
             self._qga.tick()
         return self.code
 
-    def begin(self, client: Client, message: dict[str, Any], fds: list[int], answer: Callable[[Reply], None]) -> None:
+    def begin(self, client: Client, sequence: int, request: requests.Exec | requests.Job, stdio: Descriptors) -> None:
         """By our agent where there is one, else by QEMU's."""
         if self._ready:
-            super().begin(client, message, fds, answer)
+            super().begin(client, sequence, request, stdio)
             return
+        if isinstance(request, requests.Job):
+            raise VmError(_NO_AGENT)
         self._commands += 1
         identifier = f"qga{self._commands}"
 
         def begun(error: str) -> None:
-            client.begun(Reply(0, error, NOT_FOUND if error else OTHER), identifier, message["seq"])
+            client.begun(Reply(0, error, NOT_FOUND if error else OTHER), identifier, sequence)
             if error:
-                for fd in fds:
+                for fd in stdio.values():
                     os.close(fd)
 
         def ended(status: int, out: bytes, err: bytes) -> None:
-            for fd, data in ((fds[1], out), (fds[-1], err)):
+            for fd, data in ((stdio["stdout"], out), (stdio.get("stderr", stdio["stdout"]), err)):
                 _write_all(fd, data)
-            for fd in fds:
+            for fd in stdio.values():
                 os.close(fd)
             client.ended(Exit(identifier, status))
 
-        self._qga.run(message["process"], fds[0], begun, ended)
+        self._qga.run(request.process, stdio["stdin"], begun, ended)
 
     def _join(self, console: socket.socket, slave: int) -> None:
         """The serial line and our terminal, a byte for a byte. What nobody reads is lost, as on a real line."""
@@ -136,7 +142,7 @@ class Classic(Host):
             except VmError:
                 self.code = 0
             if self._ready:
-                self.ask({"op": "shutdown"}, lambda _: None)
+                self.ask(requests.Shutdown(), lambda _: None)
 
     def ready(self) -> None:
         """The agent of a disk of ours: tells it who it is."""
@@ -145,34 +151,34 @@ class Classic(Host):
         self._ready = True
         self._set_clock()
         for interface in self._request["interfaces"]:
-            self.ask({"op": "connect", "interface": interface, "names": self._request["names"]}, lambda _: None)
+            self.ask(requests.Connect(interface, self._request["names"]), lambda _: None)
         servers = ["127.0.0.11"] if self._request["names"] else self._request["servers"]
-        self.ask({"op": "named", "hostname": self._request["hostname"], "servers": servers}, lambda _: None)
+        self.ask(requests.Named(self._request["hostname"], servers), lambda _: None)
 
     def _set_clock(self) -> None:
-        self.ask({"op": "clock", "time": time.time(), "entropy": os.urandom(64).hex()}, lambda _: None)
+        self.ask(requests.Clock(time.time(), os.urandom(64).hex()), lambda _: None)
 
-    def drive(self, operation: str, message: dict[str, Any]) -> Any:
+    def drive(self, request: Request) -> object:
         """What is asked of the machine, and not of its guest."""
         assert self.machine is not None
         monitor = self.machine.monitor
-        if operation in ("pause", "resume"):
-            monitor.run("stop" if operation == "pause" else "cont")
-            if operation == "resume" and self._ready:
-                self._set_clock()
-            return None
-        if operation == "reset":
+        if isinstance(request, requests.Pause):
+            monitor.run("stop")
+        elif isinstance(request, requests.Resume):
+            monitor.run("cont")
+        elif isinstance(request, requests.Reset):
             return monitor.run("system_reset")
-        if operation in ("savevm", "loadvm", "delvm"):
-            monitor.human(f"{operation} {message['name']}")
-            if operation == "loadvm" and self._ready:
-                self._set_clock()
-            return None
-        if operation == "ready":
+        elif isinstance(request, requests.SaveSnapshot | requests.LoadSnapshot | requests.DeleteSnapshot):
+            monitor.human(f"{request.op} {request.name}")
+        elif isinstance(request, requests.IsReady):
             return self._ready
-        if not self._ready and operation != "exec":
-            raise VmError("the guest has no agent of ours: log in on its console (sampan vm console)")
-        return NotImplemented
+        elif not self._ready and not isinstance(request, requests.Exec):
+            raise VmError(_NO_AGENT)
+        else:
+            return NotImplemented
+        if self._ready and isinstance(request, requests.Resume | requests.LoadSnapshot):
+            self._set_clock()
+        return None
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import binascii
 import socket
 
+from sampan.vm import requests
 from sampan.vm.mux import Mux
 from sampan.vm.protocol import Question
 
@@ -23,7 +24,7 @@ class DnsRelay:
         self._sockets: dict[int, socket.socket] = {}
 
     def ask(self, question: Question) -> bool:
-        """Passes a question on; its answer goes back as {"op": "dns", "number", "data"}. False: it is asked already."""
+        """Passes a question on; its answer goes back as `requests.Resolved`. False: it is asked already."""
         number, tcp, data = question.number, question.tcp, question.data
         if number in self._sockets:
             return False
@@ -58,7 +59,7 @@ class DnsRelay:
         self._forget(number)
         if answers and answers[0]:
             text = binascii.b2a_base64(answers[0], newline=False).decode()
-            self._mux.send({"op": "dns", "number": number, "data": text, "seq": 0})
+            self._mux.send({**requests.to_message(requests.Resolved(number, text)), "seq": 0})
 
     def _forget(self, number: int) -> None:
         sock = self._sockets.pop(number)

@@ -16,17 +16,17 @@ from sampan.record import field, record
 from sampan.runtime import borrowing, channel, spare, spawn, usage
 from sampan.runtime.errors import RuntimeFailure, kind_of
 from sampan.runtime.setup import Setup
-from sampan.vm import dhcp, guestnet, guestroot, jobs
+from sampan.vm import dhcp, guestnet, guestroot, jobs, requests
 from sampan.vm.mux import Mux
 from sampan.vm.protocol import MAX_HEARD
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
+    from sampan.keeper.fields import Message
     from sampan.runtime.requests import Join, Launch
 
 INIT = "init"
+_ANSWERED_LATER = (requests.Start.op, requests.Exec.op)
 _MAX_PROCESSES, _MAX_CELL = 2000, 250  # of a list, and characters of one column of it
 _ADD_ENTROPY, _RESEED = 0x40085203, 0x5207  # RNDADDENTROPY, RNDRESEEDCRNG: random(4)
 
@@ -63,14 +63,15 @@ class Guest:
         self._group, self._root = group, root
         self._tasks[INIT] = Task(INIT, pid, os.pidfd_open(pid))
 
-    def handle(self, message: dict[str, Any]) -> None:
+    def handle(self, message: Message) -> None:
         """One request; what fails is told."""
         sequence = message.get("seq", 0)
         try:
-            operation = getattr(self, f"op_{message['op']}", None)
+            request = requests.read(message)
+            operation = getattr(self, f"_{request.op}", None)
             if operation is None:
-                raise RuntimeFailure(f"the guest does not know {message['op']}")
-            reply = operation(message)
+                raise RuntimeFailure(f"the guest does not know {request.op}")
+            reply = operation(request) if request.op not in _ANSWERED_LATER else operation(request, sequence)
         except Exception as error:
             reply = {"error": str(error) or repr(error), "failure": kind_of(error)}
         if reply is not None and sequence:
@@ -89,59 +90,59 @@ class Guest:
         """Seconds to wait for something else before idle() is called, or -1."""
         return -1 if self._lender is None else 0.2
 
-    def op_expect(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Before this guest is anybody's: a container like the one of `request` half made, its disk mounted."""
+    def _alive(self, request: requests.Alive) -> Message:
+        return {}
+
+    def _expect(self, request: requests.Expect) -> Message:
         guestroot.make_ready()
         os.makedirs("/run/spare", 0o700)
-        expected = spare.expectation(message["request"])
-        self._spare = spare.Spare(expected, "/run/spare", spare.OURS, group=message["request"]["cgroup"])
+        expected = spare.expectation(request.request)
+        self._spare = spare.Spare(expected, "/run/spare", spare.OURS, group=request.request["cgroup"] or "")
         while self._spare.poll() and not self._spare.ready:
             time.sleep(0.01)
         os.sync()
         return {}
 
-    def op_clock(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Sets the clock, and mixes in what only the host knows: guests of one template are alike until then."""
-        time.clock_settime(time.CLOCK_REALTIME, message["time"])
-        data = bytes.fromhex(message["entropy"])
+    def _clock(self, request: requests.Clock | requests.Open | requests.Start) -> Message:
+        """Guests of one template are alike until then."""
+        time.clock_settime(time.CLOCK_REALTIME, request.time)
+        data = bytes.fromhex(request.entropy)
         device = os.open("/dev/urandom", os.O_WRONLY | os.O_CLOEXEC)
         fcntl.ioctl(device, _ADD_ENTROPY, struct.pack("ii", len(data) * 8, len(data)) + data)
         fcntl.ioctl(device, _RESEED)
         os.close(device)
         return {}
 
-    def _prepare(self, message: dict[str, Any]) -> None:
+    def _prepare(self, request: requests.Open | requests.Start) -> None:
         """Makes this guest somebody's: clock, randomness, root, network."""
-        self.op_clock(message)
-        wanted = message["guest"]
+        self._clock(request)
+        wanted = request.guest
         self._persistent = bool(wanted.get("persistent"))
         guestroot.mount_all(wanted)
         guestroot.write_files(wanted.get("files") or {})
         for interface in wanted.get("interfaces") or []:
-            guestnet.connect(**interface)
+            guestnet.connect(interface)
         if wanted.get("names"):
             self._names = guestnet.Names(self._mux)
 
-    def op_open(self, message: dict[str, Any]) -> dict[str, Any]:
-        """For work on the files of a container that does not run; "cwd" is made in them."""
-        self._prepare(message)
+    def _open(self, request: requests.Open) -> Message:
+        self._prepare(request)
         guestroot.mount_root()
-        guestroot.make_directory(message["cwd"])
+        guestroot.make_directory(request.cwd)
         return {}
 
-    def op_close(self, message: dict[str, Any]) -> dict[str, Any]:
-        """After that work."""
+    def _close(self, request: requests.Close) -> Message:
         guestroot.unmount_root()
         guestroot.close()
         return {}
 
-    def op_start(self, message: dict[str, Any]) -> None:
-        self._prepare(message)
-        request: Launch = {"spec": message["spec"], "cgroup": message["cgroup"], "seccomp": message["seccomp"],
-                           "overlay": guestroot.OVERLAY, "where": guestroot.ROOT, "machine": True, "warnings": []}  # fmt: skip
-        self._group = message["cgroup"]
-        terminal = bool(request["spec"]["process"].get("terminal"))
-        self._run(message, terminal, lambda stdio: self._begin(request, stdio), request["warnings"])
+    def _start(self, request: requests.Start, sequence: int) -> None:
+        self._prepare(request)
+        launch: Launch = {"spec": request.spec, "cgroup": request.cgroup, "seccomp": request.seccomp,
+                          "overlay": guestroot.OVERLAY, "where": guestroot.ROOT, "machine": True}  # fmt: skip
+        self._group = request.cgroup
+        terminal = bool(request.spec["process"].get("terminal"))
+        self._run(request, sequence, terminal, lambda stdio: self._begin(launch, stdio))
 
     def _begin(self, request: Launch, stdio: channel.Stdio | None) -> spawn.Child:
         """As spawn.start(), by the spare if it fits."""
@@ -159,21 +160,19 @@ class Guest:
         self._lender = ready.lender
         return child
 
-    def op_exec(self, message: dict[str, Any]) -> None:
-        request: Join = {"pid": self._task(INIT).pid, "cgroup": self._group, "process": message["process"],
-                   "seccomp": message["seccomp"], "chroot": self._root}  # fmt: skip
-        terminal = bool(message["process"].get("terminal"))
-        self._run(message, terminal, lambda stdio: spawn.join(request, stdio), [])
+    def _exec(self, request: requests.Exec, sequence: int) -> None:
+        join: Join = {"pid": self._task(INIT).pid, "cgroup": self._group, "process": request.process,
+                      "seccomp": request.seccomp, "chroot": self._root}  # fmt: skip
+        self._run(request, sequence, bool(request.process.get("terminal")), lambda stdio: spawn.join(join, stdio))
 
     def _run(
         self,
-        message: dict[str, Any],
+        request: requests.Start | requests.Exec,
+        sequence: int,
         terminal: bool,
         start: Callable[[channel.Stdio | None], spawn.Child],
-        warnings: list[str],
     ) -> None:
-        """Makes a process with the streams from message["base"] on, and replies when it runs or can't."""
-        base = message["base"]
+        """Makes a process with the streams from request.base on, and replies when it runs or can't."""
         pipes = None if terminal else [os.pipe(), os.pipe(), os.pipe()]
         theirs = None if pipes is None else (pipes[0][0], pipes[1][1], pipes[2][1])
         ours = [] if pipes is None else [pipes[0][1], pipes[1][0], pipes[2][0]]
@@ -187,7 +186,6 @@ class Guest:
             for fd in theirs or ():
                 os.close(fd)
         setup = Setup(child)
-        setup.warnings = warnings
 
         def report(_: int) -> None:
             if not setup.advance():
@@ -199,11 +197,11 @@ class Guest:
                 for fd in (*ours, setup.terminal):
                     if fd >= 0:
                         os.close(fd)
-                self._mux.send({"error": str(failure), "failure": failure.kind, "seq": message["seq"]})
+                self._mux.send({"error": str(failure), "failure": failure.kind, "seq": sequence})
                 return
-            task = Task(message["id"], child.pid, child.pidfd, setup.terminal)
-            self._mux.send({"pid": task.pid, "warnings": setup.warnings, "seq": message["seq"]})
-            self._attach(task, base, ours)
+            task = Task(request.id, child.pid, child.pidfd, setup.terminal)
+            self._mux.send({"pid": task.pid, "warnings": setup.warnings, "seq": sequence})
+            self._attach(task, request.base, ours)
             self._keep(task)
 
         self._mux.loop.watch(child.channel.fileno(), report)
@@ -223,7 +221,7 @@ class Guest:
     def _exited(self, task: Task) -> None:
         self._mux.loop.forget(task.pidfd)
         status = os.waitpid(task.pid, 0)[1]
-        event: dict[str, Any] = {"event": "exit", "id": task.id, "status": status}
+        event: Message = {"event": "exit", "id": task.id, "status": status}
         for stream in task.streams:
             self._mux.flush(stream)
         if task.result >= 0:
@@ -238,9 +236,8 @@ class Guest:
                 guestroot.close()
         self._mux.send(event)
 
-    def op_job(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Work on the container's files by a process of ours, with the streams of the host."""
-        base = message["base"]
+    def _job(self, request: requests.Job) -> Message:
+        """By a process of ours, with the streams of the host."""
         their_in, our_in = os.pipe()
         our_out, their_out = os.pipe()
         result, their_result = os.pipe()
@@ -249,12 +246,12 @@ class Guest:
         if pid == 0:
             for fd in (our_in, our_out, result):
                 os.close(fd)
-            jobs.run(message["name"], message["args"], root, their_in, their_out, their_result)
+            jobs.run(request.name, request.args, root, their_in, their_out, their_result)
         for fd in (their_in, their_out, their_result, root):
             os.close(fd)
-        self._mux.sink(base, our_in)
-        self._mux.source(base + 1, our_out)
-        task = Task(message["id"], pid, os.pidfd_open(pid), streams=[], result=result)
+        self._mux.sink(request.base, our_in)
+        self._mux.source(request.base + 1, our_out)
+        task = Task(request.id, pid, os.pidfd_open(pid), streams=[], result=result)
         self._keep(task)
         return {}
 
@@ -264,16 +261,15 @@ class Guest:
             raise RuntimeFailure(f"no process {identifier} in the guest")
         return task
 
-    def op_signal(self, message: dict[str, Any]) -> dict[str, Any]:
+    def _signal(self, request: requests.Signal) -> Message:
         try:
-            signal.pidfd_send_signal(self._task(message["id"]).pidfd, message["number"])
+            signal.pidfd_send_signal(self._task(request.id).pidfd, request.number)
         except ProcessLookupError:
             pass
         return {}
 
-    def op_end(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Kills a process and what it has started, nothing else of the container."""
-        task = self._task(message["id"])
+    def _end(self, request: requests.EndProcess) -> Message:
+        task = self._task(request.id)
         pids = Cgroup(self._group).pids() if task.result < 0 else [task.pid]
         for pid in pidfd.family(task.pid, pids):
             try:
@@ -282,49 +278,45 @@ class Guest:
                 continue
         return {}
 
-    def op_resize(self, message: dict[str, Any]) -> dict[str, Any]:
-        task = self._task(message["id"])
+    def _resize(self, request: requests.Resize) -> Message:
+        task = self._task(request.id)
         if task.terminal >= 0:
-            tty.set_size(task.terminal, message["rows"], message["columns"])
+            tty.set_size(task.terminal, request.rows, request.columns)
         return {}
 
-    def op_usage(self, message: dict[str, Any]) -> dict[str, Any]:
+    def _usage(self, request: requests.Usage) -> Message:
         return {"result": usage.sample(Cgroup(self._group), self._task(INIT).pid)}
 
-    def op_processes(self, message: dict[str, Any]) -> dict[str, Any]:
+    def _processes(self, request: requests.Processes) -> Message:
         found = usage.processes(Cgroup(self._group).pids())[:_MAX_PROCESSES]
         return {"result": [[cell[:_MAX_CELL] for cell in row] for row in found]}
 
-    def op_limits(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Changes the limits of the running container."""
+    def _limits(self, request: requests.Limits) -> Message:
         group = Cgroup(self._group)
-        group.update(message["resources"])
+        group.update(request.resources)
         return {"result": group.warnings}
 
-    def op_freeze(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Stops the container, or lets it go on; the guest itself runs, so that its files can be reached."""
-        Cgroup(self._group).freeze(message["frozen"])
+    def _freeze(self, request: requests.Freeze) -> Message:
+        Cgroup(self._group).freeze(request.frozen)
         return {}
 
-    def op_files(self, message: dict[str, Any]) -> dict[str, Any]:
-        guestroot.write_files(message["files"])
+    def _files(self, request: requests.Files) -> Message:
+        guestroot.write_files(request.files)
         return {}
 
-    def op_named(self, message: dict[str, Any]) -> dict[str, Any]:
-        """The name and the name servers of a machine of the classic kind, unless it has servers already."""
+    def _named(self, request: requests.Named) -> Message:
         with open("/proc/sys/kernel/hostname", "w", encoding="ascii") as file:
-            file.write(message["hostname"])
+            file.write(request.hostname)
         root = f"/proc/{self._task(INIT).pid}/root"
         try:
             empty = not os.path.getsize(f"{root}/etc/resolv.conf")
         except OSError:
             empty = True
-        if empty and message["servers"]:
-            dhcp.write_servers(root, message["servers"])
+        if empty and request.servers:
+            dhcp.write_servers(root, request.servers)
         return {}
 
-    def op_shutdown(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Asks the first process to end the machine, in the way that it understands."""
+    def _shutdown(self, request: requests.Shutdown) -> Message:
         task = self._task(INIT)
         number = signal.SIGTERM
         if self._root:
@@ -334,20 +326,20 @@ class Guest:
         signal.pidfd_send_signal(task.pidfd, number)
         return {}
 
-    def op_connect(self, message: dict[str, Any]) -> dict[str, Any]:
-        guestnet.connect(**message["interface"])
-        if message.get("names") and self._names is None:
+    def _connect(self, request: requests.Connect) -> Message:
+        guestnet.connect(request.interface)
+        if request.names and self._names is None:
             self._names = guestnet.Names(self._mux)
         return {}
 
-    def op_disconnect(self, message: dict[str, Any]) -> dict[str, Any]:
-        guestnet.disconnect(message["name"], message["slot"], message["way_out"], message["gateways"])
+    def _disconnect(self, request: requests.Disconnect) -> Message:
+        guestnet.disconnect(request.name, request.slot, request.way_out, request.gateways)
         return {}
 
-    def op_dns(self, message: dict[str, Any]) -> None:
+    def _dns(self, request: requests.Resolved) -> None:
         """The answer to a question we have passed on."""
         if self._names is not None:
-            self._names.answer(message)
+            self._names.answer(request.number, request.data)
 
 
 def _read_all(fd: int) -> bytes:

@@ -15,7 +15,7 @@ from sampan.vm.mux import Mux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.vm.machine_types import Interface
 
 _ADDRESS, _AT_ONCE = ("127.0.0.11", 53), 256
 _PREFIX = "52:54:00:5a:00:"  # hypervisor.MAC
@@ -29,18 +29,21 @@ def name_slots() -> None:
                 rt.set_link(netlink, link.index, name=f"slot{int(link.address[-2:], 16)}")
 
 
-def connect(slot: int, name: str, mac: str, mtu: int, addresses: list[str], gateways: list[str], ipv6: bool) -> None:
-    """Makes the slot's interface the container's `name`, on a network with these addresses.
+def connect(wanted: Interface) -> None:
+    """Makes the slot's interface the container's, on a network with these addresses.
 
     A machine without slots has its interfaces with their own MACs from the start.
     """
+    name, mac = wanted["name"], wanted["mac"]
     with Netlink() as netlink:
-        found = rt.link(netlink, f"slot{slot}") or next((x for x in rt.links(netlink) if x.address == mac), None)
+        found = rt.link(netlink, f"slot{wanted['slot']}") or next(
+            (x for x in rt.links(netlink) if x.address == mac), None
+        )
         if found is None:
             raise FileNotFoundError(f"the guest has no interface for {name}")
-        rt.set_link(netlink, found.index, name=name, mtu=mtu, address=mac)
+        rt.set_link(netlink, found.index, name=name, mtu=wanted["mtu"], address=mac)
     netns.believe_no_router("all", "default", name)
-    interface.configure(name, addresses, gateways, ipv6)
+    interface.configure(name, wanted["addresses"], wanted["gateways"], wanted["ipv6"])
 
 
 def disconnect(name: str, slot: int, way_out: str, gateways: list[str]) -> None:
@@ -122,11 +125,11 @@ class Names:
         text = binascii.b2a_base64(question, newline=False).decode()
         self._mux.send({"event": "dns", "number": self._number, "data": text, "tcp": tcp})
 
-    def answer(self, message: dict[str, Any]) -> None:
-        """Gives an answer to whom it belongs."""
-        give = self._asked.pop(message["number"], None)
+    def answer(self, number: int, data: str) -> None:
+        """Gives an answer, in base64, to whom it belongs."""
+        give = self._asked.pop(number, None)
         if give is not None:
             try:
-                give(binascii.a2b_base64(message["data"]))
+                give(binascii.a2b_base64(data))
             except OSError:
                 pass  # who asked is gone

@@ -9,9 +9,8 @@ from sampan.linux.syscall import check, libc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from sampan.runtime.requests import Overlay
+    from sampan.vm.machine_types import Belongings
 
 LOWER, WRITABLE, ROOT, SHARES, FILES = "/run/lower", "/run/rw", "/run/root", "/run/shares", "/run/files"
 # Below the image: what every container is mounted on, so that nothing has to be copied up for it.
@@ -56,7 +55,7 @@ def _make_upper() -> None:
             continue
 
 
-def mount_all(wanted: dict[str, Any]) -> None:
+def mount_all(wanted: Belongings) -> None:
     """Mounts the disks and, if there is something, the host's shares. Raises OSError."""
     if not _devices:
         make_ready()  # a guest that was not made from a template

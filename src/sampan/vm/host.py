@@ -9,13 +9,15 @@ import os
 import socket
 from collections.abc import Callable
 
-from sampan.keeper import wire
+from sampan.keeper import fields, wire
+from sampan.keeper.fields import Malformed
+from sampan.keeper.protocol import STDIO, Descriptors
 from sampan.linux import descriptors, prctl, signals
 from sampan.linux.eventloop import Loop
 from sampan.linux.pidfd import exit_code
 from sampan.runtime import channel
 from sampan.runtime.errors import RuntimeFailure
-from sampan.vm import protocol
+from sampan.vm import protocol, requests
 from sampan.vm.console import ConsoleLog
 from sampan.vm.dnsrelay import DnsRelay
 from sampan.vm.errors import VmError
@@ -25,9 +27,13 @@ from sampan.vm.protocol import Exit, Question, Ready, Reply
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import TypeVar
+
+    from sampan.keeper.fields import Message
+    from sampan.vm.requests import Request
 
     Answer = Callable[[Reply], None]
+    H = TypeVar("H", bound="Host")
 
 _MAX_WAITING = 1024  # requests that a guest has not answered
 _KILLED = 9
@@ -68,8 +74,8 @@ class Host:
         """This process was sent a signal."""
         raise NotImplementedError
 
-    def drive(self, operation: str, message: dict[str, Any]) -> Any:
-        """A request that is not for the guest; NotImplemented when it is. Raises VmError."""
+    def drive(self, request: Request) -> object:
+        """The result of a request that is not for the guest; NotImplemented when it is. Raises VmError."""
         raise NotImplementedError
 
     def came(self) -> None:
@@ -80,14 +86,18 @@ class Host:
 
     # the guest
 
-    def ask(self, message: dict[str, Any], answer: Answer) -> None:
+    def ask(self, request: Request, answer: Answer) -> None:
         """Sends a request to the agent; `answer` gets its reply."""
         if len(self._waiting) >= _MAX_WAITING:
             answer(Reply(0, "the guest does not answer"))
             return
         self._sequence += 1
         self._waiting[self._sequence] = answer
-        self.mux.send({**message, "seq": self._sequence})
+        self.mux.send({**requests.to_message(request), "seq": self._sequence})
+
+    def tell(self, request: Request) -> None:
+        """Sends a request to the agent whose reply nobody waits for."""
+        self.mux.send({**requests.to_message(request), "seq": 0})
 
     def forget_guest(self) -> None:
         """The guest has begun anew: it knows nothing of what it was asked, and its processes are gone."""
@@ -98,7 +108,7 @@ class Host:
         for identifier, call in exits.items():
             call(Exit(identifier, _KILLED))
 
-    def _message(self, message: Any) -> None:
+    def _message(self, message: object) -> None:
         """One from the guest. Raises VmError, which is the end of listening to it."""
         found = protocol.parse(message)
         if isinstance(found, Reply) and found.seq in self._waiting:
@@ -148,38 +158,41 @@ class Host:
         Client(self, self.loop, self._listener.accept()[0])
         self.came()
 
-    def serve(self, client: Client, message: dict[str, Any], fds: list[int]) -> None:
+    def serve(self, client: Client, message: Message, fds: list[int]) -> None:
         """One request from the socket."""
-        sequence = message["seq"]
+        sequence = message.get("seq", 0)
 
         def answer(reply: Reply) -> None:
             client.send({**reply.as_message(), "seq": sequence})
 
-        operation = message["op"]
         try:
-            result = self.drive(operation, message)
-        except VmError as error:
+            request = requests.read(message)
+            if isinstance(request, requests.Exec | requests.Job):
+                self.begin(client, sequence, request, _stdio(message, fds))
+                return
+            result = self.drive(request)
+        except (VmError, Malformed) as error:
             for fd in fds:
                 os.close(fd)
             answer(Reply(0, str(error)))
             return
+        for fd in fds:
+            os.close(fd)
         if result is not NotImplemented:
             answer(Reply(0, result=result))
-        elif operation in ("exec", "job"):
-            self.begin(client, message, fds, answer)
         else:
-            self.ask(message, answer)
+            self.ask(request, answer)
 
-    def begin(self, client: Client, message: dict[str, Any], fds: list[int], answer: Answer) -> None:
-        """A further process in the guest, with three of our descriptors, or one that is a terminal."""
-        base = self._streams
-        self._streams += 3
-        identifier = message["id"] = f"{message['op']}{base}"
+    def begin(self, client: Client, sequence: int, request: requests.Exec | requests.Job, stdio: Descriptors) -> None:
+        """A further process in the guest, with our descriptors as its streams. Raises VmError."""
+        base = request.base = self._streams
+        self._streams += requests.STREAMS
+        identifier = request.id = f"{request.op}{base}"
         client.started.append(identifier)
-        self.mux.source(base, fds[0])
-        self.mux.sink(base + 1, fds[1])
-        if len(fds) > 2:
-            self.mux.sink(base + 2, fds[2])
+        self.mux.source(base, stdio["stdin"])
+        self.mux.sink(base + 1, stdio["stdout"])
+        if "stderr" in stdio:
+            self.mux.sink(base + 2, stdio["stderr"])
 
         def over(end: Exit) -> None:
             self.mux.drop(base)
@@ -190,16 +203,16 @@ class Host:
                 for stream in (base, base + 1, base + 2):
                     self.mux.drop(stream)
                 self.exits.pop(identifier, None)
-            client.begun(reply, identifier, message["seq"])
+            client.begun(reply, identifier, sequence)
 
         self.exits[identifier] = over
-        self.ask({**message, "base": base}, begun)
+        self.ask(request, begun)
 
     def left(self, client: Client) -> None:
         """Somebody has gone: so must what they have started and not seen the end of."""
         for identifier in client.started:
             if identifier in self.exits:
-                self.mux.send({"op": "end", "id": identifier, "seq": 0})
+                self.tell(requests.EndProcess(identifier))
 
 
 class Client:
@@ -228,7 +241,7 @@ class Client:
         """It has ended."""
         self.send({"event": "exit", "id": end.id, "code": exit_code(end.status), "result": end.result})
 
-    def send(self, message: dict[str, Any]) -> None:
+    def send(self, message: Message) -> None:
         """Sends a reply or an event."""
         if self._sock.fileno() < 0:
             return
@@ -245,7 +258,15 @@ class Client:
             self._host.left(self)
 
 
-def live(make: Callable[[], Host], run: Callable[[Any], int], parent: socket.socket, keep: list[int]) -> None:
+def _stdio(message: Message, fds: list[int]) -> Descriptors:
+    """The descriptors of an exec or a job, by name; who is older than their names sends them in this order. Raises Malformed."""
+    names = fields.texts(message, "names", 16) if "names" in message else list(STDIO[: len(fds)])
+    if len(names) != len(fds) or tuple(names) not in (STDIO, STDIO[:2]):
+        raise Malformed(f"an {message['op']} takes the descriptors stdin and stdout, and perhaps stderr")
+    return dict(zip(names, fds, strict=True))
+
+
+def live(make: Callable[[], H], run: Callable[[H], int], parent: socket.socket, keep: list[int]) -> None:
     """A shim's life, with the descriptors in `keep` alone: `run(make())` to its end, and the end of the machine.
 
     Never returns.

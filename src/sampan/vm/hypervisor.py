@@ -16,7 +16,6 @@ from sampan.vm.qmp import Monitor
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     Command = Callable[[int, int, int], list[str]]
 
@@ -39,7 +38,7 @@ class Shape:
     memory: int = 512
     accelerator: str = "tcg"
 
-    def fields(self) -> dict[str, Any]:
+    def fields(self) -> dict[str, str | int]:
         """Its fields by name: Shape(**fields) is equal to it."""
         return {key: getattr(self, key) for key in ("kernel", "initramfs", "cpus", "memory", "accelerator")}
 

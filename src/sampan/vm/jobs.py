@@ -13,13 +13,13 @@ from sampan.vm import guestroot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.vm.requests import Arguments
 
 
-def run(name: str, args: dict[str, Any], root: int, reader: int, writer: int, result: int) -> None:
+def run(name: str, args: Arguments, root: int, reader: int, writer: int, result: int) -> None:
     """The process's life: {"result"} or {"error", "kind"} goes to `result`. Never returns."""
     try:
-        answer = {"result": _JOBS[name](root, reader, writer, **args)}
+        answer: dict[str, object] = {"result": _JOBS[name](root, reader, writer, **args)}
     except ImageError as error:
         answer = {"error": str(error), "kind": "image"}
     except OSError as error:
@@ -33,7 +33,7 @@ def run(name: str, args: dict[str, Any], root: int, reader: int, writer: int, re
         os._exit(0)
 
 
-def _stat(root: int, reader: int, writer: int, path: str) -> dict[str, Any]:
+def _stat(root: int, reader: int, writer: int, path: str) -> dict[str, object]:
     return {**root_fs.stat_of(root, path)}
 
 
@@ -74,7 +74,7 @@ def _layer(root: int, reader: int, writer: int) -> None:
         pack.pack_layer(str(guestroot.OVERLAY["upper"]), out)
 
 
-_JOBS: dict[str, Callable[..., Any]] = {
+_JOBS: dict[str, Callable[..., object]] = {
     "stat": _stat,
     "get": _get,
     "check": _check,

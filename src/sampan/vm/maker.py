@@ -10,7 +10,7 @@ from sampan import quickjson
 from sampan.linux import namespaces as ns
 from sampan.linux import tap
 from sampan.linux.eventloop import Loop
-from sampan.vm import confine, protocol
+from sampan.vm import confine, protocol, requests
 from sampan.vm.console import ConsoleLog
 from sampan.vm.errors import VmError
 from sampan.vm.hypervisor import DISK_SIZE, SLOTS, Machine, Parts, Shape, microvm
@@ -19,7 +19,7 @@ from sampan.vm.progress import STANDSTILL, Progress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.runtime.requests import Launch
 
 ENTRY = """
 import sys
@@ -45,9 +45,7 @@ def main(text: str) -> None:
         sys.exit(1)
 
 
-def make(
-    loop: Loop, log: ConsoleLog, shape: Shape, directory: str, timeout: float, expect: dict[str, Any] | None
-) -> None:
+def make(loop: Loop, log: ConsoleLog, shape: Shape, directory: str, timeout: float, expect: Launch | None) -> None:
     """Boots a guest with the memory and the empty disk that are in `directory` or come there.
 
     With `expect` writes its devices' state to `state` when it is ready for such a container.
@@ -68,7 +66,7 @@ def make(
         guest = _Guest(loop, machine, time.monotonic() + timeout, progress)
         guest.hear()
         if expect is not None:
-            guest.ask({"op": "expect", "request": expect, "seq": 1})
+            guest.ask(requests.Expect(expect))
             machine.monitor.save(state)
     finally:
         log.last()  # what there is to say of its end
@@ -88,11 +86,11 @@ class _Guest:
     """A conversation with the agent, one message at a time."""
 
     def __init__(self, loop: Loop, machine: Machine, deadline: float, progress: Progress) -> None:
-        self._heard: list[Any] = []
+        self._heard: list[object] = []
         self._loop, self._deadline, self._progress = loop, deadline, progress
         self._mux = Mux(loop, machine.port.fileno(), self._heard.append, lambda _: self._heard.append(None))
 
-    def hear(self) -> Any:
+    def hear(self) -> protocol.Heard:
         """Its next message. Raises VmError."""
         while not self._heard:
             if self._progress.stands_still():
@@ -105,9 +103,9 @@ class _Guest:
             raise VmError("the guest has ended")
         return protocol.parse(message)
 
-    def ask(self, message: dict[str, Any]) -> None:
+    def ask(self, request: requests.Request) -> None:
         """A request, and its answer. Raises VmError."""
-        self._mux.send(message)
+        self._mux.send({**requests.to_message(request), "seq": 1})
         answer = self.hear()
         if not isinstance(answer, protocol.Reply) or answer.error:
             raise VmError(f"in the guest: {getattr(answer, 'error', answer)}")

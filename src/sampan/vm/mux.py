@@ -19,7 +19,7 @@ from sampan.vm.errors import VmError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.keeper.fields import Message
 
 _FRAME = struct.Struct("!IIB")
 _DATA, _END, _CREDIT, _BROKEN = range(4)
@@ -39,7 +39,7 @@ class Mux:
         self,
         loop: Loop,
         fd: int,
-        on_message: Callable[[Any], None],
+        on_message: Callable[[object], None],
         on_lost: Callable[[str], None],
         most: int = MAX_MESSAGE,
     ) -> None:
@@ -53,7 +53,7 @@ class Mux:
         self._sinks: dict[int, _Sink] = {}
         loop.watch(fd, self._ready)
 
-    def send(self, message: dict[str, Any]) -> None:
+    def send(self, message: Message) -> None:
         """Sends a message."""
         self._frame(0, _DATA, quickjson.dumps(message).encode())
 

@@ -14,7 +14,7 @@ from sampan.vm.errors import VmError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.keeper.fields import Message
 
 MAX_HEARD = 1 << 20  # bytes of a message from a guest
 MAX_ANSWER = 2 * MAX_HEARD  # of one that is passed on over a shim's socket: where it is written anew, it may be longer
@@ -35,9 +35,9 @@ class Reply:
     error: str = ""
     failure: str = OTHER
     warnings: list[str] = field(default_factory=list)
-    result: Any = None
+    result: object = None
 
-    def as_message(self) -> dict[str, Any]:
+    def as_message(self) -> Message:
         """For who has asked over our socket."""
         if self.error:
             return {"error": self.error, "failure": self.failure}
@@ -51,7 +51,7 @@ class Exit:
     id: str
     status: int
     oom: bool = False
-    result: Any = None
+    result: object = None
 
 
 @record
@@ -65,10 +65,15 @@ class Question:
 
 @record
 class Ready:
-    """The agent is there."""
+    """The agent is there. `version`: of the requests that it knows (vm/requests)."""
+
+    version: int = 1
 
 
-def parse(message: Any) -> Reply | Exit | Question | Ready:
+Heard = Reply | Exit | Question | Ready
+
+
+def parse(message: object) -> Heard:
     """A message from a guest. Raises BrokenProtocol."""
     if not isinstance(message, dict):
         raise BrokenProtocol(f"a message that is {type(message).__name__}")
@@ -87,11 +92,11 @@ def parse(message: Any) -> Reply | Exit | Question | Ready:
             raise BrokenProtocol("a question that is not base64") from None
         return Question(_number(message, "number", _MAX_NUMBER), data, message.get("tcp") is True)
     if event == "ready":
-        return Ready()
+        return Ready(_number(message, "version", 1000) if "version" in message else 1)
     raise BrokenProtocol(f"an event {printable(str(event))[:40]!r}")
 
 
-def _reply(message: dict[str, Any]) -> Reply:
+def _reply(message: Message) -> Reply:
     sequence = _number(message, "seq", _MAX_NUMBER)
     if "error" in message:
         failure = message.get("failure")
@@ -104,21 +109,21 @@ def _reply(message: dict[str, Any]) -> Reply:
     return Reply(sequence, warnings=found, result=plain(message.get("result")))
 
 
-def _number(message: dict[str, Any], key: str, most: int) -> int:
+def _number(message: Message, key: str, most: int) -> int:
     value = message.get(key)
     if type(value) is not int or not 0 <= value <= most:
         raise BrokenProtocol(f"{key} {printable(repr(value)[:40])} is no number up to {most}")
     return value
 
 
-def _text(message: dict[str, Any], key: str, most: int) -> str:
+def _text(message: Message, key: str, most: int) -> str:
     value = message.get(key)
     if not isinstance(value, str) or len(value) > most:
         raise BrokenProtocol(f"{key} is no text of at most {most} characters")
     return value
 
 
-def plain(value: Any, depth: int = 0) -> Any:
+def plain(value: object, depth: int = 0) -> object:
     """A value that is not nested deeply, so that nobody who passes it on runs out of stack. Raises BrokenProtocol."""
     if depth > _MAX_DEPTH:
         raise BrokenProtocol("a value in a value in a value, and so on")

@@ -18,9 +18,10 @@ from sampan.vm.protocol import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.keeper.fields import Message
+    from sampan.oci.runtime_spec import Process
 
-    Answer = Callable[[dict[str, Any]], None]
+    Answer = Callable[[Message], None]
     Begun = Callable[[str], None]
     Ended = Callable[[int, bytes, bytes], None]
 
@@ -50,7 +51,7 @@ class GuestAgent:
         """Whether tick() has something to do from time to time."""
         return bool(self._asked or self._queue or self._polls)
 
-    def run(self, process: dict[str, Any], reader: int, begun: Begun, ended: Ended) -> None:
+    def run(self, process: Process, reader: int, begun: Begun, ended: Ended) -> None:
         """Runs process["args"] with what can be read from `reader` as its input.
 
         `begun` gets why it does not run, or ""; `ended` the status (of wait) and the two outputs.
@@ -65,7 +66,7 @@ class GuestAgent:
         arguments = {"path": process["args"][0], "arg": process["args"][1:], "env": process["env"], "capture-output": True,
                      "input-data": binascii.b2a_base64(data, newline=False).decode()}  # fmt: skip
 
-        def started(answer: dict[str, Any]) -> None:
+        def started(answer: Message) -> None:
             if "error" in answer:
                 begun(_description(answer))
                 return
@@ -77,7 +78,7 @@ class GuestAgent:
             begun("")
             self._polls[pid] = (0.0, ended)
 
-        def there(answer: dict[str, Any]) -> None:
+        def there(answer: Message) -> None:
             # Only now: what nobody reads waits in the port, and would be run whenever an agent comes.
             if "error" in answer:
                 started(answer)
@@ -86,7 +87,7 @@ class GuestAgent:
 
         self._ask("guest-ping", {}, there)
 
-    def _ask(self, command: str, arguments: dict[str, Any], answer: Answer) -> None:
+    def _ask(self, command: str, arguments: Message, answer: Answer) -> None:
         self._number += 1
         message = {"execute": command, "arguments": arguments, "id": self._number}
         self._queue.append((self._number, quickjson.dumps(message).encode() + b"\n", answer))
@@ -106,7 +107,7 @@ class GuestAgent:
         finally:
             self._sock.setblocking(False)
 
-    def _give(self, message: dict[str, Any]) -> None:
+    def _give(self, message: Message) -> None:
         asked, self._asked = self._asked, None
         if asked is not None:
             asked[2](message)
@@ -151,7 +152,7 @@ class GuestAgent:
                 self._polls[pid] = (now + _POLL, ended)
                 self._ask("guest-exec-status", {"pid": pid}, lambda answer, pid=pid: self._status(pid, answer))  # type: ignore[misc]
 
-    def _status(self, pid: int, answer: dict[str, Any]) -> None:
+    def _status(self, pid: int, answer: Message) -> None:
         found = answer.get("return")
         found = found if isinstance(found, dict) else {}
         if "error" not in answer and not found.get("exited"):
@@ -167,13 +168,13 @@ class GuestAgent:
         entry[1](status, _decoded(found.get("out-data")), _decoded(found.get("err-data")))
 
 
-def _description(answer: dict[str, Any]) -> str:
+def _description(answer: Message) -> str:
     error = answer["error"]
     text = error.get("desc") if isinstance(error, dict) else None
     return one_line(text[:1000]) if isinstance(text, str) and text else "the guest's agent does not say why"
 
 
-def _decoded(value: Any) -> bytes:
+def _decoded(value: object) -> bytes:
     try:
         return binascii.a2b_base64(value) if isinstance(value, str) else b""
     except ValueError:

@@ -14,7 +14,7 @@ from sampan.vm.protocol import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.keeper.fields import Message
 
 
 _MAX_LINE, _MAX_EVENTS, _MAX_TEXT = 1 << 20, 10_000, 1000
@@ -30,7 +30,7 @@ class Monitor:
         self._line()  # the greeting
         self.run("qmp_capabilities")
 
-    def run(self, command: str, fd: int = -1, **arguments: Any) -> Any:
+    def run(self, command: str, fd: int = -1, **arguments: object) -> object:
         """Runs a command, `fd` beside it if it takes one, and returns its result. Raises VmError."""
         return self._execute(command, arguments, fd)
 
@@ -40,7 +40,7 @@ class Monitor:
         if said:
             raise VmError(f"qemu: {one_line(said)[:_MAX_TEXT]}")
 
-    def _execute(self, command: str, arguments: dict[str, Any], fd: int = -1) -> Any:
+    def _execute(self, command: str, arguments: Message, fd: int = -1) -> object:
         request = quickjson.dumps({"execute": command, "arguments": arguments}).encode() + b"\n"
         try:
             if fd >= 0:

@@ -10,18 +10,20 @@ import signal
 import socket
 
 from sampan.keeper import wire
+from sampan.keeper.protocol import STDIO
 from sampan.linux import descriptors, polling, prctl, signals
 from sampan.runtime import channel
 from sampan.runtime.channel import Stdio
 from sampan.runtime.errors import RuntimeFailure
-from sampan.vm import confine, protocol, terminal
+from sampan.vm import confine, protocol, requests, terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.vm.machine_types import ExecRequest
+    from sampan.vm.requests import Request
 
 
-def main(request: dict[str, Any], stdio: Stdio | None, parent: socket.socket, fds: list[int]) -> None:
+def main(request: ExecRequest, stdio: Stdio | None, parent: socket.socket, fds: list[int]) -> None:
     """The process's life; never returns."""
     prctl.set_name("sampan-exec")
     prctl.set_dumpable(False)
@@ -36,15 +38,15 @@ def main(request: dict[str, Any], stdio: Stdio | None, parent: socket.socket, fd
     os._exit(code)
 
 
-def _run(request: dict[str, Any], stdio: Stdio | None, parent: socket.socket) -> int:
+def _run(request: ExecRequest, stdio: Stdio | None, parent: socket.socket) -> int:
     sock = socket.socket(socket.AF_UNIX)
     sock.connect(request["control"])
     slave = terminal.open_for(parent, request["process"]) if stdio is None else -1
     given = list(stdio) if stdio is not None else [slave, slave]
     descriptors.close_all_but([parent.fileno(), sock.fileno(), *given])
     reader = signals.to_pipe()
-    message = {"op": "exec", "seq": 1, "fds": len(given), "process": request["process"], "seccomp": request["seccomp"]}
-    wire.send(sock, message, given)
+    message = requests.to_message(requests.Exec(request["process"], request["seccomp"]))
+    wire.send(sock, {**message, "seq": 1, "fds": len(given), "names": STDIO[: len(given)]}, given)
     for fd in stdio or ():
         os.close(fd)
     confine.enter(confine.identity(), request["filter"])
@@ -61,9 +63,10 @@ def _follow(sock: socket.socket, parent: socket.socket, taken: int, slave: int) 
             for number in os.read(taken, 256):
                 if number == signal.SIGWINCH and slave >= 0:
                     rows, columns = terminal.size(slave)
-                    wire.send(sock, {"op": "resize", "seq": 2, "id": identifier, "rows": rows, "columns": columns})
+                    request: Request = requests.Resize(identifier, rows, columns)
                 else:
-                    wire.send(sock, {"op": "signal", "seq": 2, "id": identifier, "number": number})
+                    request = requests.Signal(identifier, number)
+                wire.send(sock, {**requests.to_message(request), "seq": 2})
         if sock.fileno() not in ready:
             continue
         messages = replies.receive(sock)

@@ -18,7 +18,7 @@ from sampan.linux.pidfd import exit_code
 from sampan.runtime import channel
 from sampan.runtime.channel import Stdio
 from sampan.runtime.errors import RuntimeFailure
-from sampan.vm import confine, terminal
+from sampan.vm import confine, requests, terminal
 from sampan.vm.errors import VmError
 from sampan.vm.host import Client, Host, live
 from sampan.vm.hypervisor import SLOTS, Machine, Parts, Shape, microvm
@@ -28,14 +28,15 @@ from sampan.vm.protocol import Exit, Reply
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.vm.machine_types import MachineRequest, ShareRow
+    from sampan.vm.requests import Request
 
 _INIT = "init"
 _PATIENCE = 10.0  # seconds that a machine for files waits for somebody, and for its guest's end
 _LAST_WORDS = 5.0  # seconds that the main process's output may take after its end
 
 
-def main(request: dict[str, Any], stdio: Stdio | None, parent: socket.socket, fds: list[int]) -> None:
+def main(request: MachineRequest, stdio: Stdio | None, parent: socket.socket, fds: list[int]) -> None:
     """The process's life; never returns. `fds`, named by request["descriptors"]: "network", the namespace; "memory", "root",
     "disk" and "state" of the machine; "tap0" and so on of its networks; "sources", the engine's table of descriptors."""
     named = dict(zip(request["descriptors"], fds, strict=True))
@@ -45,14 +46,14 @@ def main(request: dict[str, Any], stdio: Stdio | None, parent: socket.socket, fd
 class Shim(Host):
     """One machine while it runs."""
 
-    def __init__(self, request: dict[str, Any], parent: socket.socket) -> None:
+    def __init__(self, request: MachineRequest, parent: socket.socket) -> None:
         super().__init__(request["control"], request["console"])
         self._request, self._parent = request, parent
         self._report = os.open(request["report"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         self.exits[_INIT] = self._init_exited
         self._deadline = 0.0
         self._progress: Progress | None = None  # while the guest starts
-        self._for_files = request["inner"].get("op") == "open"  # there is no container, and no end by itself
+        self._for_files = "spec" not in request["inner"]  # there is no container, and no end by itself
         self._slave = -1
         self._slots: dict[int, int] = {}  # the taps that are on no network
 
@@ -60,14 +61,13 @@ class Shim(Host):
         """Starts the machine and the container in it, and serves until that has ended. Raises VmError, OSError."""
         request = self._request
         shape = Shape(**request["shape"])
-        held = _open_shares(request["shares"], fds.get("sources", -1))
+        shares, held = _open_shares(request["shares"], fds.get("sources", -1))
         memory, root, disk, state = (fds[name] for name in ("memory", "root", "disk", "state"))
         taps = [fds.get(f"tap{slot}", -1) for slot in range(SLOTS)]
         for slot in range(SLOTS):
             if taps[slot] < 0:
                 taps[slot] = self._slots[slot] = tap.new(f"slot{slot}")
                 tap.persist(taps[slot], True)
-        shares = [Share(**share) for share in request["shares"]]
         disks = (disk, -1) if request["guest"]["writable"] == "fresh" else (-1, disk)
         if stdio is None:
             self._slave = terminal.open_for(self._parent, request["spec"]["process"])
@@ -144,9 +144,14 @@ class Shim(Host):
                     self.mux.source(1, fd)
                 else:
                     self.mux.sink(stream, fd)
-        message = {"time": time.time(), "entropy": os.urandom(64).hex(), "guest": self._request["guest"]}
-        message |= {"op": "start", "id": _INIT, "base": 1, **self._request["inner"]}
-        self.ask(message, self._started)
+        inner, guest, entropy = self._request["inner"], self._request["guest"], os.urandom(64).hex()
+        if "spec" in inner:
+            start = requests.Start(
+                _INIT, 1, time.time(), entropy, guest, inner["spec"], inner["cgroup"] or "", inner["seccomp"]
+            )
+            self.ask(start, self._started)
+        else:
+            self.ask(requests.Open(time.time(), entropy, guest, inner["cwd"]), self._started)
 
     def _started(self, reply: Reply) -> None:
         self._deadline = 0.0
@@ -180,7 +185,7 @@ class Shim(Host):
         code = exit_code(end.status)
         self._deadline = time.monotonic() + _LAST_WORDS
 
-        def check(*_: Any) -> None:
+        def check(*_: object) -> None:
             if self.mux.ended(2) and self.mux.ended(3):
                 self.code = code
 
@@ -192,21 +197,21 @@ class Shim(Host):
         """Signals are the container's."""
         if number == signal.SIGWINCH and self._slave >= 0:
             rows, columns = terminal.size(self._slave)
-            self.mux.send({"op": "resize", "id": _INIT, "rows": rows, "columns": columns, "seq": 0})
+            self.tell(requests.Resize(_INIT, rows, columns))
         else:
-            self.mux.send({"op": "signal", "id": _INIT, "number": number, "seq": 0})
+            self.tell(requests.Signal(_INIT, number))
 
-    def drive(self, operation: str, message: dict[str, Any]) -> Any:
+    def drive(self, request: Request) -> object:
         """What size the machine is, how much of it the guest may have, and a tap of it."""
         assert self.machine is not None
-        if operation == "shape":
+        if isinstance(request, requests.GetShape):
             return self._request["shape"]
-        if operation == "take":  # the tap of this slot is going to the host's network, and must not stay there
-            if message["slot"] in self._slots:
-                tap.persist(self._slots[message["slot"]], False)
+        if isinstance(request, requests.TakeTap):
+            if request.slot in self._slots:
+                tap.persist(self._slots[request.slot], False)
             return None
-        if operation == "balloon":
-            return self.machine.monitor.run("balloon", value=message["bytes"])
+        if isinstance(request, requests.Balloon):
+            return self.machine.monitor.run("balloon", value=request.bytes)
         return NotImplemented
 
     def came(self) -> None:
@@ -219,12 +224,12 @@ class Shim(Host):
         super().left(client)
         if self._for_files:
             self._deadline = time.monotonic() + _PATIENCE
-            self.ask({"op": "close"}, self._files_closed)
+            self.ask(requests.Close(), self._files_closed)
 
     def _files_closed(self, _: Reply) -> None:
         self.code = 0
 
-    def _write_report(self, **found: Any) -> None:
+    def _write_report(self, **found: str | bool) -> None:
         """What the engine reads when this process has ended."""
         try:
             os.pwrite(self._report, quickjson.dumps(found).encode(), 0)
@@ -232,14 +237,17 @@ class Shim(Host):
             self.log.write(f"sampan: no report: {error}")
 
 
-def _open_shares(rows: list[dict[str, Any]], table: int) -> list[int]:
-    """Gives each share that the engine has opened the path of that very file, by descriptors that are held and returned.
+def _open_shares(rows: list[ShareRow], table: int) -> tuple[list[Share], list[int]]:
+    """The shares, and descriptors to hold meanwhile: one that the engine has opened gets the path of that very file.
 
     `table`: the engine's table of descriptors (runtime/sources).
     """
+    shares: list[Share] = []
     held: list[int] = []
     for row in rows:
-        if (number := row.pop("source_fd", -1)) >= 0:
+        path = row["path"]
+        if (number := row.get("source_fd", -1)) >= 0:
             held.append(os.open(str(number), os.O_PATH | os.O_CLOEXEC, dir_fd=table))
-            row["path"] = f"/proc/self/fd/{held[-1]}"
-    return held
+            path = f"/proc/self/fd/{held[-1]}"
+        shares.append(Share(path, row["name"], row.get("read_only", False), row.get("follow", False)))
+    return shares, held

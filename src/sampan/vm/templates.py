@@ -13,13 +13,16 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sampan.linux import durable, filetree, memfd
 from sampan.vm import hypervisor, initramfs, kernel, maker, progress
 from sampan.vm.disks import Disks
 from sampan.vm.errors import VmError
 from sampan.vm.hypervisor import Shape
+
+if TYPE_CHECKING:
+    from sampan.runtime.requests import Launch
 
 Say = Callable[[str], object]
 _TRY = 15.0  # seconds that a guest may take to boot under KVM
@@ -42,7 +45,7 @@ class Templates:
     `expected`: the request of the container that templates are prepared for, as spawn.start() takes it.
     """
 
-    def __init__(self, cache: str, disks: Disks, expected: dict[str, Any]) -> None:
+    def __init__(self, cache: str, disks: Disks, expected: Launch) -> None:
         self._cache, self._disks, self._expected = cache, disks, expected
         self._open: dict[str, Template] = {}
         self._shapes: dict[tuple[int, int], Shape] = {}
@@ -138,7 +141,7 @@ class Templates:
     def _key(self, shape: Shape) -> str:
         """What a template depends on: a state of one QEMU is not for another."""
         binary = os.stat(hypervisor.binary())
-        parts: list[Any] = [
+        parts: list[object] = [
             os.path.basename(shape.kernel),
             os.path.basename(shape.initramfs),
             shape.cpus,
@@ -159,7 +162,7 @@ class Templates:
         self._open.clear()
 
 
-async def boot(shape: Shape, directory: str, timeout: float, expect: dict[str, Any] | None) -> None:
+async def boot(shape: Shape, directory: str, timeout: float, expect: Launch | None) -> None:
     """Boots a guest in a process of its own. Raises VmError."""
     hypervisor.binary()
     source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

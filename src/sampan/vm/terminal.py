@@ -13,10 +13,10 @@ from sampan.runtime import channel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from sampan.oci.runtime_spec import Process
 
 
-def open_for(parent: socket.socket, process: dict[str, Any]) -> int:
+def open_for(parent: socket.socket, process: Process) -> int:
     """Makes one the controlling terminal of this process, a session leader; the parent gets its master.
 
     Returns the slave. The guest's terminal echoes and edits, so this one does nothing (raw, termios(3)).
@@ -26,8 +26,8 @@ def open_for(parent: socket.socket, process: dict[str, Any]) -> int:
         attributes = termios.tcgetattr(slave)
         attributes[0], attributes[1], attributes[3] = 0, 0, 0
         termios.tcsetattr(slave, termios.TCSANOW, attributes)
-        wanted = process.get("consoleSize") or {}
-        if wanted.get("height") and wanted.get("width"):
+        wanted = process.get("consoleSize")
+        if wanted and wanted.get("height") and wanted.get("width"):
             tty.set_size(slave, wanted["height"], wanted["width"])
         os.setsid()
         fcntl.ioctl(slave, termios.TIOCSCTTY, 0)

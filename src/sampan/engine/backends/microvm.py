@@ -25,6 +25,7 @@ from sampan.oci.runtime_spec import Process as SpecProcess
 from sampan.runtime.requests import Launch
 from sampan.runtime.usage import Reading
 from sampan.runtime.usage_types import Usage
+from sampan.vm import requests
 from sampan.vm.hypervisor import SLOTS
 
 _GUEST_SAYS = 2.0  # seconds that a guest may take to say what it uses
@@ -62,11 +63,11 @@ class MicroVM(Guests):
 
     async def freeze(self, container: Container, frozen: bool) -> None:
         """As Backend.freeze: the container in the guest is, the guest goes on."""
-        await self._machines.ask(container, "freeze", frozen=frozen)
+        await self._machines.ask(container, requests.Freeze(frozen))
 
     async def kill_inside(self, container: Container) -> bool:
         """As Backend.kill_inside."""
-        await self._machines.ask(container, "signal", id="init", number=int(signal.SIGKILL))
+        await self._machines.ask(container, requests.Signal("init", int(signal.SIGKILL)))
         return True
 
     def check_update(self, container: Container, changes: Collection[str]) -> None:
@@ -81,14 +82,14 @@ class MicroVM(Guests):
     ) -> None:
         """As Links.plug: a slot of the machine's becomes the endpoint's."""
         slot = slot_of(endpoint.interface, SLOTS)
-        await self._machines.ask(container, "take", slot=slot)
+        await self._machines.ask(container, requests.TakeTap(slot))
         await asyncio.to_thread(bridge.plug_slot, network, endpoint, namespace, slot)
 
     async def plugged(
         self, container: Container, network: Network, endpoint: Endpoint, default: bool, names: bool
     ) -> None:
         """The guest gives the interface its addresses."""
-        await self._machines.ask(container, "connect", interface=interface(network, endpoint, default), names=names)
+        await self._machines.ask(container, requests.Connect(interface(network, endpoint, default), names))
 
     async def unplug(
         self, container: Container, endpoint: Endpoint, namespace: int, left: tuple[Network, Endpoint] | None
@@ -96,9 +97,7 @@ class MicroVM(Guests):
         """As Links.unplug."""
         gateways = interface(*left, True)["gateways"] if left else []
         other, slot = left[1].interface if left else "", slot_of(endpoint.interface, SLOTS)
-        await self._machines.ask(
-            container, "disconnect", name=endpoint.interface, slot=slot, way_out=other, gateways=gateways
-        )
+        await self._machines.ask(container, requests.Disconnect(endpoint.interface, slot, other, gateways))
         await asyncio.to_thread(bridge.unplug_slot, endpoint, namespace, slot)
 
     async def undo_plug(self, container: Container, endpoint: Endpoint) -> None:
@@ -110,7 +109,7 @@ class MicroVM(Guests):
 
     async def usage(self, container: Container) -> Usage:
         """As Backend.usage, of what is in the guest."""
-        found: Usage = await self._machines.ask(container, "usage")
+        found: Usage = await self._machines.ask(container, requests.Usage())
         return found
 
     async def readings(self, containers: list[Container]) -> dict[str, Reading]:
@@ -127,7 +126,7 @@ class MicroVM(Guests):
 
     async def processes(self, container: Container, arguments: str) -> stats.Processes:
         """As Backend.processes, of what is in the guest."""
-        return stats.top_of(await self._machines.ask(container, "processes"), arguments)
+        return stats.top_of(await self._machines.ask(container, requests.Processes()), arguments)
 
     def guest_memory(self, container: Container) -> int:
         """As Backend.guest_memory."""

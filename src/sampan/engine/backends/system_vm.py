@@ -25,6 +25,7 @@ from sampan.oci.runtime_spec import Process as SpecProcess
 from sampan.runtime.requests import Launch
 from sampan.runtime.usage import Reading
 from sampan.runtime.usage_types import Usage
+from sampan.vm import requests
 
 
 class NoFiles:
@@ -83,7 +84,7 @@ class SystemVM(Guests):
 
     async def freeze(self, container: Container, frozen: bool) -> None:
         """As Backend.freeze: QEMU stops all of the machine."""
-        await self._machines.ask(container, "pause" if frozen else "resume")
+        await self._machines.ask(container, requests.Pause() if frozen else requests.Resume())
 
     async def kill_inside(self, container: Container) -> bool:
         """There is no such thing: the plug is pulled."""
