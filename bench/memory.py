@@ -1,6 +1,6 @@
 """What the engine costs in memory: idle, and for each of 100 idle containers.
 
-The sum over all processes of ours: sampand, the keeper, its spare. PSS, since they share pages; RSS for the idle engine.
+The sum over all processes of ours: sampand, the keeper, its prefork. PSS, since they share pages; RSS for the idle engine.
 
     python bench/memory.py [--containers 100] [--json FILE]
 """

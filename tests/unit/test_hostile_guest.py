@@ -22,7 +22,7 @@ from sampan.engine import guest_answers, shims
 from sampan.engine.errors import EngineError
 from sampan.linux.eventloop import Loop
 from sampan.runtime import channel
-from sampan.vm import pc, protocol, qga, requests
+from sampan.vm import protocol, qemu_pc, qga, requests
 from sampan.vm.console import ConsoleLog
 from sampan.vm.errors import VmError
 from sampan.vm.host import Host
@@ -477,9 +477,9 @@ def test_reports_of_a_process_that_was_taken_over(data: bytes) -> None:
 
 def test_no_text_of_a_user_is_an_option_of_qemus() -> None:
     for mac in ("52:54:00:00:00:01,romfile=/etc/shadow", "x", "52:54:00:00:00:01\n"):
-        made = pc.Pc(1, 256, "tcg", "qcow2", "virtio", [mac])
+        made = qemu_pc.Pc(1, 256, "tcg", "qcow2", "virtio", [mac])
         with pytest.raises(VmError, match="MAC"):
-            pc.arguments(made, 5, 6, [7], 11, (8, 9, 10))
+            qemu_pc.arguments(made, 5, 6, [7], 11, (8, 9, 10))
     for bad in ({"form": "qcow2,file=/etc/shadow"}, {"bus": "usb"}, {"accelerator": "tcg,plugin=/x"}):
         fields = {
             "cpus": 1,
@@ -490,4 +490,4 @@ def test_no_text_of_a_user_is_an_option_of_qemus() -> None:
             "interfaces": [],
         } | bad
         with pytest.raises(VmError, match="no machine"):
-            pc.arguments(pc.Pc(**fields), 5, 6, [], 11, (8, 9, 10))
+            qemu_pc.arguments(qemu_pc.Pc(**fields), 5, 6, [], 11, (8, 9, 10))

@@ -20,7 +20,7 @@ from sampan.engine.errors import BadRequest
 from sampan.engine.model import Device, DeviceRequest, HostConfig, Limits
 from sampan.linux.eventloop import Loop
 from sampan.network.model import Endpoint, Network
-from sampan.vm import dhcp, iso, ovf, pc, qga, seed
+from sampan.vm import dhcp, iso, ovf, qemu_pc, qga, seed
 from sampan.vm.errors import VmError
 from sampan.vm.mux import WINDOW, Mux
 
@@ -235,8 +235,8 @@ def test_what_a_guest_sees_of_the_host() -> None:
 
 
 def test_arguments_of_a_pc() -> None:
-    made = pc.Pc(2, 1024, "tcg", "qcow2", "sata", ["02:00:00:00:00:01"])
-    text = " ".join(pc.arguments(made, 5, 6, [7], 11, (8, 9, 10)))
+    made = qemu_pc.Pc(2, 1024, "tcg", "qcow2", "sata", ["02:00:00:00:00:01"])
+    text = " ".join(qemu_pc.arguments(made, 5, 6, [7], 11, (8, 9, 10)))
     assert "-device ide-hd,drive=disk" in text
     assert "tap,id=net0,fd=7" in text
     assert "mac=02:00:00:00:00:01" in text

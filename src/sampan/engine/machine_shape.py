@@ -20,7 +20,7 @@ FILES = ("hosts", "resolv.conf", "hostname")
 
 
 class Share(TypedDict, total=False):
-    """What of the host a guest sees by way of the shim (vm/shim). "follow": mounts below it come and go in the guest, too."""
+    """What of the host a guest sees by way of the shim (vm/microvm_shim). "follow": mounts below it come and go in the guest, too."""
 
     path: str
     name: str
@@ -31,7 +31,7 @@ class Share(TypedDict, total=False):
 
 def share(entries: Iterable[MountEntry], directory: str) -> list[Share]:
     """Turns the bind mounts of a specification into ones of what the guest sees; returns what it is to see, by descriptors
-    of the engine's where it has looked at them (vm/shim)."""
+    of the engine's where it has looked at them (vm/microvm_shim)."""
     shares: list[Share] = []
     for entry in entries:
         if entry["type"] != "bind":

@@ -145,7 +145,7 @@ class Machines:
             raise
         namespaces = [{"type": "pid"}, {"type": "ipc"}, {"type": "network", "path": "@network"}]
         request: dict[str, Any] = {
-            "entry": "sampan.vm.shim:main",
+            "entry": "sampan.vm.microvm_shim:main",
             "spec": {"process": {}, "linux": {"namespaces": namespaces, "resources": {}}},
             "cgroup": None,
             "filter": confine.compiled(resolver=True),
@@ -184,7 +184,7 @@ class Machines:
 
     def exec_request(self, container: Container, process: Process, seccomp: str | None) -> dict[str, Any]:
         """What the keeper is asked for a further process in the guest."""
-        return {"entry": "sampan.vm.relay:main", "spec": {"linux": {"namespaces": []}}, "cgroup": None, "process": process,
+        return {"entry": "sampan.vm.exec_shim:main", "spec": {"linux": {"namespaces": []}}, "cgroup": None, "process": process,
                 "seccomp": seccomp, "control": self.control(container.id), "filter": confine.compiled(resolver=False)}  # fmt: skip
 
     def ended(self, container: Container) -> tuple[bool, str]:

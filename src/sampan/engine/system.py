@@ -49,7 +49,7 @@ from sampan.images.index import Check
 from sampan.images.store import ImageStore
 from sampan.keeper.protocol import Descriptors
 from sampan.linux import filetree, openat2, sparse
-from sampan.vm import bootdisk, confine, initramfs, iso, kernel, ovf, pc, requests, seed
+from sampan.vm import bootdisk, confine, initramfs, iso, kernel, ovf, qemu_pc, requests, seed
 from sampan.vm.errors import VmError
 from sampan.vm.machine_types import DiskSettings
 
@@ -117,8 +117,8 @@ class SystemMachines:
             raise BadRequest(
                 "a virtual machine is made of one thing: --disk FILE, --from IMAGE or --bootstrap DISTRIBUTION:SUITE"
             )
-        if hardware.bus and hardware.bus not in pc.BUSES:
-            raise BadRequest(f"unknown bus {hardware.bus}: one of {', '.join(pc.BUSES)}")
+        if hardware.bus and hardware.bus not in qemu_pc.BUSES:
+            raise BadRequest(f"unknown bus {hardware.bus}: one of {', '.join(qemu_pc.BUSES)}")
         identifier = secrets.token_hex(32)
         image = self._finding.image(who, wanted.image, Verb.USE, usable=True) if wanted.image else None
         host = HostConfig(isolation=Isolation.MACHINE, network_mode=wanted.network or "default", port_bindings=wanted.ports,
@@ -266,7 +266,7 @@ class SystemMachines:
         limits = {"memory": {"limit": memory + machine_shape.HOST_OVERHEAD << 20}}
         namespaces = [{"type": "pid"}, {"type": "ipc"}, {"type": "network", "path": "@network"}]
         request = {
-            "entry": "sampan.vm.classic:main",
+            "entry": "sampan.vm.system_vm_shim:main",
             "spec": {"process": {"terminal": True}, "linux": {"namespaces": namespaces, "resources": limits}},
             "cgroup": container.cgroup,
             "filter": confine.compiled(resolver=True),

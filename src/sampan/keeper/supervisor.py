@@ -6,7 +6,7 @@ import os
 import socket
 import time
 
-from sampan.keeper import envelope, exits, logs, protocol, roots, spares
+from sampan.keeper import envelope, exits, logs, prefork_pool, premounted, protocol
 from sampan.keeper.connection import Connection
 from sampan.keeper.setups import Setups
 from sampan.keeper.standby import Estate, Link, tasks_of
@@ -35,8 +35,8 @@ class Supervisor:
         self._loop = Loop(tolerant=True)
         self._connections: list[Connection] = []
         self._stopping = self._alone = False
-        self._ahead = roots.Ahead()
-        self._spares = spares.Spares(os.path.dirname(listener.getsockname()))
+        self._premounted = premounted.PremountedRoot()
+        self._preforks = prefork_pool.PreforkPool(os.path.dirname(listener.getsockname()))
         self._exits = exits.Exits()
         self._tasks = Watching(self._loop, self._exits, self._announce)
         self._setups = Setups(self._loop, self._tasks)
@@ -76,33 +76,33 @@ class Supervisor:
         self._loop.close()
         for connection in list(self._connections):
             connection.leave()
-        self._ahead.close()
+        self._premounted.close()
         return estate
 
     def run(self) -> bool:
         """Serves until told to stop, or until there has been nothing to keep for a while: True. False: the standby has gone."""
         idle_since = reaped = time.monotonic()
         while not self._stopping and not self._alone:
-            patience = min(self._spares.patience, self._tasks.patience)
+            patience = min(self._preforks.patience, self._tasks.patience)
             if self._link is not None:
                 patience = min(patience, self._link.flush())
             ready = self._loop.turn(patience)
             self._tasks.look_again()
             self._exits.tick()
             if not ready:
-                self._spares.refill()
-                self._ahead.expire()
+                self._preforks.refill()
+                self._premounted.expire()
             now = time.monotonic()
             if now - reaped > _STRAYS_SECONDS:
-                pidfd.reap_strays({*self._spares.pids, *self._tasks.pids(), *self._setups.pids()})
+                pidfd.reap_strays({*self._preforks.pids, *self._tasks.pids(), *self._setups.pids()})
                 reaped = now
             if self._busy or self._connections:
                 idle_since = now
             elif now - idle_since > _IDLE_SECONDS:
                 break
-        self._spares.end()
+        self._preforks.end()
         if not self._alone:
-            self._ahead.close()
+            self._premounted.close()
         return not self._alone
 
     @property
@@ -150,18 +150,18 @@ class Supervisor:
 
     def _prepare(self, client: Connection, sequence: int, request: protocol.Prepare) -> None:
         if request.request is not None:
-            self._spares.expect(request.request)
+            self._preforks.expect(request.request)
         if request.sandbox and "network" not in request.descriptors:
             raise RuntimeFailure("a sandbox without the descriptor network")
-        self._spares.want(request.sandbox, request.descriptors.pop("network") if request.sandbox else -1)
+        self._preforks.want(request.sandbox, request.descriptors.pop("network") if request.sandbox else -1)
         client.send({"seq": sequence})
 
     def _mount(self, client: Connection, sequence: int, request: protocol.MountRoot) -> None:
-        self._ahead.mount(request.id, request.overlay)
+        self._premounted.mount(request.id, request.overlay)
         client.send({"seq": sequence})
 
     def _unmount(self, client: Connection, sequence: int, request: protocol.UnmountRoot) -> None:
-        self._ahead.drop(request.id)
+        self._premounted.drop(request.id)
         client.send({"seq": sequence})
 
     def _stop(self, client: Connection, sequence: int, request: protocol.Stop) -> None:
@@ -206,7 +206,7 @@ class Supervisor:
         request, fds = message.request, message.descriptors
         terminal = bool(request["spec"]["process"].get("terminal"))
         _resolve(request, fds)
-        request["mounted"] = self._ahead.take(message.id, request.get("overlay"))
+        request["mounted"] = self._premounted.take(message.id, request.get("overlay"))
         if "root" in fds and "entry" not in request:
             close(request["mounted"])
             request["mounted"] = fds.pop("root")
@@ -216,7 +216,7 @@ class Supervisor:
             if "entry" in request:
                 child = spawn.start_entry(request, theirs, list(fds.values()))
             else:
-                child = self._spares.start(request, theirs)
+                child = self._preforks.start(request, theirs)
         except BaseException:
             if pipes:
                 pipes.close()

@@ -85,7 +85,7 @@ def receive(sock: socket.socket) -> Report:
 
 
 def send_request(sock: socket.socket, request: Launch, stdio: Stdio | None) -> None:
-    """Gives a spare its container, with the descriptors in its "trees". Raises OSError when the spare
+    """Gives a prefork its container, with the descriptors in its "trees". Raises OSError when the prefork
     is gone or the request too large for one message."""
     message = {**request, "stdio": stdio is not None}
     socket.send_fds(sock, [quickjson.dumps(message).encode()], [*(stdio or ()), *request["trees"]])

@@ -13,7 +13,7 @@ from sampan.linux import namespaces as ns
 from sampan.linux import openat2, prctl, tty
 from sampan.linux.cgroup import Cgroup, hierarchies
 from sampan.record import record
-from sampan.runtime import channel, hooks, process, rootfs, skeletons, sysctls
+from sampan.runtime import channel, hooks, prefork_mounts, process, rootfs, sysctls
 from sampan.runtime.channel import Stdio
 from sampan.runtime.crossing import Way, cross
 from sampan.runtime.errors import RuntimeFailure
@@ -28,10 +28,10 @@ _PERSONALITIES = {"LINUX": 0x0000, "LINUX32": 0x0008}
 
 @record
 class Base:
-    """What of a container is the same for all: taken in by become_container(), made ahead by a spare."""
+    """What of a container is the same for all: taken in by become_container(), made ahead by a prefork."""
 
     null: int
-    skeleton: skeletons.Skeleton | None = None
+    premounted: prefork_mounts.PreforkMounts | None = None
 
 
 @record
@@ -76,8 +76,8 @@ def become_container(
     if "cgroup" in new and not hierarchies().v1:
         ns.unshare(ns.CLONE_NEWCGROUP)  # a cgroup2 mount shows what its namespace shows
     kernels: dict[str, int] = {}
-    if base.skeleton is not None:
-        base.skeleton.move(rootfd, spec, trees)
+    if base.premounted is not None:
+        base.premounted.move(rootfd, spec, trees)
     else:
         kernels = rootfs.populate(rootfd, spec, userns, trees)
     if request.get("hooks"):
@@ -95,7 +95,7 @@ def become_container(
     slave = _terminal_or_stdio(spec["process"], stdio, parent, rootfd, crossing is not None)
     if slave >= 0:
         _console(rootfd, slave)
-    if base.skeleton is None:
+    if base.premounted is None:
         rootfs.protect(rootfd, spec, base.null, kernels)
     rootfs.pivot(rootfd, spec, bool(request.get("no_pivot")))
     proc = rootfs.private_proc() if spec["linux"].get("sysctl") else -1

@@ -55,7 +55,7 @@ class Launch(Common, total=False):
     # of one that is handed to a prefork
     stdio: bool
     joined: bool
-    skeleton: bool
+    premounted: bool
 
 
 class Join(Common, total=False):

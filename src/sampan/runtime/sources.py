@@ -1,6 +1,6 @@
 """What a container mounts from the host, opened by the parent before there is a child.
 
-In the parent's mount namespace, because a spare has an older copy of it, because a mount that is to
+In the parent's mount namespace, because a prefork has an older copy of it, because a mount that is to
 propagate has to come from the original, and because a process in a user namespace could not reach
 sources below directories closed to it. The child gets detached mounts, by index into "trees".
 

@@ -13,7 +13,7 @@ from sampan import quickjson
 from sampan.linux import pidfd, tty
 from sampan.linux.cgroup import Cgroup
 from sampan.record import field, record
-from sampan.runtime import borrowing, channel, spare, spawn, usage
+from sampan.runtime import channel, prefork, prefork_memory, spawn, usage
 from sampan.runtime.errors import RuntimeFailure, kind_of
 from sampan.runtime.setup import Setup
 from sampan.vm import dhcp, guestnet, guestroot, jobs, requests
@@ -51,8 +51,8 @@ class Guest:
         self._tasks: dict[str, Task] = {}
         self._group = ""
         self._persistent = False
-        self._spare: spare.Spare | None = None
-        self._lender: borrowing.Lender | None = None
+        self._prefork: prefork.Prefork | None = None
+        self._owner: prefork_memory.MemoryOwner | None = None
         self._names: guestnet.Names | None = None
         self._root = ""
         if slots:
@@ -81,14 +81,14 @@ class Guest:
 
     def idle(self) -> None:
         """There is nothing else to do: gives back the memory that the container has borrowed for its start."""
-        if self._lender is not None:
-            self._lender.end()
-            self._lender = None
+        if self._owner is not None:
+            self._owner.end()
+            self._owner = None
 
     @property
     def patience(self) -> float:
         """Seconds to wait for something else before idle() is called, or -1."""
-        return -1 if self._lender is None else 0.2
+        return -1 if self._owner is None else 0.2
 
     def _alive(self, request: requests.Alive) -> Message:
         return {}
@@ -96,9 +96,9 @@ class Guest:
     def _expect(self, request: requests.Expect) -> Message:
         guestroot.make_ready()
         os.makedirs("/run/spare", 0o700)
-        expected = spare.expectation(request.request)
-        self._spare = spare.Spare(expected, "/run/spare", spare.OURS, group=request.request["cgroup"] or "")
-        while self._spare.poll() and not self._spare.ready:
+        expected = prefork.expectation(request.request)
+        self._prefork = prefork.Prefork(expected, "/run/spare", prefork.OURS, group=request.request["cgroup"] or "")
+        while self._prefork.poll() and not self._prefork.ready:
             time.sleep(0.01)
         os.sync()
         return {}
@@ -145,11 +145,11 @@ class Guest:
         self._run(request, sequence, terminal, lambda stdio: self._begin(launch, stdio))
 
     def _begin(self, request: Launch, stdio: channel.Stdio | None) -> spawn.Child:
-        """As spawn.start(), by the spare if it fits."""
-        ready, self._spare = self._spare, None
+        """As spawn.start(), by the prefork if it fits."""
+        ready, self._prefork = self._prefork, None
         if ready is None:
             return spawn.start(request, stdio)
-        if not spare.fits(request, spare.OURS):
+        if not prefork.fits(request, prefork.OURS):
             ready.discard()
             return spawn.start(request, stdio)
         try:
@@ -157,7 +157,7 @@ class Guest:
         except ConnectionError:  # it was killed
             ready.discard()
             return spawn.start(request, stdio)
-        self._lender = ready.lender
+        self._owner = ready.owner
         return child
 
     def _exec(self, request: requests.Exec, sequence: int) -> None:

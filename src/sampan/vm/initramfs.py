@@ -22,7 +22,7 @@ APPLIANCE_MODULES = [*MODULES, "scsi_mod", "sd_mod", "virtio_scsi", "ahci", "ata
                      "cdrom", "sr_mod", "button"]  # fmt: skip
 _IMPORTS = [
     "sampan.vm.agent",
-    "sampan.vm.appliance",
+    "sampan.vm.disk_init",
     "encodings.utf_8",
     "encodings.ascii",
     "encodings.latin_1",
@@ -45,7 +45,7 @@ def build(kernel: Kernel, cache: str, appliance: bool = False) -> str:
 
 def _members(kernel: Kernel, appliance: bool) -> list[cpio.Member]:
     members = [cpio.directory(name) for name in ("proc", "sys", "dev", "run", "run/self", "tmp", "root")]
-    members += [cpio.file("init", _INIT.format("appliance" if appliance else "agent").encode(), executable=True)]
+    members += [cpio.file("init", _INIT.format("disk_init" if appliance else "agent").encode(), executable=True)]
     # A guest whose CPU has no random numbers starts its interpreter with those of /dev/urandom.
     members += [
         cpio.Member(f"dev/{name}", stat.S_IFCHR | 0o666, b"", (1, minor))

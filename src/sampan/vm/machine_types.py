@@ -56,7 +56,7 @@ class ShapeRow(TypedDict):
 
 
 class PcRow(TypedDict):
-    """pc.Pc"""
+    """qemu_pc.Pc"""
 
     cpus: int
     memory: int

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sampan.linux import durable, filetree, memfd
-from sampan.vm import hypervisor, initramfs, kernel, maker, progress
+from sampan.vm import hypervisor, initramfs, kernel, progress, template_builder
 from sampan.vm.disks import Disks
 from sampan.vm.errors import VmError
 from sampan.vm.hypervisor import Shape
@@ -168,7 +168,7 @@ async def boot(shape: Shape, directory: str, timeout: float, expect: Launch | No
     source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     request = {"shape": shape.fields(), "directory": directory, "timeout": timeout, "expect": expect}
     process = await asyncio.create_subprocess_exec(
-        os.path.realpath(sys.executable), "-I", "-S", "-B", "-c", maker.ENTRY, source, json.dumps(request),
+        os.path.realpath(sys.executable), "-I", "-S", "-B", "-c", template_builder.ENTRY, source, json.dumps(request),
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
     )  # fmt: skip

@@ -23,7 +23,7 @@ class SystemVm(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, fo
 
     cpus: int = 0
     memory: int = 0  # bytes
-    bus: str = ""  # of its disk: one of vm.pc.BUSES
+    bus: str = ""  # of its disk: one of vm.qemu_pc.BUSES
     user: str = ""
     password: str = ""
     ssh_keys: tuple[str, ...] = ()

@@ -40,10 +40,10 @@ def main(request: MachineRequest, stdio: Stdio | None, parent: socket.socket, fd
     """The process's life; never returns. `fds`, named by request["descriptors"]: "network", the namespace; "memory", "root",
     "disk" and "state" of the machine; "tap0" and so on of its networks; "sources", the engine's table of descriptors."""
     named = dict(zip(request["descriptors"], fds, strict=True))
-    live(lambda: Shim(request, parent), lambda shim: shim.run(stdio, named), parent, [*fds, *(stdio or ())])
+    live(lambda: Microvm(request, parent), lambda machine: machine.run(stdio, named), parent, [*fds, *(stdio or ())])
 
 
-class Shim(Host):
+class Microvm(Host):
     """One machine while it runs."""
 
     def __init__(self, request: MachineRequest, parent: socket.socket) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _PATIENCE = 5.0
 
 
-class Ahead:
+class PremountedRoot:
     """At most one detached overlay. A `create` is mostly followed by the `start` of the same container,
     and mounting its root takes a tenth of that start; one that nobody asks for is dropped soon."""
 

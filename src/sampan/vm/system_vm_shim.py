@@ -12,7 +12,7 @@ import time
 
 from sampan.runtime.channel import Stdio
 from sampan.runtime.errors import NOT_FOUND, OTHER
-from sampan.vm import confine, pc, requests, terminal
+from sampan.vm import confine, qemu_pc, requests, terminal
 from sampan.vm.errors import VmError
 from sampan.vm.host import Client, Host, live
 from sampan.vm.protocol import Exit, Reply
@@ -32,10 +32,10 @@ def main(request: SystemRequest, stdio: Stdio | None, parent: socket.socket, fds
     """The process's life; never returns. `fds`, named by request["descriptors"]: "network", the namespace; "disk"; "seed", a CD;
     "tap0" and so on."""
     named = dict(zip(request["descriptors"], fds, strict=True))
-    live(lambda: Classic(request), lambda machine: machine.run(parent, named), parent, [*fds, *(stdio or ())])
+    live(lambda: SystemVm(request), lambda machine: machine.run(parent, named), parent, [*fds, *(stdio or ())])
 
 
-class Classic(Host):
+class SystemVm(Host):
     """One system machine while it runs."""
 
     def __init__(self, request: SystemRequest) -> None:
@@ -51,7 +51,7 @@ class Classic(Host):
         self.listen()
         self.take_signals()
         user = confine.identity()
-        machine, qga = pc.start(user, pc.Pc(**request["pc"]), fds["disk"], fds["seed"], taps)
+        machine, qga = qemu_pc.start(user, qemu_pc.Pc(**request["pc"]), fds["disk"], fds["seed"], taps)
         self.machine, self._qga = machine, GuestAgent(self.loop, qga)
         for fd in fds.values():
             os.close(fd)

@@ -1,4 +1,4 @@
-"""When the keeper has a spare process ready, and when it makes the next."""
+"""When the keeper has a preforked process ready, and when it makes the next."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 
 from sampan.linux import memory
 from sampan.linux.cgroup import Cgroup
-from sampan.runtime import borrowing, spare, spawn
+from sampan.runtime import prefork, prefork_memory, spawn
 from sampan.runtime.channel import Stdio
 from sampan.runtime.errors import RuntimeFailure
 
@@ -18,55 +18,55 @@ if TYPE_CHECKING:
 _IDLE_POLL, _REFILL_AFTER = 2.0, 0.01
 
 
-class Spares:
-    """At most one spare, made when somebody has asked for it and there is nothing else to do."""
+class PreforkPool:
+    """At most one prefork, made when somebody has asked for it and there is nothing else to do."""
 
     def __init__(self, directory: str) -> None:
         self._where = f"{directory}/spare"
-        self._spare: spare.Spare | None = None
+        self._prefork: prefork.Prefork | None = None
         self._expected: Expectation | None = None
         self._wanted: tuple[str, int] | None = None
-        self._lenders: list[borrowing.Lender] = []  # of spares that have become containers
+        self._owners: list[prefork_memory.MemoryOwner] = []  # of preforks that have become containers
 
     @property
     def patience(self) -> float:
         """Seconds the keeper may wait for events before it calls refill()."""
-        return _REFILL_AFTER if self._wanted is not None or self._lenders else _IDLE_POLL
+        return _REFILL_AFTER if self._wanted is not None or self._owners else _IDLE_POLL
 
     @property
     def pids(self) -> list[int]:
         """Our processes."""
-        lenders = [*self._lenders, *([self._spare.lender] if self._spare is not None and self._spare.lender else [])]
-        return [*(lender.pid for lender in lenders), *([self._spare.child.pid] if self._spare is not None else [])]
+        owners = [*self._owners, *([self._prefork.owner] if self._prefork is not None and self._prefork.owner else [])]
+        return [*(owner.pid for owner in owners), *([self._prefork.child.pid] if self._prefork is not None else [])]
 
     def expect(self, request: Launch) -> None:
         """Prepares for containers like this one, which need not ever be."""
         os.makedirs(self._where, 0o700, exist_ok=True)
-        self._expected = spare.expectation(request)
-        spare.clean(self._expected["cgroup_parent"])
+        self._expected = prefork.expectation(request)
+        prefork.clean(self._expected["cgroup_parent"])
 
     def want(self, sandbox: str, namespace: int) -> None:
-        """Asks for a spare, in the network namespace `namespace` (ours now) if a `sandbox` is named."""
+        """Asks for a prefork, in the network namespace `namespace` (ours now) if a `sandbox` is named."""
         self._forget_wish()
         self.close()
         self._wanted = (sandbox, namespace)
 
     def refill(self) -> None:
-        """Makes the spare that was asked for."""
-        self._end_lenders()
+        """Makes the prefork that was asked for."""
+        self._end_owners()
         if self._wanted is None or self._expected is None:
             return
         sandbox, namespace = self._wanted
         try:
-            self._spare = spare.Spare(self._expected, self._where, sandbox, namespace)
+            self._prefork = prefork.Prefork(self._expected, self._where, sandbox, namespace)
             memory.populate_private()
         except (OSError, RuntimeFailure):
-            self._spare = None
+            self._prefork = None
         self._forget_wish()
 
-    def _end_lenders(self) -> None:
-        while self._lenders:
-            self._lenders.pop().end()
+    def _end_owners(self) -> None:
+        while self._owners:
+            self._owners.pop().end()
 
     def _forget_wish(self) -> None:
         if self._wanted is not None and self._wanted[1] >= 0:
@@ -74,19 +74,19 @@ class Spares:
         self._wanted = None
 
     def start(self, request: Launch, stdio: Stdio | None) -> spawn.Child:
-        """As spawn.start(), by the spare if it is ready and fits."""
+        """As spawn.start(), by the prefork if it is ready and fits."""
         if self._wanted is not None and self._wanted[0] and self._wanted[0] == request.get("sandbox"):
             self._forget_wish()  # too late: that container is this one
-        self._expected = spare.expectation(request)
-        ready = self._spare
-        if ready is None or not spare.fits(request, ready.sandbox):
+        self._expected = prefork.expectation(request)
+        ready = self._prefork
+        if ready is None or not prefork.fits(request, ready.sandbox):
             return spawn.start(request, stdio)
-        self._spare = None
+        self._prefork = None
         if ready.poll() and ready.ready:
             try:
                 used = ready.use(request, stdio)
-                if ready.lender is not None:
-                    self._lenders.append(ready.lender)
+                if ready.owner is not None:
+                    self._owners.append(ready.owner)
                 return used
             except ConnectionError:
                 pass  # it was killed
@@ -101,14 +101,14 @@ class Spares:
         return spawn.start(request, stdio)
 
     def end(self) -> None:
-        """Ends the spare for good, and takes away the group that all of them were in, if it is empty."""
+        """Ends the prefork for good, and takes away the group that all of them were in, if it is empty."""
         self.close()
         if self._expected is not None and self._expected["cgroup_parent"]:
             Cgroup(self._expected["cgroup_parent"]).discard()
 
     def close(self) -> None:
-        """Ends the spare."""
-        self._end_lenders()
-        if self._spare is not None:
-            self._spare.discard()
-            self._spare = None
+        """Ends the prefork."""
+        self._end_owners()
+        if self._prefork is not None:
+            self._prefork.discard()
+            self._prefork = None

@@ -21,7 +21,7 @@ def _belongs(entry: Mount) -> bool:
 
 
 @record
-class Skeleton:
+class PreforkMounts:
     """Three mounts with what is mounted on them, waiting on a private directory."""
 
     fd: int
@@ -46,7 +46,7 @@ def fits(spec: Spec, wanted: Outline) -> bool:
 
 
 def outline(spec: Spec) -> Outline:
-    """The parts of a specification that a skeleton is made from."""
+    """The parts of a specification that they are made from."""
     linux = spec["linux"]
     return {
         "mounts": [entry for entry in spec.get("mounts") or [] if _belongs(entry)],
@@ -58,13 +58,13 @@ def outline(spec: Spec) -> Outline:
 
 
 def possible(wanted: Outline) -> bool:
-    """Whether a skeleton can be made ahead: no sources of the container's own, all three tops present."""
+    """Whether they can be made ahead: no sources of the container's own, all three tops present."""
     tops = {entry["destination"] for entry in wanted["mounts"]}
     own = any(sources.is_bind(entry) or "tmpcopyup" in (entry.get("options") or []) for entry in wanted["mounts"])
     return tops.issuperset(_TOPS) and not own and not wanted["propagation"]
 
 
-def make(where: str, wanted: Outline, null: int) -> Skeleton:
+def make(where: str, wanted: Outline, null: int) -> PreforkMounts:
     """Builds it on the directory `where`, in the mount namespace of the container to be. Raises OSError, RuntimeFailure."""
     lm.mount(None, "/", None, lm.MS_SLAVE | lm.MS_REC)
     top = lm.new_filesystem("tmpfs", [("mode", "755"), ("source", "tmpfs")])
@@ -76,4 +76,4 @@ def make(where: str, wanted: Outline, null: int) -> Skeleton:
     }
     spec: Spec = {"mounts": wanted["mounts"], "linux": linux}
     rootfs.protect(top, spec, null, rootfs.populate(top, spec, False, []))
-    return Skeleton(top)
+    return PreforkMounts(top)

@@ -1,8 +1,8 @@
 """A process cloned ahead that borrows its memory, so that its execve has none to take apart.
 
-Freeing the pages of a Python process is a third of what its execve costs. So a lender is cloned first,
-which in turn clones the process in the way of vfork(2): in the lender's memory, on the lender's stack,
-while the lender is parked. The parent kills the lender when there is time.
+Freeing the pages of a Python process is a third of what its execve costs. So a owner is cloned first,
+which in turn clones the process in the way of vfork(2): in the owner's memory, on the owner's stack,
+while the owner is parked. The parent kills the owner when there is time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _Body = Callable[[socket.socket, list[int]], None]
 
 
 @record
-class Lender:
+class MemoryOwner:
     """The process whose memory is borrowed: to be ended when the borrower has ended or called execve."""
 
     pid: int
@@ -36,11 +36,11 @@ class Lender:
         os.close(self.pidfd)
 
 
-def clone(name: str, flags: int, fds: list[int], body: _Body) -> tuple[Child, Lender | None]:
-    """Clones a process called `name` in the new namespaces of `flags`, which runs `body(channel, fds)`, and its lender.
+def clone(name: str, flags: int, fds: list[int], body: _Body) -> tuple[Child, MemoryOwner | None]:
+    """Clones a process called `name` in the new namespaces of `flags`, which runs `body(channel, fds)`, and its owner.
 
     It holds no descriptors but 0 to 2, the channel and copies of `fds`. On a machine without the code for
-    it there is no lender and the memory is its own. Raises OSError, RuntimeFailure.
+    it there is no owner and the memory is its own. Raises OSError, RuntimeFailure.
     """
     if not parking.possible():
         return _clone_plainly(name, flags, fds, body), None
@@ -48,19 +48,19 @@ def clone(name: str, flags: int, fds: list[int], body: _Body) -> tuple[Child, Le
     parent = os.getpid()
     pid, descriptor = ns.clone(0)
     if pid == 0:
-        _lend(parent, theirs, name, flags, body)
+        _own_and_park(parent, theirs, name, flags, body)
     theirs.close()
-    lender = Lender(pid, descriptor)
+    owner = MemoryOwner(pid, descriptor)
     with ours:
         report = channel.receive(ours)
         if not report.fds:
-            lender.end()
-            raise RuntimeFailure(report.text or "a spare process ended at once")
+            owner.end()
+            raise RuntimeFailure(report.text or "a preforked process ended at once")
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with far:
-            # Not inherited: the lender would hold it too, and its end is how we learn of the execve.
+            # Not inherited: the owner would hold it too, and its end is how we learn of the execve.
             socket.send_fds(ours, [b"g"], [far.fileno(), *fds])
-    return Child(pidfd.pid_of(report.fds[0]), report.fds[0], near), lender
+    return Child(pidfd.pid_of(report.fds[0]), report.fds[0], near), owner
 
 
 def _clone_plainly(name: str, flags: int, fds: list[int], body: _Body) -> Child:
@@ -75,8 +75,8 @@ def _clone_plainly(name: str, flags: int, fds: list[int], body: _Body) -> Child:
     return made
 
 
-def _lend(parent: int, theirs: socket.socket, name: str, flags: int, body: _Body) -> None:
-    """The lender's life, and in the end the borrower's. Never returns."""
+def _own_and_park(parent: int, theirs: socket.socket, name: str, flags: int, body: _Body) -> None:
+    """The owner's life, and in the end the borrower's. Never returns."""
     try:
         gc.disable()
         prctl.set_name(name)

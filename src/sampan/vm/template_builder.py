@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ENTRY = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from sampan.vm.maker import main
+from sampan.vm.template_builder import main
 main(sys.argv[2])
 """
 

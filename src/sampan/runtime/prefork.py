@@ -1,7 +1,7 @@
-"""A spare: a process cloned ahead, in new namespaces, waiting to become the next ordinary container.
+"""A prefork: a process cloned ahead, in new namespaces, waiting to become the next ordinary container.
 
 Cloning, the page faults after it, the cgroups, and the file systems that every container has are most
-of the time of a start. A spare has them behind it. It serves the containers that ask for exactly its
+of the time of a start. A prefork has them behind it. It serves the containers that ask for exactly its
 namespaces; one that also has the expected mounts gets them ready made. Every other start clones as usual.
 """
 
@@ -14,7 +14,7 @@ import socket
 from sampan.linux import namespaces as ns
 from sampan.linux import polling
 from sampan.linux.cgroup import Cgroup, hierarchies
-from sampan.runtime import borrowing, channel, child, skeletons, sources, spawn, sysctls
+from sampan.runtime import channel, child, prefork_memory, prefork_mounts, sources, spawn, sysctls
 from sampan.runtime.channel import Stdio
 from sampan.runtime.errors import RuntimeFailure
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 _KINDS = {"mount", "pid", "ipc", "uts"}
 _FLAGS = ns.CLONE_NEWNS | ns.CLONE_NEWPID | ns.CLONE_NEWIPC | ns.CLONE_NEWUTS
-_PREFIX = "spare-"
+_PREFIX = "spare-"  # the name since ever, so that engines of any age clear away what one of another has left
 OURS = "ours"  # a sandbox: the network namespace that the caller is in itself
 _numbers = itertools.count(1)
 
 
 def fits(request: Launch, sandbox: str) -> bool:
-    """Whether a spare can become this container. `sandbox`: the spare's, see Spare."""
+    """Whether a prefork can become this container. `sandbox`: the prefork's, see Prefork."""
     entries = request["spec"]["linux"].get("namespaces") or []
     new = {entry["type"] for entry in entries if not entry.get("path")} - {"cgroup"}
     joined = {entry["type"] for entry in entries if entry.get("path")}
@@ -46,11 +46,11 @@ def expectation(request: Launch) -> Expectation:
     spec = request["spec"]
     rules = (spec["linux"].get("resources") or {}).get("devices") or []
     parent = os.path.dirname(request.get("cgroup") or "")
-    return {"outline": skeletons.outline(spec), "devices": rules, "cgroup_parent": parent}
+    return {"outline": prefork_mounts.outline(spec), "devices": rules, "cgroup_parent": parent}
 
 
 def clean(parent: str) -> None:
-    """Removes the cgroups that spares of a dead keeper have left below `parent`.
+    """Removes the cgroups that preforks of a dead keeper have left below `parent`.
 
     Dead is who no longer holds the lock on it: a process of another pid namespace is not in our /proc.
     """
@@ -66,7 +66,7 @@ def clean(parent: str) -> None:
                 os.close(held)
 
 
-class Spare:
+class Prefork:
     """One waiting process. `where`: an empty directory for it to mount on, in its own mount namespace.
 
     With a `sandbox`, a name its caller gives, it is in the network namespace `namespace`; it then
@@ -80,7 +80,7 @@ class Spare:
         self._expected = expected
         self.sandbox = sandbox
         self._group: Cgroup | None = None
-        self._has_skeleton = False
+        self._has_mounts = False
         if group:
             self._group = Cgroup(group)
         elif expected["cgroup_parent"] and _can_rename():
@@ -92,7 +92,7 @@ class Spare:
         made = self._group
         flags = _FLAGS if sandbox else _FLAGS | ns.CLONE_NEWNET
         fds = [namespace] if namespace >= 0 else []
-        self.child, self.lender = borrowing.clone(
+        self.child, self.owner = prefork_memory.clone(
             "sampan-spare", flags, fds, lambda parent, fds: _wait(parent, expected, where, made, not sandbox, fds)
         )
         self.ready = False
@@ -101,7 +101,7 @@ class Spare:
         """Notes that the process is ready. False when it has ended."""
         if not self.ready and polling.readable(self.child.channel.fileno()):
             report = channel.receive(self.child.channel)
-            self._has_skeleton = report.text == "skeleton"
+            self._has_mounts = report.text == "premounted"
             self.child.held += report.fds
             self.ready = report.kind == "ready"
             return self.ready
@@ -112,9 +112,9 @@ class Spare:
         if not request.get("machine"):
             sysctls.check(request["spec"])
         joined = self._give_group(request)
-        skeleton = self._has_skeleton and joined and skeletons.fits(request["spec"], self._expected["outline"])
+        premounted = self._has_mounts and joined and prefork_mounts.fits(request["spec"], self._expected["outline"])
         trees = sources.open_all(request)
-        message: Launch = {**request, "joined": joined, "skeleton": skeleton, "trees": trees}
+        message: Launch = {**request, "joined": joined, "premounted": premounted, "trees": trees}
         try:
             channel.send_request(self.child.channel, message, stdio)
         finally:
@@ -147,8 +147,8 @@ class Spare:
     def discard(self) -> None:
         """Ends it."""
         self.child.abandon()
-        if self.lender is not None:
-            self.lender.end()
+        if self.owner is not None:
+            self.owner.end()
         if self._group is not None:
             self._group.remove()
         self._let_go()
@@ -172,22 +172,22 @@ def _wait(
         ns.setns(fd, ns.CLONE_NEWNET)
         os.close(fd)
     base = child.make_base(_KINDS | {"network"} if network else _KINDS, userns=False)
-    skeleton = None
+    premounted = None
     if group is not None:
         group.join()
         if not hierarchies().v1:
             ns.unshare(ns.CLONE_NEWCGROUP)  # a cgroup2 mount shows what its namespace shows
-        if skeletons.possible(expected["outline"]):
+        if prefork_mounts.possible(expected["outline"]):
             try:
-                skeleton = skeletons.make(where, expected["outline"], base.null)
+                premounted = prefork_mounts.make(where, expected["outline"], base.null)
             except (OSError, RuntimeFailure):
                 pass  # it will fail, and be named, when the container asks for it
     # The keeper holds our mount namespace until it has announced our end: taking some thirty mounts
     # apart would otherwise come first (exit_task_namespaces precedes exit_notify in kernel/exit.c).
     mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    channel.send(parent, [mounts], kind="ready", text="skeleton" if skeleton else "")
+    channel.send(parent, [mounts], kind="ready", text="premounted" if premounted else "")
     os.close(mounts)
     request, stdio = channel.receive_request(parent)
-    base.skeleton = skeleton if request["skeleton"] else None
+    base.premounted = premounted if request["premounted"] else None
     child.enter(None if request["joined"] else spawn.group_of(request), [], request["spec"]["process"])
     child.become_container(request, stdio, parent, base)
