@@ -70,13 +70,14 @@ class Daemon:
                 stdout=log,
                 stderr=log,
             )
-        for _ in range(200):
+        for _ in range(1200):  # a minute: it is 1.5 s of processor time, of which a busy machine gives a tenth
             try:
                 Http(self.socket).connect().close()
                 return
             except NoEngine:
                 assert self.process.poll() is None, (self.root / "log").read_text()
                 time.sleep(0.05)
+        self.process.terminate()
         raise AssertionError((self.root / "log").read_text())
 
     def kill(self) -> None:

@@ -1,7 +1,7 @@
 """T60, S003: whatever enters a container's pid namespace is harmless before it can be seen there.
 
 A container that may trace (SYS_PTRACE) looks at every new process in its pid namespace, in every way there is, while others
-are made there. `SAMPAN_SOAK=1`: 1,000 tries of each kind.
+are made there. `SAMPAN_SOAK=1`: a minute or 1,000 tries of each kind.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ import pytest
 from sampan.linux import namespaces
 from tests.conftest import Daemon
 from tests.e2e.test_cli import NONE, background
+from tests.faults.exchanging import SOAK, tries
 
-SOAK = os.environ.get("SAMPAN_SOAK") == "1"
-TRIES = 1000 if SOAK else 25
 TOKEN, OTHER = "engine-token-5b1c7e", "other-secret-92ad0f"  # of the daemon's environment; of another container's
 # The host's interpreter, with which the container can do more than a shell can.
 PYTHON = [
@@ -155,7 +154,7 @@ def test_what_is_left_of_an_ending_process_is_not_joined() -> None:
 
 
 def test_execs(attacker: Daemon) -> None:
-    for number in range(TRIES):
+    for number in tries(25):
         done = attacker.sampan("exec", *(("-u", "1000", "-w", "/tmp") if number % 2 else ()), "box", "/bin/true")
         assert done.returncode == 0 or SOAK, done.stderr
         if number % 10 == 0:
@@ -167,7 +166,7 @@ def test_execs(attacker: Daemon) -> None:
 def test_containers_in_its_pid_namespace(attacker: Daemon) -> None:
     """Setting one up takes every right and the host's files; it is done where nobody of that namespace looks."""
     options = ("--pid", "container:box", *NONE)
-    for _ in range(max(TRIES // 3, 8)):
+    for _ in tries(8):
         shown = attacker.ok("run", "--rm", *options, "busybox", "sh", "-c", "echo $$; ls /proc/1/task").split()
         assert shown[0] != "1"
         assert shown[1:2] == ["1"]  # its /proc is the other's
@@ -185,7 +184,7 @@ def test_containers_in_its_pid_namespace(attacker: Daemon) -> None:
         "sleep",
         "60",
     )
-    for _ in range(max(TRIES // 3, 8)):
+    for _ in tries(8):
         attacker.ok("exec", "guest", "/bin/true")
         attacker.ok("restart", "-t", "0", "guest")
     attacker.ok("rm", "-f", "guest")
