@@ -335,15 +335,17 @@ def test_no_race_between_the_check_and_the_use(guarded: Daemon, place: Path) -> 
         while going:
             exchange(top / "context", top / "link")
 
+    # By the policy, by the file system (the link leads where he may not go), or as the name was another's when it was looked up.
+    whys = ("is the host's", "permission denied", "is on no file system of the host")
     tags = 0
     thread = threading.Thread(target=swap)
     thread.start()
     try:
         results = set()
-        deadline = time.monotonic() + (600 if SOAK else 4)
+        deadline = time.monotonic() + (60 if SOAK else 4)
         for number in range(1000 if SOAK else 30):
             found = as_bob(lambda: build(guarded, context=str(top / "context"), tags=["race"]))
-            results.add("built" if found == "built" else "refused" if "is the host's" in found else found)
+            results.add("built" if found == "built" else "refused" if any(why in found for why in whys) else found)
             if found == "built":
                 tags += 1
                 image = guarded.http.call("GET", "/images/race/json")["Id"]
