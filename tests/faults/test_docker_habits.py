@@ -93,3 +93,60 @@ def test_links_and_new_names(daemon: Daemon) -> None:
             daemon.ok("rm", "-f", target, box, taken)
     finally:
         daemon.ok("network", "rm", "renamed")
+
+
+PING = """
+import socket
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP) as echo, socket.socket() as web:
+    echo.settimeout(5)
+    echo.sendto(bytes([8, 0, 0, 0, 0, 0, 0, 1]), ("127.0.0.1", 0))
+    web.bind(("127.0.0.1", 80))
+    print(echo.recv(100)[0], web.getsockname()[1])
+"""
+
+
+def test_users_may_ping_and_listen_in_a_network_of_the_containers_own(daemon: Daemon) -> None:
+    read = ("busybox", "sh", "-c", "cd /proc/sys/net/ipv4; cat ping_group_range ip_unprivileged_port_start")
+    theirs = "0\t2147483647\n0\n"
+    user = ("-u", "1000:1000", "--cap-drop", "ALL")
+    for _ in range(2):  # the second one is made ahead
+        assert run(daemon, *read) == theirs
+        assert daemon.ok("run", "--rm", *read) == theirs
+    assert run(daemon, "--sysctl", "net.ipv4.ip_unprivileged_port_start=80", *read) == "0\t2147483647\n80\n"
+    usr = [word for path in ("/usr", "/lib", "/lib64") if Path(path).is_dir() for word in ("-v", f"{path}:{path}:ro")]
+    for network in ("none", "bridge"):
+        options = (
+            "run",
+            "--rm",
+            "--network",
+            network,
+            *user,
+            *usr,
+            "busybox",
+            "/usr/bin/python3",
+            "-I",
+            "-S",
+            "-c",
+            PING,
+        )
+        assert daemon.ok(*options) == "0 80\n"  # an echo's reply, and where it listens
+    # Of the host's nothing is changed, and of another's what that one has.
+    ours = "".join(
+        Path(f"/proc/sys/net/ipv4/{name}").read_text() for name in ("ping_group_range", "ip_unprivileged_port_start")
+    )
+    assert daemon.ok("run", "--rm", "--network", "host", *read) == ours != theirs
+    lender = daemon.ok("run", "-d", "--sysctl", "net.ipv4.ping_group_range=7 8", "busybox", "sleep", "60").strip()
+    assert daemon.ok("run", "--rm", "--network", f"container:{lender}", *read) == "7\t8\n0\n"
+    daemon.ok("rm", "-f", lender)
+
+
+def test_the_runtime_is_named(daemon: Daemon) -> None:
+    default = daemon.http.call("GET", "/info")["DefaultRuntime"]
+    for wanted, shown in ((None, default), ("", default), ("runc", "runc")):
+        body = {"Image": "busybox", "HostConfig": {} if wanted is None else {"Runtime": wanted}}
+        made = daemon.http.call("POST", "/containers/create", body)["Id"]
+        host = daemon.http.call("GET", f"/containers/{made}/json")["HostConfig"]
+        assert host["Runtime"] == shown
+        again = daemon.http.call("POST", "/containers/create", {"Image": "busybox", "HostConfig": host})["Id"]
+        for each in (made, again):
+            daemon.http.call("DELETE", f"/containers/{each}")

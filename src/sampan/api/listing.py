@@ -11,6 +11,7 @@ from sampan.api.encode import Json
 from sampan.engine.container import Container, timestamp
 from sampan.engine.containers import Containers
 from sampan.engine.execs import Execs
+from sampan.engine.creation import RUNTIME
 from sampan.engine.model import EndpointSettings, HealthStatus, Status
 from sampan.images.errors import ImageNotFound
 from sampan.images.store import ImageStore
@@ -150,7 +151,9 @@ def details(containers: Containers, networks: Networks, execs: Execs, container:
     path, args = _command(container)
     directory = containers.directory(container)
     endpoints = _networks(networks, container)
-    host = encode.host_config(container.host_config) | {"Links": _links(containers, container)}
+    # As Docker: the name of a runtime that was asked for, else the default one's.
+    added = {"Links": _links(containers, container), "Runtime": container.host_config.runtime or RUNTIME}
+    host = encode.host_config(container.host_config) | added
     if container.host_config.init:
         path, args = init_program.find() or path, ["--", path, *args]
     result: dict[str, Any] = {

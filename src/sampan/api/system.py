@@ -17,6 +17,7 @@ from sampan.api.images import summary
 from sampan.api.requests import engine_of, filters
 from sampan.engine import pools
 from sampan.engine.container import timestamp
+from sampan.engine.creation import RUNTIME
 from sampan.engine.filters import events as wanted_events
 from sampan.engine.filters.containers import is_container
 from sampan.engine.model import Status
@@ -139,8 +140,8 @@ def _always() -> dict[str, Any]:
         "Labels": [],
         "ExperimentalBuild": False,
         "ServerVersion": sampan.__version__,
-        "Runtimes": {"sampan": {"path": "sampan"}},
-        "DefaultRuntime": "sampan",
+        "Runtimes": {RUNTIME: {"path": "sampan"}},
+        "DefaultRuntime": RUNTIME,
         "Swarm": {"LocalNodeState": "inactive"},
         "LiveRestoreEnabled": True,
         "InitBinary": "tini-static",

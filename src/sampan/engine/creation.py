@@ -38,7 +38,8 @@ from sampan.runtime import init_program
 from sampan.volumes.local import LocalVolumes
 
 replace = msgspec.structs.replace
-_RUNTIMES = ("sampan", "runc", "io.containerd.runc.v2")  # names that clients of Docker have for the one there is
+RUNTIME = "sampan"  # the one there is
+_RUNTIMES = (RUNTIME, "runc", "io.containerd.runc.v2")  # names that clients of Docker have for the one there is
 
 
 class Creation:

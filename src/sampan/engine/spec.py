@@ -158,7 +158,8 @@ def build(container: Container, mounts: Sequence[MountEntry], joins: Mapping[str
     if joins.get("uts") != "host":
         spec["hostname"] = config.hostname
         spec["domainname"] = config.domainname
-    return {"spec": spec, "cgroup": container.cgroup, "seccomp": seccomp_program(options, privileged, sets)}
+    program = seccomp_program(options, privileged, sets)
+    return {"spec": spec, "cgroup": container.cgroup, "seccomp": program, "ping": True}
 
 
 def rlimits(host: HostConfig) -> list[Rlimit]:

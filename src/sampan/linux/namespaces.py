@@ -101,18 +101,24 @@ def open_namespaces(pid: int, started: int | None = None) -> dict[str, int]:
     """
     opened: dict[str, int] = {}
     try:
-        for name, (_, file) in KINDS.items():
-            if os.path.exists(f"/proc/self/ns/{file}"):
-                opened[name] = (
-                    os.open(f"/proc/{pid}/ns/{file}", os.O_RDONLY | os.O_CLOEXEC)
-                    if started is None
-                    else pidfd.open_file(pid, started, f"ns/{file}")
-                )
+        for name in _known():
+            file = f"ns/{KINDS[name][1]}"
+            opened[name] = (
+                os.open(f"/proc/{pid}/{file}", os.O_RDONLY | os.O_CLOEXEC)
+                if started is None
+                else pidfd.open_file(pid, started, file)
+            )
     except (FileNotFoundError, ProcessLookupError):
         for fd in opened.values():
             os.close(fd)
         raise ProcessLookupError(f"process {pid} is gone") from None
     return opened
+
+
+@functools.cache
+def _known() -> tuple[str, ...]:
+    """The kinds that this kernel has."""
+    return tuple(name for name, (_, file) in KINDS.items() if os.path.exists(f"/proc/self/ns/{file}"))
 
 
 def same_namespace(fd: int, kind: str) -> bool:
@@ -213,3 +219,22 @@ def loopback_up() -> None:
         request = struct.pack("16sh22x", b"lo", 0)
         flags = struct.unpack("16sh22x", fcntl.ioctl(sock, 0x8913, request))[1]  # SIOCGIFFLAGS
         fcntl.ioctl(sock, 0x8914, struct.pack("16sh22x", b"lo", flags | 0x1))  # SIOCSIFFLAGS, IFF_UP
+
+
+def let_users_ping() -> None:
+    """In the current network namespace any user may ping, and listen on any port, as in Docker's containers (T48).
+
+    Sysctls ping_group_range and ip_unprivileged_port_start (networking/ip-sysctl.rst); one that the kernel lacks, or that
+    may not be written here, stays as it is. Groups that are not mapped can't be named: the range ends at the last that is.
+    """
+    try:
+        with open("/proc/self/gid_map", encoding="ascii") as file:
+            rows = [[int(word) for word in line.split()] for line in file]
+    except FileNotFoundError:
+        rows = []  # a kernel without user namespaces knows all groups
+    last = min(max((first + count - 1 for first, _, count in rows), default=0x7FFFFFFF), 0x7FFFFFFF)
+    for name, value in (("ping_group_range", f"0 {last}"), ("ip_unprivileged_port_start", "0")):
+        try:
+            _write(f"/proc/sys/net/ipv4/{name}", value)
+        except OSError:
+            continue

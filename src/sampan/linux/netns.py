@@ -13,12 +13,13 @@ T = TypeVar("T")
 
 
 def new() -> int:
-    """A descriptor of a new network namespace with its loopback interface up; it lives as long as that."""
+    """A descriptor of a new network namespace with its loopback interface up, where users may ping; it lives as long as that."""
 
     def make() -> int:
         ns.unshare(ns.CLONE_NEWNET)
         ns.loopback_up()
         believe_no_router("all", "default")
+        ns.let_users_ping()
         return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
     return _in_thread(make)

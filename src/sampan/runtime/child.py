@@ -42,8 +42,9 @@ class Crossing:
     entered: bool
 
 
-def make_base(new: set[str], userns: bool) -> Base:
-    """The part of becoming a container that needs no request. `new`: types of the new namespaces."""
+def make_base(new: set[str], userns: bool, ping: bool) -> Base:
+    """The part of becoming a container that needs no request. `new`: types of the new namespaces; `ping`: a new network
+    is one where users may."""
     prctl.set_dumpable(False)
     if userns:
         become_root_inside()
@@ -51,6 +52,8 @@ def make_base(new: set[str], userns: bool) -> Base:
     process.reset_signals()
     if "network" in new:
         ns.loopback_up()
+        if ping:
+            ns.let_users_ping()
     return Base(rootfs.open_null())
 
 
@@ -65,7 +68,7 @@ def become_container(
     spec = request["spec"]
     new = {entry["type"] for entry in spec["linux"].get("namespaces") or [] if not entry.get("path")}
     userns = any(entry["type"] == "user" for entry in spec["linux"].get("namespaces") or [])
-    base = base or make_base(new, userns)
+    base = base or make_base(new, userns, bool(request.get("ping")))
     if "uts" in new:
         process.set_hostnames(spec)
     if not request.get("keep_keyring"):

@@ -171,7 +171,7 @@ def _wait(
     for fd in fds:
         ns.setns(fd, ns.CLONE_NEWNET)
         os.close(fd)
-    base = child.make_base(_KINDS | {"network"} if network else _KINDS, userns=False)
+    base = child.make_base(_KINDS | {"network"} if network else _KINDS, userns=False, ping=True)
     premounted = None
     if group is not None:
         group.join()

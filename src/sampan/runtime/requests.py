@@ -52,6 +52,7 @@ class Launch(Common, total=False):
     hooks: bool
     no_pivot: bool
     keep_keyring: bool
+    ping: bool  # in a network of its own any user may ping, and listen on any port
     # of one that is handed to a prefork
     stdio: bool
     joined: bool
