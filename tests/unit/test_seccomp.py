@@ -82,3 +82,17 @@ def test_64_bit_comparisons(op: str, value: int, argument: int, holds: bool) -> 
         {"defaultAction": "SCMP_ACT_ERRNO", "architectures": ["SCMP_ARCH_X86_64"], "syscalls": [rule]}
     )
     assert (evaluate(program, 0, (0, argument)) == ALLOW) is holds
+
+
+def test_a_passage_is_for_who_knows_the_cookie() -> None:
+    cookie = 0x1122334455667788
+    denying = seccomp.compile_filter({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": []})
+    listed = {number(name) for name in ("execve", "clone", "sendto", "accept4")}
+    program = seccomp.passage(denying, listed, cookie)
+    for call in listed:
+        assert evaluate(program, call, (1, 2, 3, 4, 5, cookie)) == ALLOW
+        for wrong in (0, cookie + 1, cookie ^ 1 << 63, cookie & 0xFFFFFFFF, cookie >> 32):
+            assert evaluate(program, call, (1, 2, 3, 4, 5, wrong)) == EPERM
+        assert evaluate(program, call, (cookie, cookie, cookie, cookie, cookie)) == EPERM
+        assert evaluate(program, call, (0, 0, 0, 0, 0, cookie), I386) == evaluate(denying, call, (), I386)
+    assert evaluate(program, number("read"), (0, 0, 0, 0, 0, cookie)) == EPERM

@@ -71,6 +71,9 @@ def test_arguments_of_a_machine() -> None:
     shape = hypervisor.Shape("/k", "/i", 2, 256)
     parts = hypervisor.Parts(10, 11, 12, -1, [13, 14])
     text = " ".join(hypervisor.arguments(shape, parts, 20, 21, 22, restored=True))
+    assert (
+        "-cpu max,min-xlevel=0x80000008,svm=off,vmx=off " in text
+    )  # no guests of its own, and it knows how long addresses are
     assert "mem-path=/proc/self/fd/10,share=off" in text
     assert "-incoming defer" in text
     assert "-kernel" not in text

@@ -237,6 +237,8 @@ def test_what_a_guest_sees_of_the_host() -> None:
 def test_arguments_of_a_pc() -> None:
     made = qemu_pc.Pc(2, 1024, "tcg", "qcow2", "sata", ["02:00:00:00:00:01"])
     text = " ".join(qemu_pc.arguments(made, 5, 6, [7], 11, (8, 9, 10)))
+    # No guests of its own, and it knows how long addresses are.
+    assert "-cpu max,min-xlevel=0x80000008,svm=off,vmx=off " in text
     assert "-device ide-hd,drive=disk" in text
     assert "tap,id=net0,fd=7" in text
     assert "mac=02:00:00:00:00:01" in text

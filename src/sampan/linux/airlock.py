@@ -11,17 +11,21 @@ Where there are no such instructions for the machine, the calls are made from Py
 from __future__ import annotations
 
 import ctypes
+import errno
 import functools
 import mmap
 import os
 import struct
 
 from sampan.linux import syscall as sc
-from sampan.record import field, record
+from sampan.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import NoReturn, TypeAlias
+
+    Item: TypeAlias = int | bytes
+    Argument: TypeAlias = Item | "Buffer" | tuple["Buffer", int] | list[Item]
 
 NEXT, FAILED, NOWHERE = "", "failed", "nowhere"
 _ENTRY = struct.Struct("<11Q")
@@ -34,6 +38,10 @@ _X86_64 = bytes.fromhex(
 _TASK_SIZE = 0x7FFFFFFFF000
 _KEPT = ("[vvar", "[vdso", "[vsyscall", "[uprobes")  # the kernel's own, which a hardened one does not let go of
 _ARCH_GET_FS, _RSEQ_UNREGISTER, _RSEQ_SIGNATURE, _RSEQ_SIZE = 0x1003, 1, 0x53053053, 32
+_WORD = (1 << 64) - 1
+_ROOM = 16 << 20  # of addresses: execve(2) takes 6 MiB of strings at most, and each has a pointer
+_MAP_NORESERVE = 0x4000
+_ROUTINE = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)
 
 
 @record
@@ -43,18 +51,20 @@ class Buffer:
     content: bytes
 
 
-@record
+_NOTHING = Buffer(bytes(8))  # results that nobody wants to know
+
+
 class Call:
     """A system call. An argument may be bytes or a Buffer (its address; with an offset as a pair), or a list of such
     and numbers: the address of an array. By its result it goes on at one of three labels."""
 
-    name: str
-    number: int
-    args: list[int | bytes | Buffer | tuple[Buffer, int] | list[int | bytes]] = field(default_factory=list)
-    label: str = ""
-    failed: str = FAILED
-    zero: str = NEXT
-    positive: str = NEXT
+    __slots__ = ("args", "failed", "label", "name", "number", "positive", "zero")
+
+    def __init__(
+        self, name: str, number: int, args: list[Argument], label: str = "", failed: str = FAILED, zero: str = NEXT, positive: str = NEXT
+    ) -> None:  # fmt: skip
+        self.name, self.number, self.args, self.label = name, number, args, label
+        self.failed, self.zero, self.positive = failed, zero, positive
 
 
 def possible() -> bool:
@@ -70,45 +80,55 @@ def kernel_areas() -> tuple[tuple[int, int], ...]:
     return tuple((int(row[0].split("-")[0], 16), int(row[0].split("-")[1], 16)) for row in rows)
 
 
-class _Pages:
-    """What stays: instructions, calls, data."""
+@functools.cache
+def _room() -> tuple[mmap.mmap, int]:
+    """Addresses for the pages of every copy of this process: the same in all, and known beforehand. Nothing may be there
+    until they are needed, so they take no memory, whoever makes all of it its own."""
+    room = mmap.mmap(
+        -1, _ROOM, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE
+    )
+    base = ctypes.addressof(ctypes.c_char.from_buffer(room))
+    _protect(base, _ROOM, 0)
+    return room, base
 
-    def __init__(self, calls: int) -> None:
-        self._content = bytearray(len(_X86_64)) + bytearray(-len(_X86_64) % 8)
-        self.entries = len(self._content)
-        self._content += bytearray(calls * _ENTRY.size)
-        self._buffers: dict[int, int] = {}
-        self._pointers: list[tuple[int, int]] = []
 
-    def put(self, value: bytes | list[int | bytes]) -> int:
-        """Where it is, from the beginning."""
-        if isinstance(value, list):
-            parts = [(self.put(item), True) if isinstance(item, bytes) else (item, False) for item in value]
-            at = self.put(b"".join(struct.pack("<Q", number) for number, _ in parts))
-            self._pointers += [(at + 8 * index, where) for index, (where, inner) in enumerate(parts) if inner]
-            return at
-        at = len(self._content)
-        self._content += value + bytes(-len(value) % 8)
+def _protect(at: int, length: int, rights: int) -> None:
+    size = ctypes.c_size_t(length + -length % mmap.PAGESIZE)
+    sc.check(sc.libc.mprotect(ctypes.c_void_p(at), size, ctypes.c_int(rights)), "mprotect")
+
+
+class _Data:
+    """What calls point to, from the address `at` on."""
+
+    def __init__(self, at: int) -> None:
+        self.end = at
+        self.parts: list[bytes] = []
+        self._places: dict[int, int] = {}  # of what is there once, by its id()
+
+    def place(self, value: Argument) -> int:
+        """What the kernel is to get for an argument: a number, or where the bytes are."""
+        if isinstance(value, int):
+            return value & _WORD
+        if isinstance(value, tuple):
+            return self.place(value[0]) + value[1]
+        at = self._places.get(id(value))
+        if at is None:
+            if isinstance(value, list):
+                raw = struct.pack(f"<{len(value)}Q", *[self.place(item) for item in value])
+            else:
+                raw = value if isinstance(value, bytes) else value.content
+            at = self._places[id(value)] = self.end
+            self.parts.append(raw + bytes(-len(raw) % 8))
+            self.end += len(raw) + -len(raw) % 8
         return at
 
-    def place(self, buffer: Buffer) -> int:
-        """As put(), once for each buffer."""
-        if id(buffer) not in self._buffers:
-            self._buffers[id(buffer)] = self.put(buffer.content)
-        return self._buffers[id(buffer)]
 
-    @property
-    def size(self) -> int:
-        return len(self._content) + -len(self._content) % mmap.PAGESIZE
-
-    def finish(self, base: int, entries: list[bytes]) -> bytes:
-        """The pages as they are at the address `base`."""
-        for at, where in self._pointers:
-            struct.pack_into("<Q", self._content, at, base + where)
-        self._content[: len(_X86_64)] = _X86_64
-        whole = b"".join(entries)
-        self._content[self.entries : self.entries + len(whole)] = whole
-        return bytes(self._content)
+def foresee() -> None:
+    """Finds out what is the same in every copy of this process, for all those to come. To be called where /proc is ours."""
+    if possible():
+        kernel_areas()
+        _leave_rseq()
+        _room()
 
 
 def go(calls: list[Call], report: Buffer) -> NoReturn:
@@ -116,47 +136,35 @@ def go(calls: list[Call], report: Buffer) -> NoReturn:
     behind its first eight. Raises OSError before that is begun."""
     if not possible():
         _go_in_python(calls, report)
-    leave = _leave_rseq()
-    fixed = kernel_areas()
-    whole = [*leave, *(Call("munmap", sc.NR["munmap"], [0, 0]) for _ in range(len(fixed) + 2)), *calls]
-    unseen = Buffer(bytes(8 * len(whole)))  # results of ours, before those of the calls
-    pages = _Pages(len(whole))
-    memory = [
-        [pages.put(arg) if isinstance(arg, bytes | list) else _locate(pages, arg) for arg in call.args]
-        for call in whole
-    ]
-    first, hidden = pages.place(report), pages.place(unseen)
-    page = mmap.mmap(-1, pages.size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)  # fmt: skip
-    base = ctypes.addressof(ctypes.c_char.from_buffer(page))
-    gaps = _gaps([*fixed, (base, base + pages.size)])
-    position = {call.label: index for index, call in enumerate(whole) if call.label}
-    ahead = len(whole) - len(calls)
-    entries = []
-    for index, call in enumerate(whole):
-        args = [
-            base + value if not isinstance(arg, int) else value
-            for arg, value in zip(call.args, memory[index], strict=True)
-        ]
-        if len(leave) <= index < ahead:
-            at, length = gaps.pop() if gaps else (0, 0)
-            args = [at, length]
-        result = first + 8 * (index - ahead + 1) if index >= ahead else hidden + 8 * index
-        targets = [call.failed, call.zero, call.positive]
-        if index < ahead and len(leave) <= index:
-            targets = [FAILED if args[1] else NEXT, NEXT, NEXT]
-        jumps = [0 if name == NOWHERE else base + pages.entries + _ENTRY.size * (position[name] if name else index + 1)
-                 for name in targets]  # fmt: skip
+    fixed, leave, (room, base) = kernel_areas(), _leave_rseq(), _room()
+    unmapping = len(fixed) + 2  # so many gaps are around those areas and our pages, at most
+    begin = base + len(_X86_64) + -len(_X86_64) % 8
+    first = begin + (len(leave) + unmapping) * _ENTRY.size
+    data = _Data(first + len(calls) * _ENTRY.size)
+    results, nothing = data.place(report), data.place(_NOTHING)
+    position = {call.label: first + index * _ENTRY.size for index, call in enumerate(calls) if call.label} | {
+        NOWHERE: 0
+    }
+    entries, following = [], first
+    for index, call in enumerate(calls, 1):
+        position[NEXT] = following = following + _ENTRY.size
+        args = [data.place(arg) for arg in call.args]
         args += [0] * (6 - len(args))
-        entries.append(_ENTRY.pack(call.number, *(arg & (1 << 64) - 1 for arg in args), base + result, *jumps))
-    page.write(pages.finish(base, entries))
-    ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(base)(base + pages.entries)
+        jumps = position[call.failed], position[call.zero], position[call.positive]
+        entries.append(_ENTRY.pack(call.number, *args, results + 8 * index, *jumps))
+    gaps = _gaps([*fixed, (base, data.end + -data.end % mmap.PAGESIZE)])
+    gaps += [gaps[-1]] * (unmapping - len(gaps))  # once more is no error
+    ours, following = [], begin
+    for number, args in [*leave, *((sc.NR["munmap"], [at, length]) for at, length in gaps)]:
+        following += _ENTRY.size
+        ours.append(_ENTRY.pack(number, *args, *[0] * (6 - len(args)), nothing, position[FAILED], following, following))
+    whole = b"".join([_X86_64, bytes(-len(_X86_64) % 8), *ours, *entries, *data.parts])
+    if len(whole) > _ROOM:
+        raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
+    _protect(base, len(whole), mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    room[: len(whole)] = whole
+    _ROUTINE(base)(begin)
     raise AssertionError("unreachable")
-
-
-def _locate(pages: _Pages, arg: int | Buffer | tuple[Buffer, int]) -> int:
-    if isinstance(arg, tuple):
-        return pages.place(arg[0]) + arg[1]
-    return pages.place(arg) if isinstance(arg, Buffer) else arg
 
 
 def _gaps(kept: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -168,8 +176,12 @@ def _gaps(kept: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return [*found, (at, _TASK_SIZE - at)]
 
 
-def _leave_rseq() -> list[Call]:
-    """The kernel writes into glibc's rseq area at any time, and kills who has none where it should be (rseq(2))."""
+@functools.cache
+def _leave_rseq() -> list[tuple[int, list[int]]]:
+    """The kernel writes into glibc's rseq area at any time, and kills who has none where it should be (rseq(2)).
+
+    The call that leaves it, or none; the area is at the same address in every copy of this thread.
+    """
     try:
         size = ctypes.c_uint.in_dll(sc.libc, "__rseq_size").value
         offset = ctypes.c_ssize_t.in_dll(sc.libc, "__rseq_offset").value
@@ -183,7 +195,7 @@ def _leave_rseq() -> list[Call]:
         "arch_prctl",
     )
     area = pointer.value + offset
-    return [Call("rseq", sc.NR["rseq"], [area, max(size, _RSEQ_SIZE), _RSEQ_UNREGISTER, _RSEQ_SIGNATURE])]
+    return [(sc.NR["rseq"], [area, max(size, _RSEQ_SIZE), _RSEQ_UNREGISTER, _RSEQ_SIGNATURE])]
 
 
 def _go_in_python(calls: list[Call], report: Buffer) -> NoReturn:
@@ -191,7 +203,7 @@ def _go_in_python(calls: list[Call], report: Buffer) -> NoReturn:
     kept: list[ctypes.Array[ctypes.c_char]] = []
     buffers: dict[int, ctypes.Array[ctypes.c_char]] = {}
 
-    def address(value: int | bytes | Buffer | tuple[Buffer, int] | list[int | bytes]) -> int:
+    def address(value: Argument) -> int:
         if isinstance(value, int):
             return value
         if isinstance(value, tuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import struct
 
@@ -30,12 +31,12 @@ class _Data(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint32) for name in ("effective", "permitted", "inheritable")]
 
 
+_Both = _Data * 2  # the lower and the upper 32 capabilities
+
+
 def mask(names: list[str]) -> int:
     """The bit mask of capability names ("CAP_CHOWN"). Raises KeyError for an unknown one."""
-    value = 0
-    for name in names:
-        value |= 1 << NUMBER[name]
-    return value
+    return sum({1 << NUMBER[name] for name in names})
 
 
 def names(value: int) -> list[str]:
@@ -46,20 +47,21 @@ def names(value: int) -> list[str]:
 def permitted() -> int:
     """The permitted set of the calling thread (capget(2))."""
     header = _Header(_VERSION_3, 0)
-    data = (_Data * 2)()
+    data = _Both()
     check(libc.capget(ctypes.byref(header), data), "capget")
     return int(data[0].permitted) | int(data[1].permitted) << 32
 
 
 def bounding() -> int:
     """The bounding set, asked of the kernel and not of a /proc that a container may have faked."""
-    value = 0
-    for number in range(64):
-        present = prctl.read_bounding(number)
-        if present < 0:
-            break  # beyond the last capability of this kernel
-        value |= present << number
-    return value
+    # Beyond the last capability of this kernel the answer is an error.
+    return sum([1 << number for number in range(count()) if prctl.read_bounding(number) > 0])
+
+
+@functools.cache
+def count() -> int:
+    """How many capabilities the kernel has."""
+    return next((number for number in range(64) if prctl.read_bounding(number) < 0), 64)
 
 
 def drop_bounding(unwanted: int) -> None:
@@ -83,7 +85,7 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
 def set_ambient(wanted: int) -> None:
     """Makes the ambient set exactly `wanted` (which must be permitted and inheritable)."""
     prctl.clear_ambient()
-    for number in range(64):
+    for number in range(wanted.bit_length()):
         if wanted >> number & 1:
             prctl.raise_ambient(number)
 

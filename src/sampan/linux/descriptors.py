@@ -18,9 +18,9 @@ def close_all_but(keep: list[int]) -> None:
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
-def receive_from(sock: socket.socket, size: int) -> tuple[bytes, int]:
-    """A message, and the pid of who sent it as the kernel says (SO_PASSCRED, unix(7)); descriptors in it are closed."""
-    data, ancillary, _, _ = sock.recvmsg(size, socket.CMSG_SPACE(_CREDENTIALS.size), socket.MSG_CMSG_CLOEXEC)
+def receive_from(sock: socket.socket, size: int, flags: int = 0) -> tuple[bytes, int]:
+    """A message, and the pid of who sent it as the kernel says (SO_PASSCRED, unix(7)); descriptors in it are never ours."""
+    data, ancillary, _, _ = sock.recvmsg(size, socket.CMSG_SPACE(_CREDENTIALS.size), socket.MSG_CMSG_CLOEXEC | flags)
     for level, kind, content in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
             return data, int(_CREDENTIALS.unpack(content)[0])

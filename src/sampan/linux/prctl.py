@@ -56,12 +56,13 @@ def set_no_new_privs() -> None:
 
 def read_bounding(capability: int) -> int:
     """1 or 0, or -1 for a capability the kernel does not have (PR_CAPBSET_READ)."""
-    return int(libc.prctl(_CAPBSET_READ, ctypes.c_ulong(capability), 0, 0, 0))
+    return int(libc.prctl(_CAPBSET_READ, capability, 0, 0, 0))
 
 
 def drop_bounding(capability: int) -> None:
     """Removes one capability from the bounding set (PR_CAPBSET_DROP)."""
-    _prctl(_CAPBSET_DROP, capability, what=f"PR_CAPBSET_DROP {capability}")
+    if libc.prctl(_CAPBSET_DROP, capability, 0, 0, 0) < 0:
+        check(-1, "prctl", f"PR_CAPBSET_DROP {capability}")
 
 
 def clear_ambient() -> None:

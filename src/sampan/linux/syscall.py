@@ -13,6 +13,9 @@ import os
 libc = ctypes.PyDLL(None, use_errno=True)
 libc_nogil = ctypes.CDLL(None, use_errno=True)
 libc.syscall.restype = ctypes.c_long
+# Looked up here, once: what the keeper has not looked up each of its copies has to, for some 20 page faults a symbol.
+for _name in ("capget", "capset", "fstatfs", "mount", "mprotect", "prctl", "setns", "umount2", "unshare"):
+    getattr(libc, _name)
 
 ARCH = os.uname().machine
 

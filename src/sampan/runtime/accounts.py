@@ -48,7 +48,7 @@ def resolve(rootfd: int, user: str, extra_groups: tuple[str, ...] = ()) -> Accou
     gid = primary if not group else _group_id(groups, group)
     supplementary: list[int] = []
     if not group and login is not None:
-        supplementary = [number for _, number, members in groups_of(groups) if login in members]
+        supplementary = [number for _, number, members in groups_of(groups, login) if login in members]
     for wanted in extra_groups:
         supplementary.append(_group_id(groups, wanted))
     ordered = tuple(dict.fromkeys(item for item in (gid, *supplementary)))
@@ -96,16 +96,18 @@ def _find_user(passwd: str, name: str) -> tuple[str, int, int, str] | None:
     return None
 
 
-def groups_of(text: str) -> Iterator[tuple[str, int, list[str]]]:
-    """(name, gid, members) rows of an /etc/group file; lines that are not of that form are skipped."""
-    for fields in _rows(text, 4):
+def groups_of(text: str, having: str = "") -> Iterator[tuple[str, int, list[str]]]:
+    """(name, gid, members) rows of an /etc/group file, of lines with `having`; those that are not of that form are skipped."""
+    for fields in _rows(text, 4, having):
         gid = _id(fields[2])
         if gid is not None:
             yield fields[0], gid, fields[3].split(",")
 
 
-def _rows(text: str, fields: int) -> Iterator[list[str]]:
+def _rows(text: str, fields: int, having: str = "") -> Iterator[list[str]]:
     for line in text.split("\n"):
+        if having not in line:
+            continue
         row = line.strip().split(":")
         if len(row) >= fields and row[0][:1] != "#":
             yield row
@@ -148,8 +150,8 @@ def _read(rootfd: int, path: str) -> str:
         fd = openat2.open_in_root(rootfd, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
         if not os.path.samestat(os.fstat(fd), info):
             raise RuntimeFailure(f"the image's {path} was exchanged while it was read")
-        data = b""
-        while block := os.read(fd, _MAX_FILE + 1 - len(data)):
+        data, room = b"", min(info.st_size, _MAX_FILE) + 1  # no more: a buffer of megabytes costs each exec page faults
+        while len(data) <= _MAX_FILE and (block := os.read(fd, room)):
             data += block
     except OSError:
         return ""

@@ -68,7 +68,8 @@ def _cross(
     process.settle({**wanted, "rlimits": [limit for limit in limits if limit["type"] != _NPROC]}, warn)
     later = [_limit(limit, warn) for limit in limits if limit["type"] == _NPROC]
     sets = process.give_up(prepared, warn)
-    channel.send(parent, kind="leaving", text="moving" if way.moving else "")
+    if not way.moving:
+        channel.send(parent, kind="leaving")  # who moves is told by its pid, which nobody who sees it has
     cookie = int.from_bytes(os.urandom(8), "little")
     names = ["execve", "sendto", "capset"]
 
@@ -91,11 +92,15 @@ def _cross(
     if gate >= 0:
         calls += [call("sendto", channel_fd, _HEAD.pack(_CREATED, 0), _HEAD.size, socket.MSG_NOSIGNAL),
                   call("close", channel_fd), call("accept4", gate, 0, 0, socket.SOCK_CLOEXEC)]  # fmt: skip
-    argv = [os.fsencode(arg) + b"\0" for arg in wanted["args"]]
-    environment = [os.fsencode(f"{key}={value}") + b"\0" for key, value in prepared.environment.items()]
+    argv: list[int | bytes] = [os.fsencode(arg) + b"\0" for arg in wanted["args"]]
+    environment: list[int | bytes] = [
+        os.fsencode(f"{key}={value}") + b"\0" for key, value in prepared.environment.items()
+    ]
+    argv.append(0)
+    environment.append(0)
     for candidate in process.candidates(wanted["args"][0], prepared.environment):
         path = os.fsencode(candidate) + b"\0"
-        calls.append(call("execve", path, [*argv, 0], [*environment, 0], failed=airlock.NEXT))
+        calls.append(call("execve", path, argv, environment, failed=airlock.NEXT))
     if program is not None:
         filtered = seccomp.passage(program, {NR[name] for name in names}, cookie)
         install = airlock.Call("seccomp", NR["seccomp"], [1, flags, [len(filtered) // 8, filtered]])

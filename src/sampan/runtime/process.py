@@ -101,12 +101,12 @@ def _capability_sets(
     if wanted is None:
         return None
     sets: dict[str, list[str]] = wanted  # type: ignore[assignment]
-    unknown = {name for names in sets.values() for name in names or [] if name not in caps.NUMBER}
+    unknown = set().union(*(names or () for names in sets.values())).difference(caps.NUMBER)
     if unknown:
         warn(f"unknown capabilities {', '.join(sorted(unknown))} are ignored")
 
     def mask(key: str) -> int:
-        return caps.mask([name for name in sets.get(key) or [] if name in caps.NUMBER])
+        return caps.mask([name for name in sets.get(key) or [] if name not in unknown])
 
     available = caps.bounding()
     missing = mask("bounding") & ~available
@@ -244,9 +244,9 @@ def _become(account: accounts.Account, sets: Sets | None) -> None:
 
 def reset_signals() -> None:
     """Ignored signals survive execve: give the defaults back to those that Python or our caller ignores."""
-    for number in range(1, _signal.NSIG):
-        if _signal.getsignal(number) not in (_signal.SIG_DFL, None):
-            _signal.signal(number, _signal.SIG_DFL)  # a handler, too: what it is may be gone before execve
+    handler, default = _signal.getsignal, (_signal.SIG_DFL, None)
+    for number in [number for number in range(1, _signal.NSIG) if handler(number) not in default]:
+        _signal.signal(number, _signal.SIG_DFL)  # a handler, too: what it is may be gone before execve
     _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
 
 

@@ -11,7 +11,7 @@ import os
 import socket
 from collections.abc import Callable
 
-from sampan.linux import airlock, descriptors, pidfd
+from sampan.linux import airlock, caps, descriptors, pidfd
 from sampan.linux import namespaces as ns
 from sampan.linux.cgroup import Cgroup
 from sampan.record import field, record
@@ -37,32 +37,40 @@ class Child:
     pidfd: int
     channel: socket.socket
     held: list[int] = field(default_factory=list)
-    _leaving: bool = False
     _moving: bool = False
+    _leaving: bool = False
     _early: Report | None = None
 
     def hear(self) -> Report:
         """The process's next report; blocks. It can be another process from then on: see `pid` and `pidfd`.
 
-        From "leaving" on others can have a hand in what comes. Who is our child the kernel says: the last word of the
-        one that goes has its own pid as the sender's.
+        Others can have a hand in what comes of one that is seen in another's pid namespace, or from "leaving" on. Who is our
+        child the kernel says: whatever the one sends that stays outside has its own pid as the sender's.
         """
-        if not self._leaving:
-            report = channel.receive(self.channel)
-            self._leaving, self._moving = report.kind == "leaving", report.text == "moving"
-            return report
-        data, sender = descriptors.receive_from(self.channel, channel.MAX_MESSAGE)
-        report = crossing.read(data)
-        if not self._moving:
+        if self._moving:
+            return self._hear_moving()
+        if self._leaving:
+            report = crossing.read(descriptors.receive_from(self.channel, channel.MAX_MESSAGE)[0])
             return report if report.kind != "arrived" else crossing.read(b"?")
-        if not data or sender != self.pid:
-            if not data:
-                return Report("error", "the process ended while it was being set up")
+        report = channel.receive(self.channel)
+        self._leaving = report.kind == "leaving"
+        return report
+
+    def _hear_moving(self) -> Report:
+        # Looked at first: descriptors are taken of nobody else, for closing what they refer to could block.
+        data, sender = descriptors.receive_from(self.channel, channel.MAX_MESSAGE, socket.MSG_PEEK)
+        if sender == self.pid and data[:1] == b"{":
+            return channel.receive(self.channel)
+        data, sender = descriptors.receive_from(self.channel, channel.MAX_MESSAGE)
+        if not data:
+            return Report("error", "the process ended while it was being set up")
+        report = crossing.read(data)
+        if sender != self.pid:
             self._early = self._early or report  # it has overtaken the one that made it
             return Report("leaving")
         if report.kind != "arrived":
             return report
-        self._moving = False
+        self._moving, self._leaving = False, True
         os.waitpid(self.pid, 0)
         os.close(self.pidfd)
         self.pid = int(report.text)
@@ -89,8 +97,8 @@ def start(request: Launch, stdio: Stdio | None) -> Child:
     """Clones a container's init process. Raises OSError or RuntimeFailure before there is one.
 
     `request`: "spec" (runtime specification), "cgroup" (path below the roots, or None for our own),
-    "overlay" or None, "where" (an empty directory to mount on), "seccomp" (BPF in base64); from the
-    OCI command line also "gate", "hooks", "state", "preserve_fds". `stdio` is None for a tty.
+    "overlay" or None, "where" (an empty directory to mount on), "seccomp" (BPF in base64), "ping" (in a network of its own
+    users may); from the OCI command line also "gate", "hooks", "state", "preserve_fds". `stdio` is None for a tty.
     """
     spec = request["spec"]
     group = create_group(request)
@@ -246,9 +254,9 @@ def join(request: Join, stdio: Stdio | None) -> Child:
     other can have the number of; "chroot" where its root is not its namespace's. Raises ProcessLookupError when the container is gone.
     """
     opened = ns.open_namespaces(request["pid"], request.get("start_time"))
-    if not ns.same_namespace(opened["user"], "user"):
-        streams.bring(stdio, request["pid"])
     joins = [(kind, fd) for kind, fd in opened.items() if not ns.same_namespace(fd, kind)]
+    if any(kind == "user" for kind, _ in joins):
+        streams.bring(stdio, request["pid"])
     group = group_of(request)
 
     namespace = next((fd for kind, fd in joins if kind == "pid"), None)
@@ -259,36 +267,36 @@ def join(request: Join, stdio: Stdio | None) -> Child:
         child.become_joined(request, stdio, parent, crossing_to)
 
     try:
-        made = clone_child(0, body, crossing_to is not None)
+        return clone_child(0, body, crossing_to is not None, at_once=True)
     finally:
         for fd in opened.values():
             os.close(fd)
-    made.go()
-    return made
 
 
-def clone_child(flags: int, body: _Body, crossing: bool = False) -> Child:
-    """Clones this process; the child runs `body(parent)` once its parent has said go().
+def clone_child(flags: int, body: _Body, crossing: bool = False, at_once: bool = False) -> Child:
+    """Clones this process; the child runs `body(parent)`, `at_once` or when its parent has said go().
 
     It never is in another's pid namespace; `crossing`: what it becomes will be, which has to be told from who sees it.
     """
-    airlock.kernel_areas()
+    airlock.foresee()
+    caps.count()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if crossing:
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     pid, descriptor = ns.clone(flags)
     if pid == 0:
         ours.close()
-        _run_child(theirs, body)
+        _run_child(theirs, body, at_once)
     theirs.close()
-    return Child(pid, descriptor, ours)
+    return Child(pid, descriptor, ours, _moving=crossing)
 
 
-def _run_child(parent: socket.socket, body: _Body) -> None:
+def _run_child(parent: socket.socket, body: _Body, at_once: bool) -> None:
     """The child's life up to execve. Never returns."""
     try:
         gc.disable()
-        channel.wait_for_go(parent)
+        if not at_once:
+            channel.wait_for_go(parent)
         body(parent)
     except BaseException as error:
         channel.send_failure(parent, error)

@@ -29,6 +29,7 @@ def main() -> None:
         mount_basics()
         load_modules()
         ns.loopback_up()
+        ns.let_users_ping()
         port = find_port(5.0)
         if port < 0:
             raise FileNotFoundError(f"no port {PORT}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 
+from sampan.linux.syscall import ARCH
 from sampan.record import field, record
 from sampan.vm import jail
 from sampan.vm.errors import VmError
@@ -65,6 +66,17 @@ def binary(machine: str = "") -> str:
     raise VmError("QEMU is not installed: apt-get install qemu-system-x86")
 
 
+def processor(accelerator: str) -> str:
+    """QEMU's -cpu: all that there is but virtualization, so that no guest reaches KVM's (or QEMU's) code for guests of its own.
+
+    The one of the two that the processor does not have is off already. QEMU's own has CPUID's 0x80000008, how many bits an
+    address has, only where another leaf needs it, as that of svm does: without it Linux takes 48, also where it uses 57,
+    and what reads its memory with care (copy_from_kernel_nofault) reads nothing: paths in /proc/self/mountinfo are "xxx".
+    """
+    model = "host" if accelerator == "kvm" else "max,min-xlevel=0x80000008"
+    return f"{model},svm=off,vmx=off" if ARCH == "x86_64" else model.partition(",")[0]
+
+
 def arguments(shape: Shape, parts: Parts, console: int, monitor: int, port: int, restored: bool) -> list[str]:
     """QEMU's arguments for a microvm. A restored one needs no kernel: it is in the memory already."""
     if shape.accelerator not in ACCELERATORS:
@@ -72,7 +84,7 @@ def arguments(shape: Shape, parts: Parts, console: int, monitor: int, port: int,
     share = "off" if restored else "on"
     found = [
         "qemu", "-M", "microvm,x-option-roms=off,rtc=on,pit=on,pic=on,isa-serial=on,ioapic2=on,memory-backend=ram",
-        "-accel", "tcg,thread=multi,tb-size=128" if shape.accelerator == "tcg" else shape.accelerator, "-cpu", "host" if shape.accelerator == "kvm" else "max",
+        "-accel", "tcg,thread=multi,tb-size=128" if shape.accelerator == "tcg" else shape.accelerator, "-cpu", processor(shape.accelerator),
         "-smp", str(shape.cpus), "-m", f"{shape.memory}M",
         "-object", f"memory-backend-file,id=ram,size={shape.memory}M,mem-path=/proc/self/fd/{parts.memory},share={share}",
         "-bios", "qboot.rom", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",

@@ -14,8 +14,15 @@ from sampan.vm import confine
 
 _PROGRAMS = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/alternatives")
 _DEVICES = ("null", "zero", "urandom", "kvm")
-# What serving files with their owners takes; a machine without shares has none.
-_SHARING = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_SETFCAP"]
+# What serving files with their owners takes; a machine without shares has none. The guest's kernel has decided who may;
+# QEMU does it for all, as a user that owns nothing.
+_SHARING = [
+    "CAP_CHOWN",  # what a guest's user makes gets that user's ids, and chown works
+    "CAP_DAC_OVERRIDE",  # to open, make and remove in directories of others
+    "CAP_FOWNER",  # chmod, utimes, extended attributes of others' files; removing in sticky directories
+    "CAP_FSETID",  # chmod 2755 of a file whose group is not QEMU's would lose the bit without a word
+    "CAP_SETFCAP",  # file capabilities (setcap, and package managers that restore them)
+]
 _FALLOCATE = 285 if ARCH == "x86_64" else 47
 
 

@@ -7,7 +7,7 @@ import socket
 
 from sampan.record import record
 from sampan.vm.errors import VmError
-from sampan.vm.hypervisor import ACCELERATORS, Machine
+from sampan.vm.hypervisor import ACCELERATORS, Machine, processor
 
 BUSES = ("virtio", "sata", "ide")
 _FORMS = ("qcow2",)
@@ -36,7 +36,7 @@ def arguments(pc: Pc, disk: int, seed: int, taps: list[int], qga: int, ends: tup
     device = {"virtio": "virtio-blk-pci", "sata": "ide-hd", "ide": "ide-hd"}[pc.bus]
     found = [
         "qemu", "-M", "pc" if pc.bus == "ide" else "q35", "-accel", "tcg,thread=multi,tb-size=256" if pc.accelerator == "tcg" else pc.accelerator,
-        "-cpu", "host" if pc.accelerator == "kvm" else "max", "-smp", str(pc.cpus), "-m", f"{pc.memory}M",
+        "-cpu", processor(pc.accelerator), "-smp", str(pc.cpus), "-m", f"{pc.memory}M",
         "-nodefaults", "-no-user-config", "-display", "none", "-device", "VGA,vgamem_mb=8",
         "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny", "-rtc", "base=utc,clock=host",
         "-chardev", f"socket,id=console,fd={console}", "-serial", "chardev:console",
