@@ -28,8 +28,9 @@ else:
         def __init__(self, *args, **given):
             if len(args) > len(names):
                 raise TypeError(f"{cls.__name__} takes {len(names)} values, not {len(args)}")
-            given.update(zip(names, args, strict=False))
-            for name in names:
+            for name, value in zip(names, args, strict=False):
+                setattr(self, name, value)
+            for name in names[len(args) :]:
                 if name in given:
                     value = given.pop(name)
                 elif name in defaults:
@@ -39,7 +40,7 @@ else:
                     raise TypeError(f"{cls.__name__} needs {name}")
                 setattr(self, name, value)
             if given:
-                raise TypeError(f"{cls.__name__} has no {', '.join(given)}")
+                raise TypeError(f"{cls.__name__} has no {', '.join(given)}, or has it already")
 
         def values(self):
             return tuple(getattr(self, name) for name in names)

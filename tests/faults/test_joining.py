@@ -149,6 +149,8 @@ def test_what_is_left_of_an_ending_process_is_not_joined() -> None:
         assert os.path.exists(f"/proc/{pid}/ns/pid")
         with pytest.raises(ProcessLookupError):
             namespaces.open_namespaces(pid)
+        with pytest.raises(ProcessLookupError):
+            namespaces.others(pid)
     finally:
         os.waitpid(pid, 0)
 

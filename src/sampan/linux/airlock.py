@@ -38,8 +38,8 @@ _X86_64 = bytes.fromhex(
 _TASK_SIZE = 0x7FFFFFFFF000
 _KEPT = ("[vvar", "[vdso", "[vsyscall", "[uprobes")  # the kernel's own, which a hardened one does not let go of
 _ARCH_GET_FS, _RSEQ_UNREGISTER, _RSEQ_SIGNATURE, _RSEQ_SIZE = 0x1003, 1, 0x53053053, 32
-_WORD = (1 << 64) - 1
 _ROOM = 16 << 20  # of addresses: execve(2) takes 6 MiB of strings at most, and each has a pointer
+_SPARE = 132 << 10  # of these for what is known late: execve(2) takes 128 KiB of one string
 _MAP_NORESERVE = 0x4000
 _ROUTINE = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)
 
@@ -105,16 +105,15 @@ class _Data:
         self.parts: list[bytes] = []
         self._places: dict[int, int] = {}  # of what is there once, by its id()
 
-    def place(self, value: Argument) -> int:
-        """What the kernel is to get for an argument: a number, or where the bytes are."""
-        if isinstance(value, int):
-            return value & _WORD
+    def place(self, value: bytes | Buffer | tuple[Buffer, int] | list[Item]) -> int:
+        """Where it is."""
         if isinstance(value, tuple):
             return self.place(value[0]) + value[1]
         at = self._places.get(id(value))
         if at is None:
             if isinstance(value, list):
-                raw = struct.pack(f"<{len(value)}Q", *[self.place(item) for item in value])
+                addresses = [item if isinstance(item, int) else self.place(item) for item in value]
+                raw = struct.pack(f"<{len(value)}Q", *addresses)
             else:
                 raw = value if isinstance(value, bytes) else value.content
             at = self._places[id(value)] = self.end
@@ -131,40 +130,79 @@ def foresee() -> None:
         _room()
 
 
-def go(calls: list[Call], report: Buffer) -> NoReturn:
-    """Makes the calls from a memory in which there is nothing else. `report` gets each one's result, eight bytes each,
-    behind its first eight. Raises OSError before that is begun."""
-    if not possible():
-        _go_in_python(calls, report)
-    fixed, leave, (room, base) = kernel_areas(), _leave_rseq(), _room()
-    unmapping = len(fixed) + 2  # so many gaps are around those areas and our pages, at most
-    begin = base + len(_X86_64) + -len(_X86_64) % 8
-    first = begin + (len(leave) + unmapping) * _ENTRY.size
-    data = _Data(first + len(calls) * _ENTRY.size)
-    results, nothing = data.place(report), data.place(_NOTHING)
-    position = {call.label: first + index * _ENTRY.size for index, call in enumerate(calls) if call.label} | {
-        NOWHERE: 0
-    }
-    entries, following = [], first
-    for index, call in enumerate(calls, 1):
-        position[NEXT] = following = following + _ENTRY.size
-        args = [data.place(arg) for arg in call.args]
-        args += [0] * (6 - len(args))
-        jumps = position[call.failed], position[call.zero], position[call.positive]
-        entries.append(_ENTRY.pack(call.number, *args, results + 8 * index, *jumps))
-    gaps = _gaps([*fixed, (base, data.end + -data.end % mmap.PAGESIZE)])
-    gaps += [gaps[-1]] * (unmapping - len(gaps))  # once more is no error
-    ours, following = [], begin
-    for number, args in [*leave, *((sc.NR["munmap"], [at, length]) for at, length in gaps)]:
-        following += _ENTRY.size
-        ours.append(_ENTRY.pack(number, *args, *[0] * (6 - len(args)), nothing, position[FAILED], following, following))
-    whole = b"".join([_X86_64, bytes(-len(_X86_64) % 8), *ours, *entries, *data.parts])
-    if len(whole) > _ROOM:
-        raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
-    _protect(base, len(whole), mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-    room[: len(whole)] = whole
-    _ROUTINE(base)(begin)
-    raise AssertionError("unreachable")
+class Pages:
+    """The pages that stay, made before all of what is on them is known: calls, what they point to, and room for more."""
+
+    def __init__(self, calls: list[Call], report: Buffer) -> None:
+        """`report` gets each call's result, eight bytes each, behind its first eight. Raises OSError (E2BIG)."""
+        fixed, leave, (_, base) = kernel_areas(), _leave_rseq(), _room()
+        unmapping = len(fixed) + 2  # so many gaps are around those areas and our pages, at most
+        self._begin = base + len(_X86_64) + -len(_X86_64) % 8
+        first = self._begin + (len(leave) + unmapping) * _ENTRY.size
+        self._data = data = _Data(first + len(calls) * _ENTRY.size)
+        results, nothing = data.place(report), data.place(_NOTHING)
+        position = {call.label: first + index * _ENTRY.size for index, call in enumerate(calls) if call.label}
+        position[NOWHERE] = 0
+        entries, following = [], first
+        for index, call in enumerate(calls, 1):
+            position[NEXT] = following = following + _ENTRY.size
+            args = [arg if isinstance(arg, int) else data.place(arg) for arg in call.args]
+            args += (0,) * (6 - len(args))
+            jumps = position[call.failed], position[call.zero], position[call.positive]
+            entries.append(_ENTRY.pack(call.number, *args, results + 8 * index, *jumps))
+        self._end = data.end + _SPARE + -(data.end + _SPARE) % mmap.PAGESIZE
+        if self._end - base > _ROOM:
+            raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
+        gaps = _gaps([*fixed, (base, self._end)])
+        gaps += [gaps[-1]] * (unmapping - len(gaps))  # once more is no error
+        ours, following, failed = [], self._begin, position[FAILED]
+        for number, args in [*leave, *((sc.NR["munmap"], [at, length]) for at, length in gaps)]:
+            following += _ENTRY.size
+            ours.append(_ENTRY.pack(number, *args, *[0] * (6 - len(args)), nothing, failed, following, following))
+        self._content = b"".join([_X86_64, bytes(-len(_X86_64) % 8), *ours, *entries, *data.parts])
+        self._late: list[tuple[int, bytes]] = []  # and what comes where, in place of that or after it
+
+    def fill(self, buffer: Buffer, content: bytes) -> None:
+        """Gives a buffer of the calls another content, of the same length."""
+        self._late.append((self._data.place(buffer), content))
+
+    def point(self, array: list[Item], index: int, content: bytes) -> None:
+        """Lets an array's item be where `content` is. Raises OSError (E2BIG) for more than execve(2) would take."""
+        at = self._data.end
+        self._data.end += len(content) + -len(content) % 8
+        if self._data.end > self._end:
+            raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
+        self._late += [(self._data.place(array) + 8 * index, struct.pack("<Q", at)), (at, content)]
+
+    def enter(self) -> NoReturn:
+        """Makes the calls from a memory in which there is nothing else. Raises OSError before that is begun."""
+        room, base = _room()
+        _protect(base, self._end - base, mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        for at, content in [(base, self._content), *self._late]:
+            room[at - base : at - base + len(content)] = content
+        _ROUTINE(base)(self._begin)
+        raise AssertionError("unreachable")
+
+
+class Plain:
+    """The same where there are no instructions for the machine: the calls are made one by one from here."""
+
+    def __init__(self, calls: list[Call], report: Buffer) -> None:
+        self._calls, self._report = calls, report
+
+    def fill(self, buffer: Buffer, content: bytes) -> None:
+        buffer.content = content
+
+    def point(self, array: list[Item], index: int, content: bytes) -> None:
+        array[index] = content
+
+    def enter(self) -> NoReturn:
+        _go_in_python(self._calls, self._report)
+
+
+def lay_out(calls: list[Call], report: Buffer) -> Pages | Plain:
+    """Pages for these calls, to be entered by this process or by a copy of it. Raises OSError (E2BIG)."""
+    return Pages(calls, report) if possible() else Plain(calls, report)
 
 
 def _gaps(kept: list[tuple[int, int]]) -> list[tuple[int, int]]:

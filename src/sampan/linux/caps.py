@@ -10,6 +10,10 @@ import struct
 from sampan.linux import prctl
 from sampan.linux.syscall import check, libc
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 _NAMES = """
 CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE
 NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT
@@ -34,8 +38,13 @@ class _Data(ctypes.Structure):
 _Both = _Data * 2  # the lower and the upper 32 capabilities
 
 
-def mask(names: list[str]) -> int:
+def mask(names: Iterable[str]) -> int:
     """The bit mask of capability names ("CAP_CHOWN"). Raises KeyError for an unknown one."""
+    return _mask(tuple(names))
+
+
+@functools.lru_cache(64)  # what is asked for is nearly always the same
+def _mask(names: tuple[str, ...]) -> int:
     return sum({1 << NUMBER[name] for name in names})
 
 
@@ -66,9 +75,8 @@ def count() -> int:
 
 def drop_bounding(unwanted: int) -> None:
     """Drops the capabilities of a mask from the bounding set."""
-    for number in range(unwanted.bit_length()):
-        if unwanted >> number & 1:
-            prctl.drop_bounding(number)
+    for number in [number for number in range(unwanted.bit_length()) if unwanted >> number & 1]:
+        prctl.drop_bounding(number)
 
 
 def packed(effective: int, permitted: int, inheritable: int) -> tuple[bytes, bytes]:

@@ -115,6 +115,20 @@ def open_namespaces(pid: int, started: int | None = None) -> dict[str, int]:
     return opened
 
 
+def others(pid: int) -> int:
+    """The kinds (CLONE_NEW*) of which a process has another namespace than we. Raises ProcessLookupError."""
+    found = 0
+    for name in _known():
+        flag, file = KINDS[name]
+        try:
+            other = os.stat(f"/proc/{pid}/ns/{file}")
+        except FileNotFoundError:
+            raise ProcessLookupError(f"process {pid} is gone") from None
+        if not os.path.samestat(other, os.stat(f"/proc/self/ns/{file}")):
+            found |= flag
+    return found
+
+
 @functools.cache
 def _known() -> tuple[str, ...]:
     """The kinds that this kernel has."""

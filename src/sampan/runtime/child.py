@@ -8,14 +8,14 @@ import os
 import socket
 import termios
 
+from sampan.linux import caps, openat2, prctl, tty
 from sampan.linux import mount as lm
 from sampan.linux import namespaces as ns
-from sampan.linux import openat2, prctl, tty
 from sampan.linux.cgroup import Cgroup, hierarchies
 from sampan.record import record
 from sampan.runtime import channel, hooks, prefork_mounts, process, rootfs, sysctls
 from sampan.runtime.channel import Stdio
-from sampan.runtime.crossing import Way, cross
+from sampan.runtime.crossing import Plan, Way, cross, plan
 from sampan.runtime.errors import RuntimeFailure
 
 TYPE_CHECKING = False
@@ -49,7 +49,7 @@ def make_base(new: set[str], userns: bool, ping: bool) -> Base:
     if userns:
         become_root_inside()
     os.setsid()
-    process.reset_signals()
+    process.reset_signals(process.handled_signals())
     if "network" in new:
         ns.loopback_up()
         if ping:
@@ -107,24 +107,65 @@ def become_container(
     personality = spec["linux"].get("personality")
     if personality:
         _set_personality(personality)
-    _finish(request, spec["process"], rootfd, parent, crossing, create_cwd=True)
+    _finish(request, spec["process"], rootfd, parent, crossing)
 
 
-def become_joined(request: Join, stdio: Stdio | None, parent: socket.socket, crossing: Crossing | None = None) -> None:
-    """Turns this process, which has entered a container's namespaces, into a further one in it."""
+@record
+class Joining:
+    """What a further process in a container is to be, found out by who clones it: the namespaces of `target`, a pidfd, that
+    it joins, signals to reset, and what it is known to become."""
+
+    target: int
+    namespaces: int
+    signals: list[int]
+    ahead: process.Ahead
+    planned: Plan | None
+
+
+def look_ahead(request: Join, target: int, namespaces: int) -> Joining:
+    """For a request of spawn.join()."""
+    wanted = request["process"]
+    ahead = process.look_ahead(wanted, process.bounding_here())
+    planned = None
+    if namespaces & ns.CLONE_NEWPID:
+        planned = plan(wanted, *_filter(request), _way(request, wanted, True))
+    return Joining(target, namespaces, process.handled_signals(), ahead, planned)
+
+
+def become_joined(
+    request: Join, stdio: Stdio | None, parent: socket.socket, group: Cgroup | None, joining: Joining
+) -> None:
+    """Turns this process into a further one in a container."""
+    _before_entering(group, request["process"])
+    ns.setns(joining.target, joining.namespaces)
+    if joining.namespaces & ns.CLONE_NEWUSER:
+        become_root_inside()
+        joining.ahead.bounding = caps.bounding()
     if request.get("chroot"):
         os.chroot(request["chroot"])
         os.chdir("/")
     os.setsid()
-    process.reset_signals()
+    process.reset_signals(joining.signals)
     prctl.join_session_keyring()
     rootfd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    crossing = Crossing(-1, True) if joining.planned is not None else None
     _terminal_or_stdio(request["process"], stdio, parent, rootfd, crossing is not None)
-    _finish(request, request["process"], rootfd, parent, crossing, create_cwd=False)
+    _finish(request, request["process"], rootfd, parent, crossing, joining)
 
 
 def enter(group: Cgroup | None, joins: list[tuple[str, int]], wanted: Process) -> None:
     """Joins the cgroups and then every namespace. Of a pid namespace only children of ours will be (T60)."""
+    _before_entering(group, wanted)
+    order = ["pid", "cgroup", "ipc", "uts", "network", "time", "mount", "user"]
+    if os.geteuid() != 0:
+        order = ["user", *order[:-1]]  # the user namespace gives the privilege to join the others
+    for kind, fd in sorted(joins, key=lambda j: order.index(j[0])):
+        ns.setns(fd, ns.KINDS[kind][0])
+    if any(kind == "user" for kind, _ in joins):
+        become_root_inside()
+
+
+def _before_entering(group: Cgroup | None, wanted: Process) -> None:
     if group is not None:
         group.join()
     score = wanted.get("oomScoreAdj")
@@ -133,13 +174,6 @@ def enter(group: Cgroup | None, joins: list[tuple[str, int]], wanted: Process) -
         prctl.set_oom_score_adj(int(score))
     # Not dumpable: a process of the container must not ptrace us or read our memory (S003).
     prctl.set_dumpable(False)
-    order = ["pid", "cgroup", "ipc", "uts", "network", "time", "mount", "user"]
-    if os.geteuid() != 0:
-        order = ["user", *order[:-1]]  # the user namespace gives the privilege to join the others
-    for kind, fd in sorted(joins, key=lambda j: order.index(j[0])):
-        ns.setns(fd, ns.KINDS[kind][0])
-    if any(kind == "user" for kind, _ in joins):
-        become_root_inside()
 
 
 def become_root_inside() -> None:
@@ -222,12 +256,10 @@ def _finish(
     rootfd: int,
     parent: socket.socket,
     crossing: Crossing | None,
-    create_cwd: bool,
+    joining: Joining | None = None,
 ) -> None:
-    encoded = request.get("seccomp")
-    program, flags = binascii.a2b_base64(encoded) if encoded else None, request.get("seccomp_flags", 0)
-    preserved = int(request.get("preserve_fds") or 0)
-    prepared = process.prepare(wanted, rootfd, create_cwd)
+    ahead = process.look_ahead(wanted, caps.bounding()) if joining is None else joining.ahead
+    prepared = process.prepare(wanted, rootfd, joining is None, ahead)
 
     def warn(text: str) -> None:
         channel.send(parent, kind="warning", text=text)
@@ -243,16 +275,27 @@ def _finish(
     if crossing is not None or (gate >= 0 and not own_hooks):
         if crossing is not None and not crossing.entered:
             ns.setns(crossing.namespace, ns.CLONE_NEWPID)  # before we lose the right to
-        way = Way(crossing is not None, bool(wanted.get("terminal")), gate, preserved)
-        cross(prepared, program, flags, parent, way)
+        way = _way(request, wanted, crossing is not None)
+        planned = joining.planned if joining is not None else None
+        cross(prepared, planned or plan(wanted, *_filter(request), way), parent, way)
     if own_hooks:
         parent = _wait_at_gate(request, parent)
     try:
-        process.execute(prepared, program, flags, warn, preserved)
+        process.execute(prepared, *_filter(request), warn, int(request.get("preserve_fds") or 0))
     except BaseException as error:
         # Here, and not in our caller: behind the gate another process is listening.
         channel.send_failure(parent, error)
         os._exit(1)
+
+
+def _way(request: Common, wanted: Process, moving: bool) -> Way:
+    return Way(moving, bool(wanted.get("terminal")), request.get("gate", -1), int(request.get("preserve_fds") or 0))
+
+
+def _filter(request: Common) -> tuple[bytes | None, int]:
+    """The program, if there is one, and flags of its installation."""
+    encoded = request.get("seccomp")
+    return binascii.a2b_base64(encoded) if encoded else None, request.get("seccomp_flags", 0)
 
 
 def _wait_at_gate(request: Common, parent: socket.socket) -> socket.socket:

@@ -24,7 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-    from sampan.oci.runtime_spec import Rlimit
+    from sampan.oci.runtime_spec import Process, Rlimit
 
 _RESULTS, _ARRIVED, _CREATED = 0, 1, 2  # what a message begins with
 _HEAD = struct.Struct("<II")
@@ -44,32 +44,22 @@ class Way:
     preserve_fds: int = 0
 
 
-def cross(prepared: process.Prepared, program: bytes | None, flags: int, parent: socket.socket, way: Way) -> NoReturn:
-    """Becomes the container's process. What fails before it is to be seen is told to `parent` as ever; later failures are
-    messages that read() understands, to `parent` or by the connection that came through the gate."""
-    first, gate = _keep_only(parent, way)
-    sock = socket.socket(fileno=first)
-    try:
-        _cross(prepared, program, flags, sock, gate, way)
-    except BaseException as error:
-        channel.send_failure(sock, error)
-    finally:
-        os._exit(1)
+@record
+class Plan:
+    """The calls of a way, made before it is known who the process will be; `home`: where in the environment its home
+    directory goes, or -1 when one was asked for."""
+
+    pages: airlock.Pages | airlock.Plain
+    capabilities: airlock.Buffer | None
+    limits: list[airlock.Buffer]
+    environment: list[int | bytes]
+    home: int
 
 
-def _cross(
-    prepared: process.Prepared, program: bytes | None, flags: int, parent: socket.socket, gate: int, way: Way
-) -> None:
-    def warn(text: str) -> None:
-        channel.send(parent, kind="warning", text=text)
-
-    channel_fd, wanted = parent.fileno(), prepared.wanted
-    limits = wanted.get("rlimits") or []
-    process.settle({**wanted, "rlimits": [limit for limit in limits if limit["type"] != _NPROC]}, warn)
-    later = [_limit(limit, warn) for limit in limits if limit["type"] == _NPROC]
-    sets = process.give_up(prepared, warn)
-    if not way.moving:
-        channel.send(parent, kind="leaving")  # who moves is told by its pid, which nobody who sees it has
+def plan(wanted: Process, program: bytes | None, flags: int, way: Way) -> Plan:
+    """For a process of this specification. It can be made by who clones the process: in memory that is not new to it.
+    Raises OSError (E2BIG)."""
+    channel_fd, gate = _numbers(way)
     cookie = int.from_bytes(os.urandom(8), "little")
     names = ["execve", "sendto", "capset"]
 
@@ -78,27 +68,28 @@ def _cross(
         names.append(name)
         return airlock.Call(name, NR[name], [*args, *(0,) * (5 - len(args)), cookie], **jumps)
 
-    calls = []
-    if sets is not None:
+    calls, capabilities = [], None
+    if wanted.get("capabilities") is not None:
         # Before the filter is there it needs CAP_SYS_ADMIN or no_new_privs, after it, nobody does.
-        header, data = caps.packed(sets.effective, sets.permitted, sets.inheritable)
-        calls.append(call("capset", header, data))
+        header, none = caps.packed(0, 0, 0)
+        capabilities = airlock.Buffer(none)
+        calls.append(call("capset", header, capabilities))
     arrived = airlock.Buffer(_HEAD.pack(_ARRIVED, 0))
     if way.moving:
         calls += [call("clone", _CLONE, 0, (arrived, 4), positive="parent"), call("setsid")]
         if way.terminal:
             calls.append(call("ioctl", 0, termios.TIOCSCTTY, 0))
-    calls += [call("prlimit64", 0, resource.RLIMIT_NPROC, limit, 0) for limit in later]
+    limits = [airlock.Buffer(bytes(16)) for limit in wanted.get("rlimits") or [] if limit["type"] == _NPROC]
+    calls += [call("prlimit64", 0, resource.RLIMIT_NPROC, limit, 0) for limit in limits]
     if gate >= 0:
         calls += [call("sendto", channel_fd, _HEAD.pack(_CREATED, 0), _HEAD.size, socket.MSG_NOSIGNAL),
                   call("close", channel_fd), call("accept4", gate, 0, 0, socket.SOCK_CLOEXEC)]  # fmt: skip
+    variables = process.environment(wanted)
     argv: list[int | bytes] = [os.fsencode(arg) + b"\0" for arg in wanted["args"]]
-    environment: list[int | bytes] = [
-        os.fsencode(f"{key}={value}") + b"\0" for key, value in prepared.environment.items()
-    ]
+    environment: list[int | bytes] = [os.fsencode(f"{key}={value}") + b"\0" for key, value in variables.items()]
     argv.append(0)
     environment.append(0)
-    for candidate in process.candidates(wanted["args"][0], prepared.environment):
+    for candidate in process.candidates(wanted["args"][0], variables):
         path = os.fsencode(candidate) + b"\0"
         calls.append(call("execve", path, argv, environment, failed=airlock.NEXT))
     if program is not None:
@@ -113,27 +104,65 @@ def _cross(
         call("sendto", channel_fd, arrived, _HEAD.size, socket.MSG_NOSIGNAL, label="parent", failed=airlock.NEXT),
         call("exit_group", 0, failed=airlock.NOWHERE, zero=airlock.NOWHERE, positive=airlock.NOWHERE),
     ]  # fmt: skip
-    airlock.go(calls, report)
+    home = -1 if variables["HOME"] else list(variables).index("HOME")
+    return Plan(airlock.lay_out(calls, report), capabilities, limits, environment, home)
 
 
-def _keep_only(parent: socket.socket, way: Way) -> tuple[int, int]:
-    """Closes every descriptor but the process's own, the channel and the gate: their numbers are returned.
+def cross(prepared: process.Prepared, planned: Plan, parent: socket.socket, way: Way) -> NoReturn:
+    """Becomes the container's process. What fails before it is to be seen is told to `parent` as ever; later failures are
+    messages that read() understands, to `parent` or by the connection that came through the gate."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, _keep_only(parent, way))
+    try:
+        _cross(prepared, planned, sock, way)
+    except BaseException as error:
+        channel.send_failure(sock, error)
+    finally:
+        os._exit(1)
+
+
+def _cross(prepared: process.Prepared, planned: Plan, parent: socket.socket, way: Way) -> None:
+    def warn(text: str) -> None:
+        channel.send(parent, kind="warning", text=text)
+
+    wanted, pages = prepared.wanted, planned.pages
+    limits = wanted.get("rlimits") or []
+    process.settle({**wanted, "rlimits": [limit for limit in limits if limit["type"] != _NPROC]}, warn)
+    later = [_limit(limit, warn) for limit in limits if limit["type"] == _NPROC]
+    for buffer, content in zip(planned.limits, later, strict=True):
+        pages.fill(buffer, content)
+    sets = process.give_up(prepared, warn)
+    if sets is not None and planned.capabilities is not None:
+        pages.fill(planned.capabilities, caps.packed(sets.effective, sets.permitted, sets.inheritable)[1])
+    if planned.home >= 0:
+        pages.point(planned.environment, planned.home, os.fsencode(f"HOME={prepared.environment['HOME']}") + b"\0")
+    if not way.moving:
+        channel.send(parent, kind="leaving")  # who moves is told by its pid, which nobody who sees it has
+    pages.enter()
+
+
+def _numbers(way: Way) -> tuple[int, int]:
+    """Of the channel and of the gate, if there is one: those behind the process's own descriptors."""
+    return 3 + way.preserve_fds, -1 if way.gate < 0 else 4 + way.preserve_fds
+
+
+def _keep_only(parent: socket.socket, way: Way) -> int:
+    """Closes every descriptor but the process's own, the channel, whose number is returned, and the gate.
 
     accept4(2) takes the lowest that is free, which is to be the channel's: there must be none below.
     """
-    first = 3 + way.preserve_fds
+    first = _numbers(way)[0]
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, first + 2) for fd in (parent.fileno(), way.gate) if fd >= 0]
     for number, fd in enumerate(high):
         os.dup2(fd, first + number, inheritable=False)
     process.close_from(first + len(high))
     if way.gate < 0:
-        return first, -1
+        return first
     for fd in range(first):
         try:
             os.fstat(fd)
         except OSError:
             os.dup2(first + 1, fd, inheritable=False)
-    return first, first + 1
+    return first
 
 
 def _limit(limit: Rlimit, warn: Callable[[str], None]) -> bytes:

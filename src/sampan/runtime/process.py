@@ -5,6 +5,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # without the enums of `signal`
 import ctypes
 import errno
+import functools
 import os
 import resource
 from collections.abc import Callable
@@ -22,6 +23,29 @@ if TYPE_CHECKING:
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CLOSE_RANGE_CLOEXEC = 4
+_SETS = ("bounding", "permitted", "effective", "inheritable", "ambient", "nonRootAmbient")  # as in Asked
+
+
+@record
+class Asked:
+    """Capability sets of a specification as masks, and names in them that nobody knows."""
+
+    unknown: list[str]
+    bounding: int
+    permitted: int
+    effective: int
+    inheritable: int
+    ambient: int
+    others_ambient: int  # for who is not root, who gets them no other way (P053)
+
+
+@record
+class Ahead:
+    """What is known of a process without being it: found out by who clones it, for whom it costs no page faults."""
+
+    environment: dict[str, str]  # HOME is "" where it is to be the account's
+    asked: Asked | None
+    bounding: int  # the capabilities that there are to be had
 
 
 @record
@@ -31,17 +55,29 @@ class Prepared:
     wanted: Process
     account: accounts.Account
     environment: dict[str, str]
+    ahead: Ahead
 
 
-def prepare(process: Process, rootfd: int, create_cwd: bool) -> Prepared:
+def look_ahead(process: Process, bounding: int) -> Ahead:
+    """What a specification says of a process that will have this bounding set."""
+    return Ahead(environment(process), _asked(process.get("capabilities")), bounding)
+
+
+@functools.cache
+def bounding_here() -> int:
+    """The bounding set of a process that keeps it, and its user namespace, for as long as it lives."""
+    return caps.bounding()
+
+
+def prepare(process: Process, rootfd: int, create_cwd: bool, ahead: Ahead) -> Prepared:
     """Resolves user and environment and enters the working directory. Raises RuntimeFailure.
 
     Must run inside all namespaces with the root already in place, single-threaded.
     """
     account = _account(process, rootfd)
-    environment = _environment(process, account)
+    home = ahead.environment["HOME"] or account.home
     _change_directory(rootfd, process.get("cwd") or "/", create_cwd)
-    return Prepared(process, account, environment)
+    return Prepared(process, account, {**ahead.environment, "HOME": home}, ahead)
 
 
 def execute(
@@ -75,7 +111,7 @@ def settle(process: Process, warn: Callable[[str], None]) -> None:
 
 def give_up(prepared: Prepared, warn: Callable[[str], None]) -> Sets | None:
     """Becomes the user, with the capabilities of the specification and the one that a filter's installation needs."""
-    sets = _capability_sets(prepared.wanted.get("capabilities"), prepared.account, warn)
+    sets = _capability_sets(prepared.ahead, prepared.account, warn)
     _become(prepared.account, sets)
     _check_directory()
     if prepared.wanted.get("noNewPrivileges"):
@@ -94,33 +130,32 @@ class Sets:
     ambient: int
 
 
-def _capability_sets(
-    wanted: Capabilities | None, account: accounts.Account, warn: Callable[[str], None]
-) -> Sets | None:
-    """What the specification asks for as far as we have it ourselves; config.md wants a warning for the rest."""
-    if wanted is None:
+def _asked(capabilities: Capabilities | None) -> Asked | None:
+    if capabilities is None:
         return None
-    sets: dict[str, list[str]] = wanted  # type: ignore[assignment]
-    unknown = set().union(*(names or () for names in sets.values())).difference(caps.NUMBER)
-    if unknown:
-        warn(f"unknown capabilities {', '.join(sorted(unknown))} are ignored")
+    wanted: dict[str, list[str]] = capabilities  # type: ignore[assignment]
+    names = [wanted.get(key) or [] for key in _SETS]
+    unknown = set().union(*names).difference(caps.NUMBER)
+    masks = [caps.mask([name for name in each if name not in unknown] if unknown else each) for each in names]
+    return Asked(sorted(unknown), *masks)
 
-    def mask(key: str) -> int:
-        return caps.mask([name for name in sets.get(key) or [] if name not in unknown])
 
-    available = caps.bounding()
-    missing = mask("bounding") & ~available
+def _capability_sets(ahead: Ahead, account: accounts.Account, warn: Callable[[str], None]) -> Sets | None:
+    """What the specification asks for as far as we have it ourselves; config.md wants a warning for the rest."""
+    asked, available = ahead.asked, ahead.bounding
+    if asked is None:
+        return None
+    if asked.unknown:
+        warn(f"unknown capabilities {', '.join(asked.unknown)} are ignored")
+    missing = asked.bounding & ~available
     if missing:
         warn(f"capabilities {', '.join(caps.names(missing))} are not ours to give")
-    bounding = available & mask("bounding")
-    ambient = mask("ambient")
-    if account.uid != 0:
-        # Capabilities asked for by name reach a program run by another user only as ambient (P053).
-        ambient |= mask("nonRootAmbient")
-    ambient &= bounding
-    permitted = mask("permitted") & bounding | ambient
-    effective = mask("effective") & permitted | ambient
-    return Sets(available & ~bounding, permitted, effective, mask("inheritable") & bounding | ambient, ambient)
+    bounding = available & asked.bounding
+    # Capabilities asked for by name reach a program run by another user only as ambient (P053).
+    ambient = (asked.ambient | (asked.others_ambient if account.uid != 0 else 0)) & bounding
+    permitted = asked.permitted & bounding | ambient
+    effective = asked.effective & permitted | ambient
+    return Sets(available & ~bounding, permitted, effective, asked.inheritable & bounding | ambient, ambient)
 
 
 def _security_label(process: Process) -> None:
@@ -158,15 +193,15 @@ def _account(process: Process, rootfd: int) -> accounts.Account:
     return accounts.of_numbers(rootfd, user.get("uid", 0), user.get("gid", 0), user.get("additionalGids") or [])
 
 
-def _environment(process: Process, account: accounts.Account) -> dict[str, str]:
-    environment: dict[str, str] = {}
+def environment(process: Process) -> dict[str, str]:
+    """The variables of a specification, with a HOME, which is "" where it is to be the account's."""
+    found: dict[str, str] = {}
     for item in process.get("env") or []:
         name, equals, value = item.partition("=")
         if equals and name:
-            environment[name] = value
-    if not environment.get("HOME"):
-        environment["HOME"] = account.home
-    return environment
+            found[name] = value
+    found.setdefault("HOME", "")
+    return found
 
 
 def _change_directory(rootfd: int, cwd: str, create: bool) -> None:
@@ -242,10 +277,15 @@ def _become(account: accounts.Account, sets: Sets | None) -> None:
     prctl.set_keepcaps(False)
 
 
-def reset_signals() -> None:
-    """Ignored signals survive execve: give the defaults back to those that Python or our caller ignores."""
+def handled_signals() -> list[int]:
+    """The signals that this process, and who is cloned from it, does not leave to the kernel."""
     handler, default = _signal.getsignal, (_signal.SIG_DFL, None)
-    for number in [number for number in range(1, _signal.NSIG) if handler(number) not in default]:
+    return [number for number in range(1, _signal.NSIG) if handler(number) not in default]
+
+
+def reset_signals(handled: list[int]) -> None:
+    """Ignored signals survive execve: give the defaults back to those that Python or our caller ignores."""
+    for number in handled:
         _signal.signal(number, _signal.SIG_DFL)  # a handler, too: what it is may be gone before execve
     _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
 

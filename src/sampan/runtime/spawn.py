@@ -253,24 +253,23 @@ def join(request: Join, stdio: Stdio | None) -> Child:
     `request`: "process", "cgroup", "seccomp" as in start(); "start_time" of the init, unless it is an unreaped child of ours, which no
     other can have the number of; "chroot" where its root is not its namespace's. Raises ProcessLookupError when the container is gone.
     """
-    opened = ns.open_namespaces(request["pid"], request.get("start_time"))
-    joins = [(kind, fd) for kind, fd in opened.items() if not ns.same_namespace(fd, kind)]
-    if any(kind == "user" for kind, _ in joins):
-        streams.bring(stdio, request["pid"])
-    group = group_of(request)
-
-    namespace = next((fd for kind, fd in joins if kind == "pid"), None)
-    crossing_to = None if namespace is None else child.Crossing(namespace, True)
-
-    def body(parent: socket.socket) -> None:
-        child.enter(group, joins, request["process"])
-        child.become_joined(request, stdio, parent, crossing_to)
-
+    target = os.pidfd_open(request["pid"])
     try:
-        return clone_child(0, body, crossing_to is not None, at_once=True)
+        if request.get("start_time", started := pidfd.start_time(request["pid"])) != started:
+            raise ProcessLookupError(f"process {request['pid']} is gone")
+        # Who is ending has lost some of its namespaces: setns(2) by its pidfd gives all or none.
+        namespaces = ns.others(request["pid"])
+        if namespaces & ns.CLONE_NEWUSER:
+            streams.bring(stdio, request["pid"])
+        group = group_of(request)
+        joining = child.look_ahead(request, target, namespaces)
+
+        def body(parent: socket.socket) -> None:
+            child.become_joined(request, stdio, parent, group, joining)
+
+        return clone_child(0, body, joining.planned is not None, at_once=True)
     finally:
-        for fd in opened.values():
-            os.close(fd)
+        os.close(target)
 
 
 def clone_child(flags: int, body: _Body, crossing: bool = False, at_once: bool = False) -> Child:
