@@ -69,7 +69,7 @@ def test_the_root_of_a_container_is_never_a_stranger_s(stranger: int, tmp_path: 
     container = _container(stranger, _earlier(stranger))
     container.broken = "its record"
     containers: Any = SimpleNamespace(directory=lambda _: tmp_path)
-    images: Any = SimpleNamespace(get=unknown, lower_directories=unknown)
+    images: Any = SimpleNamespace(index=SimpleNamespace(get=unknown), lower_directories=unknown)
     nothing: Any = None
     fd = HostFiles(containers, images, nothing, nothing).root(container)
     try:

@@ -10,8 +10,8 @@ from sampan.api import encode
 from sampan.api.encode import Json
 from sampan.engine.container import Container, timestamp
 from sampan.engine.containers import Containers
-from sampan.engine.execs import Execs
 from sampan.engine.creation import RUNTIME
+from sampan.engine.execs import Execs
 from sampan.engine.model import EndpointSettings, HealthStatus, Status
 from sampan.images.errors import ImageNotFound
 from sampan.images.store import ImageStore
