@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sampan.cli import options
 from sampan.cli.flags import UsageError, parse
-from sampan.cli.output import expand, human
+from sampan.cli.output import human
 from sampan.cli.table import running
 
 
@@ -73,13 +73,6 @@ def test_any_command_line_parses_or_is_refused(args: list[str]) -> None:
         parse(running.RUN, args, interspersed=False)
     except UsageError:
         pass
-
-
-def test_templates() -> None:
-    value = {"State": {"Running": True, "Pid": 5}, "Name": "/x"}
-    assert expand("{{.State.Pid}} {{.State.Running}} {{json .Name}}", value) == '5 true "/x"'
-    with pytest.raises(UsageError, match="no field"):
-        expand("{{.State.Nope}}", value)
 
 
 def test_human_sizes() -> None:

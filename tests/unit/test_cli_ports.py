@@ -27,6 +27,7 @@ def row(port: str, address: str = "") -> list[dict[str, str]]:
         ("7000-7005:80", {"80/tcp": row("7000-7005")}),
         ("80-81", {"80/tcp": row(""), "81/tcp": row("")}),
         ("53:53/UDP", {"53/udp": row("53")}),
+        ("0:80", {"80/tcp": row("")}),
         ("9:9/sctp", {"9/sctp": row("9")}),
         ("target=80,published=8080,protocol=udp", {"80/udp": row("8080")}),
         ("target=80,published=8080,host_ip=10.0.0.1", {"80/tcp": row("8080", "10.0.0.1")}),

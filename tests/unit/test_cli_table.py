@@ -218,7 +218,7 @@ def test_values() -> None:
     [
         (["run", "--network", "none", "busybox", "true"], 17, "run options session table.running"),
         (["exec", "box", "true"], 17, "run options session table.running"),
-        (["ps"], 18, "arguments listing output session table.containers"),
+        (["ps"], 19, "arguments columns listing output session table.containers"),
     ],
 )
 def test_quick_path_imports_no_more_than_it_did(args: list[str], most: int, modules: str) -> None:

@@ -7,6 +7,8 @@ import json
 
 from sampan.cli.arguments import filters
 from sampan.cli.flags import Values
+from sampan.cli.output import Row
+from sampan.cli.session import fail
 from sampan.client.connection import engine
 from sampan.client.http import query
 
@@ -18,17 +20,32 @@ if TYPE_CHECKING:
 def events(v: Values, names: list[str]) -> int:
     """events"""
     form = v.text("format")
+    template = None
+    if form not in ("", "json", "{{json .}}"):
+        from sampan.cli.template import Template, TemplateError
+
+        try:
+            template = Template(form)
+        except TemplateError as error:
+            return fail(Exception(f"Error parsing format: {error}"), 64)
     wanted = query(filters=filters(v.items("filter")), since=v.text("since") or None, until=v.text("until") or None)
     for line in engine().send("GET", f"/events{wanted}").lines():
         if form in ("json", "{{json .}}"):
             print(line.decode(), flush=True)
-        elif form:
-            from sampan.cli.output import expand
-
-            print(expand(form, json.loads(line)), flush=True)
+        elif template is not None:
+            print(template.render(_fields(json.loads(line))), flush=True)
         else:
             print(_line(json.loads(line)), flush=True)
     return 0
+
+
+def _fields(event: dict[str, Any]) -> Row:
+    """An event's fields by the names that templates have for them."""
+    names = {"Status": "status", "ID": "id", "From": "from", "Scope": "scope", "Time": "time", "TimeNano": "timeNano"}
+    fields = {name: event.get(key, "") for name, key in names.items()}
+    return Row(
+        {**fields, **{key: event[key] for key in ("Type", "Action", "Actor")}}, "*events.Message", original=event
+    )
 
 
 def _line(event: dict[str, Any]) -> str:

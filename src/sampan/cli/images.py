@@ -6,7 +6,7 @@ import sys
 
 from sampan.cli.arguments import filters
 from sampan.cli.flags import Values
-from sampan.cli.output import human, rows_out, since, stamp
+from sampan.cli.output import Row, human, rows_out, since, stamp
 from sampan.cli.session import fail
 from sampan.client.connection import engine
 from sampan.client.http import APIError, query
@@ -40,7 +40,7 @@ def images(v: Values, names: list[str]) -> int:
     return rows_out(shown, columns, v.text("format"))
 
 
-def _names(row: dict[str, Any], whole: bool, digests: bool) -> list[dict[str, str]]:
+def _names(row: dict[str, Any], whole: bool, digests: bool) -> list[Row]:
     """An image's fields as `--format` names them, once for each of its names."""
     common = {
         "ID": row["Id"] if whole else row["Id"][7:19],
@@ -53,11 +53,12 @@ def _names(row: dict[str, Any], whole: bool, digests: bool) -> list[dict[str, st
         "Containers": "N/A" if row.get("Containers", -1) == -1 else str(row["Containers"]),
     }
     by_repository = dict(text.split("@", 1) for text in row.get("RepoDigests") or [])
-    found = []
+    found: list[Row] = []
     for name in row["RepoTags"] or ["<none>:<none>"]:
         repository, _, tag = name.rpartition(":")
         digest = by_repository.get(repository, "<none>") if digests else "<none>"
-        found.append({"Repository": repository, "Tag": tag, "Digest": digest, **common})
+        fields = {"Repository": repository, "Tag": tag, "Digest": digest, **common}
+        found.append(Row(fields, "*formatter.imageContext", row.get("Labels") or {}))
     return found
 
 
@@ -93,17 +94,24 @@ def history(v: Values, names: list[str]) -> int:
     return rows_out(shown, columns, v.text("format"))
 
 
-def _step(row: dict[str, Any], whole: bool, for_people: bool) -> dict[str, str]:
+def _step(row: dict[str, Any], whole: bool, for_people: bool) -> Row:
     """A step of an image's history as `--format` names its fields."""
     made, text = row["Created"], row["CreatedBy"].replace("\t", " ")
-    return {
+    fields = {
         "ID": row["Id"] if whole or not row["Id"].startswith("sha256:") else row["Id"][7:19],
         "CreatedSince": since(made),
-        "CreatedAt": stamp(made, "%Y-%m-%dT%H:%M:%S%z"),
+        "CreatedAt": _rfc3339(made),
         "CreatedBy": text if whole or len(text) <= 45 else f"{text[:44]}…",
         "Size": human(row["Size"]) if for_people else str(row["Size"]),
         "Comment": row["Comment"],
     }
+    return Row(fields, "*formatter.historyContext")
+
+
+def _rfc3339(seconds: float) -> str:
+    """A time in the zone of this place: "2026-11-29T01:41:09Z", or with "+01:00"."""
+    text = stamp(seconds, "%Y-%m-%dT%H:%M:%S%z")
+    return f"{text[:-5]}Z" if text.endswith("+0000") else f"{text[:-2]}:{text[-2:]}"
 
 
 def bootstrap(v: Values, names: list[str]) -> int:

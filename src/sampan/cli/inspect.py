@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from sampan.cli.flags import UsageError, Values
+from sampan.cli.output import object_out
 from sampan.cli.session import fail
 from sampan.client.connection import engine
 from sampan.client.http import APIError
@@ -26,12 +27,12 @@ def anything(v: Values, names: list[str]) -> int:
     kind = v.text("type")
     if kind and kind not in _PATHS:
         raise UsageError(f'unknown type: "{kind}": must be one of {", ".join(_PATHS)}', 1)
-    return _show([kind] if kind else _PATHS, v, names)
+    return _show([kind] if kind else _PATHS, v, names, v.on("size"))
 
 
 def containers(v: Values, names: list[str]) -> int:
     """container inspect"""
-    return _show(["container"], v, names)
+    return _show(["container"], v, names, v.on("size"))
 
 
 def images(v: Values, names: list[str]) -> int:
@@ -49,25 +50,24 @@ def volumes(v: Values, names: list[str]) -> int:
     return _show(["volume"], v, names)
 
 
-def _show(kinds: Iterable[str], v: Values, names: list[str]) -> int:
+def _show(kinds: Iterable[str], v: Values, names: list[str], size: bool = False) -> int:
     http, found, status = engine(), [], 0
     for name in names:
         for kind in kinds:
             try:
-                found.append(http.call("GET", _PATHS[kind].format(name)))
+                path = _PATHS[kind].format(name) + ("?size=1" if size and kind == "container" else "")
+                found.append(http.call("GET", path))
                 break
             except APIError as error:
                 if error.status != 404:
                     raise
         else:
             status = fail(APIError(404, f"no such object: {name}"), 1)
-    if v.text("format") not in ("", "json"):
-        from sampan.cli.output import expand
-
-        for item in found:
-            print(expand(v.text("format"), item))
-    elif v.text("format") == "json":
-        print(json.dumps(found, ensure_ascii=False))
-    else:
-        print(json.dumps(found, indent=4, ensure_ascii=False))
+    form = v.text("format")
+    if form in ("", "json"):
+        indent, separators = (4, None) if not form else (None, (",", ":"))
+        print(json.dumps(found, indent=indent, separators=separators, ensure_ascii=False))
+        return status
+    for item in found:
+        status = object_out(item, form) or status
     return status

@@ -6,7 +6,7 @@ from sampan.cli import ports
 from sampan.cli.arguments import each, filters
 from sampan.cli.flags import UsageError, Values
 from sampan.cli.options import pairs
-from sampan.cli.output import rows_out
+from sampan.cli.output import Row, rows_out
 from sampan.client.connection import engine
 from sampan.client.http import APIError, Http, query
 
@@ -76,11 +76,35 @@ def ls(v: Values, names: list[str]) -> int:
     if v.on("quiet"):
         print("".join(f"{row['Id'][:short]}\n" for row in found), end="")
         return 0
-    rows = [{"ID": row["Id"][:short], "Name": row["Name"], "Driver": row["Driver"], "Scope": row["Scope"]}
-            for row in sorted(found, key=lambda row: row["Name"])]  # fmt: skip
-    return rows_out(
-        rows, [("NETWORK ID", "ID"), ("NAME", "Name"), ("DRIVER", "Driver"), ("SCOPE", "Scope")], v.text("format")
-    )
+    rows = [_shown(row, short) for row in sorted(found, key=lambda row: row["Name"])]
+    columns = [("NETWORK ID", "ID"), ("NAME", "Name"), ("DRIVER", "Driver"), ("SCOPE", "Scope")]
+    return rows_out(rows, columns, v.text("format"))
+
+
+def _shown(row: dict[str, Any], short: int | None) -> Row:
+    """A network's fields as `--format` names them."""
+    labels = row.get("Labels") or {}
+    fields = {
+        "ID": row["Id"][:short],
+        "Name": row["Name"],
+        "Driver": row["Driver"],
+        "Scope": row["Scope"],
+        "IPv4": _yes(row.get("EnableIPv4")),
+        "IPv6": _yes(row.get("EnableIPv6")),
+        "Internal": _yes(row.get("Internal")),
+        "Labels": ",".join(f"{key}={value}" for key, value in sorted(labels.items())),
+        "CreatedAt": _moment(row["Created"]),
+    }
+    return Row(fields, "*network.networkContext", labels)
+
+
+def _yes(value: object) -> str:
+    return "true" if value else "false"
+
+
+def _moment(text: str) -> str:
+    """A time of the engine as Go prints it: "2026-11-29 01:21:53.847199123 +0000 UTC"."""
+    return f"{text.removesuffix('Z').replace('T', ' ')} +0000 UTC" if text.endswith("Z") else text
 
 
 def connect(v: Values, names: list[str]) -> int:

@@ -69,7 +69,7 @@ def _bind(
     found: dict[str, list[dict[str, str]]], address: str, host: str, container: str, protocol: str, item: str
 ) -> None:
     low, high = _range(container, "containerPort")
-    if not host:
+    if host in ("", "0"):  # any that is free
         for number in range(low, high + 1):
             found.setdefault(f"{number}/{protocol}", []).append({"HostIp": address, "HostPort": ""})
         return

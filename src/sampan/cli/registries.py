@@ -7,7 +7,7 @@ import sys
 from sampan.cli import credentials, transfers
 from sampan.cli.arguments import filters
 from sampan.cli.flags import UsageError, Values
-from sampan.cli.output import rows_out
+from sampan.cli.output import Row, rows_out
 from sampan.client.connection import engine
 from sampan.client.http import Http, query
 from sampan.oci.reference import split
@@ -108,9 +108,15 @@ def search(v: Values, names: list[str]) -> int:
     from sampan import quickjson
 
     rows = [
-        {"Name": row["name"], "Description": (row.get("description") or "")[: None if v.on("no-trunc") else 45],
-         "StarCount": str(row.get("star_count") or 0), "IsOfficial": "[OK]" if row.get("is_official") else ""}
+        Row({"Name": row["name"], "Description": _short(row.get("description") or "", v.on("no-trunc")),
+             "StarCount": str(row.get("star_count") or 0), "IsOfficial": "[OK]" if row.get("is_official") else ""},
+            "*formatter.searchContext")
         for row in quickjson.loads(answer.read())
     ]  # fmt: skip
     columns = [("NAME", "Name"), ("DESCRIPTION", "Description"), ("STARS", "StarCount"), ("OFFICIAL", "IsOfficial")]
     return rows_out(rows, columns, v.text("format"))
+
+
+def _short(text: str, whole: bool) -> str:
+    line = text.replace("\n", " ").replace("\r", " ")
+    return line if whole or len(line) <= 45 else f"{line[:44]}…"

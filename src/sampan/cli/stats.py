@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from sampan.cli.flags import Values
-from sampan.cli.output import human, rows_out
+from sampan.cli.output import Row, human, rows_out
 from sampan.client.connection import engine
 from sampan.client.http import query
 
@@ -33,14 +33,14 @@ def stats(v: Values, names: list[str]) -> int:
             return 0
 
 
-def _shown(one: dict[str, Any], name: str, whole: bool) -> dict[str, str]:
+def _shown(one: dict[str, Any], name: str, whole: bool) -> Row:
     cpu, before = one["cpu_stats"], one["precpu_stats"]
     used = cpu["cpu_usage"]["total_usage"] - before["cpu_usage"]["total_usage"]
     all_cpus = cpu.get("system_cpu_usage", 0) - before.get("system_cpu_usage", 0)
     percent = used / all_cpus * cpu.get("online_cpus", 1) * 100 if all_cpus > 0 else 0.0
     memory, networks = one["memory_stats"], (one.get("networks") or {}).values()
     usage, limit = memory.get("usage", 0), memory.get("limit", 0)
-    return {
+    fields = {
         "Container": name,
         "ID": one["id"] if whole else one["id"][:12],
         "Name": one["name"][1:],
@@ -51,6 +51,7 @@ def _shown(one: dict[str, Any], name: str, whole: bool) -> dict[str, str]:
         "BlockIO": f"{human(_blocks(one, 'read'))} / {human(_blocks(one, 'write'))}",
         "PIDs": str(one["pids_stats"].get("current", 0)),
     }
+    return Row(fields, "*container.statsContext")
 
 
 def _blocks(one: dict[str, Any], operation: str) -> int:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from sampan.cli.flags import Values
-from sampan.cli.output import human, table
+from sampan.cli.output import Row, object_out
 from sampan.client.connection import engine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+API = "1.51"  # what this client asks for
 _INFO = ("Containers", "ContainersRunning", "ContainersPaused", "ContainersStopped", "Images", "ServerVersion", "Driver", "CgroupDriver",
          "CgroupVersion", "KernelVersion", "OperatingSystem", "Architecture", "NCPU", "MemTotal", "DockerRootDir")  # fmt: skip
 
@@ -20,10 +22,7 @@ def info(v: Values, names: list[str]) -> int:
     """info"""
     found = engine().call("GET", "/info")
     if v.text("format"):
-        from sampan.cli.output import expand
-
-        print(expand("{{json .}}" if v.text("format") == "json" else v.text("format"), found))
-        return 0
+        return object_out(found, v.text("format"))
     for key in _INFO:
         print(f"{key}: {found[key]}")
     for text in found.get("Warnings") or []:
@@ -35,6 +34,11 @@ def version(v: Values, names: list[str]) -> int:
     """version"""
     import sampan
 
+    if v.text("format"):
+        client = {"Version": sampan.__version__, "ApiVersion": API, "Os": "linux", "Arch": os.uname().machine}
+        return object_out(
+            {"Client": _by_go(client), "Server": _by_go(engine().call("GET", "/version"))}, v.text("format")
+        )
     print(f"Client: {sampan.__version__}")
     found = engine().call("GET", "/version")
     api = f"API {found['ApiVersion']}, minimum {found['MinAPIVersion']}"
@@ -42,22 +46,10 @@ def version(v: Values, names: list[str]) -> int:
     return 0
 
 
-def df(v: Values, names: list[str]) -> int:
-    """system df: what takes room on the disk."""
-    found = engine().call("GET", "/system/df")
-    images, containers, volumes = found["Images"], found["Containers"], found["Volumes"]
-    rows = [
-        ["TYPE", "TOTAL", "ACTIVE", "SIZE"],
-        _row("Images", images, [row for row in images if row["Containers"]], found["LayersSize"]),
-        _row("Containers", containers, [row for row in containers if row["State"] == "running"], sum(row["SizeRw"] for row in containers)),
-        _row("Local Volumes", volumes, [row for row in volumes if row["UsageData"]["RefCount"]], sum(row["UsageData"]["Size"] for row in volumes)),
-    ]  # fmt: skip
-    table(rows)
-    return 0
-
-
-def _row(title: str, found: list[dict[str, Any]], active: list[dict[str, Any]], size: int) -> list[str]:
-    return [title, str(len(found)), str(len(active)), human(size)]
+def _by_go(found: dict[str, Any]) -> Row:
+    """The fields of a version by the names that templates have for them."""
+    names = {"ApiVersion": "APIVersion"}
+    return Row({names.get(key, key): value for key, value in found.items()}, "*command.versionInfo", original=found)
 
 
 def daemon(v: Values, names: list[str]) -> int:

@@ -79,6 +79,7 @@ COMMANDS = (
         "CONTAINER [CONTAINER...]",
         flags=[
             Flag("format", "f", STR, "Format output: 'json' or a Go template"),
+            Flag("size", "s", BOOL, "Display total file sizes if the object is a container"),
         ],
         least=1,
         most=None,

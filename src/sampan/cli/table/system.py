@@ -7,8 +7,12 @@ from sampan.cli.flags import BOOL, INT, LIST, STR, Command, Flag
 COMMANDS = (
     Command(
         "system df",
-        "system:df",
+        "usage:df",
         "Show disk usage",
+        flags=[
+            Flag("format", "", STR, "Format output: 'json', 'table', 'table TEMPLATE' or a Go template"),
+            Flag("verbose", "v", BOOL, "Show detailed information on space usage"),
+        ],
     ),
     Command(
         "system events",
@@ -49,6 +53,7 @@ COMMANDS = (
         "NAME|ID [NAME|ID...]",
         flags=[
             Flag("format", "f", STR, "Format output: 'json' or a Go template"),
+            Flag("size", "s", BOOL, "Display total file sizes if the object is a container"),
             Flag("type", "", STR, "Only inspect objects of the given type"),
         ],
         least=1,
@@ -58,6 +63,7 @@ COMMANDS = (
         "version",
         "system:version",
         "Show the versions of client and engine",
+        flags=[Flag("format", "f", STR, "Format output: 'json' or a Go template")],
     ),
     Command(
         "system daemon",
