@@ -17,7 +17,7 @@ from sampan.cli.table import MODULES, find
 TOP = Path(__file__).resolve().parents[2]
 READERS = {BOOL: "on", STR: "text", INT: "number", LIST: "items", STRINGS: "items"}
 # Flags that ask for what is always so, and those of a `run` which are not about the container that is explained.
-ALWAYS_SO = {("image build", "force-rm")} | {
+ALWAYS_SO = {("image build", "force-rm"), ("container cp", "quiet")} | {
     ("policy explain", name)
     for name in ("cidfile", "detach", "detach-keys", "name", "platform", "pull", "quiet", "sig-proxy")
 }

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 
+from sampan.cli import session
 from sampan.cli.flags import BOOL, STR, Flag, UsageError, parse
 
 FLAGS = (
     Flag("config", "", STR, "Location of client config files", "~/.docker"),
+    Flag("context", "c", STR, "Name of the context whose engine to connect to (overrides SAMPAN_HOST and context use)"),
     Flag("debug", "D", BOOL, "Say on standard error what is asked of the engine"),
     Flag("help", "h", BOOL, "Print usage"),
     Flag("host", "H", STR, "Socket of the engine to connect to (unix://PATH)"),
+    Flag("log-level", "l", STR, 'Set the logging level ("debug", "info", "warn", "error", "fatal")', "info"),
     Flag("version", "v", BOOL, "Print version information and quit"),
 )
+
+
+_LEVELS = ("debug", "info", "warn", "error", "fatal")
 
 
 def take(words: list[str]) -> list[str]:
@@ -20,9 +26,21 @@ def take(words: list[str]) -> list[str]:
     values, rest = parse(FLAGS, words, interspersed=False)
     if "config" in values.given:
         os.environ["DOCKER_CONFIG"] = values.text("config")
+    if "host" in values.given and "context" in values.given:
+        raise UsageError("conflicting options: cannot specify both --host and --context", 1)
     if "host" in values.given:
         _connect_to(values.text("host"))
-    if values.on("debug"):
+    if "context" in values.given:
+        from sampan.cli import contexts
+
+        os.environ.pop("SAMPAN_HOST", None)
+        os.environ["SAMPAN_CONTEXT"] = values.text("context")
+        contexts.follow(values.text("context"))
+    level = values.text("log-level")
+    if level not in _LEVELS:
+        raise UsageError(f'unable to parse log-level: "{level}": {", ".join(_LEVELS)}', 1)
+    session.warnings = level not in ("error", "fatal")
+    if values.on("debug") or level == "debug":
         from sampan.cli import tracing
 
         tracing.start()

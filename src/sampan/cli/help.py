@@ -14,6 +14,7 @@ from sampan.cli.table import MODULES, find
 GROUPS = {
     "builder": "Manage builds",
     "container": "Manage containers",
+    "context": "Manage contexts",
     "image": "Manage images",
     "network": "Manage networks",
     "policy": "Check the operator's rules and explain what they decide",

@@ -7,7 +7,7 @@ import sys
 from sampan.cli.arguments import filters
 from sampan.cli.flags import Values
 from sampan.cli.output import Row, human, rows_out, since, stamp
-from sampan.cli.session import fail
+from sampan.cli.session import fail, warn
 from sampan.client.connection import engine
 from sampan.client.http import APIError, query
 
@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 def images(v: Values, names: list[str]) -> int:
     """images"""
     wanted = v.items("filter") + [f"reference={name}" for name in names]
-    found = engine().call("GET", "/images/json" + query(filters=filters(wanted), digests=v.on("digests") or None))
+    found = engine().call(
+        "GET", "/images/json" + query(filters=filters(wanted), all=v.on("all") or None, digests=v.on("digests") or None)
+    )
     for row in found:
         if row.get("Broken"):
-            print(f"WARNING: image {row['Id'][7:19]} is broken: {row['Broken']}", file=sys.stderr)
+            warn(f"image {row['Id'][7:19]} is broken: {row['Broken']}")
     if v.on("quiet"):
         for identifier in dict.fromkeys(row["Id"] for row in found):
             print(identifier if v.on("no-trunc") else identifier[7:19])

@@ -77,6 +77,18 @@ def failure(error: Exception, words: list[str]) -> int:
 _RUNNING = ("run:run", "run:create", "run:exec_")
 
 
+def choose_engine() -> None:
+    """Follows the context in use, if there is one and SAMPAN_HOST names no engine. Raises UsageError."""
+    if "SAMPAN_HOST" in os.environ:
+        return
+    # Most have none, and all of them pay for the question: no more than one file is asked for.
+    home = os.environ.get("DOCKER_CONFIG") or f"{os.environ.get('HOME', '')}/.docker"
+    if os.environ.get("SAMPAN_CONTEXT") or os.access(f"{home}/contexts/sampan", os.R_OK):
+        from sampan.cli import contexts
+
+        contexts.follow(contexts.current())
+
+
 def main() -> None:
     """Runs one command and exits with its code."""
     words = sys.argv[1:]
@@ -85,6 +97,8 @@ def main() -> None:
             from sampan.cli import globals
 
             words = globals.take(words)
+        if words and words[0] not in ("context", "completion", "--help"):
+            choose_engine()
         code = dispatch(words) if words else 0
     except KeyboardInterrupt:
         code = 130

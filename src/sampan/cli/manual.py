@@ -58,6 +58,7 @@ def _program(commands: Iterable[Command]) -> str:
         ".SH COMMANDS\n" + "\n".join(rows),
         ".SH ENVIRONMENT",
         ".TP\n.B SAMPAN_HOST\nThe engine's socket, as with \\-\\-host.",
+        ".TP\n.B SAMPAN_CONTEXT\nThe context whose engine is meant, as with \\-\\-context.",
         ".TP\n.B SAMPAN_AUTOSTART\nWith 0 no engine is started when none listens.",
         ".TP\n.B DOCKER_CONFIG\nThe directory of config.json, as with \\-\\-config.",
     ]) + "\n"  # fmt: skip

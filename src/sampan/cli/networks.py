@@ -27,6 +27,10 @@ def rm(http: Http, name: str, v: Values) -> None:
 
 def create(v: Values, names: list[str]) -> int:
     """network create"""
+    if not v.on("ipv4"):
+        raise UsageError("--ipv4=false: every network has IPv4 addresses", 1)
+    if v.text("scope") not in ("", "local"):
+        raise UsageError(f"--scope {v.text('scope')}: networks are local", 1)
     body: dict[str, Any] = {
         "Name": names[0],
         "Driver": v.text("driver"),

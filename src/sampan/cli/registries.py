@@ -8,6 +8,7 @@ from sampan.cli import credentials, transfers
 from sampan.cli.arguments import filters
 from sampan.cli.flags import UsageError, Values
 from sampan.cli.output import Row, rows_out
+from sampan.cli.session import warn
 from sampan.client.connection import engine
 from sampan.client.http import Http, query
 from sampan.oci.reference import split
@@ -66,7 +67,7 @@ def login(v: Values, names: list[str]) -> int:
             raise UsageError("Must provide --username with --password-stdin")
         password = sys.stdin.read().rstrip("\r\n")
     elif password:
-        print("WARNING! Using --password via the CLI is insecure. Use --password-stdin.", file=sys.stderr)
+        warn("Using --password via the CLI is insecure. Use --password-stdin.")
     if not username or not password:
         username, password = _prompt(username)
     body = {"username": username, "password": password, "serveraddress": key}

@@ -44,7 +44,7 @@ def _create(http: Http, values: Values, rest: list[str], detached: bool = False)
         with open(values.text("cidfile"), "w", encoding="ascii") as file:
             file.write(answer["Id"])
     for warning in answer.get("Warnings") or []:
-        print(f"WARNING: {warning}", file=sys.stderr)
+        session.warn(warning)
     return body, str(answer["Id"])
 
 
@@ -94,7 +94,7 @@ def _start(http: Http, path: str) -> None:
     response = http.send("POST", f"{path}/start")
     response.read()
     for text in response.head.warnings:
-        print(f"WARNING: {text}", file=sys.stderr)
+        session.warn(text)
 
 
 def run(values: Values, rest: list[str]) -> int:

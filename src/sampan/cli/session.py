@@ -19,6 +19,15 @@ def fail(error: Exception, code: int = 125) -> int:
     return code
 
 
+warnings = True  # whether they are said: not where --log-level asks for errors only
+
+
+def warn(text: str) -> None:
+    """Prints a warning on standard error."""
+    if warnings:
+        print(f"WARNING: {text}", file=sys.stderr)
+
+
 def write_all(fd: int, data: bytes) -> None:
     """Writes everything; a reader that is gone ends us quietly, like any filter."""
     view = memoryview(data)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 from sampan.cli import options
 from sampan.cli.arguments import each
 from sampan.cli.flags import Values
+from sampan.cli.session import warn
 from sampan.client.http import Http
 
 
@@ -17,7 +16,7 @@ def _update(http: Http, name: str, v: Values) -> None:
     body = {**options.limits(v), "RestartPolicy": policy}
     answer = http.call("POST", f"/containers/{name}/update", {key: value for key, value in body.items() if value})
     for warning in answer.get("Warnings") or []:
-        print(f"WARNING: {warning}", file=sys.stderr)
+        warn(warning)
 
 
 update = each(_update)

@@ -45,6 +45,7 @@ COMMANDS = (
         "Copy files/folders between a container and the local filesystem",
         "CONTAINER:SRC_PATH DEST_PATH|-",
         flags=[
+            Flag("quiet", "q", BOOL, "Say nothing of the progress, as ever"),
             Flag("follow-link", "L", BOOL, "Always follow symbol link in SRC_PATH"),
         ],
         aliases=("cp",),

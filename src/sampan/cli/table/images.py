@@ -11,6 +11,7 @@ COMMANDS = (
         "List images",
         "[REPOSITORY[:TAG]]",
         flags=[
+            Flag("all", "a", BOOL, "Show all images (default hides intermediate images)"),
             Flag("digests", "", BOOL, "Show digests"),
             Flag("filter", "f", LIST, "Filter output based on conditions provided", word="filter"),
             Flag("format", "", STR, "Format output: 'json', 'table', 'table TEMPLATE' or a Go template"),

@@ -28,6 +28,8 @@ COMMANDS = (
         "Create a network",
         "NETWORK",
         flags=[
+            Flag("ipv4", "", BOOL, "Enable IPv4 address assignment, which every network has", True),
+            Flag("scope", "", STR, "Control the network's scope: local"),
             Flag("attachable", "", BOOL, "Enable manual container attachment"),
             Flag("aux-address", "", LIST, "Auxiliary IPv4 or IPv6 addresses used by Network driver", word="map"),
             Flag("driver", "d", STR, "Driver to manage the Network", "bridge"),
