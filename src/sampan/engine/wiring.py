@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from sampan.engine.errors import BadRequest
 from sampan.network.model import Endpoint, Network
+from sampan.vm.machine_types import Interface
 
 UNBOUNDED = 1 << 16  # slots
 
@@ -34,7 +34,7 @@ def slot_of(name: str, slots: int = UNBOUNDED) -> int:
     return number
 
 
-def interface(network: Network, endpoint: Endpoint, default: bool) -> dict[str, Any]:
+def interface(network: Network, endpoint: Endpoint, default: bool) -> Interface:
     """An endpoint as the guest is told of it."""
     gateways = [row["Gateway"] for row in network.ipam] if default and not network.internal else []
     return {"slot": slot_of(endpoint.interface), "name": endpoint.interface, "mac": endpoint.mac, "mtu": network.mtu or 0,
