@@ -20,6 +20,7 @@ from sampan.engine.process import Process
 from sampan.engine.tasks import Tasks
 from sampan.keeper.protocol import Handover, LogOptions
 from sampan.network.model import Network
+from sampan.vm import requests
 
 NOTHING: Any = None
 
@@ -86,11 +87,11 @@ def test_a_system_vm_that_runs_gets_no_further_interface() -> None:
         asyncio.run(_system_vm().plug(_container("machine", "web"), network, NOTHING, -1, False))
 
 
-@pytest.mark.parametrize(("frozen", "operation"), [(True, "pause"), (False, "resume")])
-def test_a_system_vm_is_paused_whole(frozen: bool, operation: str) -> None:
+@pytest.mark.parametrize(("frozen", "request_"), [(True, requests.Pause()), (False, requests.Resume())])
+def test_a_system_vm_is_paused_whole(frozen: bool, request_: requests.Request) -> None:
     machines = _machines()
     asyncio.run(_system_vm(machines).freeze(_container("machine"), frozen))
-    assert machines.asked == [(operation, {})]
+    assert machines.asked == [(request_, {})]
 
 
 def test_a_guest_that_was_not_to_be_frozen_goes_on() -> None:
@@ -99,7 +100,7 @@ def test_a_guest_that_was_not_to_be_frozen_goes_on() -> None:
     assert asyncio.run(backend.settle_pause(_container("vm"), True))
     assert machines.asked == []
     assert not asyncio.run(backend.settle_pause(_container("vm"), False))
-    assert machines.asked == [("freeze", {"frozen": False})]
+    assert machines.asked == [(requests.Freeze(False), {})]
 
 
 def test_a_guest_that_does_not_say_what_it_uses_is_left_out() -> None:
