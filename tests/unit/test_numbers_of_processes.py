@@ -116,3 +116,26 @@ def test_nobody_opens_by_a_container_s_number() -> None:
     for path in (Path(sampan.__file__).parent / "engine").rglob("*.py"):
         for line in path.read_text().splitlines():
             assert not re.search(r"/proc/\{[^}]*\bPid\b.*/(root|cwd|fd|ns|mem)", line), f"{path.name}: {line}"
+
+
+def test_a_family_is_signalled_from_its_parents_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell whose command is killed first goes on with the next, and may end with 0 before it is killed itself (P041)."""
+    # Numbers have wrapped: children have smaller ones. 9 is in the session and has lost its parent; 50 is somebody else.
+    processes = {100: (1, 100), 5: (100, 100), 7: (5, 100), 9: (1, 100), 8: (7, 8), 50: (1, 50)}
+    monkeypatch.setattr(pidfd, "parent_and_session", processes.__getitem__)
+    assert pidfd.family(100, sorted(processes)) == [9, 100, 5, 7, 8]
+
+
+def test_members_are_signalled_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    children = [subprocess.Popen(["sleep", "100"]) for _ in range(20)]
+    order = [child.pid for child in children]
+    order = order[10:] + order[:10]
+    told: list[int] = []
+    opened = {os.pidfd_open(pid): pid for pid in order}
+    monkeypatch.setattr(os, "pidfd_open", {pid: fd for fd, pid in opened.items()}.__getitem__)
+    monkeypatch.setattr(signal, "pidfd_send_signal", lambda fd, number: told.append(opened[fd]))
+    pidfd.signal_members(lambda: order, signal.SIGKILL)
+    assert told == order
+    for child in children:
+        child.kill()
+        child.wait()

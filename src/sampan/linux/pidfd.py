@@ -127,14 +127,21 @@ def parent_and_session(pid: int) -> tuple[int, int]:
 
 
 def family(leader: int, among: list[int]) -> list[int]:
-    """Those of `among` that descend from `leader` or are in the session it leads, itself included."""
+    """Those of `among` that descend from `leader` or are in the session it leads, itself included; parents before children."""
     known = {pid: parent_and_session(pid) for pid in among}
     found = {pid for pid, (_, session) in known.items() if leader in (pid, session)}
-    while True:
-        more = {pid for pid, (parent, _) in known.items() if parent in found} - found
-        if not more:
-            return sorted(found)
+    while more := {pid for pid, (parent, _) in known.items() if parent in found} - found:
         found |= more
+
+    def depth(pid: int) -> int:
+        count = 0
+        while (pid := known[pid][0]) in found and count < len(
+            found
+        ):  # a number that was given again may close a circle
+            count += 1
+        return count
+
+    return sorted(found, key=lambda pid: (depth(pid), pid))
 
 
 def open_file(pid: int, started: int, name: str, flags: int = os.O_RDONLY) -> int:
@@ -156,8 +163,8 @@ def open_file(pid: int, started: int, name: str, flags: int = os.O_RDONLY) -> in
 
 
 def signal_members(members: Callable[[], list[int]], number: int) -> list[int]:
-    """Signals every process that `members()` lists, and returns the list. A number that goes to another process meanwhile is left
-    alone: only who is a member still when its descriptor is held is signalled."""
+    """Signals every process that `members()` lists, in that order, and returns the list. A number that goes to another process
+    meanwhile is left alone: only who is a member still when its descriptor is held is signalled."""
     found = members()
     for begin in range(0, len(found), _HELD):
         held: dict[int, int] = {}
@@ -167,9 +174,14 @@ def signal_members(members: Callable[[], list[int]], number: int) -> list[int]:
                     held[pid] = os.pidfd_open(pid)
                 except ProcessLookupError:
                     continue
-            for pid in held.keys() & set(members()):
+            still = set(members())
+            for (
+                pid,
+                descriptor,
+            ) in held.items():  # in their order: a shell that lives on after its command goes on with the next
                 try:
-                    signal.pidfd_send_signal(held[pid], number)
+                    if pid in still:
+                        signal.pidfd_send_signal(descriptor, number)
                 except ProcessLookupError:
                     continue
         finally:
