@@ -175,7 +175,7 @@ def test_s047_qemu_has_what_it_needs(box: Daemon) -> None:
     assert outside.returncode == 1  # what it does not need is not there
 
 
-# Each line fails without one of the capabilities that QEMU keeps for a machine with volumes: jail._SHARING, in its order.
+# A line each for the capabilities that QEMU keeps for a machine with volumes, jail._SHARING, in its order; then what it has not.
 _OWNERS = """
 import os, struct
 os.chdir("/v")
@@ -185,8 +185,10 @@ os.chown("a", 1000, 1000); print(os.stat("a").st_uid)
 os.mkdir("d", 0o700); os.chown("d", 1000, 1000); open("d/f", "w").close(); print(os.listdir("d"))
 os.chmod("a", 0o640); os.utime("a", (1, 1)); print(oct(os.stat("a").st_mode), int(os.stat("a").st_mtime))
 os.chown("g", 5, 7); os.chmod("g", 0o2755); print(oct(os.stat("g").st_mode))
-given = struct.pack("<5I", 0x02000001, 1 << 10, 0, 0, 0)
-os.setxattr("g", "security.capability", given); print(os.getxattr("g", "security.capability") == given)
+try:
+    os.setxattr("g", "security.capability", struct.pack("<5I", 0x02000001, 1 << 10, 0, 0, 0))
+except OSError:
+    print("no file capabilities")
 print(sum(line.split(":")[1].split().count(word) for line in open("/proc/cpuinfo") if line.startswith("flags") for word in ("svm", "vmx")))
 """
 
@@ -209,7 +211,7 @@ def test_files_with_their_owners(daemon: Daemon) -> None:
         _OWNERS,
         timeout=200,
     )
-    assert out.splitlines() == ["1000", "['f']", "0o100640 1", "0o102755", "True", "0"]
+    assert out.splitlines() == ["1000", "['f']", "0o100640 1", "0o102755", "no file capabilities", "0"]
 
 
 def test_s048_what_is_kept_of_memory(box: Daemon) -> None:

@@ -21,7 +21,6 @@ _SHARING = [
     "CAP_DAC_OVERRIDE",  # to open, make and remove in directories of others
     "CAP_FOWNER",  # chmod, utimes, extended attributes of others' files; removing in sticky directories
     "CAP_FSETID",  # chmod 2755 of a file whose group is not QEMU's would lose the bit without a word
-    "CAP_SETFCAP",  # file capabilities (setcap, and package managers that restore them)
 ]
 _FALLOCATE = 285 if ARCH == "x86_64" else 47
 
