@@ -114,7 +114,7 @@ def _as_a_container(daemon: Daemon) -> None:
     assert daemon.ok("exec", "srv1", "hostname") == "srv1\n"
     assert "up" in daemon.ok("logs", "srv1")
     assert "qemu" in daemon.ok("top", "srv1")
-    used = daemon.http.request("GET", "/containers/srv1/stats?stream=false&one-shot=1").json()
+    used = daemon.http.call("GET", "/containers/srv1/stats?stream=false&one-shot=1")
     assert used["memory_stats"]["usage"] > 64 << 20
     daemon.ok("rename", "srv1", "srv2")
     daemon.ok("rename", "srv2", "srv1")
