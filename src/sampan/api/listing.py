@@ -151,8 +151,12 @@ def details(containers: Containers, networks: Networks, execs: Execs, container:
     path, args = _command(container)
     directory = containers.directory(container)
     endpoints = _networks(networks, container)
-    # As Docker: the name of a runtime that was asked for, else the default one's.
-    added = {"Links": _links(containers, container), "Runtime": container.host_config.runtime or RUNTIME}
+    # As Docker: what holds where nothing was asked for.
+    added = {
+        "Links": _links(containers, container),
+        "Runtime": container.host_config.runtime or RUNTIME,
+        "CgroupnsMode": container.host_config.cgroup_namespace or "private",
+    }
     host = encode.host_config(container.host_config) | added
     if container.host_config.init:
         path, args = init_program.find() or path, ["--", path, *args]
