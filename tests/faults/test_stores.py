@@ -202,6 +202,21 @@ def test_a_damaged_file_costs_nothing_but_itself() -> None:
     assert not found, "\n".join([summary, *found[:60]])
 
 
+@pytest.mark.timeout(120)
+def test_records_that_are_gone() -> None:
+    """SQLite takes a missing or an empty file for a new database: what is in the data root is no rubbish because of that."""
+    with directory() as root:
+        populate(root)
+        base = root / "base"
+        os.rename(root / "data", base)
+        for damage in ("removed", "empty"):
+            assert not one_case(root, base, "/sampan.db", damage)
+            with machine(root) as again:  # nor at the next start, when there is a database
+                again.start()
+            before = tree(base)
+            assert not [path for path in before if not _kept(root / "data", path, "/sampan.db", before)]
+
+
 @pytest.mark.timeout(3600 if SOAK else 120)
 def test_a_row_of_a_database_that_nobody_understands() -> None:
     """A value of the wrong kind in any column of any table."""

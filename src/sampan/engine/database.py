@@ -117,18 +117,22 @@ def code(error: sqlite3.Error) -> int:
     return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) or sqlite3.SQLITE_ERROR) & 0xFF
 
 
-def open_database(path: str, scratch: str) -> Database:
-    """Opens or makes it. Files for reading a read-only or damaged one go to the directory `scratch`.
+def open_database(path: str, scratch: str, *, expected: bool = False) -> Database:
+    """Opens or makes it. Files for reading a read-only or damaged one go to the directory `scratch`. `expected`: there must
+    be one, as there is what only an engine with one has made; that it is missing is damage then.
 
     Raises EngineError when it is of a newer version or the disk fails; then nothing has been changed.
     """
     notes = _clear_place(path)
     _check_version(path)
+    lost = _lost(path) if expected else ""
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
         return _read_copy(path, scratch, error)
     try:
+        if lost:
+            raise sqlite3.DatabaseError(lost)
         found = _open(path)
     except sqlite3.DatabaseError as error:
         if code(error) in _OUTSIDE:
@@ -151,6 +155,16 @@ def _clear_place(path: str) -> list[str]:
                 os.rename(name, aside)
                 notes.append(f"{name} is no regular file; it is kept as {aside}")
     return notes
+
+
+def _lost(path: str) -> str:
+    """Why there is no database where one was, or "". SQLite takes an empty file for a new one."""
+    try:
+        return "" if os.stat(path).st_size else "it is empty"
+    except FileNotFoundError:
+        return "it is missing"
+    except OSError:
+        return ""
 
 
 def damaged_files(path: str) -> list[str]:

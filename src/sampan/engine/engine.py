@@ -85,11 +85,11 @@ class Engine:
         premises.make(f"{data_root}/containers")
         self.data_root, self.run_root = data_root, run_root
         self.identity = identity.load(data_root)
-        self.store = Records(f"{data_root}/sampan.db", run_root)
+        self.directories = Directories(f"{data_root}/containers")
+        self.store = Records(f"{data_root}/sampan.db", run_root, expected=bool(self.directories.names()))
         self.owners = Owners(self.store)
         self.images = ImageStore(f"{data_root}/images", f"{run_root}/images-session")
         self.volumes = LocalVolumes(f"{data_root}/volumes")
-        self.directories = Directories(f"{data_root}/containers")
         self.events = Events()
         self.tasks = Tasks()
         self.containers = Containers(data_root, self.store, self.directories, self.tasks)

@@ -57,10 +57,12 @@ class Sync:
 class Records:
     """Named tables of JSON records by key."""
 
-    def __init__(self, path: str, scratch: str) -> None:
-        """`scratch`: a directory for copies of a database that can't be used where it is. Raises EngineError."""
+    def __init__(self, path: str, scratch: str, *, expected: bool = False) -> None:
+        """`scratch`: a directory for copies of a database that can't be used where it is. `expected`: there must be one, and
+        that it is missing is damage. Raises EngineError.
+        """
         self._path, self._scratch = path, scratch
-        self._db = database.open_database(path, scratch)
+        self._db = database.open_database(path, scratch, expected=expected)
         self.notes = self._db.notes
         self._owed: dict[tuple[str, str], Body | None] = {}  # not written yet; None: not deleted yet
         self._paying: asyncio.TimerHandle | None = None
