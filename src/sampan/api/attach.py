@@ -14,7 +14,7 @@ from sampan.api import access, streams
 from sampan.api.requests import flag
 from sampan.api.streams import Client
 from sampan.engine import lines, output
-from sampan.engine.container import Container, timestamp
+from sampan.engine.container import Container, log_timestamp
 from sampan.engine.errors import BadRequest, Conflict
 from sampan.engine.keeperlink import KeeperLink
 from sampan.engine.moments import moment, never
@@ -165,7 +165,7 @@ async def logs(request: web.Request) -> web.StreamResponse:
     chosen = lines.Wanted(frozenset({1, 2} if container.tty else wanted), since, until)
 
     def render(line: Frame) -> bytes:
-        data = f"{timestamp(line.time)} ".encode() + line.data if timestamps else line.data
+        data = f"{log_timestamp(line.time)} ".encode() + line.data if timestamps else line.data
         return data if container.tty else streams.frame(line.stream, data)
 
     kind = streams.RAW if container.tty else streams.MULTIPLEXED

@@ -21,7 +21,7 @@ def describe(volume: Volume) -> dict[str, Any]:
         "Name": volume.name,
         "Driver": "local",
         "Mountpoint": volume.path,
-        "CreatedAt": timestamp(int(volume.created * 1e9)),
+        "CreatedAt": timestamp(int(volume.created) * 10**9),
         "Labels": volume.labels or None,
         "Options": volume.options or None,
         "Scope": "local",

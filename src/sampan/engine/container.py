@@ -23,7 +23,12 @@ BEGUN = -1  # the start time of a process that may exist already and that nobody
 
 
 def timestamp(nanoseconds: int) -> str:
-    """RFC 3339 with nanoseconds, as Docker prints times."""
+    """RFC 3339 with nanoseconds but for zeros at their end, as Docker has times in JSON (Go's time.RFC3339Nano)."""
+    return f"{log_timestamp(nanoseconds)[:-1].rstrip('0').rstrip('.')}Z"
+
+
+def log_timestamp(nanoseconds: int) -> str:
+    """RFC 3339 with all nine digits, as Docker begins lines of a log with, so that they are aligned."""
     seconds, rest = divmod(nanoseconds, 10**9)
     moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest:09}Z"

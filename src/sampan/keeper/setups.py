@@ -10,6 +10,7 @@ from sampan.keeper.tasks import Task, kill
 from sampan.linux import pidfd, polling
 from sampan.record import record
 from sampan.runtime import spawn
+from sampan.runtime.errors import RuntimeFailure
 from sampan.runtime.setup import Setup
 
 TYPE_CHECKING = False
@@ -43,6 +44,11 @@ class Setups:
     def __len__(self) -> int:
         return len(self._making)
 
+    @property
+    def moving(self) -> bool:
+        """Whether one of them may have made a child of ours that we do not know yet."""
+        return any(making.setup.child.moving for making in self._making.values())
+
     def pids(self) -> set[int]:
         """Our children among them."""
         return {making.task.pid for making in self._making.values()}
@@ -61,7 +67,11 @@ class Setups:
 
     def _report(self, making: Making) -> None:
         setup, task = making.setup, making.task
-        over = setup.advance()
+        try:
+            over = setup.advance()
+        except (OSError, ValueError) as error:  # whoever asked is told; the process is of no use
+            kill(setup.child.pidfd)
+            setup.failure, over = RuntimeFailure(f"the process could not be followed: {error}"), True
         if setup.child.pid != task.pid:
             self._moved(making)
         if not over:

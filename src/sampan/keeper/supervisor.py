@@ -6,7 +6,7 @@ import os
 import socket
 import time
 
-from sampan.keeper import envelope, exits, logs, prefork_pool, premounted, protocol
+from sampan.keeper import envelope, exits, join_pool, logs, prefork_pool, premounted, protocol
 from sampan.keeper.connection import Connection
 from sampan.keeper.setups import Setups
 from sampan.keeper.standby import Estate, Link, tasks_of
@@ -37,6 +37,7 @@ class Supervisor:
         self._stopping = self._alone = False
         self._premounted = premounted.PremountedRoot()
         self._preforks = prefork_pool.PreforkPool(os.path.dirname(listener.getsockname()))
+        self._joins = join_pool.JoinPool()
         self._exits = exits.Exits()
         self._tasks = Watching(self._loop, self._exits, self._announce)
         self._setups = Setups(self._loop, self._tasks)
@@ -61,6 +62,7 @@ class Supervisor:
         self._link.close()
         self._link = self._tasks.link = None
         self._alone = True
+        self._joins.close()  # its parent will be our standby
 
     def renew(self) -> None:
         """In a copy of a keeper, made by fork(2): it goes on here."""
@@ -83,7 +85,7 @@ class Supervisor:
         """Serves until told to stop, or until there has been nothing to keep for a while: True. False: the standby has gone."""
         idle_since = reaped = time.monotonic()
         while not self._stopping and not self._alone:
-            patience = min(self._preforks.patience, self._tasks.patience)
+            patience = min(self._preforks.patience, self._joins.patience, self._tasks.patience)
             if self._link is not None:
                 patience = min(patience, self._link.flush())
             ready = self._loop.turn(patience)
@@ -91,19 +93,26 @@ class Supervisor:
             self._exits.tick()
             if not ready:
                 self._preforks.refill()
+                self._joins.refill()
                 self._premounted.expire()
             now = time.monotonic()
             if now - reaped > _STRAYS_SECONDS:
-                pidfd.reap_strays({*self._preforks.pids, *self._tasks.pids(), *self._setups.pids()})
+                self._reap_strays()
                 reaped = now
             if self._busy or self._connections:
                 idle_since = now
             elif now - idle_since > _IDLE_SECONDS:
                 break
         self._preforks.end()
+        self._joins.close()
         if not self._alone:
             self._premounted.close()
         return not self._alone
+
+    def _reap_strays(self) -> None:
+        """Takes the zombies that are nobody's; not while one may be that of a process whose pid we have not been told yet."""
+        if not self._setups.moving:
+            pidfd.reap_strays({*self._preforks.pids, *self._joins.pids, *self._tasks.pids(), *self._setups.pids()})
 
     @property
     def _busy(self) -> bool:
@@ -241,7 +250,7 @@ class Supervisor:
             others = [fd for name, fd in fds.items() if name not in protocol.STDIO]
             child = spawn.start_entry(request, stdio, others)
         else:
-            child = spawn.join(request, stdio)
+            child = self._joins.join(request, stdio)
         self._setups.begin(client, sequence, child, Task(message.id, child.pid, child.pidfd, 0, tty=terminal), [])
 
     def _check_new(self, identifier: str) -> None:

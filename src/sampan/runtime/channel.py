@@ -17,7 +17,7 @@ from sampan.runtime.errors import KINDS, OTHER, kind_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from sampan.runtime.requests import Launch
+    from sampan.runtime.requests import Join, Launch
 
 MAX_MESSAGE = 64 << 10
 MAX_REQUEST = 128 << 10
@@ -100,6 +100,22 @@ def receive_request(sock: socket.socket) -> tuple[Launch, Stdio | None]:
     stdio = (fds[0], fds[1], fds[2]) if request["stdio"] else None
     request["trees"] = fds[3:] if stdio else fds
     return request, stdio
+
+
+def send_join(sock: socket.socket, request: Join, namespaces: int, target: int, stdio: Stdio | None) -> None:
+    """Gives a prefork the container that it is to join. Raises OSError when the prefork is gone or the request too large."""
+    message = quickjson.dumps({"request": request, "namespaces": namespaces}).encode()
+    socket.send_fds(sock, [message], [target, *(stdio or ())])
+
+
+def receive_join(sock: socket.socket) -> tuple[Join, int, int, Stdio | None]:
+    """What send_join() sent; blocks. Exits when the parent is gone."""
+    data, fds = descriptors.receive(sock, MAX_REQUEST, 4)
+    if not data:
+        os._exit(0)
+    message = quickjson.loads(data)
+    target, *stdio = fds
+    return message["request"], message["namespaces"], target, (stdio[0], stdio[1], stdio[2]) if stdio else None
 
 
 def wait_for_go(sock: socket.socket) -> None:

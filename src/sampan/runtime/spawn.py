@@ -6,10 +6,11 @@ what it tells its parent in `channel`.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from sampan.linux import airlock, caps, descriptors, pidfd
 from sampan.linux import namespaces as ns
@@ -31,13 +32,13 @@ _Body = Callable[[socket.socket], None]
 @record
 class Child:
     """A process being set up: its pid and pidfd, the socket on which it reports, and descriptors to
-    close when it has ended."""
+    close when it has ended. `moving`: it has made, or will, a child of ours that is to take its place, whose pid is not known."""
 
     pid: int
     pidfd: int
     channel: socket.socket
     held: list[int] = field(default_factory=list)
-    _moving: bool = False
+    moving: bool = False
     _leaving: bool = False
     _early: Report | None = None
 
@@ -47,7 +48,7 @@ class Child:
         Others can have a hand in what comes of one that is seen in another's pid namespace, or from "leaving" on. Who is our
         child the kernel says: whatever the one sends that stays outside has its own pid as the sender's.
         """
-        if self._moving:
+        if self.moving:
             return self._hear_moving()
         if self._leaving:
             report = crossing.read(descriptors.receive_from(self.channel, channel.MAX_MESSAGE)[0])
@@ -70,11 +71,11 @@ class Child:
             return Report("leaving")
         if report.kind != "arrived":
             return report
-        self._moving, self._leaving = False, True
+        pid = int(report.text)
+        descriptor = os.pidfd_open(pid)
         os.waitpid(self.pid, 0)
         os.close(self.pidfd)
-        self.pid = int(report.text)
-        self.pidfd = os.pidfd_open(self.pid)
+        self.pid, self.pidfd, self.moving, self._leaving = pid, descriptor, False, True
         return self._early or Report("moved")
 
     def go(self) -> None:
@@ -247,29 +248,54 @@ def _close_if_own(fd: int, kind: str) -> bool:
     return True
 
 
+@record
+class Place:
+    """Where a further process of a container goes: the namespaces of `target`, a pidfd, that it is not in already."""
+
+    target: int
+    namespaces: int
+
+    @property
+    def moving(self) -> bool:
+        """Whether it gets into another pid namespace."""
+        return bool(self.namespaces & ns.CLONE_NEWPID)
+
+
+@contextlib.contextmanager
+def place_of(request: Join, stdio: Stdio | None) -> Iterator[Place]:
+    """The place of join(), until the end of the context. Raises ProcessLookupError when the container is gone."""
+    target = os.pidfd_open(request["pid"])
+    try:
+        if request.get("start_time", started := pidfd.start_time(request["pid"])) != started:
+            raise ProcessLookupError(f"process {request['pid']} is gone")
+        # Who is ending has lost some of its namespaces: setns(2) by its pidfd gives all or none.
+        place = Place(target, ns.others(request["pid"]))
+        if place.namespaces & ns.CLONE_NEWUSER:
+            streams.bring(stdio, request["pid"])
+        yield place
+    finally:
+        os.close(target)
+
+
 def join(request: Join, stdio: Stdio | None) -> Child:
     """Clones a further process inside the container whose init is `request["pid"]`.
 
     `request`: "process", "cgroup", "seccomp" as in start(); "start_time" of the init, unless it is an unreaped child of ours, which no
     other can have the number of; "chroot" where its root is not its namespace's. Raises ProcessLookupError when the container is gone.
     """
-    target = os.pidfd_open(request["pid"])
-    try:
-        if request.get("start_time", started := pidfd.start_time(request["pid"])) != started:
-            raise ProcessLookupError(f"process {request['pid']} is gone")
-        # Who is ending has lost some of its namespaces: setns(2) by its pidfd gives all or none.
-        namespaces = ns.others(request["pid"])
-        if namespaces & ns.CLONE_NEWUSER:
-            streams.bring(stdio, request["pid"])
-        group = group_of(request)
-        joining = child.look_ahead(request, target, namespaces)
+    with place_of(request, stdio) as place:
+        return join_place(request, place, stdio)
 
-        def body(parent: socket.socket) -> None:
-            child.become_joined(request, stdio, parent, group, joining)
 
-        return clone_child(0, body, joining.planned is not None, at_once=True)
-    finally:
-        os.close(target)
+def join_place(request: Join, place: Place, stdio: Stdio | None) -> Child:
+    """As join(), in a place that was found."""
+    group = group_of(request)
+    joining = child.look_ahead(request, place.target, place.namespaces)
+
+    def body(parent: socket.socket) -> None:
+        child.become_joined(request, stdio, parent, group, joining)
+
+    return clone_child(0, body, place.moving, at_once=True)
 
 
 def clone_child(flags: int, body: _Body, crossing: bool = False, at_once: bool = False) -> Child:
@@ -287,7 +313,7 @@ def clone_child(flags: int, body: _Body, crossing: bool = False, at_once: bool =
         ours.close()
         _run_child(theirs, body, at_once)
     theirs.close()
-    return Child(pid, descriptor, ours, _moving=crossing)
+    return Child(pid, descriptor, ours, moving=crossing)
 
 
 def _run_child(parent: socket.socket, body: _Body, at_once: bool) -> None:
