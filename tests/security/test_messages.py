@@ -118,6 +118,14 @@ def test_members_of_any_kind_stay_inside(outside: str, rows: list[Any], way: str
     assert seen(outside) == before
 
 
+@pytest.mark.parametrize("way", ["layer", "whiteouts", "cp"])
+@pytest.mark.parametrize("kind", [b"0", b"2", b"3", b"6"])
+def test_members_below_what_is_no_directory(outside: str, kind: bytes, way: str) -> None:
+    rows = [("f", b"0", "", 0o644, 0, b"", {}), ("l", kind, "f", 0o644, 0, b"", {}), ("l/x", b"0", "", 0o644, 0, b"", {})]  # fmt: skip
+    with empty_root() as (root, _), pytest.raises((ImageError, NeedsLower)):
+        unpack(root, packed(rows, outside), way)
+
+
 PLAIN = packed([("a", b"0", "", 0o644, 0, b"x" * 700, {}), ("d", b"5", "", 0o755, 0, b"", {"path": "d/" + "e" * 200}), ("l", b"2", "a", 0o777, 0, b"", {})], "/")  # fmt: skip
 
 

@@ -16,7 +16,7 @@ WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
 _KINDS = {b"3": stat.S_IFCHR, b"4": stat.S_IFBLK, b"6": stat.S_IFIFO}
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 # What only the name or the target of a member can be to blame for.
-HOSTILE = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
+HOSTILE = (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENOTDIR, errno.EISDIR)
 # Names the engine's own overlay uses; an image must not set them (P119).
 FORBIDDEN_XATTRS = ("trusted.overlay.", "user.overlay.")
 
