@@ -13,11 +13,10 @@ import msgspec
 
 from sampan.build.errors import BuildError
 from sampan.build.model import Command
-from sampan.engine import mounts, spec
-from sampan.engine.container import Container
-from sampan.engine.errors import BadRequest
+from sampan.engine import mounts
+from sampan.engine.container import Container, StepFiles
+from sampan.engine.errors import BadRequest, Conflict
 from sampan.engine.finding import Finding
-from sampan.engine.keeperlink import KeeperLink
 from sampan.engine.model import Config, HostConfig
 from sampan.engine.network.networking import Networking
 from sampan.engine.output import Logs
@@ -28,20 +27,19 @@ from sampan.engine.policy.model import Facts
 from sampan.engine.policy.operation import Verb
 from sampan.engine.process import Process
 from sampan.engine.registries import Registries
+from sampan.engine.starting import Starting
 from sampan.engine.tasks import Tasks
 from sampan.images.errors import ImageNotFound
 from sampan.images.image import Image
 from sampan.images.registry.auth import Credentials
 from sampan.keeper.client import KeeperGone
-from sampan.keeper.protocol import Descriptors, LogOptions, Start
 from sampan.linux.cgroup import Cgroup
 from sampan.linux.pidfd import exit_code
 from sampan.network.errors import NetworkError
 from sampan.oci import reference
 from sampan.oci.manifest import Platform
 from sampan.runtime.errors import RuntimeFailure
-from sampan.runtime.requests import Launch
-from sampan.volumes.local import LocalVolumes
+from sampan.runtime.requests import Overlay
 
 replace = msgspec.structs.replace
 
@@ -52,17 +50,16 @@ class BuildSteps:
     def __init__(
         self,
         group: str,
-        volumes: LocalVolumes,
         gate: Gate,
         finding: Finding,
         registries: Registries,
         networking: Networking,
-        keeper: KeeperLink,
+        starting: Starting,
         logs: Logs,
         tasks: Tasks,
     ) -> None:
-        self.group, self.volumes, self.gate, self.finding = group, volumes, gate, finding
-        self.registries, self.networking, self.keeper, self.logs = registries, networking, keeper, logs
+        self.group, self.gate, self.finding = group, gate, finding
+        self.registries, self.networking, self.starting, self.logs = registries, networking, starting, logs
         self.tasks = tasks
 
     def of_build(
@@ -125,6 +122,8 @@ class StepRunner:
         steps = self._steps
         container = _container(command, steps.group)
         container.place = command.directory
+        overlay: Overlay = {"lower": command.lower, "upper": command.upper, "work": command.work}
+        container.step = StepFiles(overlay, command.mounts)
         if command.network.startswith("container:"):
             other = steps.finding.container(self._who, command.network.partition(":")[2], Verb.SHARE)
             container.host_config = replace(container.host_config, network_mode=f"container:{other.id}")
@@ -135,7 +134,7 @@ class StepRunner:
         os.makedirs(f"{command.directory}/rootfs", 0o700)
         os.makedirs(f"{command.directory}/log", 0o700)
         steps.networking.resolver.write_all_files(container)
-        begun = asyncio.ensure_future(self._begin(container, command))
+        begun = asyncio.ensure_future(self._begin(container))
         try:
             try:
                 process = await asyncio.shield(begun)
@@ -149,7 +148,7 @@ class StepRunner:
                 raise
             steps.networking.prewarm.started(container)
             return exit_code((await process.wait()).status)
-        except (RuntimeFailure, NetworkError) as error:
+        except (RuntimeFailure, BadRequest, Conflict, NetworkError) as error:
             raise BuildError(str(error)) from None
         except KeeperGone:
             raise BuildError("the process that runs containers has died: build again") from None
@@ -157,23 +156,12 @@ class StepRunner:
             steps.networking.release(container)
             await asyncio.to_thread(_remove_group, container)
 
-    async def _begin(self, container: Container, command: Command) -> Process:
-        """Starts a step. Raises RuntimeFailure, NetworkError, KeeperGone."""
-        steps = self._steps
-        network = await steps.networking.prepare(container)
-        shared: Descriptors = {} if network is None else {"network": network[0]}
-        try:
-            request = _request(steps, container, command)
-            shared["sources"] = mounts.table()
-            request["sandbox"] = network[1] if network else ""
-            begin = Start(container.id, request, command.directory, False, LogOptions(), shared)
-            process = await steps.keeper.make(begin, lone=True)
-        finally:
-            for fd in shared.values():
-                os.close(fd)
+    async def _begin(self, container: Container) -> Process:
+        """Starts a step. Raises RuntimeFailure, EngineError, NetworkError, KeeperGone."""
+        process = await self._steps.starting.start_step(container)
         for fd in process.take().values():
             os.close(fd)
-        steps.tasks.beside(_forget(process))
+        self._steps.tasks.beside(_forget(process))
         return process
 
 
@@ -239,22 +227,3 @@ def _container(command: Command, group: str) -> Container:
         hostname="buildkitsandbox",
     )
     return Container(identifier, f"build-{identifier[:12]}", 0, "", "", config, host, group=group)
-
-
-def _request(steps: BuildSteps, container: Container, command: Command) -> Launch:
-    shared = "host" if container.host_config.network_mode == "host" else ""
-    joins = {
-        "cgroup": "",
-        "uts": shared,
-        "network": shared or ("" if container.host_config.network_mode == "none" else "@network"),
-        "pid": "",
-        "ipc": "",
-    }
-    entries = mounts.specification(container, command.directory, steps.volumes, None, [], steps.gate.allowed(container))
-    try:
-        request = spec.build(container, [*entries, *command.mounts], joins)
-    except BadRequest as error:
-        raise BuildError(str(error)) from None
-    request["overlay"] = {"lower": command.lower, "upper": command.upper, "work": command.work}
-    request["where"] = f"{command.directory}/rootfs"
-    return request

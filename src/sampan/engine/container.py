@@ -16,6 +16,8 @@ from sampan.engine.process import Process
 from sampan.linux import pidfd
 from sampan.linux.cgroup import Cgroup, hierarchies
 from sampan.linux.namespaces import members_of
+from sampan.oci.runtime_spec import Mount as SpecMount
+from sampan.runtime.requests import Overlay
 
 ZERO_TIME = "0001-01-01T00:00:00Z"
 _NOTHING_ASKED = Asked()
@@ -37,6 +39,14 @@ def log_timestamp(nanoseconds: int) -> str:
 def moment_text(nanoseconds: int) -> str:
     """As timestamp; 0, for never, is the year 1."""
     return timestamp(nanoseconds) if nanoseconds else ZERO_TIME
+
+
+@dataclass(frozen=True, slots=True)
+class StepFiles:
+    """What a build step has instead of an image's root, and mounts that no container can ask for."""
+
+    overlay: Overlay
+    mounts: list[SpecMount]
 
 
 @dataclass(slots=True)
@@ -78,6 +88,7 @@ class Container:
     to_clear: Cgroup | None = None  # its cgroup, between its end and the removal of that
     written: dict[str, str] = field(default_factory=dict)  # what its hosts and resolv.conf hold
     place: str = ""  # its directory when that is not among the containers' own: a build step's
+    step: StepFiles | None = None  # of a build step
     followers: int = 0  # readers of its log; the files stay until they are done
 
     @contextlib.asynccontextmanager

@@ -161,9 +161,15 @@ class Engine:
         self.freezing = Freezing(containers, events, gate, self.backends)
         self.killing = Killing(containers, events, self.freezing, self.backends)
         self.removing = Removing(containers, events, self.killing, networking, self.volume_service)
-        starting = Starting(containers, self.backends, self.keeper, gate, networking.port_mappings)
+        self._starting = Starting(containers, self.backends, self.keeper, gate, networking.port_mappings)
         self.runs = Runs(
-            containers, events, self.backends, starting, self.health, tasks, lambda *run: self.lifecycle.followed(*run)
+            containers,
+            events,
+            self.backends,
+            self._starting,
+            self.health,
+            tasks,
+            lambda *run: self.lifecycle.followed(*run),
         )
         self.lifecycle = Lifecycle(self.runs, self.killing, self.removing, events, tasks, self.ready)
         self.updating = Updating(containers, events, self.names, networking, self.backends)
@@ -178,12 +184,11 @@ class Engine:
         containers, images, gate, finding = self.containers, self.images, self.gate, self.finding
         self.build_steps = BuildSteps(
             self.identity.group,
-            self.volumes,
             gate,
             finding,
             self.registries,
             self.networking,
-            self.keeper,
+            self._starting,
             self.logs,
             self.tasks,
         )

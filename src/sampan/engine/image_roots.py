@@ -1,4 +1,4 @@
-"""The part of a root file system that comes from an image: its unpacked layers, which all containers of it share."""
+"""The layers of a container's root: its image's, which all containers of it share, or a build step's."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ class ImageRoots:
 
     async def ready(self, container: Container) -> None:
         """Its image's layers are there and whole; what has to be unpacked again for that, a thread does. Raises ImageError."""
-        if not self._images.prepared(container.image):
+        if container.step is None and not self._images.prepared(container.image):
             await asyncio.to_thread(self._images.lower_directories, self._images.index.get(container.image))
 
     def overlay(self, container: Container) -> Overlay:
         """The layers of a container's root, as the keeper mounts them."""
+        if container.step is not None:
+            return container.step.overlay
         directory = self._containers.directory(container)
         return {
             "lower": [*self._images.lower_directories(self._images.index.get(container.image)), self._mountpoints],

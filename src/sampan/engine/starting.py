@@ -31,26 +31,36 @@ class Starting:
     async def start(self, container: Container) -> Process:
         """Makes the process. When that fails nothing is left. Raises RuntimeFailure, EngineError, NetworkError,
         VmError, OSError, KeeperGone."""
-        backend = self._backends.of(container)
-        given: list[int] = []  # descriptors that are ours to close
         try:
             with self._gate.starting(container):
-                wanted = await backend.prepare(container, given)
-                directory, stdin = self._containers.directory(container), container.config.open_stdin
-                start = Start(
-                    container.id, wanted.request, directory, stdin, log_options(container), wanted.descriptors
-                )
-                process = await self._keeper.make(start, wanted.longest)
-        except Exception as error:
-            if isinstance(error, KeeperGone):  # and what it has made may live
-                await asyncio.to_thread(Cgroup(container.cgroup).end)
-            backend.release(container)
+                process = await self._make(container)
+        except Exception:
+            self._backends.of(container).release(container)
+            raise
+        container.ports = self._publishing.records(container)
+        return process
+
+    async def start_step(self, container: Container) -> Process:
+        """As start(), for a build step, which its build has asked the gate about."""
+        try:
+            return await self._make(container, lone=True)
+        except Exception:
+            self._backends.of(container).release(container)
+            raise
+
+    async def _make(self, container: Container, lone: bool = False) -> Process:
+        given: list[int] = []  # descriptors that are ours to close
+        try:
+            wanted = await self._backends.of(container).prepare(container, given)
+            directory, stdin = self._containers.directory(container), container.config.open_stdin
+            start = Start(container.id, wanted.request, directory, stdin, log_options(container), wanted.descriptors)
+            return await self._keeper.make(start, wanted.longest, lone)
+        except KeeperGone:  # and what it has made may live
+            await asyncio.to_thread(Cgroup(container.cgroup).end)
             raise
         finally:
             for fd in given:
                 os.close(fd)
-        container.ports = self._publishing.records(container)
-        return process
 
 
 def log_options(container: Container) -> LogOptions:

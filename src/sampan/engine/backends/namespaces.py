@@ -86,7 +86,8 @@ class Namespaces:
         init = init_program.find() if host.init else None
         joins = self._joins(host, share)
         entries = mounts.specification(container, directory, self._volumes, init, given, self._gate.allowed(container))
-        request = spec.build(container, entries, joins)
+        further = container.step.mounts if container.step is not None else []
+        request = spec.build(container, [*entries, *further], joins)
         if init:
             request["spec"]["process"]["args"] = ["/sbin/docker-init", "--", *request["spec"]["process"]["args"]]
         request["overlay"] = self._image_roots.overlay(container)
