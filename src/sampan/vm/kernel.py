@@ -38,9 +38,10 @@ class Kernel:
         .modinfo section, as "depends=a,b" (include/linux/module.h).
         """
         found: dict[str, bytes] = {}
+        files = self._files()
 
         def add(name: str) -> None:
-            path = self._files().get(name)
+            path = files.get(name)
             if name in found or path is None:
                 return
             data = _plain(path)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sampan.linux import durable, filetree, memfd
-from sampan.vm import hypervisor, initramfs, kernel, progress, template_builder
+from sampan.vm import bzimage, hypervisor, initramfs, kernel, progress, template_builder
 from sampan.vm.disks import Disks
 from sampan.vm.errors import VmError
 from sampan.vm.hypervisor import Shape
@@ -62,7 +62,8 @@ class Templates:
             found = await asyncio.to_thread(kernel.fetch, self._cache)
         archive = await asyncio.to_thread(initramfs.build, found, self._cache)
         name, _ = await self.accelerator(Shape(found.image, archive, 1, 256))
-        self._shapes[cpus, memory] = shape = Shape(found.image, archive, cpus, memory, name)
+        image = await asyncio.to_thread(bzimage.unpacked, found.image) if name == "tcg" else found.image
+        self._shapes[cpus, memory] = shape = Shape(image, archive, cpus, memory, name)
         return shape
 
     def ready(self, shape: Shape) -> bool:
