@@ -136,7 +136,31 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
 
+# The files that take longest, the longest first: with few workers it is what comes last that makes one wait for the other.
+# `make test` says what is slow at its end.
+LONGEST = (
+    "e2e/test_compare",
+    "e2e/test_machines",
+    "e2e/test_system_machines",
+    "e2e/test_web",
+    "e2e/test_cli",
+    "e2e/test_cases",
+    "e2e/test_security",
+    "e2e/test_networks",
+    "e2e/test_builds",
+    "e2e/test_sdk",
+    "e2e/test_rootless",
+    "faults/test_silence",
+    "integration/test_runtime",
+    "e2e/test_docker_clients",
+    "faults/test_two_engines",
+)
+
+
+@pytest.hookimpl(trylast=True)  # after pytest has put together what shares a fixture
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(f"{item.path.parent.name}/{item.path.stem}", len(ranks)))
     for item in items:
         if {"integration", "e2e", "faults", "security"} & set(item.path.parts):
             item.add_marker(pytest.mark.root)

@@ -8,6 +8,7 @@ else has to stand in foreign_paths.toml with its reason, or the module there, wh
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 import tomllib
 from collections import Counter
@@ -114,8 +115,10 @@ def _follows(call: ast.Call, where: _Function) -> bool:
     return name == "chmod" or _text(words.get("follow_symlinks")) != "False"
 
 
-def found(text: str) -> Iterator[tuple[int, str]]:
+@functools.cache  # the unit tests ask for the same modules again and again
+def found(text: str) -> list[tuple[int, str]]:
     """(line, "os.call(subject)") of each call in a module's text that follows links."""
+    calls: list[tuple[int, str]] = []
     tree = ast.parse(text)
     seen: set[int] = set()
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
@@ -125,7 +128,8 @@ def found(text: str) -> Iterator[tuple[int, str]]:
             if isinstance(call, ast.Call) and id(call) not in seen:
                 seen.add(id(call))
                 if _follows(call, where):
-                    yield call.lineno, f"{_callee(call)}({_text(call.args[0]) if call.args else ''})"
+                    calls.append((call.lineno, f"{_callee(call)}({_text(call.args[0]) if call.args else ''})"))
+    return calls
 
 
 def modules() -> Iterator[tuple[str, str]]:

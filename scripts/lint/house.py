@@ -32,7 +32,7 @@ class Module:
     name: str
     path: str
     text: str
-    tree: ast.Module
+    nodes: list[ast.AST]  # all of its tree, outer ones first
 
     @property
     def package(self) -> list[str]:
@@ -42,7 +42,7 @@ class Module:
 
     def functions(self) -> Iterator[Function]:
         """All functions, those in others included."""
-        return (node for node in ast.walk(self.tree) if isinstance(node, Function))
+        return (node for node in self.nodes if isinstance(node, Function))
 
 
 def modules(source: Path) -> list[Module]:
@@ -51,7 +51,7 @@ def modules(source: Path) -> list[Module]:
     for path in sorted(source.rglob("*.py")):
         name = ".".join([source.name, *path.relative_to(source).with_suffix("").parts]).removesuffix(".__init__")
         text = path.read_text()
-        found.append(Module(name, path.relative_to(source).as_posix(), text, ast.parse(text)))
+        found.append(Module(name, path.relative_to(source).as_posix(), text, list(ast.walk(ast.parse(text)))))
     return found
 
 
@@ -63,7 +63,7 @@ def graph(of: list[Module]) -> dict[str, set[str]]:
 
 def _imported(module: Module, names: set[str]) -> set[str]:
     found: set[str] = set()
-    for node in ast.walk(module.tree):
+    for node in module.nodes:
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -120,21 +120,22 @@ def sizes(of: list[Module]) -> Iterator[tuple[str, str]]:
 def hidden_imports(module: Module) -> Iterator[tuple[int, str]]:
     """(line, complaint) of imports in functions that say no reason."""
     lines = module.text.splitlines()
-    blocks = {id(statement): body for body in _blocks(module.tree) for statement in body}
+    blocks = {id(statement): body for body in _blocks(module.nodes) for statement in body}
     seen: set[int] = set()
     for function in module.functions():
+        if id(function) in seen:  # it is in another
+            continue
         for node in ast.walk(function):
-            if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in seen:
-                seen.add(id(node))
-                if not _says_why(node, blocks[id(node)], lines):
-                    yield (
-                        node.lineno,
-                        f"{module.path}:{node.lineno}: an import in a function that does not say why it is not above",
-                    )
+            seen.add(id(node))
+            if isinstance(node, ast.Import | ast.ImportFrom) and not _says_why(node, blocks[id(node)], lines):
+                yield (
+                    node.lineno,
+                    f"{module.path}:{node.lineno}: an import in a function that does not say why it is not above",
+                )
 
 
-def _blocks(tree: ast.Module) -> Iterator[list[ast.stmt]]:
-    for node in ast.walk(tree):
+def _blocks(nodes: list[ast.AST]) -> Iterator[list[ast.stmt]]:
+    for node in nodes:
         for name in ("body", "orelse", "finalbody"):
             body = getattr(node, name, None)
             if isinstance(body, list):

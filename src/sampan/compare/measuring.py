@@ -66,6 +66,7 @@ def compare(client: Client, image: str, command: list[str], plan: Plan, say: Say
             progress.step("preparing virtual machines")
             _prepare(client)
             result.machine = _machine(client)
+            usable = _startable(kinds, words, result)
             if plan.system:
                 progress.step("making a disk for the system VM")
                 kinds.append(system := System(client, probed))
@@ -74,7 +75,7 @@ def compare(client: Client, image: str, command: list[str], plan: Plan, say: Say
             if plan.cold_starts:
                 _forget_files()  # how files lie in memory (by page or in larger pieces) is then the same for every comparison
             _memory(client, kinds, plan, result, progress)
-            _starts(kinds, words, plan, result, progress)
+            _starts(usable, kinds, words, plan, result, progress)
             _rounds(client, kinds, plan, result, progress)
     result.advice = advise(result)
     return result
@@ -82,9 +83,14 @@ def compare(client: Client, image: str, command: list[str], plan: Plan, say: Say
 
 def _steps(plan: Plan) -> int:
     kinds = 3 + plan.system
-    memory = (1 + 2 * _LIGHT) * plan.instances + plan.system + (_FIRST - 1) * kinds
+    memory = (1 + 2 * _LIGHT) * plan.instances + 3 * (_FIRST - 1) + (_boots(plan) if plan.system else 0)
     rounds = plan.rounds * kinds + kinds * min(_BATCHES, plan.rounds)
     return 1 + plan.system + memory + 3 * plan.starts + kinds * plan.cold_starts + rounds
+
+
+def _boots(plan: Plan) -> int:
+    """How often a system VM is started for its memory, since it takes a minute to boot where it is emulated."""
+    return min(_FIRST, plan.instances)
 
 
 @contextlib.contextmanager
@@ -178,8 +184,9 @@ def _memory(client: Client, kinds: list[Kind], plan: Plan, result: Result, progr
         if kind.name != SYSTEM:
             with kind.idle():  # what is made once, and then kept
                 pass
-        for number in range(_FIRST - 1):
-            progress.step(f"{kind.name}: memory, one instance, {number + 1} of {_FIRST}")
+        times = _boots(plan) if kind.name == SYSTEM else _FIRST
+        for number in range(times - 1):
+            progress.step(f"{kind.name}: memory, one instance, {number + 1} of {times}")
             before = engine_memory(client) + kernel_memory()
             with kind.idle() as instance:
                 result.add("memory.first", kind.name, _held(client, [instance]) - before)
@@ -211,16 +218,26 @@ def _instances(client: Client, kind: Kind, plan: Plan, result: Result, progress:
         result.add("disk.shared", kind.name, sum(found["shared"].values()))
 
 
-def _starts(kinds: list[Kind], command: list[str], plan: Plan, result: Result, progress: Progress) -> None:
-    usable = [kind for kind in kinds if kind.name != SYSTEM]
-    for kind in list(usable):
+def _startable(kinds: list[Kind], command: list[str], result: Result) -> list[Kind]:
+    """The kinds whose start is measured. Raises CompareError for a command that fails, before a minute is spent on the rest.
+
+    The first start also pays for what is made once.
+    """
+    usable = list(kinds)
+    for kind in kinds:
         try:
-            kind.start(command, cold=False)  # the first pays for what is made once
+            kind.start(command, cold=False)
         except CompareError as error:
             if kind.name != NATIVE:
                 raise
             result.notes.append(f"native: {error}, so nothing is started there")
             usable.remove(kind)
+    return usable
+
+
+def _starts(
+    usable: list[Kind], kinds: list[Kind], command: list[str], plan: Plan, result: Result, progress: Progress
+) -> None:
     for number in range(plan.starts):
         for kind in usable:
             progress.step(f"{kind.name}: warm start {number + 1} of {plan.starts}")

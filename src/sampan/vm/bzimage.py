@@ -21,6 +21,9 @@ from sampan.vm.errors import VmError
 
 
 class _Decoder(Protocol):
+    @property
+    def eof(self) -> bool: ...
+
     def decompress(self, data: bytes, /) -> bytes: ...
 
 
@@ -61,8 +64,11 @@ def payload(data: bytes) -> bytes:
     begin = (sectors + 1) * 512 + offset
     packed = data[begin : begin + size]  # the unpacked size may follow, which no decoder reads
     decoder = next((make() for magic, make in _DECODERS.items() if packed.startswith(magic)), None)
+    if decoder is None:
+        return b""
     try:
-        return decoder.decompress(packed) if decoder else b""
+        found = decoder.decompress(packed)
+        return found if decoder.eof else b""
     except (lzma.LZMAError, zlib.error, zstandard.ZstdError):
         return b""
 
