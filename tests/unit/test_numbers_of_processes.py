@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,15 +14,17 @@ from typing import Any
 import pytest
 
 import sampan
-from sampan.engine import killing, vanishing
+from sampan.engine import killing, stats, vanishing
+from sampan.engine.backends import host_usage
 from sampan.engine.backends.host_files import HostFiles
 from sampan.engine.backends.namespaces import Namespaces
 from sampan.engine.container import Container
 from sampan.engine.errors import Conflict
 from sampan.engine.model import Config, HostConfig, State, Status
 from sampan.images.errors import ImageError
-from sampan.linux import namespaces, pidfd
-from sampan.runtime import spawn
+from sampan.linux import namespaces, pidfd, smaps
+from sampan.linux.cgroup import Cgroup
+from sampan.runtime import spawn, usage
 
 
 @pytest.fixture
@@ -112,10 +114,68 @@ def test_who_has_left_a_group_is_not_signalled(stranger: int) -> None:
 
 
 def test_nobody_opens_by_a_container_s_number() -> None:
-    """The only way is Container.open_process()."""
-    for path in (Path(sampan.__file__).parent / "engine").rglob("*.py"):
-        for line in path.read_text().splitlines():
-            assert not re.search(r"/proc/\{[^}]*\bPid\b.*/(root|cwd|fd|ns|mem)", line), f"{path.name}: {line}"
+    """The only ways are Container.open_process() and pidfd.held_members(): else it may be the file of one of the host's processes."""
+    allowed = {
+        "engine/hostpaths.py": "process",  # whoever asks, by a connection
+        "engine/usage.py": "pid",  # the engine's own, asked about twice
+        "api/builds.py": "os.getpid()",
+        "api/listing.py": "container.state.pid",  # shown, not opened
+    }
+    top = Path(sampan.__file__).parent
+    found = {}
+    for path in [
+        *(top / "engine").rglob("*.py"),
+        *(top / "api").rglob("*.py"),
+        top / "runtime/usage.py",
+        top / "linux/smaps.py",
+    ]:
+        found.update({str(path.relative_to(top)): name for name in re.findall(r"/proc/\{([^}]*)\}", path.read_text())})
+    assert found == allowed
+
+
+def test_what_is_used_is_never_a_stranger_s(stranger: int) -> None:
+    """Before, `stats`, `top` and the page would have shown the host's interfaces and processes."""
+    group = Cgroup("/none")
+    container = _container(stranger, _earlier(stranger))
+    assert host_usage._devices(container) == b""
+    container.start_time = pidfd.start_time(stranger) or 0
+    own = host_usage._devices(container)
+    assert usage.sample(group, own)["networks"].keys() == usage.reading(group, own).networks.keys()
+    assert own.count(b":") == Path("/proc/net/dev").read_text().count(":") > 0
+    container.host_config = HostConfig(network_mode="host")
+    assert host_usage._devices(container) == b""
+
+
+def test_a_file_of_more_than_a_page_is_read_whole() -> None:
+    """/proc gives a page at a time."""
+    directory = os.open("/proc/self", os.O_RDONLY)
+    text = pidfd.read_at(directory, "smaps")
+    os.close(directory)
+    assert len(text) > 2 * os.sysconf("SC_PAGE_SIZE")
+    assert b"VmFlags" in text.splitlines()[-1]
+
+
+def test_the_members_numbers_are_never_a_stranger_s(stranger: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Listed as a member, and no member any more when its directory is held; asked of all who go through members."""
+    asks: list[Callable[[Callable[[], list[int]]], object]] = [
+        lambda members: usage.processes(members),
+        lambda members: smaps.pss(members),
+        lambda members: smaps.pss_of_large(members, 1),
+        lambda members: stats._ps("-e -o pid,comm", members)["Processes"],
+    ]
+    for ask in asks:
+        assert ask(lambda: [stranger])
+        lists = iter([[stranger], []])
+        assert not ask(lists.__next__)
+
+
+def test_interfaces_of_one_with_many() -> None:
+    line = "  eth%d: " + " ".join(str(number) for number in range(16))
+    text = "\n".join(["head", "head", "    lo: " + "1 " * 16, *(line % number for number in range(300))]).encode()
+    found = usage.sample(Cgroup("/none"), text)["networks"]
+    assert len(found) == 300
+    assert (found["eth299"]["rx_bytes"], found["eth299"]["tx_dropped"]) == (0, 11)
+    assert usage.reading(Cgroup("/none"), text).networks["eth299"] == (0, 8)
 
 
 def test_a_family_is_signalled_from_its_parents_down(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pwd
 import subprocess
 import time
+from collections.abc import Callable
 from typing import TypedDict
 
 from sampan.engine.container import ZERO_TIME, Container, timestamp
@@ -59,18 +60,14 @@ def sample(container: Container, previous: Sample | None, found: Usage) -> Sampl
     }
     if not container.running:
         return result
-    result = {**result, **found}
-    if container.host_config.network_mode == "host":
-        result["networks"] = {}
-    return result
+    return {**result, **found}
 
 
 def top(container: Container, arguments: str) -> Processes:
     """Titles and processes. Without `arguments` (or with -ef) the columns of `ps -ef`; else ps(1) itself."""
-    pids = container.pids()
     if arguments not in ("", "-ef"):
-        return _ps(arguments, pids)
-    return {"Titles": TITLES, "Processes": [[_user(int(row[0])), *row[1:]] for row in usage.processes(pids)]}
+        return _ps(arguments, container.pids)
+    return {"Titles": TITLES, "Processes": [[_user(int(row[0])), *row[1:]] for row in usage.processes(container.pids)]}
 
 
 def top_of(rows: list[list[str]], arguments: str) -> Processes:
@@ -80,13 +77,16 @@ def top_of(rows: list[list[str]], arguments: str) -> Processes:
     return {"Titles": TITLES, "Processes": [[_user(int(row[0])), *row[1:]] for row in rows]}
 
 
-def _ps(arguments: str, pids: list[int]) -> Processes:
+def _ps(arguments: str, members: Callable[[], list[int]]) -> Processes:
+    """What ps(1) says of the members; a number that was one's before it was asked and is none's after may be another's by now."""
+    before = members()
     try:
         answer = subprocess.run(["ps", *arguments.split()], capture_output=True, text=True, timeout=_LONGEST)
     except subprocess.TimeoutExpired:
         raise EngineError(f"ps {arguments} has not ended in {_LONGEST:g} s") from None
     if answer.returncode:
         raise BadRequest(f"ps {arguments}: {answer.stderr.strip()}")
+    pids = {*before}.intersection(members())
     lines = answer.stdout.splitlines()
     titles = lines[0].split()
     if "PID" not in titles:

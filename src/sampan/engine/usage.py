@@ -66,23 +66,22 @@ class Usage:
         "pss" is all its memory; of a machine "guest" is what its guest has touched, the rest is the hypervisor's.
         "own" is on the disk.
         """
-        pids = container.pids()
+        size = self._backends.of(container).guest_memory(container)  # of QEMU's mappings only that one is as large
         return {
-            "pss": smaps.pss(pids),
-            "guest": _guest(self._backends.of(container).guest_memory(container), pids),
-            "processes": len(pids),
+            "pss": smaps.pss(container.pids),
+            "guest": smaps.pss_of_large(container.pids, size) if size else 0,
+            "processes": len(container.pids()),
             "own": allocated(self._containers.directory(container)),
         }
 
     async def own_processes(self) -> dict[str, dict[str, float]]:
         """What the engine's own processes use, by name: see _process()."""
-        pids = {"sampand": os.getpid(), "keeper": await self._keeper.pid()}
-        return {name: await asyncio.to_thread(_process, pid) for name, pid in pids.items()}
-
-
-def _guest(size: int, pids: list[int]) -> int:
-    """Bytes that the guest of a machine has touched of its memory, of that size: the only mapping of QEMU's that is as large."""
-    return sum(smaps.pss_of_large(pid, size) for pid in pids) if size else 0
+        found = {"sampand": await asyncio.to_thread(_process, os.getpid())}
+        keeper = await self._keeper.pid()
+        read = await asyncio.to_thread(_process, keeper)
+        # A keeper that has ended meanwhile may have given its number to somebody else.
+        found["keeper"] = read if await self._keeper.pid() == keeper else {}
+        return found
 
 
 def _process(pid: int) -> dict[str, float]:
@@ -95,6 +94,6 @@ def _process(pid: int) -> dict[str, float]:
         return {}
     return {
         "cpu": (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"),
-        "memory": float(smaps.pss([pid])),
+        "memory": float(smaps.pss(lambda: [pid])),
         "descriptors": float(descriptors),
     }

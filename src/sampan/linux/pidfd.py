@@ -10,7 +10,7 @@ import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterator
 
 _PIDFD_GET_INFO = 0xC0000000 | (64 << 16) | (0xFF << 8) | 11
 _INFO_EXIT = 1 << 3
@@ -151,15 +151,49 @@ def open_file(pid: int, started: int, name: str, flags: int = os.O_RDONLY) -> in
         directory = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             # What is below the descriptor is this process's or, when that has been reaped, nobody's (ESRCH).
-            with open(os.open("stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory), "rb") as file:
-                fields = file.read().rpartition(b")")[2].split()
-            if int(fields[19]) != started:
+            if int(read_at(directory, "stat").rpartition(b")")[2].split()[19]) != started:
                 raise ProcessLookupError(errno.ESRCH, f"process {pid} is another by now")
             return os.open(name, flags | os.O_CLOEXEC, dir_fd=directory)
         finally:
             os.close(directory)
     except FileNotFoundError:
         raise ProcessLookupError(errno.ESRCH, f"process {pid} is gone") from None
+
+
+def read_at(directory: int, name: str) -> bytes:
+    """The whole of a file below a /proc/PID that is held. Raises OSError: FileNotFoundError or ProcessLookupError when that process is gone."""
+    fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        return read_all(fd)
+    finally:
+        os.close(fd)
+
+
+def read_all(fd: int) -> bytes:
+    """What is left of a file of /proc, which gives a page at a time. Raises OSError."""
+    parts = []
+    while part := os.read(fd, 1 << 16):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def held_members(members: Callable[[], list[int]]) -> Iterator[tuple[int, int]]:
+    """(pid, descriptor of its /proc/PID) of every process that `members()` lists, in that order. A number that goes to another
+    process meanwhile is left out: only who is a member still when the descriptor is held is. The descriptors are closed here."""
+    found = members()
+    for begin in range(0, len(found), _HELD):
+        held: dict[int, int] = {}
+        try:
+            for pid in found[begin : begin + _HELD]:
+                try:
+                    held[pid] = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                except FileNotFoundError:
+                    continue
+            still = set(members())
+            yield from ((pid, directory) for pid, directory in held.items() if pid in still)
+        finally:
+            for directory in held.values():
+                os.close(directory)
 
 
 def signal_members(members: Callable[[], list[int]], number: int) -> list[int]:

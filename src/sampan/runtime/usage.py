@@ -1,15 +1,21 @@
-"""What a container uses, from its control group, in the shape of the API's `stats` and `top`."""
+"""What a container uses, from its control group, in the shape of the API's `stats` and `top`.
+
+What is below /proc/PID comes from who knows that the number is the container's still (Container.open_process, pidfd.held_members).
+"""
 
 from __future__ import annotations
 
 import os
 import time
 
+from sampan.linux import pidfd
 from sampan.linux.cgroup import Cgroup
 from sampan.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from sampan.runtime.usage_types import CpuStats, MemoryStats, NetworkStats, Usage
 
 
@@ -42,8 +48,8 @@ def _memory_total() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def sample(group: Cgroup, pid: int) -> Usage:
-    """cpu_stats, memory_stats, pids_stats and networks of the container whose first process is `pid`."""
+def sample(group: Cgroup, devices: bytes) -> Usage:
+    """cpu_stats, memory_stats, pids_stats and networks of a container; `devices` is the text of its /proc/net/dev."""
     v1 = group.directories()
     top = group.v2_directory or ""
     if "cpuacct" in v1:
@@ -73,7 +79,7 @@ def sample(group: Cgroup, pid: int) -> Usage:
             "current": _number(f"{pids}/pids.current"),
             "limit": _number(f"{pids}/pids.max") or 2**64 - 1,
         },
-        "networks": _networks(pid),
+        "networks": _networks(devices),
     }
 
 
@@ -88,7 +94,7 @@ class Reading:
     networks: dict[str, tuple[int, int]]
 
 
-def reading(group: Cgroup, pid: int) -> Reading:
+def reading(group: Cgroup, devices: bytes) -> Reading:
     """The few numbers of sample() that a list of containers shows, in a few small files: a thousand of them are read at a time."""
     v1, top, total = group.directories(), group.v2_directory or "", _memory_total()
     memory, pids = v1.get("memory"), v1.get("pids", top)
@@ -104,7 +110,7 @@ def reading(group: Cgroup, pid: int) -> Reading:
         memory=_quick_number(f"{memory or top}/{used}"),
         limit=min(limit, total),
         processes=_quick_number(f"{pids}/pids.current"),
-        networks=_traffic(pid),
+        networks={name: (values[0], values[8]) for name, values in _interfaces(devices)},
     )
 
 
@@ -127,15 +133,13 @@ def _quick_number(path: str) -> int:
     return int(text) if text.isdigit() else 0
 
 
-def _traffic(pid: int) -> dict[str, tuple[int, int]]:
-    """(bytes received, bytes sent) by interface, but for the loopback."""
-    found = {}
-    for line in _quick(f"/proc/{pid}/net/dev").splitlines()[2:]:
+def _interfaces(devices: bytes) -> Iterator[tuple[str, list[int]]]:
+    """(name, the numbers) of each line of a /proc/net/dev, but for the loopback's."""
+    for line in devices.splitlines()[2:]:
         name, _, rest = line.partition(b":")
         values = rest.split()
-        if len(values) > 8 and name.strip() != b"lo":
-            found[name.strip().decode(errors="replace")] = (int(values[0]), int(values[8]))
-    return found
+        if len(values) > 11 and name.strip() != b"lo":
+            yield name.strip().decode(errors="replace"), [int(value) for value in values]
 
 
 def _memory(v1: str | None, top: str) -> MemoryStats:
@@ -153,41 +157,31 @@ def _memory(v1: str | None, top: str) -> MemoryStats:
     }
 
 
-def _networks(pid: int) -> dict[str, NetworkStats]:
-    found: dict[str, NetworkStats] = {}
-    try:
-        with open(f"/proc/{pid}/net/dev", encoding="ascii") as file:
-            lines = file.readlines()[2:]
-    except OSError:
-        return found
-    for line in lines:
-        name, _, rest = line.partition(":")
-        values = [int(item) for item in rest.split()]
-        if name.strip() != "lo":
-            found[name.strip()] = {
-                "rx_bytes": values[0],
-                "rx_packets": values[1],
-                "rx_errors": values[2],
-                "rx_dropped": values[3],
-                "tx_bytes": values[8],
-                "tx_packets": values[9],
-                "tx_errors": values[10],
-                "tx_dropped": values[11],
-            }
-    return found
+def _networks(devices: bytes) -> dict[str, NetworkStats]:
+    return {
+        name: {
+            "rx_bytes": values[0],
+            "rx_packets": values[1],
+            "rx_errors": values[2],
+            "rx_dropped": values[3],
+            "tx_bytes": values[8],
+            "tx_packets": values[9],
+            "tx_errors": values[10],
+            "tx_dropped": values[11],
+        }
+        for name, values in _interfaces(devices)
+    }
 
 
-def processes(pids: list[int]) -> list[list[str]]:
-    """The columns of `ps -ef` (with numeric users) of some processes."""
+def processes(members: Callable[[], list[int]]) -> list[list[str]]:
+    """The columns of `ps -ef` (with numeric users) of the processes that `members()` lists."""
     ticks = os.sysconf("SC_CLK_TCK")
     rows = []
-    for pid in sorted(pids):
+    for pid, directory in pidfd.held_members(lambda: sorted(members())):
         try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                head, _, tail = file.read().rpartition(b")")
-            with open(f"/proc/{pid}/cmdline", "rb") as file:
-                command = file.read().replace(b"\0", b" ").decode(errors="replace").strip()
-            uid = os.stat(f"/proc/{pid}").st_uid
+            head, _, tail = pidfd.read_at(directory, "stat").rpartition(b")")
+            command = pidfd.read_at(directory, "cmdline").replace(b"\0", b" ").decode(errors="replace").strip()
+            uid = os.fstat(directory).st_uid
         except OSError:
             continue
         fields = tail.split()

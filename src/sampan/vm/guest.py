@@ -285,10 +285,15 @@ class Guest:
         return {}
 
     def _usage(self, request: requests.Usage) -> Message:
-        return {"result": usage.sample(Cgroup(self._group), self._task(INIT).pid)}
+        try:
+            with open(f"/proc/{self._task(INIT).pid}/net/dev", "rb") as file:
+                devices = file.read()
+        except OSError:
+            devices = b""
+        return {"result": usage.sample(Cgroup(self._group), devices)}
 
     def _processes(self, request: requests.Processes) -> Message:
-        found = usage.processes(Cgroup(self._group).pids())[:_MAX_PROCESSES]
+        found = usage.processes(Cgroup(self._group).pids)[:_MAX_PROCESSES]
         return {"result": [[cell[:_MAX_CELL] for cell in row] for row in found]}
 
     def _limits(self, request: requests.Limits) -> Message:
