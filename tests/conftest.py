@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import fcntl
 import os
 import shutil
@@ -14,14 +15,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
+import sampan
 from sampan.client.http import Http, NoEngine
 from sampan.linux import namespaces
 from sampan.vm import kernel
 from tests.vm_differences import DIFFERENCES
 
 BIN = Path(sys.executable).parent
+hypothesis.settings.register_profile("tests", deadline=None)  # a busy machine is no fault
+hypothesis.settings.load_profile("tests")
 
 
 @dataclass
@@ -129,7 +134,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
     There is no way out of it, so what has to be fetched is fetched before, or by a command that begins with OUTSIDE.
     """
-    worker = getattr(session.config, "workerinput", {}).get("workerid", "gw0")
+    workerinput = getattr(session.config, "workerinput", None)
+    if workerinput is None:  # the one who starts them
+        compileall.compile_dir(
+            sampan.__path__[0], quiet=2
+        )  # hundreds of daemons and commands would compile what has changed
+    worker = (workerinput or {}).get("workerid", "gw0")
     if worker != "gw0" and os.geteuid() == 0 and session.config.option.markexpr != "not root":
         fetch_kernel()
         namespaces.unshare(namespaces.CLONE_NEWNET)

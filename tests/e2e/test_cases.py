@@ -267,12 +267,6 @@ def test_p113_http_shapes(daemon: Daemon) -> None:
         assert b" 201 " in sock.recv(4096)
 
 
-def test_p113_an_idle_stream_is_not_cut(daemon: Daemon) -> None:
-    daemon.ok("run", "-d", *NONE, "--name", "box", "busybox", "sh", "-c", "sleep 20; echo late")
-    follower = daemon.http.send("GET", "/containers/box/logs?stdout=1&follow=1")
-    assert b"".join(data for _, data in follower.frames()) == b"late\n"
-
-
 def test_s013_sysctls_go_to_a_private_proc(daemon: Daemon) -> None:
     """A volume shared with a racing container cannot turn the write of a sysctl to another file."""
     daemon.ok("volume", "create", "shared")

@@ -94,9 +94,9 @@ def test_it_has_a_kernel_of_its_own(daemon: Daemon) -> None:
 
 
 def test_limits_are_the_guests(daemon: Daemon) -> None:
-    background(daemon, *NONE, "--memory", "100m", "--pids-limit", "20", "--cpus", "0.5", "--ulimit", "nofile=77:88")
+    background(daemon, *NONE, "--memory", "96m", "--pids-limit", "20", "--cpus", "0.5", "--ulimit", "nofile=77:88")
     limits = inside(daemon, "cd /sys/fs/cgroup; cat memory.max pids.max cpu.max; ulimit -n").split()
-    assert limits == [str(100 << 20), "20", "50000", "100000", "77"]
+    assert limits == [str(96 << 20), "20", "50000", "100000", "77"]
     assert inside(daemon, "for i in $(seq 40); do sleep 5 & done 2>&1 | grep -c fork; true")
     assert int(inside(daemon, "cat /sys/fs/cgroup/pids.current")) <= 20
     done = daemon.sampan("exec", "box", "sh", "-c", "head -c 150m /dev/zero | tail | wc -c")
@@ -249,6 +249,19 @@ touch "$(printf 'x%.0s' $(seq 255))"
 i=0; while [ $i -lt 500 ]; do : > d/$i; i=$((i+1)); done; [ $(ls d | wc -l) = 500 ]
 stat -c '%u:%g %a %h' hard; readlink soft; stat -c %s sparse
 """
+
+
+def test_p113_an_idle_stream_is_not_cut(daemon: Daemon) -> None:
+    """Of a container and of a machine, in the same time."""
+    for isolation in ("container", "vm"):
+        daemon.ok("run", "-d", "--isolation", isolation, *NONE, "--name", f"in-{isolation}", "busybox", "sh", "-c",
+                  "sleep 20; echo late")  # fmt: skip
+    followers = [
+        daemon.http.send("GET", f"/containers/in-{isolation}/logs?stdout=1&follow=1")
+        for isolation in ("container", "vm")
+    ]
+    for follower in followers:
+        assert b"".join(data for _, data in follower.frames()) == b"late\n"
 
 
 def test_p102_files_on_volumes(daemon: Daemon, tmp_path: Path) -> None:
