@@ -52,7 +52,7 @@ async def attach(request: web.Request) -> web.StreamResponse:
     session.wanted, session.follow, session.replay, session.stdin = wanted, follow, replay, stdin
     session.detach_keys = keys if container.tty else b""
     # Shielded: the end of the connection cancels this handler, not the clean-up of descriptors.
-    await asyncio.shield(engine.background(session.serve()))
+    await asyncio.shield(engine.tasks.beside(session.serve()))
     return web.Response()
 
 

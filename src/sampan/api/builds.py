@@ -295,13 +295,13 @@ async def grpc(request: web.Request) -> web.StreamResponse:
     from sampan.api.buildkit import routes  # gRPC: see _build_in_session
 
     # Shielded: aiohttp ends its handlers when it sees the connection go, and it has given this one away.
-    await asyncio.shield(engine_of(request).background(routes.serve(_buildkit(request), request)))
+    await asyncio.shield(engine_of(request).tasks.beside(routes.serve(_buildkit(request), request)))
     return web.Response()
 
 
 async def session(request: web.Request) -> web.StreamResponse:
     """POST /session"""
-    await asyncio.shield(engine_of(request).background(_buildkit(request).sessions.serve(request)))
+    await asyncio.shield(engine_of(request).tasks.beside(_buildkit(request).sessions.serve(request)))
     return web.Response()
 
 

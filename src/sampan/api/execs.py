@@ -40,7 +40,7 @@ async def start(request: web.Request) -> web.StreamResponse:
         session.config = msgspec.structs.replace(
             session.config, attach_stdin=False, attach_stdout=False, attach_stderr=False
         )
-        await engine.carry(_start_detached(engine.execs, engine.tasks, session))
+        await engine.tasks.carry(_start_detached(engine.execs, engine.tasks, session))
         return web.Response(status=200)
     check_startable(session)
     # As Docker does: the connection is taken over first, so the headers travel alone (docker-py loses
@@ -52,7 +52,7 @@ async def start(request: web.Request) -> web.StreamResponse:
         raise BadRequest(str(error)) from None
     client = streams.hijack(request, tty)
     # Shielded: the end of the connection cancels this handler, not the start nor the clean-up of descriptors.
-    await asyncio.shield(engine.background(_converse(engine.execs, session, client, keys)))
+    await asyncio.shield(engine.tasks.beside(_converse(engine.execs, session, client, keys)))
     return web.Response()
 
 

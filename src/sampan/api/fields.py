@@ -268,4 +268,3 @@ ENDPOINT = Record(
         "GlobalIPv6Address": text, "GlobalIPv6PrefixLen": whole, "DNSNames": strings,
     },
 )  # fmt: skip
-ENDPOINTS = mapping(ENDPOINT.read)

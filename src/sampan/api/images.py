@@ -125,7 +125,9 @@ async def history(request: web.Request) -> web.Response:
 async def load(request: web.Request) -> web.StreamResponse:
     """POST /images/load"""
     engine = engine_of(request)
-    images = await engine.carry(engine.image_service.load(access.who(request), await spool(request, engine.data_root)))
+    images = await engine.tasks.carry(
+        engine.image_service.load(access.who(request), await spool(request, engine.data_root))
+    )
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
     for image, names in images:
@@ -173,7 +175,7 @@ async def _import(request: web.Request) -> web.StreamResponse:
     config = parse_changes(request.query.getall("changes", []))
     message = request.query.get("message") or "imported by sampan"
     file = await spool(request, engine.data_root)
-    image = await engine.carry(engine.image_service.import_(access.who(request), file, name, config, message))
+    image = await engine.tasks.carry(engine.image_service.import_(access.who(request), file, name, config, message))
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
     await response.write(json_line({"status": image.id}))

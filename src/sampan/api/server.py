@@ -78,7 +78,7 @@ def _carried(handler: Handler) -> Handler:
         return response
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        return await engine_of(request).carry(whole(request))
+        return await engine_of(request).tasks.carry(whole(request))
 
     return answer
 

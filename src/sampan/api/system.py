@@ -99,7 +99,7 @@ async def info(request: web.Request) -> web.Response:
 def _host() -> dict[str, Any]:
     """What `info` says of this machine and of what its kernel can do."""
     groups = hierarchies()
-    limits = bool(groups.v1 or groups.v2)
+    limits = groups.usable
     rootless = [] if initial_user_namespace() else ["name=rootless"]
     names = ("MemoryLimit", "SwapLimit", "CpuCfsPeriod", "CpuCfsQuota", "CPUShares", "CPUSet", "PidsLimit")
     return {

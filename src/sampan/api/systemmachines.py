@@ -40,7 +40,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     async def make(say: Callable[[str], None]) -> None:
         # A descriptor for the work, which goes on when its client leaves.
         own = os.dup(disk) if disk >= 0 else -1
-        container = await engine.carry(_closing(own, engine.system.create(who, wanted, say, own, place)))
+        container = await engine.tasks.carry(_closing(own, engine.system.create(who, wanted, say, own, place)))
         await engine.store.flush()
         say(f"\0{container.id}")
 

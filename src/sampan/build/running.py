@@ -41,7 +41,6 @@ _ALIASES = {
     "readonly": "ro",
     "readwrite": "rw",
 }
-_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]*")
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ def _checks() -> list[tuple[str, bool, str]]:
         *([] if os.geteuid() == 0 else _without_root()),
         (f"kernel {os.uname().release} (5.12 or newer)", release >= (5, 12), "boot a newer kernel"),
         ("overlay file system", "overlay" in filesystems, "modprobe overlay"),
-        (f"cgroups, version {found.version}", bool(found.v1 or found.v2), "mount -t cgroup2 none /sys/fs/cgroup"),
+        (f"cgroups, version {found.version}", found.usable, "mount -t cgroup2 none /sys/fs/cgroup"),
         (
             "memory limits",
             "memory" in found.v1 or "memory" in found.v2_controllers,

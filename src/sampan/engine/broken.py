@@ -104,7 +104,7 @@ def _names(path: str) -> list[str]:
 
 def processes(container: Container) -> list[int]:
     """Its processes that are known without doubt: those in its control group, which is named after its id."""
-    if not (hierarchies().v1 or hierarchies().v2) or not records.ID.fullmatch(container.id):
+    if not hierarchies().usable or not records.ID.fullmatch(container.id):
         return []
     try:
         return Cgroup(container.cgroup).pids()

@@ -135,7 +135,7 @@ class Container:
 
     def pids(self) -> list[int]:
         """All its processes: those of its control group or, where there are none, of its pid namespace."""
-        if hierarchies().v1 or hierarchies().v2:
+        if hierarchies().usable:
             return Cgroup(self.cgroup).pids()
         if not self.running:
             return []

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine
-from typing import TypeVar
 
 from sampan.engine import identity, keeperlink, premises
 from sampan.engine.arrivals import Arrivals
@@ -60,8 +58,6 @@ from sampan.images.store import ImageStore
 from sampan.network.hostports import HostPorts
 from sampan.network.networks import Networks
 from sampan.volumes.local import LocalVolumes
-
-T = TypeVar("T")
 
 
 class Engine:
@@ -163,14 +159,9 @@ class Engine:
         self.removing = Removing(containers, events, self.killing, networking, self.volume_service)
         self._starting = Starting(containers, self.backends, self.keeper, gate, networking.port_mappings)
         self.runs = Runs(
-            containers,
-            events,
-            self.backends,
-            self._starting,
-            self.health,
-            tasks,
+            containers, events, self.backends, self._starting, self.execs, self.health, tasks,
             lambda *run: self.lifecycle.followed(*run),
-        )
+        )  # fmt: skip
         self.lifecycle = Lifecycle(self.runs, self.killing, self.removing, events, tasks, self.ready)
         self.updating = Updating(containers, events, self.names, networking, self.backends)
         self.requests = Requests(finding, gate, networking, isolation)
@@ -218,23 +209,15 @@ class Engine:
         self.builds.cache.close()
         self.images.close()
 
-    def background(self, coroutine: Coroutine[object, None, T]) -> asyncio.Task[T]:
-        """Runs a coroutine beside the requests; it may be cut short by the daemon's end."""
-        return self.tasks.beside(coroutine)
-
-    async def carry(self, coroutine: Coroutine[object, None, T]) -> T:
-        """Runs an operation to its end, whatever its caller does; what has begun must not be left half done."""
-        return await self.tasks.carry(coroutine)
-
     async def open(self) -> None:
         """Loads the records and brings them in line with what the kernel runs; then what should run is started."""
         self._leftovers.load()
-        self.background(asyncio.to_thread(self._empty_trash))
+        self.tasks.beside(asyncio.to_thread(self._empty_trash))
         await self.keeper.begin()
         await reconnecting.reconnect(self.networking, self.containers.values(), self.identity.copied)
         for container in list(self.containers.values()):
             if container.running:
-                self.background(self.freezing.agree(container))
+                self.tasks.beside(self.freezing.agree(container))
                 self.health.begin(container)
             else:
                 self.lifecycle.resume(container)

@@ -27,7 +27,6 @@ from sampan.runtime.errors import RuntimeFailure
 from sampan.runtime.requests import Join
 
 _EVERYTHING = HostConfig(privileged=True)
-_EVERYTHING = HostConfig(privileged=True)
 _NOT_STARTED = 137  # the exit code of one that the keeper did not get to start
 _MOST_ENDED = 512  # sessions that have ended and can be inspected still
 

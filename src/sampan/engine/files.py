@@ -22,11 +22,12 @@ from sampan.images.errors import ImageError, StoreFull
 from sampan.images.image import Image
 from sampan.images.index import Check
 from sampan.images.store import ImageStore
+from sampan.runtime import init_program
 from sampan.runtime.errors import RuntimeFailure
 from sampan.volumes.local import LocalVolumes
 
 # What the engine itself puts into every root as mountpoints is no change by the user.
-_OURS = ("/dev", "/proc", "/sys", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/sbin/docker-init")
+_OURS = ("/dev", "/proc", "/sys", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf", init_program.INSIDE)
 
 
 class Files:

@@ -31,7 +31,6 @@ from sampan.linux.cgroup import Cgroup
 from sampan.linux.files import read_or_empty, regular
 from sampan.linux.spec_types import Resources
 from sampan.oci.runtime_spec import Process
-from sampan.runtime import init_program
 from sampan.runtime.requests import Join, Launch
 from sampan.vm import confine, progress, requests
 from sampan.vm.disks import Disks
@@ -104,12 +103,9 @@ class Machines:
         `given` gets further descriptors that are the caller's to close, when the machine has been started.
         """
         host, directory = container.host_config, self._containers.directory(container)
-        init = init_program.find() if host.init else None
-        entries = mounts.specification(container, directory, self._volumes, init, given, self._gate.allowed(container))
+        entries = mounts.specification(container, directory, self._volumes, given, self._gate.allowed(container))
         shares = machine_shape.share(entries, directory)
         inner = spec.build(container, entries, dict.fromkeys(NAMESPACES, "")) | {"cgroup": GROUP}
-        if init:
-            inner["spec"]["process"]["args"] = ["/sbin/docker-init", "--", *inner["spec"]["process"]["args"]]
         inner["spec"]["linux"]["resources"] = machine_shape.inner_limits(inner["spec"]["linux"]["resources"])
         guest = self._guest(container, wiring, bool(shares))
         request, fds = await self._machine(container, guest, shares, wiring)

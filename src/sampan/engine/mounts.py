@@ -22,6 +22,7 @@ from sampan.engine.model import (
 )
 from sampan.linux import mount, mountinfo, openat2
 from sampan.oci.runtime_spec import Mount as MountEntry
+from sampan.runtime import init_program
 from sampan.volumes.local import LocalVolumes, VolumeConflict, VolumeError, VolumeNotFound
 
 _PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
@@ -230,7 +231,7 @@ def shared_memory(size: int) -> MountEntry:
 
 
 def specification(
-    container: Container, directory: str, volumes: LocalVolumes, init: str | None, held: list[int], allowed: Allowed
+    container: Container, directory: str, volumes: LocalVolumes, held: list[int], allowed: Allowed
 ) -> list[MountEntry]:
     """The `mounts` of the runtime specification, in the order in which they must be done.
 
@@ -248,8 +249,8 @@ def specification(
         if f"/etc/{name}" not in taken:
             out.append({"destination": f"/etc/{name}", "type": "bind", "source": f"{directory}/{name}",
                         "options": ["rbind", "rprivate"]})  # fmt: skip
-    if init:
-        out.append({"destination": "/sbin/docker-init", "type": "bind", "source": init, "options": ["bind", "ro"]})
+    if host.init and (init := init_program.find()):
+        out.append({"destination": init_program.INSIDE, "type": "bind", "source": init, "options": ["bind", "ro"]})
     for row in sorted(container.mounts, key=lambda item: item.destination.count("/")):
         out.append(_entry(row, volumes, held, allowed))
     return out

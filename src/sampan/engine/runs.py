@@ -14,6 +14,7 @@ from sampan.engine.containers import Containers
 from sampan.engine.durations import Durations
 from sampan.engine.errors import EngineError
 from sampan.engine.events import Events
+from sampan.engine.execs import Execs
 from sampan.engine.health import Health
 from sampan.engine.model import Status
 from sampan.engine.process import Exit, Process
@@ -32,11 +33,17 @@ class Runs:
     run that its restart policy wants, or None."""
 
     def __init__(
-        self, containers: Containers, events: Events, backends: Backends, starting: Starting, health: Health, tasks: Tasks,
-        followed: Followed,
+        self, containers: Containers, events: Events, backends: Backends, starting: Starting, execs: Execs,
+        health: Health, tasks: Tasks, followed: Followed,
     ) -> None:  # fmt: skip
         self._containers, self._events, self._backends = containers, events, backends
-        self._starting, self._health, self._tasks, self._followed = starting, health, tasks, followed
+        self._starting, self._execs, self._health, self._tasks, self._followed = (
+            starting,
+            execs,
+            health,
+            tasks,
+            followed,
+        )
         self.durations = Durations()  # of starts, by isolation
 
     async def begin(self, container: Container) -> list[str]:
@@ -114,6 +121,7 @@ class Runs:
             container.restart_count += 1
         waited = container.exits.awaited
         container.exits.send(code)
+        self._execs.container_ended(container)
         self._health.end(container)
         if container.process is not None:
             container.process.close()

@@ -20,7 +20,7 @@ from sampan.linux.spec_types import CpuLimits, DeviceRule, Resources, SeccompSec
 from sampan.oci.runtime_spec import Device as DeviceEntry
 from sampan.oci.runtime_spec import Mount as MountEntry
 from sampan.oci.runtime_spec import Namespace, Process, Rlimit, Spec
-from sampan.runtime import seccomp_default
+from sampan.runtime import init_program, seccomp_default
 from sampan.runtime.errors import RuntimeFailure
 from sampan.runtime.process import DEFAULT_PATH
 from sampan.runtime.requests import Launch
@@ -120,9 +120,10 @@ def build(container: Container, mounts: Sequence[MountEntry], joins: Mapping[str
     options = security_options(host)
     privileged = host.privileged
     sets, explicit = capability_sets(host)
+    init = host.init and any(entry["destination"] == init_program.INSIDE for entry in mounts)
     process: Process = {
         "terminal": container.tty,
-        "args": command(config),
+        "args": [*([init_program.INSIDE, "--"] if init else []), *command(config)],
         "env": environment(container),
         "cwd": config.working_dir or "/",
         "user": {"username": config.user, "additionalGroups": list(host.additional_groups)},

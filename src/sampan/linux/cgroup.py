@@ -33,6 +33,11 @@ class Hierarchies:
     v2_controllers: frozenset[str]
 
     @property
+    def usable(self) -> bool:
+        """Whether there are any that we can make groups in."""
+        return bool(self.v1 or self.v2)
+
+    @property
     def version(self) -> str:
         """ "2" when every controller we need is on v2, else "1" (as `docker info` says it)."""
         return "2" if self.v2 and not self.v1.get("memory") and not self.v1.get("pids") else "1"

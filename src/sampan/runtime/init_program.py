@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+INSIDE = "/sbin/docker-init"  # where a container has it
 _CANDIDATES = (
     "/usr/bin/tini-static",
     "/usr/libexec/docker/docker-init",

@@ -276,7 +276,7 @@ def _cgroup(rootfd: int, destination: str, options: Options) -> int:
     from sampan.linux import cgroup
 
     found = cgroup.hierarchies()
-    if not found.v1 and not found.v2:
+    if not found.usable:
         return -1  # an ordinary user's: there are none that would be the container's own
     attributes = lm.MOUNT_ATTR_NOSUID | lm.MOUNT_ATTR_NODEV | lm.MOUNT_ATTR_NOEXEC
     if not found.v1:

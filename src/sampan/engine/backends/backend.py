@@ -31,7 +31,7 @@ class StartRequest:
 
 
 @dataclass(slots=True)
-class ExecRequest:
+class JoinRequest:
     """What the keeper is asked to start a further process with. `late`: the error when that takes longer than `longest` seconds."""
 
     request: dict[str, Any]
@@ -141,7 +141,7 @@ class Backend(Links, Protocol):
 
     # execs
 
-    def exec_request(self, container: Container, process: SpecProcess, seccomp: str | None) -> ExecRequest:
+    def exec_request(self, container: Container, process: SpecProcess, seccomp: str | None) -> JoinRequest:
         """What starts a further process. Raises EngineError where there can be none."""
 
     def signal_exec(self, container: Container, process: Process, number: int) -> None:

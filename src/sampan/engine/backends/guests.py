@@ -11,6 +11,7 @@ from sampan.engine.machines import Machines
 from sampan.engine.network.networking import Networking
 from sampan.engine.process import Process
 from sampan.engine.tasks import Tasks
+from sampan.engine.wiring import Wiring
 from sampan.linux.cgroup import Cgroup
 
 
@@ -21,6 +22,13 @@ class Guests:
         self._machines, self._networking, self._tasks = machines, networking, tasks
 
     can_replug = False  # its taps are QEMU's
+
+    async def _wire(self, container: Container, given: list[int], slots: int) -> Wiring:
+        """The machine's place in its networks, with room for `slots` cards; `given` gets its namespace, the container its taps."""
+        wiring = await self._networking.prepare_machine(container, slots)
+        given.append(wiring.namespace)
+        container.taps = [fd for _, fd in wiring.taps]
+        return wiring
 
     async def make_directory(self, container: Container, path: str) -> None:
         """The guest makes it when its disk is first opened."""

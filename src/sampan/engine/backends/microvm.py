@@ -8,7 +8,7 @@ from collections.abc import Collection
 from typing import cast
 
 from sampan.engine import machine_shape, machines, shims, stats
-from sampan.engine.backends.backend import ExecRequest, RootFiles, StartRequest
+from sampan.engine.backends.backend import JoinRequest, RootFiles, StartRequest
 from sampan.engine.backends.guest_files import GuestFiles
 from sampan.engine.backends.guests import Guests
 from sampan.engine.container import Container
@@ -54,9 +54,7 @@ class MicroVM(Guests):
     async def prepare(self, container: Container, given: list[int]) -> StartRequest:
         """As Backend.prepare."""
         await self._image_roots.ready(container)
-        wiring = await self._networking.prepare_machine(container, SLOTS)
-        given.append(wiring.namespace)
-        container.taps = [fd for _, fd in wiring.taps]
+        wiring = await self._wire(container, given, SLOTS)
         request, fds = await self._machines.request(container, wiring, given)
         given += [fds["root"], fds["disk"], fds["state"]]
         return StartRequest(cast(Launch, request), fds, machines.LONGEST)
@@ -136,7 +134,7 @@ class MicroVM(Guests):
         """As Backend.shared_footprint: the disk of its image, a template of a machine, the kernel."""
         return self._machines.shared_footprint(container.image)
 
-    def exec_request(self, container: Container, process: SpecProcess, seccomp: str | None) -> ExecRequest:
+    def exec_request(self, container: Container, process: SpecProcess, seccomp: str | None) -> JoinRequest:
         """As Backend.exec_request."""
         request = self._machines.exec_request(container, process, seccomp)
-        return ExecRequest(request, _GUEST_BEGINS, shims.silent(container.name, _GUEST_BEGINS))
+        return JoinRequest(request, _GUEST_BEGINS, shims.silent(container.name, _GUEST_BEGINS))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 
 from sampan.engine import mounts, pools, spec, stats
 from sampan.engine.backends import host_usage
-from sampan.engine.backends.backend import ExecRequest, ExitDetails, RootFiles, StartRequest
+from sampan.engine.backends.backend import ExitDetails, JoinRequest, RootFiles, StartRequest
 from sampan.engine.container import Container, shares_network
 from sampan.engine.containers import Containers
 from sampan.engine.errors import Conflict
@@ -26,7 +26,6 @@ from sampan.linux.spec_types import Resources
 from sampan.network import bridge
 from sampan.network.model import Endpoint, Network
 from sampan.oci.runtime_spec import Process as SpecProcess
-from sampan.runtime import init_program
 from sampan.runtime.requests import Launch
 from sampan.runtime.usage import Reading
 from sampan.runtime.usage_types import Usage
@@ -83,13 +82,10 @@ class Namespaces:
     def request(self, container: Container, given: list[int], share: Share) -> Launch:
         """The keeper's request; `share` sends a descriptor along, by the name that the request has for it. Raises BadRequest, Conflict, Forbidden."""
         host, directory = container.host_config, self._containers.directory(container)
-        init = init_program.find() if host.init else None
         joins = self._joins(host, share)
-        entries = mounts.specification(container, directory, self._volumes, init, given, self._gate.allowed(container))
+        entries = mounts.specification(container, directory, self._volumes, given, self._gate.allowed(container))
         further = container.step.mounts if container.step is not None else []
         request = spec.build(container, [*entries, *further], joins)
-        if init:
-            request["spec"]["process"]["args"] = ["/sbin/docker-init", "--", *request["spec"]["process"]["args"]]
         request["overlay"] = self._image_roots.overlay(container)
         request["where"] = f"{directory}/rootfs"
         return request
@@ -131,13 +127,13 @@ class Namespaces:
 
     async def freeze(self, container: Container, frozen: bool) -> None:
         """As Backend.freeze. Raises Conflict without control groups."""
-        if not (hierarchies().v1 or hierarchies().v2):
+        if not hierarchies().usable:
             raise Conflict("pausing needs control groups, which an engine without root doesn't have here")
         await asyncio.to_thread(Cgroup(container.cgroup).freeze, frozen)
 
     async def settle_pause(self, container: Container, paused: bool) -> bool:
         """As Backend.settle_pause."""
-        if not (hierarchies().v1 or hierarchies().v2):
+        if not hierarchies().usable:
             return paused
         frozen = Cgroup(container.cgroup).frozen()
         if frozen and not paused:
@@ -216,9 +212,9 @@ class Namespaces:
 
     # execs
 
-    def exec_request(self, container: Container, process: SpecProcess, seccomp: str | None) -> ExecRequest:
+    def exec_request(self, container: Container, process: SpecProcess, seccomp: str | None) -> JoinRequest:
         """As Backend.exec_request."""
-        return ExecRequest(
+        return JoinRequest(
             {
                 "pid": container.state.pid,
                 "start_time": container.start_time,

@@ -8,7 +8,7 @@ from typing import IO, cast
 
 from sampan.engine import machine_shape, pools, stats
 from sampan.engine.backends import host_usage
-from sampan.engine.backends.backend import ExecRequest, RootFiles, StartRequest
+from sampan.engine.backends.backend import JoinRequest, RootFiles, StartRequest
 from sampan.engine.backends.guests import Guests
 from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest, Conflict
@@ -75,9 +75,7 @@ class SystemVM(Guests):
 
     async def prepare(self, container: Container, given: list[int]) -> StartRequest:
         """As Backend.prepare."""
-        wiring = await self._networking.prepare_machine(container, UNBOUNDED)
-        given.append(wiring.namespace)
-        container.taps = [fd for _, fd in wiring.taps]
+        wiring = await self._wire(container, given, UNBOUNDED)
         request, fds = await self._system.request(container, wiring)
         given += [fds["disk"], fds["seed"]]
         return StartRequest(cast(Launch, request), fds)
@@ -144,6 +142,6 @@ class SystemVM(Guests):
         """Its disk is its own."""
         return {}
 
-    def exec_request(self, container: Container, process: SpecProcess, seccomp: str | None) -> ExecRequest:
+    def exec_request(self, container: Container, process: SpecProcess, seccomp: str | None) -> JoinRequest:
         """As Backend.exec_request."""
-        return ExecRequest(self._machines.exec_request(container, process, seccomp))
+        return JoinRequest(self._machines.exec_request(container, process, seccomp))
