@@ -785,6 +785,7 @@ complete -c sampan -n '__sampan_at "network connect"' -a '(__sampan_names contai
 complete -c sampan -n '__sampan_at "network connect"' -a '(__sampan_names networks)'
 complete -c sampan -n '__sampan_at "network connect"' -l alias -r -d 'Add network-scoped alias for the container'
 complete -c sampan -n '__sampan_at "network connect"' -l driver-opt -r -d 'driver options for the network'
+complete -c sampan -n '__sampan_at "network connect"' -l gw-priority -r -d 'Highest gw-priority provides the default gateway. Accepts positive and negative values'
 complete -c sampan -n '__sampan_at "network connect"' -l ip -r -d 'IPv4 address (e.g., "172.30.100.104")'
 complete -c sampan -n '__sampan_at "network connect"' -l ip6 -r -d 'IPv6 address (e.g., "2001:db8::33")'
 complete -c sampan -n '__sampan_at "network connect"' -l link -x -a '(__sampan_names containers)' -d 'Add link to another container'

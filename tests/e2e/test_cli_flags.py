@@ -47,7 +47,6 @@ MISSING_FLAGS = {
     "image push": "platform",
     "image rm": "no-prune platform",
     "image save": "platform",
-    "network connect": "gw-priority",
     "network create": "config-from config-only ingress",
     "network inspect": "verbose",
 }

@@ -400,6 +400,62 @@ def test_connect_and_disconnect_while_running(site: Site) -> None:
     assert site.address("box", "right")
 
 
+def test_the_highest_gateway_priority_leads_out(site: Site) -> None:
+    """At the start, when a network is joined, when it is left again, and by name among equals; one without a way out is none."""
+    d = site.daemon
+    for name in ("mm", "zz", "aa"):
+        d.ok("network", "create", name)
+    d.ok("network", "create", "--internal", "inner")
+
+    def way_out() -> list[str]:
+        return [
+            line.split()[2] for line in d.ok("exec", "box", "ip", "route").splitlines() if line.startswith("default")
+        ]
+
+    def gateway(name: str) -> list[str]:
+        return [site.address("box", name, "Gateway")]
+
+    site.container("box", "--network", "mm", "--network", "name=zz,gw-priority=1", "-p", "8090:80")
+    assert way_out() == gateway("zz")
+    for name, priority, leads in (("aa", "2", "aa"), ("inner", "9", "aa")):
+        d.ok("network", "connect", "--gw-priority", priority, name, "box")
+        assert way_out() == gateway(leads)
+    assert site.address("box", "aa", "GwPriority") == "2"
+    d.ok("restart", "-t", "0", "box")
+    assert way_out() == gateway("aa")
+    for name, leads in (("aa", "zz"), ("zz", "mm")):
+        d.ok("network", "disconnect", name, "box")
+        assert way_out() == gateway(leads)
+    d.ok("network", "connect", "zz", "box")
+    assert way_out() == gateway("mm")
+    d.ok("network", "connect", "aa", "box")
+    assert way_out() == gateway("aa")
+
+
+def test_links_of_a_place_on_a_network_are_links(site: Site) -> None:
+    """As compose gives them, in the settings of the network."""
+    d = site.daemon
+    d.ok("network", "create", "lab")
+    site.container("db", "--network", "lab")
+    http = d.http
+    places = {"EndpointsConfig": {"lab": {"Links": ["db:base"]}}}
+    body = {
+        "Image": "busybox",
+        "Cmd": ["sleep", "100"],
+        "HostConfig": {"NetworkMode": "lab"},
+        "NetworkingConfig": places,
+    }
+    made = http.call("POST", "/containers/create?name=linked", body)["Id"]
+    http.call("POST", f"/containers/{made}/start")
+    assert site.address("db", "lab") in d.ok("exec", "linked", "nslookup", "-type=a", "base")
+    done = d.sampan("network", "connect", "--link", "db:other", "bridge", "linked")
+    assert b"Links are not implemented" in done.stderr
+    body["NetworkingConfig"] = {"EndpointsConfig": {"lab": {"Links": ["nobody:base"]}}}
+    with pytest.raises(APIError) as refused:
+        http.call("POST", "/containers/create", body)
+    assert refused.value.status == 404
+
+
 def test_several_networks_and_static_addresses(site: Site) -> None:
     d = site.daemon
     d.ok(

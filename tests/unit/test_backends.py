@@ -84,7 +84,7 @@ def test_limits_of_a_system_vm_are_those_it_was_made_with() -> None:
 def test_a_system_vm_that_runs_gets_no_further_interface() -> None:
     network = Network("n" * 64, "back", "bridge", 0, [])
     with pytest.raises(Conflict, match="stop it before it is connected to back"):
-        asyncio.run(_system_vm().plug(_container("machine", "web"), network, NOTHING, -1, False))
+        asyncio.run(_system_vm().plug(_container("machine", "web"), network, NOTHING, -1))
 
 
 @pytest.mark.parametrize(("frozen", "request_"), [(True, requests.Pause()), (False, requests.Resume())])

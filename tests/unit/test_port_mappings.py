@@ -122,6 +122,21 @@ def test_a_container_on_internal_networks_only_publishes_nothing(loop: asyncio.A
     assert default_gateway(networks.of(web.id)) is None
 
 
+def test_the_highest_priority_leads_out_and_by_name_among_equals() -> None:
+    networks, kept = FakeNetworks(), {}
+    inner, zoo, bar, low = network("inner", internal=True), network("zoo"), network("bar"), network("low")
+    web = container("a", "web", inner, zoo, bar, low)
+    for each, priority in ((inner, 9), (zoo, 1), (bar, 1), (low, -1)):
+        kept[each.name] = networks.put(web, each, "10.7.0.2/24")
+        kept[each.name].priority = priority
+    assert default_gateway(networks.of(web.id)) == (bar, kept["bar"])
+    kept["zoo"].priority = 2
+    assert default_gateway(networks.of(web.id)) == (zoo, kept["zoo"])
+    assert "priority" in kept["zoo"].record()
+    kept["zoo"].priority = 0
+    assert "priority" not in kept["zoo"].record(), "what an older engine can read stays so"
+
+
 @pytest.mark.parametrize(
     ("config", "host"),
     [

@@ -17,15 +17,26 @@ from sampan.api.conform import (
     texts,
 )
 from sampan.api.fields import HOST_CONFIG
+from sampan.api.record import unavailable
+from sampan.engine.errors import BadRequest
 
-_pool = struct({"Subnet": text, "IPRange": text, "Gateway": text, "AuxiliaryAddresses": texts, "AuxAddress": texts})
-NetworkCreate = struct(
-    {
-        "Name": text, "CheckDuplicate": flag, "Driver": text, "Scope": text, "Internal": flag, "Attachable": flag, "Ingress": flag,
-        "ConfigOnly": flag, "ConfigFrom": struct({"Network": text}), "EnableIPv4": flag, "EnableIPv6": flag, "Options": texts,
-        "Labels": texts, "IPAM": struct({"Driver": text, "Options": texts, "Config": each(_pool)}),
-    }
-)  # fmt: skip
+
+def _always(value: Any, path: str) -> bool:
+    if not flag(value, path):
+        raise BadRequest(f"{path}: false is not implemented: every network has IPv4")
+    return True
+
+
+_pool = struct(
+    {"Subnet": text, "IPRange": text, "Gateway": text, "AuxiliaryAddresses": texts, "AuxAddress": unavailable(texts)}
+)
+NETWORK_FIELDS: dict[str, Reader] = {
+    "Name": text, "CheckDuplicate": flag, "Driver": text, "Scope": unavailable(text, "local"), "Internal": flag,
+    "Attachable": flag, "Ingress": unavailable(flag),
+    "ConfigOnly": unavailable(flag), "ConfigFrom": unavailable(struct({"Network": text})), "EnableIPv4": _always, "EnableIPv6": flag, "Options": texts,
+    "Labels": texts, "IPAM": struct({"Driver": text, "Options": unavailable(texts), "Config": each(_pool)}),
+}  # fmt: skip
+NetworkCreate = struct(NETWORK_FIELDS)
 VolumeCreate = struct(
     {"Name": text, "Driver": text, "DriverOpts": texts, "Labels": texts, "ClusterVolumeSpec": anything}
 )

@@ -120,6 +120,7 @@ def connect(v: Values, names: list[str]) -> int:
         "Aliases": v.items("alias"),
         "DriverOpts": pairs(v.items("driver-opt")),
         "Links": v.items("link"),
+        "GwPriority": v.number("gw-priority"),
     }
     if addresses:
         settings["IPAMConfig"] = addresses

@@ -90,6 +90,14 @@ def addresses(v: Values) -> dict[str, str]:
     return {key: text for key, text in given.items() if text}
 
 
+def priority(text: str) -> int:
+    """A gateway priority. Raises UsageError."""
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"invalid gw-priority {text!r}: a whole number") from None
+
+
 def networks(v: Values) -> tuple[str, dict[str, Any] | None]:
     """(NetworkMode, EndpointsConfig) of the options about networks. Raises UsageError."""
     modes, endpoints = [], {}
@@ -134,7 +142,7 @@ def _network(item: str) -> tuple[str, dict[str, Any]]:
             option, _, text = value.partition("=")
             settings.setdefault("DriverOpts", {})[option] = text
         elif key == "gw-priority":
-            settings["GwPriority"] = int(value)
+            settings["GwPriority"] = priority(value)
         else:
             raise UsageError(f"invalid field {key!r} in --network {item!r}")
     if not name:

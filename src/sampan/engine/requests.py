@@ -46,7 +46,8 @@ class Requests:
         host, finding = request.host_config, self._finding
         lent = [text.partition(":") for text in host.volumes_from]
         lenders = [(finding.container(who, name, Verb.SHARE), mode) for name, _, mode in lent]
-        links = [text.partition(":") for text in host.links]
+        own = [text for settings in request.endpoints.values() for text in settings.links]  # they hold on all networks
+        links = [text.partition(":") for text in dict.fromkeys((*host.links, *own))]
         host = replace(
             host,
             pid_mode=self._shared(who, "PidMode", host.pid_mode),

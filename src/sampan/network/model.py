@@ -13,6 +13,13 @@ ICC = "com.docker.network.bridge.enable_icc"
 MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 ANTISPOOF = "sampan.antispoof"
 SWITCHES = (ICC, MASQUERADE, ANTISPOOF)  # options that are on unless they say otherwise
+HOST_BINDING = "com.docker.network.bridge.host_binding_ipv4"
+_MTU, _BRIDGE = "com.docker.network.driver.mtu", "com.docker.network.bridge.name"
+OPTIONS = {  # of networks, by driver
+    "bridge": (_BRIDGE, *SWITCHES, HOST_BINDING, _MTU),
+    "macvlan": ("parent", "macvlan_mode", _MTU),
+    "ipvlan": ("parent", "ipvlan_mode", _MTU),
+}
 
 
 @dataclass(slots=True)
@@ -29,11 +36,16 @@ class Endpoint:
     aliases: list[str] = field(default_factory=list)
     link: str = ""  # the host's end of it; not in records of engines without an id
     network: str = ""  # the network's id
+    priority: int = 0  # the highest is the way out (Docker's GwPriority)
 
     @property
     def host_interface(self) -> str:
         """The end of the veth pair on the host; its name tells our interfaces from others'."""
         return self.link or ownership.old_veth(self.id)
+
+    def record(self) -> dict[str, Any]:
+        """What is saved; a priority only where there is one, which an older engine could not read."""
+        return {key: value for key, value in asdict(self).items() if key != "priority" or value}
 
     @property
     def addresses(self) -> list[str]:
@@ -67,12 +79,12 @@ class Network:
     @property
     def bridge(self) -> str:
         """The name of its bridge on the host."""
-        return self.options.get("com.docker.network.bridge.name") or ownership.bridge_of(self.id)
+        return self.options.get(_BRIDGE) or ownership.bridge_of(self.id)
 
     @property
     def mtu(self) -> int:
         """What the user asked for, or 0."""
-        text = self.options.get("com.docker.network.driver.mtu", "0")
+        text = self.options.get(_MTU, "0")
         return int(text) if text.isdecimal() else 0
 
     @property

@@ -8,7 +8,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -17,7 +17,7 @@ from sampan.network import bridge, ipam
 from sampan.network import settings as checks
 from sampan.network.attachment import Addresses, EndpointSettings
 from sampan.network.errors import NetworkConflict, NetworkError, NetworkForbidden, NetworkNotFound
-from sampan.network.model import SWITCHES, Endpoint, Network
+from sampan.network.model import HOST_BINDING, OPTIONS, SWITCHES, Endpoint, Network
 from sampan.network.ownership import DEFAULT_BRIDGE, Owner, choosing
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
@@ -134,7 +134,7 @@ class Networks:
                                        "com.docker.network.bridge.name": DEFAULT_BRIDGE,
                                        "com.docker.network.bridge.enable_icc": "true",
                                        "com.docker.network.bridge.enable_ip_masquerade": "true",
-                                       "com.docker.network.bridge.host_binding_ipv4": "0.0.0.0"}  # fmt: skip
+                                       HOST_BINDING: "0.0.0.0"}  # fmt: skip
                     network.ipam = ipam.plan([], self._taken(), ipv6=False)
                 self._add(network)
                 self._records.owe(_KIND, network.id, network.record())
@@ -295,15 +295,15 @@ class Networks:
         elif wanted.ipv6:
             raise NetworkError(f"network {network.name} has no IPv6 subnet")
         endpoint.mac = _mac(network, settings.mac, endpoint.ipv4)
-        endpoint.aliases = list(dict.fromkeys(settings.aliases))
-        self._records.put(_ENDPOINT, endpoint.id, asdict(endpoint))
+        endpoint.aliases, endpoint.priority = list(dict.fromkeys(settings.aliases)), settings.gateway_priority
+        self._records.put(_ENDPOINT, endpoint.id, endpoint.record())
         network.endpoints[container] = endpoint
         return endpoint
 
     def rename(self, container: str, name: str) -> None:
         """What a container is called on its networks from now on. Raises what the records raise."""
         for _, endpoint in self.of(container):
-            self._records.put(_ENDPOINT, endpoint.id, asdict(endpoint) | {"name": name})
+            self._records.put(_ENDPOINT, endpoint.id, endpoint.record() | {"name": name})
             endpoint.name = name
 
     def release(self, network: Network, container: str) -> Endpoint | None:
@@ -343,6 +343,17 @@ def _mac(network: Network, wanted: str, ipv4: str) -> str:
 
 
 def _check_options(network: Network) -> None:
+    """Refuses options with values that can't be, and such as nobody would read. Raises NetworkError."""
+    there = OPTIONS[network.driver]
+    for key in network.options:
+        if key not in there:
+            raise NetworkError(
+                f"the network option {key!r} is not implemented: with driver {network.driver} there are {', '.join(there)}"
+            )
+    if network.options.get(HOST_BINDING, "") not in ("", "0.0.0.0"):
+        raise NetworkError(
+            f"{HOST_BINDING}={network.options[HOST_BINDING]} is not implemented: publish with -p ADDRESS:PORT:PORT"
+        )
     mtu = network.options.get("com.docker.network.driver.mtu")
     if mtu is not None and not (mtu.isascii() and mtu.isdecimal() and 68 <= int(mtu) <= 65535):
         raise NetworkError(f"invalid MTU {mtu}: 68 to 65535")

@@ -15,18 +15,25 @@ _MAC = re.compile(r"[0-9a-f]{2}([:-][0-9a-f]{2}){5}", re.ASCII)
 _INTERFACE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}", re.ASCII)
 _NOT_ONE = ("all", "default", "lo")  # names below /proc/sys/net that are of no interface, or of the host's own
 _TRUE, _FALSE = ("1", "t", "true"), ("0", "f", "false")  # as Go's ParseBool
+_INSTEAD = {  # what else there is
+    "com.docker.network.endpoint.sysctls": "Use HostConfig.Sysctls (--sysctl net.ipv4.conf.eth0.NAME=VALUE): interfaces are eth0, eth1, ...",
+    "com.docker.network.endpoint.ifname": "Interfaces are eth0, eth1, ... in the order of the networks",
+}
 replace = msgspec.structs.replace
 
 
 def checked(network: Network, settings: EndpointSettings) -> EndpointSettings:
-    """The settings with addresses as they are written. Raises NetworkError that names the field."""
+    """The settings with addresses as they are written. Raises NetworkError that names the field, also for what there is not."""
+    for option in settings.driver_options:
+        raise NetworkError(
+            f"DriverOpts {option!r} is not implemented: no option of an endpoint is. {_INSTEAD.get(option, '')}".rstrip()
+        )
     wanted = settings.addresses
     if wanted is not None:
-        for text in wanted.link_local:
-            if not address(text, "LinkLocalIPs").is_link_local:
-                raise NetworkError(
-                    f"invalid link-local IP address: {text}: LinkLocalIPs are of 169.254.0.0/16 or fe80::/10"
-                )
+        if wanted.link_local:
+            raise NetworkError(
+                "LinkLocalIPs are not implemented: a container has IPv4Address, IPv6Address and what its kernel gives it"
+            )
         wanted = replace(
             wanted,
             ipv4=_address(network, wanted.ipv4, "IPv4Address", 4) if wanted.ipv4 else "",

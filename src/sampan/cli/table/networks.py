@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.cli.flags import BOOL, LIST, STR, STRINGS, Command, Flag
+from sampan.cli.flags import BOOL, INT, LIST, STR, STRINGS, Command, Flag
 
 COMMANDS = (
     Command(
@@ -13,6 +13,12 @@ COMMANDS = (
         flags=[
             Flag("alias", "", STRINGS, "Add network-scoped alias for the container"),
             Flag("driver-opt", "", STRINGS, "driver options for the network"),
+            Flag(
+                "gw-priority",
+                "",
+                INT,
+                "Highest gw-priority provides the default gateway. Accepts positive and negative values",
+            ),
             Flag("ip", "", STR, 'IPv4 address (e.g., "172.30.100.104")'),
             Flag("ip6", "", STR, 'IPv6 address (e.g., "2001:db8::33")'),
             Flag("link", "", LIST, "Add link to another container"),

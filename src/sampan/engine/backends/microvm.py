@@ -75,9 +75,7 @@ class MicroVM(Guests):
         """As Backend.update."""
         return await self._machines.limit(container, container.host_config, resources)
 
-    async def plug(
-        self, container: Container, network: Network, endpoint: Endpoint, namespace: int, default: bool
-    ) -> None:
+    async def plug(self, container: Container, network: Network, endpoint: Endpoint, namespace: int) -> None:
         """As Links.plug: a slot of the machine's becomes the endpoint's."""
         slot = slot_of(endpoint.interface, SLOTS)
         await self._machines.ask(container, requests.TakeTap(slot))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable, Collection
 
@@ -161,16 +162,20 @@ class Namespaces:
 
     can_replug = True
 
-    async def plug(
-        self, container: Container, network: Network, endpoint: Endpoint, namespace: int, default: bool
-    ) -> None:
+    async def plug(self, container: Container, network: Network, endpoint: Endpoint, namespace: int) -> None:
         """As Links.plug: a veth pair."""
-        await asyncio.to_thread(bridge.plug, network, endpoint, namespace, default)
+        await asyncio.to_thread(bridge.plug, network, endpoint, namespace, False)
 
     async def plugged(
         self, container: Container, network: Network, endpoint: Endpoint, default: bool, names: bool
     ) -> None:
-        """There is nothing left to do."""
+        """As Links.plugged: the kernel takes the default route from any other interface."""
+        if default:
+            namespace = container.open_process("ns/net")
+            try:
+                await asyncio.to_thread(bridge.move_default_route, network, endpoint, namespace)
+            finally:
+                os.close(namespace)
 
     async def unplug(
         self, container: Container, endpoint: Endpoint, namespace: int, left: tuple[Network, Endpoint] | None

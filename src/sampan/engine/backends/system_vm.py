@@ -99,9 +99,7 @@ class SystemVM(Guests):
         """There are no limits that could have been changed."""
         return []
 
-    async def plug(
-        self, container: Container, network: Network, endpoint: Endpoint, namespace: int, default: bool
-    ) -> None:
+    async def plug(self, container: Container, network: Network, endpoint: Endpoint, namespace: int) -> None:
         """Refuses: its network cards are those that it was started with."""
         raise Conflict(f"the system VM {container.name} is running: stop it before it is connected to {network.name}")
 

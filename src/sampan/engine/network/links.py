@@ -14,15 +14,14 @@ class Links(Protocol):
 
     can_replug: bool  # whether an interface that is gone from the host can be made again
 
-    async def plug(
-        self, container: Container, network: Network, endpoint: Endpoint, namespace: int, default: bool
-    ) -> None:
-        """Gives it an interface, which has the `default` route or not."""
+    async def plug(self, container: Container, network: Network, endpoint: Endpoint, namespace: int) -> None:
+        """Gives it an interface."""
 
     async def plugged(
         self, container: Container, network: Network, endpoint: Endpoint, default: bool, names: bool
     ) -> None:
-        """Its ports are published, and with `names` its name server serves it there."""
+        """The last step: its ports are published, and with `names` its name server serves it there. With `default` the interface is
+        its way out from now on, and no other is."""
 
     async def unplug(
         self, container: Container, endpoint: Endpoint, namespace: int, left: tuple[Network, Endpoint] | None

@@ -33,8 +33,6 @@ from sampan.network.errors import NetworkNotFound
 from sampan.network.model import Endpoint, Network
 from sampan.network.networks import Networks
 
-replace = msgspec.structs.replace
-
 if TYPE_CHECKING:
     from sampan.network.hostports import HostPorts
 
@@ -251,6 +249,10 @@ class Networking:
         if network.name in container.networks:
             raise Forbidden(f"endpoint with name {container.name} already exists in network {network.name}")
         settings = endpoint_settings.checked(network, settings)
+        if settings.links:
+            raise BadRequest(
+                "Links are not implemented for a container that exists: give it HostConfig.Links when it is made, or use Aliases"
+            )
         if container.running:
             await self.settle(network)
             with vanishing.unless_ended(container):
@@ -273,13 +275,13 @@ class Networking:
                                           reserved=self._reserved(network, container))  # fmt: skip
         namespace, links = container.open_process("ns/net"), self._links(container)
         try:
-            first = len(used) == 0
+            default = default_gateway(self.networks.of(container.id)) == (network, endpoint)
             await asyncio.to_thread(self.port_mappings.admit, [(network, endpoint)])
-            await links.plug(container, network, endpoint, namespace, first)
+            await links.plug(container, network, endpoint, namespace)
             await self.port_mappings.apply()
             self.resolver.write_files(container)
             await self.resolver.serve(container, namespace)
-            await links.plugged(container, network, endpoint, first, self.resolver.serves(container))
+            await links.plugged(container, network, endpoint, default, self.resolver.serves(container))
         except BaseException:
             self._give_back(network, container.id)
             await links.undo_plug(container, endpoint)
@@ -295,7 +297,8 @@ class Networking:
         namespace = container.open_process("ns/net")
         try:
             default = default_gateway(self.networks.of(container.id)) == (network, endpoint)
-            await links.plug(container, network, endpoint, namespace, default)
+            await links.plug(container, network, endpoint, namespace)
+            await links.plugged(container, network, endpoint, default, self.resolver.serves(container))
         finally:
             os.close(namespace)
         return True

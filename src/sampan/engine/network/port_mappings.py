@@ -204,8 +204,9 @@ class PortMappings:
 
 
 def default_gateway(endpoints: list[tuple[Network, Endpoint]]) -> tuple[Network, Endpoint] | None:
-    """The place with the default route: the first that is not internal."""
-    return next(((network, endpoint) for network, endpoint in endpoints if not network.internal), None)
+    """The place with the default route: of those that are not internal the one with the highest priority, by name among equals (as Docker 28)."""
+    leading = [(network, endpoint) for network, endpoint in endpoints if not network.internal]
+    return min(leading, key=lambda place: (-place[1].priority, place[0].name), default=None)
 
 
 def _bindings(container: Container) -> dict[str, tuple[PortBinding, ...]]:
