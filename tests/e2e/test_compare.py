@@ -23,14 +23,14 @@ def left(daemon: Daemon) -> tuple[int, list[str]]:
 def measured(shared_daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file with one comparison of a command in all four kinds: it takes minutes where machines are emulated."""
     path = tmp_path_factory.mktemp("compare") / "c.json"
-    done = shared_daemon.sampan("compare", *LITTLE, "--system-vm", "-o", str(path), "busybox", "--", *OWN, timeout=290)
+    done = shared_daemon.sampan("compare", *LITTLE, "--system-vm", "-o", str(path), "busybox", "--", *OWN, timeout=400)
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.decode() == f"{path}\n"
     assert b"native: memory" in done.stderr
     return path
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(500)
 def test_side_by_side(daemon: Daemon, measured: Path, tmp_path: Path) -> None:
     found = json.loads(measured.read_text())
     assert found["kinds"] == ["native", "container", "vm", "system-vm"]
@@ -62,7 +62,7 @@ def test_side_by_side(daemon: Daemon, measured: Path, tmp_path: Path) -> None:
     assert (tmp_path / "c.html").read_text().startswith("<!doctype html>")
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(500)
 def test_a_command_of_one_s_own(daemon: Daemon, measured: Path) -> None:
     out = json.loads(measured.read_text())
     assert out["command"] == list(OWN)
@@ -95,7 +95,7 @@ def test_what_can_not_be_compared(daemon: Daemon, tmp_path: Path) -> None:
     assert b"no comparison" in daemon.sampan("compare", "--from", str(tmp_path / "x.json")).stderr
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(500)
 def test_a_machine_with_a_whole_system(daemon: Daemon, measured: Path) -> None:
     out = json.loads(measured.read_text())
     rows = {key: row["system-vm"]["median"] for key, row in out["measures"].items() if "system-vm" in row}

@@ -89,8 +89,8 @@ def _steps(plan: Plan) -> int:
 
 
 def _boots(plan: Plan) -> int:
-    """How often a system VM is started for its memory, since it takes a minute to boot where it is emulated."""
-    return min(_FIRST, plan.instances)
+    """How often a system VM is started for its memory: as often as from cold, since each start of one is that, a minute if emulated."""
+    return min(_FIRST, max(plan.cold_starts, 1))
 
 
 @contextlib.contextmanager
