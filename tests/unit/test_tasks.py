@@ -44,7 +44,7 @@ def test_a_caller_gets_the_result_or_the_error() -> None:
     asyncio.run(main())
 
 
-def test_the_end_waits_for_operations_and_cancels_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_end_waits_for_operations_and_cancels_the_rest(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         tasks, ended = Tasks(), []
 
@@ -66,4 +66,4 @@ def test_the_end_waits_for_operations_and_cancels_the_rest(capsys: pytest.Captur
         assert ended == ["beside", "operation"]
 
     asyncio.run(main())
-    assert "told to nobody" in capsys.readouterr().err
+    assert "told to nobody" in caplog.text

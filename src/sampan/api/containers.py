@@ -8,7 +8,8 @@ import json
 
 from aiohttp import web
 
-from sampan.api import access, decode, errors, listing
+from sampan import logline
+from sampan.api import access, decode, listing
 from sampan.api.requests import body, engine_of, filters, flag, number
 from sampan.engine import (
     pools,
@@ -68,7 +69,7 @@ async def start(request: web.Request) -> web.Response:
     warnings = await engine.lifecycle.start(container)
     response = web.Response(status=204)
     for text in warnings:
-        response.headers.add("Warning", f'199 sampan "{errors.one_line(text)}"')  # RFC 7234, section 5.5
+        response.headers.add("Warning", f'199 sampan "{logline.one_line(text)}"')  # RFC 7234, section 5.5
     return response
 
 

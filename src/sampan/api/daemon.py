@@ -7,16 +7,18 @@ import asyncio
 import gc
 import grp
 import ipaddress
+import logging
 import os
 import resource
 import signal
 import socket
 import sys
+from typing import NoReturn
 
 from aiohttp import web
 
 from sampan import paths
-from sampan.api import door, metrics, ui
+from sampan.api import daemonlog, door, metrics, ui
 from sampan.api.server import application
 from sampan.engine import pools, rootless
 from sampan.engine.engine import Engine
@@ -26,6 +28,8 @@ from sampan.images.registry.hosts import Hosts
 from sampan.linux.namespaces import initial_user_namespace
 from sampan.network import ports
 from sampan.network.hostports import HostPorts
+
+_log = logging.getLogger(__name__)
 
 
 def listen(path: str) -> socket.socket:
@@ -58,6 +62,11 @@ def _loopback(text: str) -> tuple[str, int]:
         return host.strip("[]"), int(port)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not ADDRESS:PORT") from None
+
+
+def _die(error: object) -> NoReturn:
+    _log.critical(str(error))
+    sys.exit(1)
 
 
 async def serve(options: argparse.Namespace, host_ports: HostPorts | None) -> None:
@@ -101,8 +110,7 @@ async def serve(options: argparse.Namespace, host_ports: HostPorts | None) -> No
         rootless.leave(options.exec_root)
 
 
-def main() -> None:
-    """The entry of the command `sampand`."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sampand", description="The Sampan engine's daemon.")
     parser.add_argument("-H", "--host", default=os.environ.get("SAMPAN_HOST", f"unix://{paths.socket()}"))
     parser.add_argument("--data-root", default=paths.data_directory())
@@ -121,22 +129,33 @@ def main() -> None:
     parser.add_argument(
         "--metrics-addr", type=_loopback, metavar="ADDRESS:PORT", help="serve /metrics there as well, on loopback only"
     )
+    parser.add_argument("-D", "--debug", action="store_true", help="the same as --log-level debug")
+    parser.add_argument(
+        "-l", "--log-level", choices=daemonlog.LEVELS, default="info", help="of the messages on standard error"
+    )
+    return parser
+
+
+def main() -> None:
+    """The entry of the command `sampand`."""
+    parser = _parser()
     options = parser.parse_args()
+    daemonlog.set_up("debug" if options.debug else options.log_level)
     if not options.host.startswith("unix://"):
         parser.error(f"can't listen on {options.host}: only unix:// sockets")
     if listens(options.host.removeprefix("unix://")):
-        sys.exit(f"sampand: another daemon already listens on {options.host}")
+        _die(f"another daemon already listens on {options.host}")
     host_ports = None
     if os.geteuid() != 0:
         host_ports = HostPorts.fork()
         try:
             rootless.enter(options.exec_root)
         except EngineError as error:
-            sys.exit(f"sampand: {error}")
+            _die(error)
     # A socket for each published port, descriptors of each container: the soft limit of a login is too low.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
         asyncio.run(serve(options, host_ports))
     except EngineError as error:
-        sys.exit(f"sampand: {error}")
+        _die(error)

@@ -94,8 +94,3 @@ def headed(status: int, message: str) -> web.Response:
     answer = response(status, message)
     answer.headers["X-Sampan-Error"] = "".join(char if " " <= char <= "~" else "?" for char in message)[:1000]
     return answer
-
-
-def one_line(text: str) -> str:
-    """For the daemon's log: a client's words make no lines there, and are no commands to who reads it in a terminal."""
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 import struct
-import sys
 import tempfile
-import traceback
 from collections.abc import AsyncIterator, Mapping
 from typing import IO, Any
 
@@ -19,6 +18,8 @@ from sampan.api.json import decode
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, TooLarge
 from sampan.engine.filters import reading
+
+_log = logging.getLogger(__name__)
 
 ENGINE: web.AppKey[Engine] = web.AppKey("engine", Engine)
 MAX_JSON = 4 << 20  # bytes: what is started from it, with every letter escaped, is below what the keeper takes
@@ -135,7 +136,7 @@ async def json_stream(request: web.Request, messages: AsyncIterator[Mapping[str,
         if response is None:
             raise
         if not is_expected(error):
-            traceback.print_exc(file=sys.stderr)
+            _log.exception("an answer that had begun")
         text = message_of(error)
         await response.write(json_line({"errorDetail": {"message": text}, "error": text}))
     return response or await writer(request, "application/json")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-import traceback
+import logging
 from typing import NoReturn
 
 from aiohttp import web
@@ -28,6 +27,8 @@ from sampan.api.requests import ENGINE, begin, begun, engine_of
 from sampan.api.routes import ROUTES, Handler, Route
 from sampan.engine.engine import Engine
 from sampan.engine.errors import DiskError
+
+_log = logging.getLogger(__name__)
 
 # What is told a client as it goes on. They look after themselves: what they show ends with the client, what they do does not.
 _STREAMS = (
@@ -74,7 +75,7 @@ def _carried(handler: Handler) -> Handler:
             except DiskError as error:
                 if handler not in _HAS_HAPPENED:
                     raise
-                print(f"sampand: {errors.one_line(f'{request.path}: {error}')}", file=sys.stderr)
+                _log.error(f"{request.path}: {error}")
         return response
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -90,6 +91,7 @@ def _parts(version: str) -> tuple[int, ...]:
 @web.middleware
 async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Checks the API version and turns every exception into Docker's JSON error."""
+    _log.debug("%s %s", request.method, request.path)  # without its query: that may hold secrets
     asked = request.match_info.get("version")
     if asked:
         if _parts(asked) > _parts(system.MAX_API):
@@ -119,7 +121,7 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     except Exception as error:
         status = errors.status_of(error)
         if status == 500 and not errors.is_expected(error):
-            traceback.print_exc(file=sys.stderr)
+            _log.exception("%s %s", request.method, request.path)
         if begun(request):
             _break_off(request, error)
         return (errors.headed if request.method == "HEAD" else errors.response)(status, errors.message_of(error))
@@ -144,7 +146,7 @@ async def _without_slash(request: web.Request) -> web.StreamResponse | None:
 
 def _break_off(request: web.Request, error: Exception) -> NoReturn:
     """Ends an answer that can't be finished so that its reader knows: a second answer, or the last chunk, would be taken for data."""
-    print(f"sampand: {errors.one_line(f'{request.method} {request.path} is broken off: {error}')}", file=sys.stderr)
+    _log.error(f"{request.method} {request.path} is broken off: {error}")
     if request.transport is not None:
         request.transport.abort()
     raise asyncio.CancelledError from None

@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 
 import sampan
-from sampan.api import access, listing, volumes
+from sampan.api import access, daemonlog, listing, volumes
 from sampan.api.builds import cache_rows
 from sampan.api.images import summary
 from sampan.api.requests import engine_of, filters
@@ -139,6 +139,7 @@ def _always() -> dict[str, Any]:
         "NoProxy": "",
         "Labels": [],
         "ExperimentalBuild": False,
+        "Debug": daemonlog.debugging(),
         "ServerVersion": sampan.__version__,
         "Runtimes": {RUNTIME: {"path": "sampan"}},
         "DefaultRuntime": RUNTIME,

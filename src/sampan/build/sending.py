@@ -12,7 +12,6 @@ import os
 import select
 import stat
 import subprocess
-import sys
 import tarfile
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, cast
@@ -130,7 +129,7 @@ def send(directory: int, out: int, dockerfile: str, ignore: str | None) -> None:
     except BrokenPipeError:
         raise SystemExit(2) from None  # the engine has something to say itself
     except (OSError, BuildError) as error:
-        _fail(f"error checking context: {_said(error)}")
+        raise SystemExit(f"error checking context: {_said(error)}") from None
 
 
 def _again(tar: tarfile.TarFile, whole: Tree, path: str) -> None:
@@ -187,13 +186,8 @@ def receive(directory: int, source: int) -> None:
         try:
             Extractor(directory, owner=(os.getuid(), os.getgid()), harmless=True).extract(stream)
         except compression.ERRORS as error:
-            _fail(f"failed to write the output: {error}")
+            raise SystemExit(f"failed to write the output: {error}") from None
 
 
 def _said(error: Exception) -> str:
     return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
-
-
-def _fail(text: str) -> None:
-    print(text, file=sys.stderr)
-    raise SystemExit(1)

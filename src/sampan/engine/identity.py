@@ -7,14 +7,16 @@ After another boot nothing of the original's is there, and a file system may hav
 
 from __future__ import annotations
 
+import logging
 import os
-import sys
 import uuid
 from dataclasses import dataclass
 
 from sampan.linux import durable
 from sampan.linux.files import regular
 from sampan.network.ownership import Owner
+
+_log = logging.getLogger(__name__)
 
 _FILE = "engine-id"
 
@@ -43,9 +45,7 @@ def load(data_root: str) -> Identity:
     place, boot = _place(data_root), _boot()
     copied = found is not None and made_for[1:] == [boot] and made_for[0] != place
     if copied:
-        print(
-            f"sampand: {data_root} is a copy of another engine's data: this one gets an id of its own", file=sys.stderr
-        )
+        _log.warning(f"{data_root} is a copy of another engine's data: this one gets an id of its own")
     identity = uuid.uuid4() if found is None or copied else found
     if identity != found or made_for != [place, boot]:
         try:
@@ -53,7 +53,7 @@ def load(data_root: str) -> Identity:
         except OSError as error:
             if identity != found:
                 identity = uuid.uuid5(uuid.NAMESPACE_URL, f"{boot} {place}")
-                print(f"sampand: {path}: {error.strerror}: the engine's id is for this boot only", file=sys.stderr)
+                _log.warning(f"{path}: {error.strerror}: the engine's id is for this boot only")
     return Identity(str(identity), Owner(identity.hex[:8], os.path.realpath(data_root)), copied)
 
 
@@ -66,7 +66,7 @@ def _read(path: str) -> tuple[uuid.UUID | None, list[str]]:
     except FileNotFoundError:
         return None, [""]
     except (OSError, ValueError) as error:
-        print(f"sampand: {path} is damaged ({error}): the engine gets a new id", file=sys.stderr)
+        _log.warning(f"{path} is damaged ({error}): the engine gets a new id")
         return None, [""]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -16,6 +16,8 @@ from sampan.keeper import protocol, wire
 from sampan.keeper.client import LONGEST, PATIENCE, KeeperClient, KeeperGone, KeeperSilent
 from sampan.keeper.protocol import End, Started
 from sampan.runtime.errors import RuntimeFailure
+
+_log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from sampan.keeper.protocol import Request
@@ -60,7 +62,7 @@ class KeeperLink:
         try:
             await self.open()
         except KeeperSilent as error:
-            print(f"sampand: {error}", file=sys.stderr)
+            _log.error(str(error))
             self._lost()
 
     async def open(self) -> None:
@@ -218,7 +220,7 @@ class KeeperLink:
             try:
                 await self.open()
             except (OSError, KeeperGone) as error:
-                print(f"sampand: can't restart the keeper yet: {error}", file=sys.stderr)
+                _log.warning(f"can't restart the keeper yet: {error}")
 
     async def close(self) -> None:
         """Lets go of the keeper; one that has nothing to keep ends too."""

@@ -5,8 +5,8 @@ Nothing is deleted but what a recorded removal has left, and directories in whic
 
 from __future__ import annotations
 
+import logging
 import os
-import sys
 
 from sampan.engine import broken, container_record
 from sampan.engine.container import Container
@@ -16,6 +16,8 @@ from sampan.engine.events import Events
 from sampan.engine.identity import Identity
 from sampan.engine.network.resolver import Resolver
 from sampan.engine.records import Records
+
+_log = logging.getLogger(__name__)
 
 
 class Leftovers:
@@ -78,15 +80,12 @@ class Leftovers:
         except FileNotFoundError:
             pass
         except OSError as error:
-            print(f"sampand: container {container.name}: {error}", file=sys.stderr)
+            _log.warning(f"container {container.name}: {error}")
             return
         try:
             if not os.path.isdir(path) and container.state.started_at:
-                print(
-                    f"sampand: the files of container {container.name} are gone: it begins with those of its image",
-                    file=sys.stderr,
-                )
+                _log.warning(f"the files of container {container.name} are gone: it begins with those of its image")
             self._directories.restore(container.id)
             self._resolver.write_all_files(container)
         except OSError as error:
-            print(f"sampand: container {container.name}: its files can't be made again: {error}", file=sys.stderr)
+            _log.error(f"container {container.name}: its files can't be made again: {error}")

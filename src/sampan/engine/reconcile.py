@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
-import sys
 import time
 from typing import Any
 
@@ -30,6 +30,8 @@ from sampan.linux import pidfd
 from sampan.linux.cgroup import Cgroup
 from sampan.linux.files import regular
 from sampan.runtime.errors import RuntimeFailure
+
+_log = logging.getLogger(__name__)
 
 _KILLED = int(signal.SIGKILL)  # a wait status
 _ID = 64  # letters of an id
@@ -95,7 +97,7 @@ class Reconciliation:
         try:
             await call(protocol.Adopt(container.process.handover, container.process.descriptors))
         except RuntimeFailure as error:
-            print(f"sampand: container {container.name} is not supervised: {error}", file=sys.stderr)
+            _log.error(f"container {container.name} is not supervised: {error}")
         return False
 
     async def _hold(self, call: Call, container: Container) -> bool:
@@ -137,7 +139,7 @@ class Reconciliation:
         """Ends what a daemon that is dead had begun to start, or to remove, and did not record; how it ended, if we ended it."""
         identifier, container = task.id, self._containers.get(task.id)
         name = container.name if container is not None else identifier[:12]
-        print(f"sampand: {name} runs although no record says so: process {task.pid} is ended", file=sys.stderr)
+        _log.warning(f"{name} runs although no record says so: process {task.pid} is ended")
         try:
             fds = (await call(protocol.Hold(identifier))).descriptors
         except RuntimeFailure:
@@ -156,16 +158,14 @@ class Reconciliation:
             if all(other.id != identifier for other in (await call(protocol.List())).tasks):
                 return Exit(_KILLED, time.time_ns())
             await asyncio.sleep(0.01)
-        print(f"sampand: process {task.pid} of {name} does not end", file=sys.stderr)
+        _log.error(f"process {task.pid} of {name} does not end")
         return None
 
     async def _put_right(self, container: Container, group: Cgroup | None, killed: Exit | None) -> None:
         """A container that does not run: nothing of it does, and it has what it needs to be started."""
         if group is not None:
             if group.pids():
-                print(
-                    f"sampand: {container.name} has processes although it does not run: they are ended", file=sys.stderr
-                )
+                _log.warning(f"{container.name} has processes although it does not run: they are ended")
                 await asyncio.to_thread(group.end)
             container.to_clear = group
             self._runs.clear_up(container)
@@ -200,9 +200,9 @@ def _open_process(container: Container) -> int | None:
 def _end_group(group: Cgroup) -> None:
     """A control group of ours that belongs to nothing we know: of a build's step, or of a container that was being removed."""
     if pids := group.pids():
-        print(f"sampand: {group.path} has processes {pids} that no record knows: they are ended", file=sys.stderr)
+        _log.warning(f"{group.path} has processes {pids} that no record knows: they are ended")
         group.end()
     try:
         group.remove()
     except OSError as error:
-        print(f"sampand: {error}", file=sys.stderr)
+        _log.error(str(error))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import sqlite3
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sampan.engine import database
 from sampan.engine.datasync import DataSync, has_no_disk
 from sampan.engine.errors import DiskError
+
+_log = logging.getLogger(__name__)
 
 _BURIED = "removed "  # before the kind
 Body = Mapping[str, object] | str  # as it is, or as JSON
@@ -101,7 +103,7 @@ class Records:
                     raise ValueError("no object")
                 found.append(body)
             except (ValueError, RecursionError) as error:
-                print(f"sampand: the record of {kind} {row.key!r} is damaged ({error}) and kept", file=sys.stderr)
+                _log.warning(f"the record of {kind} {row.key!r} is damaged ({error}) and kept")
         return found
 
     # writing
@@ -145,7 +147,7 @@ class Records:
             self._settle(kind, key, body)
         except DiskError as error:
             if not self._owed:
-                print(f"sampand: {error}; it is tried again", file=sys.stderr)
+                _log.error(f"{error}; it is tried again")
             self._owed[kind, key] = body
             self._pay_later()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import sys
+import logging
 import time
 from collections.abc import Callable
 
@@ -24,6 +24,8 @@ from sampan.linux.cgroup import Cgroup
 from sampan.linux.pidfd import exit_code
 from sampan.runtime.errors import RuntimeFailure
 from sampan.vm.protocol import one_line
+
+_log = logging.getLogger(__name__)
 
 Followed = Callable[[Container, float | None], None]
 
@@ -71,7 +73,7 @@ class Runs:
         self._backends.of(container).started(container)
         warnings = [one_line(text) for text in process.warnings]  # a guest's words may be among them
         for text in warnings:
-            print(f"sampand: container {container.id[:12]}: {text}", file=sys.stderr)
+            _log.warning(f"container {container.id[:12]}: {text}")
         self.watch(container, process)
         try:
             await recorded.ended()

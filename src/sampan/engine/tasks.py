@@ -8,9 +8,11 @@ a task of the engine's, for whose end its client waits or does not; only what is
 from __future__ import annotations
 
 import asyncio
-import sys
+import logging
 from collections.abc import Coroutine
 from typing import TypeVar
+
+_log = logging.getLogger(__name__)
 
 _PATIENCE = 5.0  # seconds that operations have to end when the daemon does
 
@@ -53,7 +55,7 @@ class Tasks:
         if self._carried:
             _, late = await asyncio.wait(self._carried, timeout=_PATIENCE)
             for task in late:
-                print(f"sampand: ends before an operation is done: {task.get_coro()}", file=sys.stderr)
+                _log.error(f"ends before an operation is done: {task.get_coro()}")
                 task.cancel()
         rest = [*self._beside, *self._carried]
         if rest:
@@ -71,4 +73,4 @@ def _unheard(task: asyncio.Task[object]) -> None:
     """Says how an operation failed whose client is no longer there to hear it; one that did not get its request has not begun."""
     error = None if task.cancelled() else task.exception()
     if error is not None and not isinstance(error, ConnectionError):
-        print(f"sampand: an operation that nobody waited for failed: {error or type(error).__name__}", file=sys.stderr)
+        _log.error(f"an operation that nobody waited for failed: {error or type(error).__name__}")

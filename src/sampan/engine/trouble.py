@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 
 from sampan.engine.containers import Containers
 from sampan.engine.events import Events
@@ -10,6 +10,8 @@ from sampan.engine.records import Records
 from sampan.images.store import ImageStore
 from sampan.network.networks import Networks
 from sampan.volumes.local import LocalVolumes
+
+_log = logging.getLogger(__name__)
 
 
 class Trouble:
@@ -59,5 +61,5 @@ class Trouble:
     def announce(self, events: Events, data_root: str) -> None:
         """At the start: on stderr, and as an event each."""
         for line in self.found():
-            print(f"sampand: {line}", file=sys.stderr)
+            _log.warning(line)
             events.publish("daemon", "damaged", data_root, {"message": line})

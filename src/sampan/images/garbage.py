@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -22,6 +22,8 @@ from sampan.images.index import Index
 from sampan.images.layers import Layers
 from sampan.linux import filetree
 from sampan.oci import manifest as oci
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -107,7 +109,7 @@ def find_needed(index: Index, blobs: Blobs) -> Needed:
     needed = Needed()
     for image_id, layers in index.layers_by_image():
         if layers is None:
-            print(f"sampand: the record of image {image_id} is damaged: nothing is collected", file=sys.stderr)
+            _log.warning(f"the record of image {image_id} is damaged: nothing is collected")
             needed.all_blobs = needed.all_layers = True
             break
         needed.blobs |= {image_id, *(layer.digest for layer in layers)}
@@ -117,7 +119,7 @@ def find_needed(index: Index, blobs: Blobs) -> Needed:
         try:
             document = oci.parse(blobs.read(digest, oci.MAX_SIZE))
         except (ImageError, oci.BadManifest) as error:
-            print(f"sampand: no blobs are collected, since a manifest can't be read: {error}", file=sys.stderr)
+            _log.warning(f"no blobs are collected, since a manifest can't be read: {error}")
             needed.all_blobs = True
             continue
         needed.blobs |= {part.digest for part in getattr(document, "layers", ())}

@@ -8,10 +8,9 @@ disk itself. That is a child's work: the disk may take its time, and containers 
 from __future__ import annotations
 
 import os
-import sys
 import time
 
-from sampan import quickjson
+from sampan import logline, quickjson
 from sampan.linux import prctl
 
 TYPE_CHECKING = False
@@ -67,7 +66,7 @@ class Exits:
             self._unwritten.pop(key, None)
         except OSError as error:
             if key not in self._unwritten:
-                print(f"the end of {end.id} can't be written: {error}", file=sys.stderr, flush=True)
+                logline.write("sampan-keeper", "error", f"the end of {end.id} can't be written: {error}")
             self._unwritten[key] = directory
         else:
             self._unwritten.pop(key, None)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-import sys
 import time
 
+from sampan import logline
 from sampan.keeper import frames
 from sampan.keeper.frames import STDERR, STDOUT
 
@@ -135,8 +135,8 @@ class Writer:
             return
         self._size = start + frames.SIZE + done
         if self.dropped and done == length:
-            print(
-                f"the log of {self._directory} goes on: {self.dropped} bytes are missing", file=sys.stderr, flush=True
+            logline.write(
+                "sampan-keeper", "info", f"the log of {self._directory} goes on: {self.dropped} bytes are missing"
             )
             self.dropped = 0
         if self._max_size and self._size >= self._max_size:
@@ -197,7 +197,7 @@ class Writer:
     def _complain(self, error: OSError) -> None:
         reason = "no space" if error.errno in (28, 122) else os.strerror(error.errno or 5)  # ENOSPC, EDQUOT
         identifier = os.path.basename(os.path.dirname(self._directory))
-        print(f"{reason} for the log of {identifier}: its output is dropped", file=sys.stderr, flush=True)
+        logline.write("sampan-keeper", "warn", f"{reason} for the log of {identifier}: its output is dropped")
 
     def close(self) -> None:
         """Closes the current file."""

@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 
+from sampan import logline
 from sampan.linux import interpreter, prctl
 
 TYPE_CHECKING = False
@@ -89,7 +90,7 @@ def _guard(listener: socket.socket, socket_path: str, estate: Estate) -> None:
         try:
             child = os.fork()
         except OSError as error:
-            print(f"no process for the keeper: {error}", file=sys.stderr, flush=True)
+            logline.write("sampan-keeper", "error", f"no process for the keeper: {error}")
             ours.close()
             theirs.close()
             time.sleep(0.5)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import logging
 import os
-import sys
 from collections.abc import Iterator
 
 from sampan.linux import netns, tap
@@ -15,6 +15,8 @@ from sampan.network import interface, ownership
 from sampan.network.errors import NetworkConflict, NetworkError
 from sampan.network.model import Endpoint, Network
 from sampan.network.ownership import Owner
+
+_log = logging.getLogger(__name__)
 
 MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
@@ -54,7 +56,7 @@ def ensure(network: Network) -> None:
         netns.write_sysctl(f"ipv6/conf/{network.bridge}/accept_dad", "0")
         for row in network.ipam:
             if ":" in row["Subnet"] and not has_ipv6():
-                print(f"sampand: network {network.name}: IPv6 is switched off on this host", file=sys.stderr)
+                _log.warning(f"network {network.name}: IPv6 is switched off on this host")
                 continue
             prefix = ipaddress.ip_network(row["Subnet"]).prefixlen
             rt.add_address(netlink, found.index, ipaddress.ip_interface(f"{row['Gateway']}/{prefix}"))

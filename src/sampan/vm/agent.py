@@ -8,9 +8,9 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import sys
 import time
 
+from sampan import logline
 from sampan.linux import mount
 from sampan.linux import namespaces as ns
 from sampan.linux.eventloop import Loop
@@ -35,7 +35,7 @@ def main() -> None:
             raise FileNotFoundError(f"no port {PORT}")
         _serve(port)
     except BaseException as error:
-        print(f"agent: {error!r}", file=sys.stderr, flush=True)
+        logline.write("agent", "error", repr(error))
     restart()
 
 
@@ -72,7 +72,7 @@ def load_modules() -> None:
                 syscall("finit_module", ctypes.c_int(fd), ctypes.c_char_p(b""), ctypes.c_int(0), subject=line.strip())
             except OSError as error:
                 if error.errno not in (2, 17, 19):  # EEXIST: it is built in or loaded
-                    print(f"agent: {error}", file=sys.stderr, flush=True)
+                    logline.write("agent", "warn", str(error))
             finally:
                 os.close(fd)
             os.unlink(f"/modules/{line.strip()}")  # the archive's files are memory

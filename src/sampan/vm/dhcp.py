@@ -8,6 +8,7 @@ import socket
 import struct
 import time
 
+from sampan import logline
 from sampan.linux import openat2
 from sampan.linux import rtnetlink as rt
 from sampan.linux.netlink import Netlink
@@ -53,7 +54,7 @@ def configure_all(root: str, patience: float = 3.0) -> None:
             try:
                 servers += _configure(netlink, link, patience)
             except OSError as error:
-                print(f"sampan: {link.name}: {error}", flush=True)
+                logline.write("sampan", "warn", f"{link.name}: {error}")
     if servers:
         write_servers(root, servers)
 

@@ -6,11 +6,10 @@ Standard library only.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable
 
-from sampan import quickjson
+from sampan import logline, quickjson
 from sampan.linux import mount
 from sampan.linux import namespaces as ns
 from sampan.linux.eventloop import Loop
@@ -43,8 +42,8 @@ def main() -> None:
             settings = quickjson.loads(file.read())
         code = _serve(settings)
     except BaseException as error:
-        print(f"sampan: {error!r}", file=sys.stderr, flush=True)
-    print(f"sampan: ended with {code}", flush=True)
+        logline.write("sampan", "error", repr(error))
+    logline.write("sampan", "info", f"ended with {code}")
     os.sync()
     agent.power_off()
 
@@ -142,7 +141,7 @@ def _run_command(settings: DiskSettings, port: int) -> int:
     try:
         setup.check()
     except RuntimeFailure as failure:
-        print(f"sampan: {failure}", flush=True)
+        logline.write("sampan", "error", str(failure))
         return 127
     if port >= 0:
         _answer(loop, port, lambda _: None, child.pid, request["cgroup"] or "")

@@ -6,10 +6,9 @@ import asyncio
 import base64
 import contextlib
 import json
+import logging
 import os
-import sys
 import tempfile
-import traceback
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +39,8 @@ from sampan.images.store import ImageStore
 from sampan.oci import manifest as oci
 from sampan.oci import reference
 
+_log = logging.getLogger(__name__)
+
 _CONTROL, _BRIDGE = "/moby.buildkit.v1.Control/", "/moby.buildkit.v1.frontend.LLBBridge/"
 _FRONTEND_CAPS = ("solve.base", "solve.inlinereturn", "resolveimage", "readfile", "readdir", "statfile", "return", "returnmap",
                   "importcaches", "proto.refarray", "reference.output", "frontend.inputs")  # fmt: skip
@@ -69,7 +70,7 @@ def _told(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
             raise GRPCError(Status.UNAVAILABLE, f"the session with the client has ended: {error}") from None
         except Exception as error:
             if not is_expected(error):
-                traceback.print_exc(file=sys.stderr)
+                _log.exception("build")
             raise GRPCError(Status.INTERNAL, message_of(error) or repr(error)) from error
 
     return call

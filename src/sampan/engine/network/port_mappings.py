@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import sys
+import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,8 @@ from sampan.network.model import Endpoint, Network
 from sampan.network.networks import Networks
 from sampan.network.proxy import TcpProxy, UdpProxy
 from sampan.network.routed import Published
+
+_log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from sampan.network.hostports import HostPorts
@@ -149,7 +151,7 @@ class PortMappings:
         try:
             await self.apply()
         except NetworkError as error:
-            print(f"sampand: {error}", file=sys.stderr)
+            _log.error(str(error))
         if not self._firewall.applied:
             with contextlib.suppress(nftables.NftablesError):
                 await asyncio.to_thread(self._firewall.remove)
@@ -186,12 +188,9 @@ class PortMappings:
         async with self._lock:
             try:
                 if await asyncio.to_thread(self._firewall.restore):
-                    print(
-                        f"sampand: somebody changed the nftables table {self._firewall.table}: restored",
-                        file=sys.stderr,
-                    )
+                    _log.warning(f"somebody changed the nftables table {self._firewall.table}: restored")
             except nftables.NftablesError as error:
-                print(f"sampand: can't restore the firewall: {error}", file=sys.stderr)
+                _log.error(f"can't restore the firewall: {error}")
 
     def close(self, keep: bool) -> None:
         """Ends our part; with `keep` what is in the kernel stays."""

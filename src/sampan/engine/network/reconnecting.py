@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-import sys
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +15,8 @@ from sampan.linux import netns
 from sampan.network import bridge, dns, hostports
 from sampan.network.errors import NetworkError
 from sampan.network.model import Network
+
+_log = logging.getLogger(__name__)
 
 _AT_ONCE = 16
 
@@ -49,12 +51,12 @@ def _make(networking: Networking, network: Network) -> None:
         if network.driver == "bridge" and (network.endpoints or not network.predefined):
             bridge.ensure(network)
     except (NetworkError, OSError) as error:
-        print(f"sampand: network {network.name}: {error}", file=sys.stderr)
+        _log.warning(f"network {network.name}: {error}")
     for endpoint in network.endpoints.values():
         try:
             networking.port_mappings.admit([(network, endpoint)])
         except NetworkError as error:
-            print(f"sampand: network {network.name}: {endpoint.name}: {error}", file=sys.stderr)
+            _log.warning(f"network {network.name}: {endpoint.name}: {error}")
 
 
 async def _bring_in_line(networking: Networking, container: Container, lost: set[str]) -> None:
@@ -64,12 +66,9 @@ async def _bring_in_line(networking: Networking, container: Container, lost: set
             if network.name not in container.networks:
                 await networking.unplug(container, network, endpoint)
             elif endpoint.host_interface in lost and await networking.plug_again(container, network, endpoint):
-                print(
-                    f"sampand: container {container.name}: its interface on {network.name} was gone: made again",
-                    file=sys.stderr,
-                )
+                _log.info(f"container {container.name}: its interface on {network.name} was gone: made again")
         except (NetworkError, EngineError, OSError) as error:
-            print(f"sampand: network {network.name} of container {container.name}: {error}", file=sys.stderr)
+            _log.warning(f"network {network.name} of container {container.name}: {error}")
 
 
 async def _take_up(networking: Networking, container: Container) -> None:
@@ -77,7 +76,7 @@ async def _take_up(networking: Networking, container: Container) -> None:
     try:
         await networking.port_mappings.take_up(container)
     except (NetworkError, OSError) as error:
-        print(f"sampand: network of container {container.name}: {error}", file=sys.stderr)
+        _log.warning(f"network of container {container.name}: {error}")
 
 
 async def _serve_names(networking: Networking, containers: list[Container]) -> None:
@@ -96,7 +95,7 @@ async def _serve_names(networking: Networking, containers: list[Container]) -> N
                 finally:
                     os.close(namespace)
             except (NetworkError, OSError) as error:
-                print(f"sampand: network of container {container.name}: {error}", file=sys.stderr)
+                _log.warning(f"network of container {container.name}: {error}")
 
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         await asyncio.gather(*(serve(each) for each in containers if networking.resolver.needs_server(each)))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
-import sys
 import time
 
 from sampan.engine.policy.model import Policy, PolicyError, parse
+
+_log = logging.getLogger(__name__)
 
 _LARGEST = 1 << 20
 _FRESH = 0.002  # seconds: a create asks ten times
@@ -71,7 +73,7 @@ class Source:
     def _fail(self, text: str) -> None:
         if text != self.error:
             self.error = text
-            print(f"sampand: {self.path}: {text}", file=sys.stderr, flush=True)
+            _log.error(f"{self.path}: {text}")
 
 
 def _read(path: str) -> str:
