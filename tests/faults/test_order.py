@@ -27,7 +27,7 @@ def test_a_removal_waits_for_the_start_under_way_and_ends_what_it_started(daemon
             time.sleep(0.02 * number)
             removal = Asked(daemon, "DELETE", f"/containers/{identifier}?force=1")
             removal.join(0.05)
-            assert removal.is_alive()
+            assert removal.is_alive() or not start.is_alive()  # where the removal was first, there is nothing to start
         assert (start.answer(), removal.answer()) in ((200, 200), (404, 200))
         assert gone(daemon, identifier)
     all_agree(daemon, made)

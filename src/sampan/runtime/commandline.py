@@ -102,6 +102,8 @@ def _run(arguments: argparse.Namespace, log: _Log) -> int:
         prctl.set_child_subreaper()
     started = operations.create(directory, arguments.bundle, spec, _options(arguments, log))
     try:
+        if not arguments.detach:
+            _pass_signals(started)  # before the container does anything: who hears of it may signal us at once
         operations.start(directory, log.warn)
     except BaseException:
         operations.delete(directory, True, log.warn)
@@ -118,8 +120,8 @@ def _wants_terminal(spec: Spec) -> bool:
     return bool((spec.get("process") or {}).get("terminal"))
 
 
-def _wait(started: Started) -> int:
-    """Passes signals and the terminal on, and returns the shell's exit code of the process."""
+def _pass_signals(started: Started) -> None:
+    """Signals to us are the container's from now on."""
 
     def forward(number: int, _: object) -> None:
         try:
@@ -129,6 +131,10 @@ def _wait(started: Started) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, forward)
+
+
+def _wait(started: Started) -> int:
+    """Passes the terminal on, and returns the shell's exit code of the process."""
     if started.master >= 0:
         proxy = console.Proxy(started.master)
         signal.signal(signal.SIGWINCH, lambda *_: proxy.resize())
