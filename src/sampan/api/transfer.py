@@ -128,6 +128,7 @@ async def commit(request: web.Request) -> web.Response:
         name += f":{request.query['tag']}"
     comment = request.query.get("comment", "")
     still = engine.freezing.still(container) if flag(request, "pause", True) else contextlib.nullcontext()
-    async with engine.arrivals.of(access.who(request)) as coming, still:
+    coming = engine.arrivals.of(access.who(request))
+    async with still:
         image = await pools.run("commit", engine.files.commit, container, name, comment, config, coming.check)
     return web.json_response({"Id": image.id}, status=201)

@@ -124,15 +124,15 @@ class Builds:
 
     async def export(self, request: Request, state: State) -> Image:
         """Makes an image of a build's result, with the tags that the request says. Raises Forbidden for tags that are others'."""
-        async with self._arrivals.of(request.who) as coming:
-            image = await asyncio.to_thread(
-                exporting.export_image,
-                self._images,
-                self.cache_of(request.who),
-                state,
-                request.options,
-                coming.check,
-            )
+        coming = self._arrivals.of(request.who)
+        image = await asyncio.to_thread(
+            exporting.export_image,
+            self._images,
+            self.cache_of(request.who),
+            state,
+            request.options,
+            coming.check,
+        )
         coming.announce("build", image, image.id, image.id)
         for tag in request.options.tags:
             coming.announce("tag", image, image.id, tag)

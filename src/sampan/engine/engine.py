@@ -128,7 +128,7 @@ class Engine:
             self.events, tasks, obey_host_firewall, host_ports,
         )  # fmt: skip
         self.roots = Roots(self.image_roots, self.keeper, self.machines.in_thread)
-        self.arrivals = Arrivals(images, self.owners, gate, self.store, self.events)
+        self.arrivals = Arrivals(images, self.owners, finding, gate, self.store, self.events)
         self.registries = Registries(hosts, images, self.arrivals, finding, gate, tasks)
         self.volume_service = VolumeService(
             self.volumes, containers, self.owners, gate, finding, self.store, self.events
@@ -184,9 +184,7 @@ class Engine:
             self.tasks,
         )
         self.builds = Builds(f"{self.data_root}/builds", images, self.arrivals, gate, self.build_steps)
-        self.image_service = ImageService(
-            images, self.arrivals, self.owners, gate, finding, self.events, containers.image_user
-        )
+        self.image_service = ImageService(images, self.arrivals, finding, self.events, containers.image_user)
         self.pruning = Pruning(
             containers,
             finding,

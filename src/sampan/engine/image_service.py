@@ -9,12 +9,9 @@ from sampan.engine import pools
 from sampan.engine.arrivals import Arrivals
 from sampan.engine.events import Events
 from sampan.engine.finding import Finding
-from sampan.engine.owners import Owners
 from sampan.engine.policy.caller import Caller
-from sampan.engine.policy.gate import Gate
-from sampan.engine.policy.operation import Kind, Operation, Verb
+from sampan.engine.policy.operation import Verb
 from sampan.images import archive, bootstrap
-from sampan.images.errors import ImageNotFound
 from sampan.images.image import Image
 from sampan.images.store import ImageStore
 
@@ -26,13 +23,11 @@ class ImageService:
         self,
         images: ImageStore,
         arrivals: Arrivals,
-        owners: Owners,
-        gate: Gate,
         finding: Finding,
         events: Events,
         user: Callable[[str], str],
     ) -> None:
-        self._images, self._arrivals, self._owners, self._gate = images, arrivals, owners, gate
+        self._images, self._arrivals = images, arrivals
         self._finding, self._events, self._user = finding, events, user
 
     async def load(self, who: Caller, file: IO[bytes]) -> list[tuple[Image, list[str]]]:
@@ -41,8 +36,8 @@ class ImageService:
         Closes the file when nobody reads it any more: a thread that does is not ended by its client's leaving.
         """
         with file:
-            async with self._arrivals.of(who) as coming:
-                images = await pools.run("images", archive.load, self._images, file, coming.check)
+            coming = self._arrivals.of(who)
+            images = await pools.run("images", archive.load, self._images, file, coming.check)
         for image, _ in images:
             coming.announce("load", image, image.id, image.id)
         return images
@@ -50,46 +45,32 @@ class ImageService:
     async def import_(self, who: Caller, file: IO[bytes], name: str, config: dict[str, Any], message: str) -> Image:
         """Makes an image of a file system's tar archive, and closes that as load() does. Raises ImageError, Forbidden."""
         with file:
-            async with self._arrivals.of(who) as coming:
-                image = await pools.run(
-                    "images", archive.from_tar, self._images, file, name, config, message, coming.check
-                )
+            coming = self._arrivals.of(who)
+            image = await pools.run("images", archive.from_tar, self._images, file, name, config, message, coming.check)
         coming.announce("import", image, image.id, image.id)
         return image
 
     async def bootstrap(self, who: Caller, name: str) -> Image:
         """Makes an image of a distribution's packages ("debian:bookworm"). Raises ImageError, Forbidden."""
-        async with self._arrivals.of(who) as coming:
-            image = await pools.run("images", bootstrap.bootstrap, self._images, name, None, coming.check)
+        coming = self._arrivals.of(who)
+        image = await pools.run("images", bootstrap.bootstrap, self._images, name, None, coming.check)
         coming.announce("import", image, image.id, image.id)
         return image
 
     async def tag(self, who: Caller, image: Image, name: str) -> None:
         """Gives an image a further name. Raises ImageError, Forbidden for one that is another tenant's."""
-        async with self._arrivals.of(who, brings=False) as coming:
-            await pools.run("images", self._images.index.tag, image, name, coming.check)
+        coming = self._arrivals.of(who, brings=False)
+        await pools.run("images", self._images.index.tag, image, name, coming.check)
         coming.announce("tag", image, image.id, name)
 
     async def remove(self, who: Caller, text: str, force: bool) -> list[dict[str, str]]:
         """Takes a name from an image, or deletes it; returns the API's rows. To delete an image one must own it, to take a name away
         the name. Raises ImageNotFound, ImageInUse, Forbidden.
         """
-        found = self._finding.image(who, text, Verb.SEE)
-        name = self._images.index.named(text)
-        if name:
-            self._gate.ask(who, Operation(Verb.WRITE, self._owners.subject(Kind.TAG, name)))
-        if not name or found.tags == [name]:
-            self._gate.ask(who, Operation(Verb.REMOVE, self._owners.subject(Kind.IMAGE, found.id)))
-        whose = self._owners.of(Kind.IMAGE, found.id)
-        rows = await pools.run("remove", self._images.remove, text, force, self._user)
+        found = self._finding.image(who, text, Verb.SEE)  # refused at once; asked again when nobody else changes names
+        leaving = self._arrivals.leaving(who, text)
+        rows = await pools.run("remove", self._images.remove, text, force, self._user, leaving.check)
         for row in rows:
             action, what = ("untag", row["Untagged"]) if "Untagged" in row else ("delete", row["Deleted"])
-            self._events.publish("image", action, found.id, {"name": what}, whose)
-        for tag in [name, *found.tags]:
-            if tag and not self._images.index.tagged(tag):
-                self._owners.forget(Kind.TAG, tag)
-        try:
-            self._images.index.get(found.id)
-        except ImageNotFound:
-            self._owners.forget(Kind.IMAGE, found.id)
+            self._events.publish("image", action, leaving.image or found.id, {"name": what}, leaving.whose)
         return rows

@@ -23,7 +23,6 @@ class Owners:
     def __init__(self, records: Records) -> None:
         self._records = records
         self._known: dict[str, tuple[Owner, ...]] = {}
-        self.claims: dict[tuple[Kind, str], Owner] = {}  # names that somebody is about to give
         for row in records.rows(_KIND):
             self._known[row.key] = _read(row.body)
 
@@ -41,7 +40,7 @@ class Owners:
         if owners == self._known.get(key, ()):
             return
         if owners:
-            self._records.put(_KIND, key, {"owners": [list(owner) for owner in owners]})
+            self._records.put(_KIND, key, _record(owners))
             self._known[key] = owners
         else:
             self.forget(kind, name)
@@ -52,6 +51,15 @@ class Owners:
         if owner not in had:
             self.set(kind, name, (*had, owner))
 
+    def restore(self, kind: Kind, name: str, owners: tuple[Owner, ...]) -> None:
+        """It is as it was. What the disk does not take now it takes later."""
+        key = _key(kind, name)
+        if not owners:
+            self.forget(kind, name)
+        elif owners != self._known.get(key):
+            self._known[key] = owners
+            self._records.owe(_KIND, key, _record(owners))
+
     def forget(self, kind: Kind, name: str) -> None:
         """It is gone. What the disk does not take now it takes later."""
         if self._known.pop(_key(kind, name), None) is not None:
@@ -60,6 +68,10 @@ class Owners:
 
 def _key(kind: Kind, name: str) -> str:
     return f"{kind.name.lower()} {name}"
+
+
+def _record(owners: tuple[Owner, ...]) -> dict[str, list[list[str]]]:
+    return {"owners": [list(owner) for owner in owners]}
 
 
 def _read(body: bytes) -> tuple[Owner, ...]:

@@ -99,7 +99,8 @@ class Registries:
             before = self._images.index.find(str(ref)).id
         except ImageNotFound:
             before = ""
-        async with self._arrivals.of(who) as coming, self._registry(ref.registry, credentials) as registry:
+        coming = self._arrivals.of(who)
+        async with self._registry(ref.registry, credentials) as registry:
             signed = self._gate.wants_signatures
             image = await Pull(self._images, registry, ref, platform, progress, signed, coming.check).run()
         news = "Image is up to date" if image.id == before else "Downloaded newer image"

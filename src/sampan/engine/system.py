@@ -174,8 +174,8 @@ class SystemMachines:
             return
         if wanted.bootstrap:
             say(f"making {wanted.bootstrap} from the distribution's packages")
-            async with self._arrivals.of(who) as coming:
-                image = await asyncio.to_thread(self._bootstrap, wanted.bootstrap, coming.check)
+            coming = self._arrivals.of(who)
+            image = await asyncio.to_thread(self._bootstrap, wanted.bootstrap, coming.check)
         assert image is not None
         say("making the disk")
         await self.build_disk(image, f"{directory}/disk.raw", size, say)

@@ -21,7 +21,13 @@ from sampan.oci import manifest as oci
 from sampan.oci import reference
 from sampan.oci.reference import Reference
 
-Check = Callable[[str, list[str]], None]  # whether an image of this id may get these tags: raises what says why not
+# Around the moment in which an image of this id gets these tags, while nobody else changes names: raises what says why it may not.
+Check = Callable[[str, list[str]], contextlib.AbstractContextManager[None]]
+
+
+def anybody(image_id: str, tags: list[str]) -> contextlib.AbstractContextManager[None]:
+    """The Check of those who may give every image every name."""
+    return contextlib.nullcontext()
 
 
 class Index:
@@ -76,10 +82,8 @@ class Index:
         about the tags before they are another image's no more. One that is here keeps its time.
         """
         text, now = layers_text(layers), time.time()
-        durable.write(f"{self._directory}/{image_id[7:]}.json", json.dumps({"layers": text, "loaded": now}))
-        with self.changing:
-            if check is not None:  # nobody gives names meanwhile
-                check(image_id, tags)
+        with self.changing, (check or anybody)(image_id, tags):
+            durable.write(f"{self._directory}/{image_id[7:]}.json", json.dumps({"layers": text, "loaded": now}))
             self._database.change(
                 # An image that is here gets layers that are known to be good.
                 ("INSERT INTO images VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET layers = excluded.layers",
@@ -88,12 +92,16 @@ class Index:
                 *more,
             )  # fmt: skip
 
-    def has(self, image_id: str, layers: list[Layer], tags: list[str]) -> bool:
-        """Whether an image is entered with just these layers, and has the tags."""
+    def has(self, image_id: str, layers: list[Layer], tags: list[str], check: Check | None = None) -> bool:
+        """Whether an image is entered with just these layers, and has the tags: if so it is as if it were entered again."""
         text = layers_text(layers)
-        if self._database.rows("SELECT layers FROM images WHERE id = ?", image_id) != [(text,)]:
-            return False
-        return all(self.tagged(tag) == image_id for tag in tags)
+        with self.changing:
+            if self._database.rows("SELECT layers FROM images WHERE id = ?", image_id) != [(text,)]:
+                return False
+            if any(self.tagged(tag) != image_id for tag in tags):
+                return False
+            with (check or anybody)(image_id, tags):
+                return True
 
     def forget(self, image_id: str) -> None:
         """Takes an image's record and all its names away, durably."""
@@ -159,13 +167,10 @@ class Index:
         ref = reference.parse(name).with_default_tag()
         if ref.digest:
             raise reference.BadReference(f"refusing to create a tag with a digest reference: {name}")
-        if check is not None:
-            check(image.id, [str(ref)])
         with self.changing:
             self.get(image.id)
-            if check is not None:  # nobody gives names meanwhile
-                check(image.id, [str(ref)])
-            self._database.change(("INSERT OR REPLACE INTO tags VALUES (?, ?)", (str(ref), image.id)))
+            with (check or anybody)(image.id, [str(ref)]):
+                self._database.change(("INSERT OR REPLACE INTO tags VALUES (?, ?)", (str(ref), image.id)))
 
     def untag(self, refs: Iterable[Reference]) -> None:
         """Takes these tags and digests away, durably; their images stay."""

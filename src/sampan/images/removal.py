@@ -13,12 +13,19 @@ from sampan.images.index import Index
 from sampan.oci import reference
 from sampan.oci.reference import Reference
 
+# Around the moment in which an image loses names, or is deleted, while nobody else changes names: raises what says why it may not.
+RemovalCheck = Callable[[Image], contextlib.AbstractContextManager[None]]
 UserOf = Callable[[str], str]  # names what needs the image with an id; "" when nothing does
 
 
 def nobody(_: str) -> str:
     """No image is needed by anything."""
     return ""
+
+
+def everybody(_: Image) -> contextlib.AbstractContextManager[None]:
+    """The RemovalCheck of those who may remove every image."""
+    return contextlib.nullcontext()
 
 
 class Removal:
@@ -45,7 +52,9 @@ class Removal:
                 self._using[image_id] -= 1
                 self._using += Counter()  # without those that nobody uses
 
-    def remove(self, text: str, force: bool, user_of: UserOf = nobody) -> tuple[list[dict[str, str]], bool]:
+    def remove(
+        self, text: str, force: bool, user_of: UserOf = nobody, check: RemovalCheck = everybody
+    ) -> tuple[list[dict[str, str]], bool]:
         """Takes a reference away, or deletes an image that has no other: (the API's answer rows, whether the image is gone).
 
         `user_of` is asked when nobody can begin to need the image any more. Raises ImageNotFound, ImageInUse.
@@ -53,7 +62,9 @@ class Removal:
         with self._index.changing:
             image_id, ref = self._index.resolve(text)
             try:
-                return self._remove(self._index.get(image_id), ref, text, force, user_of)
+                image = self._index.get(image_id)
+                with check(image):
+                    return self._remove(image, ref, text, force, user_of)
             finally:
                 with self._lock:
                     self._going.discard(image_id)

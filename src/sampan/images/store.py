@@ -16,7 +16,7 @@ from sampan.images.garbage import GarbageCollector
 from sampan.images.image import Image, Layer, chain_ids, checked_config
 from sampan.images.index import Check, Index
 from sampan.images.layers import Layers
-from sampan.images.removal import Removal, UserOf, nobody
+from sampan.images.removal import Removal, RemovalCheck, UserOf, everybody, nobody
 from sampan.images.session import Session
 from sampan.images.unpacker import Unpacker
 from sampan.linux import durable, filetree
@@ -100,9 +100,7 @@ class ImageStore:
             if not self.blobs.sound(image_id):
                 self.blobs.put(io.BytesIO(config))
             self.layers.seal()
-            if check is not None:
-                check(image_id, tags)
-            if not again and not more and self.index.has(image_id, layers, tags):
+            if not again and not more and self.index.has(image_id, layers, tags, check):
                 return self.index.get(image_id)  # a build that found everything in its cache
             self.index.enter(image_id, layers, tags, more, check)
             self._lower.pop(image_id, None)
@@ -120,9 +118,11 @@ class ImageStore:
                 self.index.remember_gzip(layer.digest, *made)
         return Layer(*made, layer.diff_id, f"{oci.OCI_LAYER}+gzip")
 
-    def remove(self, text: str, force: bool, user_of: UserOf = nobody) -> list[dict[str, str]]:
+    def remove(
+        self, text: str, force: bool, user_of: UserOf = nobody, check: RemovalCheck = everybody
+    ) -> list[dict[str, str]]:
         """Takes a reference away, or deletes an image that has no other (see Removal.remove). Returns the API's answer rows."""
-        rows, gone = self._removal.remove(text, force, user_of)
+        rows, gone = self._removal.remove(text, force, user_of, check)
         if gone:
             self.collect_garbage()
         return rows

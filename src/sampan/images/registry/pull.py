@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 from dataclasses import dataclass
 
 from sampan.images.errors import ImageError, StoreFull
 from sampan.images.image import Image, Layer
-from sampan.images.index import Check
+from sampan.images.index import Check, anybody
 from sampan.images.registry import blobs, signed
 from sampan.images.registry.client import Registry, Scopes
 from sampan.images.registry.errors import RegistryError, RegistryNotFound, Unauthorized
@@ -154,9 +155,8 @@ class Pull:
         tag = ref.tag if not ref.digest else ""  # with both the digest decides, and the tag stays where it is (P028)
         names = self._store.index.known_as(image_id, found.data, ref.name, top, tag)
 
-        def check(image_id: str, tags: list[str]) -> None:
-            if self._check is not None:
-                self._check(image_id, [f"{ref.name}:{tag}"] if tag else [])
+        def check(image_id: str, tags: list[str]) -> contextlib.AbstractContextManager[None]:
+            return (self._check or anybody)(image_id, [f"{ref.name}:{tag}"] if tag else [])
 
         image = self._store.add(config, entries, [], more=names, check=check)
         self._store.index.remember_sources([layer.digest for layer in entries], ref.registry, ref.repository)
