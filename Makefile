@@ -26,6 +26,7 @@ lint: setup
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/lint/foreign_paths.py
 	$(BIN)/python scripts/lint/house.py
+	$(BIN)/python scripts/lint/unused.py
 	$(BIN)/python scripts/sync_client.py --check
 
 unit: setup

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     Handler = Callable[[int], None]
 
-READ, WRITE, HANGUP = select.EPOLLIN, select.EPOLLOUT, select.EPOLLHUP | select.EPOLLERR
+READ, WRITE = select.EPOLLIN, select.EPOLLOUT
 _PAUSE = 0.2
 
 

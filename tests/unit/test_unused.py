@@ -1,0 +1,33 @@
+"""The lint of scripts/lint/unused: names that nothing uses."""
+
+from __future__ import annotations
+
+import importlib.util
+import tomllib
+from pathlib import Path
+
+import pytest
+
+_PATH = Path(__file__).parents[2] / "scripts/lint/unused.py"
+_SPEC = importlib.util.spec_from_file_location("unused", _PATH)
+assert _SPEC is not None
+assert _SPEC.loader is not None
+lint = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(lint)
+
+
+def test_the_project_has_none() -> None:
+    assert lint.complaints(lint.SOURCE, lint.elsewhere(), tomllib.loads(lint.ALLOWED.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["def lost(): ...", "async def lost(): ...", "class lost: ...", "lost = 1", "lost: int = 1", "a, lost = a = 1, 2",
+             "class A:\n    def lost(self): ...\nA"],
+)  # fmt: skip
+def test_a_name_that_stands_once_is_found(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.py").write_text(text)
+    assert [complaint.partition(": ")[2] for complaint in lint.complaints(tmp_path, [], {})] == ["lost is used nowhere"]
+    assert lint.complaints(tmp_path, [], {"a.py:lost": "of others"}) == []
+    (tmp_path / "b.py").write_text("from a import lost")
+    assert lint.complaints(tmp_path, [], {}) == []
+    assert lint.complaints(tmp_path, [], {"a.py:lost": "no more"}) == ["unused.toml: a.py:lost need not be allowed"]
