@@ -151,6 +151,12 @@ _DO = st.tuples(st.sampled_from(["bring", "tag", "remove", "delete"]), st.sample
                 st.sampled_from(_NAMES), st.sampled_from(["waits", "waits", "leaves"]))  # fmt: skip
 
 
+_MANY = st.lists(_DO, min_size=4, max_size=7)
+_OF_ONE = st.tuples(st.sampled_from(list(_WHO)), _MANY).map(
+    lambda both: [(verb, both[0], what, name, "waits") for verb, _, what, name, _ in both[1]]
+)
+
+
 def _counted(method: Any, inside: list[int]) -> Any:
     def counting(*parts: Any, **more: Any) -> Any:
         inside.append(1)
@@ -221,7 +227,7 @@ def test_whatever_happens_at_once(engine: Engine, monkeypatch: pytest.MonkeyPatc
             before, done = check(), False
             watching = asyncio.ensure_future(watch())
             await asyncio.gather(*(one(*row) for row in batch))
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.005)
             while inside:  # threads of those who have left
                 await asyncio.sleep(0.001)
             done = True
@@ -237,8 +243,8 @@ def test_whatever_happens_at_once(engine: Engine, monkeypatch: pytest.MonkeyPatc
         for what in _CONTENTS:
             assert engine.arrivals.there(_id(what)) or not owners.of(Kind.IMAGE, _id(what))
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(st.lists(st.lists(_DO, min_size=1, max_size=4), min_size=1, max_size=5))
+    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.lists(_MANY | _OF_ONE, min_size=4, max_size=6))
     def property_(batches: list[list[tuple[str, str, str, str, str]]]) -> None:
         async def whole() -> None:
             try:
