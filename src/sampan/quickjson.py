@@ -53,7 +53,7 @@ def loads(data: bytes) -> Any:
     return value
 
 
-def dumps(value: Any) -> str:
+def dumps(value: object) -> str:
     """JSON text of dicts, lists, strings, numbers, booleans and None."""
     if _encode is None:
         import json

@@ -16,7 +16,7 @@ _LONGEST = 1 << 63  # whole numbers are of 64 bits
 class Reader(Protocol):
     """Reads one value."""
 
-    def __call__(self, value: Any, path: str) -> Any: ...
+    def __call__(self, value: object, path: str) -> Any: ...
 
 
 def refused(path: str, wanted: str, value: object) -> BadRequest:
@@ -25,7 +25,7 @@ def refused(path: str, wanted: str, value: object) -> BadRequest:
     return BadRequest(f"invalid JSON: {path or 'the body'} must be {wanted}, not {kinds.get(type(value), 'null')}")
 
 
-def text(value: Any, path: str) -> str:
+def text(value: object, path: str) -> str:
     """A string."""
     if value is None:
         return ""
@@ -34,7 +34,7 @@ def text(value: Any, path: str) -> str:
     return value
 
 
-def flag(value: Any, path: str) -> bool:
+def flag(value: object, path: str) -> bool:
     """A boolean."""
     if value is None:
         return False
@@ -43,7 +43,7 @@ def flag(value: Any, path: str) -> bool:
     return value
 
 
-def whole(value: Any, path: str) -> int:
+def whole(value: object, path: str) -> int:
     """A whole number of 64 bits."""
     if value is None:
         return 0
@@ -54,7 +54,7 @@ def whole(value: Any, path: str) -> int:
     return value
 
 
-def anything(value: Any, path: str) -> Any:
+def anything(value: object, path: str) -> Any:
     """Whatever it is."""
     return value
 
@@ -62,7 +62,7 @@ def anything(value: Any, path: str) -> Any:
 def each(reader: Reader) -> Reader:
     """A list."""
 
-    def read(value: Any, path: str) -> list[Any]:
+    def read(value: object, path: str) -> list[Any]:
         if value is None:
             return []
         if type(value) is not list:
@@ -75,7 +75,7 @@ def each(reader: Reader) -> Reader:
 def mapping(reader: Reader, null: bool = False) -> Reader:
     """An object of any keys; with `null`, a key may have none."""
 
-    def read(value: Any, path: str) -> dict[str, Any]:
+    def read(value: object, path: str) -> dict[str, Any]:
         if value is None:
             return {}
         if type(value) is not dict:
@@ -88,7 +88,7 @@ def mapping(reader: Reader, null: bool = False) -> Reader:
     return read
 
 
-def words(value: Any, path: str) -> Any:
+def words(value: object, path: str) -> Any:
     """A list of strings, or one string."""
     return value if type(value) is str else strings(value, path)
 
@@ -97,7 +97,7 @@ def exactly(count: int, reader: Reader) -> Reader:
     """A list of so many."""
     whole_list = each(reader)
 
-    def read(value: Any, path: str) -> list[Any] | None:
+    def read(value: object, path: str) -> list[Any] | None:
         found: list[Any] = whole_list(value, path)
         if found and len(found) != count:
             raise BadRequest(f"invalid JSON: {path} must have {count} members, not {len(found)}")
@@ -106,11 +106,11 @@ def exactly(count: int, reader: Reader) -> Reader:
     return read
 
 
-def struct(fields: Mapping[str, Reader], always: Mapping[str, Any] | None = None) -> Reader:
+def struct(fields: Mapping[str, Reader], always: Mapping[str, object] | None = None) -> Reader:
     """An object of known keys, whatever their case. A key of null is not there; those in `always` have a value then."""
     known = {name.lower(): (name, reader) for name, reader in fields.items()}
 
-    def read(value: Any, path: str) -> dict[str, Any]:
+    def read(value: object, path: str) -> dict[str, Any]:
         if value is None:
             return dict(always or {})
         if type(value) is not dict:
@@ -133,6 +133,6 @@ texts = mapping(text)
 names = mapping(struct({}))
 
 
-def conform(body: Any, reader: Reader, path: str = "") -> Any:
+def conform(body: object, reader: Reader, path: str = "") -> Any:
     """The body as the engine sees it. Raises BadRequest that names the member which is wrong."""
     return reader(body, path)

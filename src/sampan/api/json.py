@@ -38,7 +38,7 @@ def decode(data: bytes | str, what: str) -> Any:
     return value
 
 
-def _check_depth(value: Any, what: str) -> None:
+def _check_depth(value: object, what: str) -> None:
     level = [value]
     for _ in range(_DEPTH):
         level = [each for item in level for each in _parts(item)]
@@ -47,13 +47,13 @@ def _check_depth(value: Any, what: str) -> None:
     raise BadRequest(f"{what}: nested deeper than {_DEPTH}")
 
 
-def _parts(value: Any) -> list[Any]:
+def _parts(value: object) -> list[Any]:
     if isinstance(value, dict):
         return list(value.values())
     return value if isinstance(value, list) else []
 
 
-def _with_text(value: Any) -> Any:
+def _with_text(value: object) -> Any:
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, dict):
@@ -61,7 +61,7 @@ def _with_text(value: Any) -> Any:
     return [_with_text(item) for item in value] if isinstance(value, list) else value
 
 
-def _check_text(value: Any, what: str, path: str) -> None:
+def _check_text(value: object, what: str, path: str) -> None:
     if isinstance(value, str) and "\0" in value:
         raise BadRequest(f"{what}: {path or 'the text'} has a NUL byte in it")
     if isinstance(value, dict):

@@ -21,7 +21,7 @@ from sampan.api.record import unavailable
 from sampan.engine.errors import BadRequest
 
 
-def _always(value: Any, path: str) -> bool:
+def _always(value: object, path: str) -> bool:
     if not flag(value, path):
         raise BadRequest(f"{path}: false is not implemented: every network has IPv4")
     return True
@@ -60,6 +60,6 @@ Build = struct(
 )  # fmt: skip
 
 
-def check(body: Any, shape: Reader, path: str = "") -> Any:
+def check(body: object, shape: Reader, path: str = "") -> Any:
     """The body in the shape. Raises BadRequest naming the member that has it not."""
     return conform(body, shape, path)

@@ -64,7 +64,7 @@ async def _open_disk(request: web.Request, path: str) -> tuple[int, str]:
         ) from None
 
 
-async def _closing(fd: int, work: Coroutine[Any, Any, Container]) -> Container:
+async def _closing(fd: int, work: Coroutine[object, object, Container]) -> Container:
     try:
         return await work
     finally:

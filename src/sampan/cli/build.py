@@ -239,7 +239,7 @@ def _finish(identifier: str, output: dict[str, str], tags: list[str], v: Values)
     return 0
 
 
-def _as_tar(body: dict[str, Any], dest: str, v: Values) -> int:
+def _as_tar(body: dict[str, object], dest: str, v: Values) -> int:
     """The files as a tar: through a directory of our own, since the engine writes directories."""
     import tarfile
     import tempfile

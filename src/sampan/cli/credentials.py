@@ -46,7 +46,7 @@ def _load() -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _save(config: dict[str, Any]) -> None:
+def _save(config: dict[str, object]) -> None:
     """Writes the file for its owner alone, in one step; what else is in it stays (S039)."""
     path = os.path.realpath(_path())
     os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)

@@ -39,7 +39,7 @@ def events(v: Values, names: list[str]) -> int:
     return 0
 
 
-def _fields(event: dict[str, Any]) -> Row:
+def _fields(event: dict[str, object]) -> Row:
     """An event's fields by the names that templates have for them."""
     names = {"Status": "status", "ID": "id", "From": "from", "Scope": "scope", "Time": "time", "TimeNano": "timeNano"}
     fields = {name: event.get(key, "") for name, key in names.items()}

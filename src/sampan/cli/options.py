@@ -232,7 +232,7 @@ def _ports(v: Values) -> tuple[dict[str, Any], dict[str, Any]]:
     return published, exposed | {port: {} for port in published}
 
 
-def _host_config(v: Values, mode: str, published: dict[str, Any]) -> dict[str, Any]:
+def _host_config(v: Values, mode: str, published: dict[str, object]) -> dict[str, Any]:
     logs = v.text("log-driver") or v.items("log-opt")
     optional = {
         "PortBindings": published, "PublishAllPorts": v.on("publish-all"), "Links": v.items("link"),

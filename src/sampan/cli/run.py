@@ -66,7 +66,7 @@ def _create_or_pull(http: Http, values: Values, body: dict[str, Any]) -> Any:
     return http.call("POST", path, body)
 
 
-def _prepare_machine(http: Http, host: dict[str, Any]) -> None:
+def _prepare_machine(http: Http, host: dict[str, object]) -> None:
     """Has ready what a virtual machine needs, which the first takes half a minute to make."""
     from contextlib import redirect_stdout
 

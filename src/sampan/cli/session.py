@@ -10,7 +10,6 @@ from sampan.client.http import Response
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
 
 def fail(error: Exception, code: int = 125) -> int:
@@ -63,7 +62,7 @@ def window_size() -> tuple[int, int]:
     return rows, columns
 
 
-def converse(response: Response, stdin: bool, tty: bool, resize: Callable[[int, int], Any] | None) -> None:
+def converse(response: Response, stdin: bool, tty: bool, resize: Callable[[int, int], object] | None) -> None:
     """Copies both ways until the process closes its output. With a tty in raw mode and resized along."""
     restore = _raw_terminal() if tty and stdin and os.isatty(0) else None
     try:
@@ -78,7 +77,7 @@ def converse(response: Response, stdin: bool, tty: bool, resize: Callable[[int, 
             restore()
 
 
-def _follow_size(resize: Callable[[int, int], Any]) -> None:
+def _follow_size(resize: Callable[[int, int], object]) -> None:
     def changed(*_: object) -> None:
         try:
             resize(*window_size())
@@ -107,7 +106,7 @@ def _both_ways(response: Response) -> None:
     copy_output(response)
 
 
-def forward_signals(send: Callable[[str], Any]) -> None:
+def forward_signals(send: Callable[[str], object]) -> None:
     """Passes the signals we get on to the container."""
 
     def handler(number: int, _: object) -> None:

@@ -10,7 +10,6 @@ from sampan.client.http import APIError, Http, Response
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
 
 
 def start() -> None:
@@ -18,7 +17,7 @@ def start() -> None:
     plain = Http.send
 
     def send(
-        http: Http, method: str, path: str, body: Any = None, upgrade: bool = False,
+        http: Http, method: str, path: str, body: object = None, upgrade: bool = False,
         stream: Iterator[bytes] | None = None, headers: str = "",
     ) -> Response:  # fmt: skip
         begun = time.monotonic()

@@ -98,7 +98,7 @@ def config(
     restart: str | None = None,
     isolation: str | None = None,
     host_config: Mapping[str, object] | None = None,
-    **other: Any,
+    **other: object,
 ) -> Object:
     """The body of POST /containers/create.
 

@@ -36,7 +36,7 @@ def quote(text: str) -> str:
     return "".join(c if c in _SAFE else "".join(f"%{byte:02X}" for byte in c.encode()) for c in text)
 
 
-def query(**parameters: Any) -> str:
+def query(**parameters: object) -> str:
     """A query string of those parameters that are not None; lists repeat, booleans are 1 and 0."""
     parts = []
     for key, value in parameters.items():
@@ -48,7 +48,7 @@ def query(**parameters: Any) -> str:
     return "?" + "&".join(parts) if parts else ""
 
 
-def encode_request(method: str, path: str, body: Any, streamed: bool, connection: str = "") -> bytes:
+def encode_request(method: str, path: str, body: object, streamed: bool, connection: str = "") -> bytes:
     """Head and JSON body of a request; a `streamed` body follows in chunks. `connection`: header lines."""
     head = f"{method} {path} HTTP/1.1\r\nHost: sampan\r\n{connection}"
     data = b""
@@ -228,7 +228,7 @@ class Http:
         self,
         method: str,
         path: str,
-        body: Any = None,
+        body: object = None,
         upgrade: bool = False,
         stream: Iterator[bytes] | None = None,
         headers: str = "",
@@ -259,7 +259,7 @@ class Http:
         else:
             self._idle = response.sock
 
-    def call(self, method: str, path: str, body: Any = None) -> Any:
+    def call(self, method: str, path: str, body: object = None) -> Any:
         """A request whose whole JSON answer (or None) is returned. Raises APIError, NoEngine."""
         response = self.send(method, path, body)
         data = response.read()

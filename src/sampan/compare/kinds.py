@@ -173,7 +173,7 @@ class Sandboxed:
             yield _Contained(self._client, container)
 
     @contextlib.contextmanager
-    def _running(self, command: list[str], **options: Any) -> Iterator[Container]:
+    def _running(self, command: list[str], **options: object) -> Iterator[Container]:
         container = self._client.containers.create(self._probed, command, **{**self._options, **options})
         try:
             container.start()

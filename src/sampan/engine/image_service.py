@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import IO, Any
+from typing import IO
 
 from sampan.engine import pools
 from sampan.engine.arrivals import Arrivals
@@ -42,7 +42,7 @@ class ImageService:
             coming.announce("load", image, image.id, image.id)
         return images
 
-    async def import_(self, who: Caller, file: IO[bytes], name: str, config: dict[str, Any], message: str) -> Image:
+    async def import_(self, who: Caller, file: IO[bytes], name: str, config: dict[str, object], message: str) -> Image:
         """Makes an image of a file system's tar archive, and closes that as load() does. Raises ImageError, Forbidden."""
         with file:
             coming = self._arrivals.of(who)

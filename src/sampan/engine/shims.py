@@ -75,7 +75,7 @@ class Shim:
         except TimeoutError:
             return None
 
-    def _checked(self, message: dict[str, Any] | None) -> dict[str, Any]:
+    def _checked(self, message: dict[str, object] | None) -> dict[str, Any]:
         if message is None:
             raise EngineError(f"the virtual machine of {self._name} has ended")
         if "error" in message:
@@ -83,7 +83,7 @@ class Shim:
             raise kind(protocol.one_line(str(message["error"])[:_MAX_TEXT]))
         return message
 
-    async def _send(self, message: dict[str, Any], fds: list[int]) -> None:
+    async def _send(self, message: dict[str, object], fds: list[int]) -> None:
         try:
             done = self._outbox.put(message, fds)
             while not done:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from sampan.linux import namespaces as ns
 
@@ -25,7 +25,7 @@ def new() -> int:
     return _in_thread(make)
 
 
-def inside(fd: int, work: Callable[..., T], *arguments: Any) -> T:
+def inside(fd: int, work: Callable[..., T], *arguments: object) -> T:
     """Runs `work` in the namespace `fd`, in a thread of its own: setns(2) moves the calling thread only.
 
     /proc/sys/net, sockets and netlink are those of the namespace; mounts and all else are ours.
@@ -38,7 +38,7 @@ def inside(fd: int, work: Callable[..., T], *arguments: Any) -> T:
     return _in_thread(enter)
 
 
-def stay_in(fd: int, work: Callable[..., T], *arguments: Any) -> T:
+def stay_in(fd: int, work: Callable[..., T], *arguments: object) -> T:
     """As inside(), in the calling thread, which stays in that namespace: for the threads of a pool that does nothing else."""
     ns.setns(fd, ns.CLONE_NEWNET)
     return work(*arguments)

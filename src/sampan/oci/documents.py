@@ -9,7 +9,7 @@ from typing import Any
 MOST = 100_000  # values; the largest indexes and configurations have some thousands
 
 
-def loads(data: bytes, pairs: Callable[[list[tuple[str, Any]]], Any] | None = None, most: int = MOST) -> Any:
+def loads(data: bytes, pairs: Callable[[list[tuple[str, object]]], object] | None = None, most: int = MOST) -> Any:
     """The value. Raises ValueError, for one that is nested too deeply, too."""
     if data.count(b",") + data.count(b"[") + data.count(b"{") > most:
         raise ValueError(f"it has more than {most} values")

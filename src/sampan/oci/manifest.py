@@ -129,20 +129,20 @@ def parse(data: bytes, content_type: str = "") -> Manifest | Index:
     )
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a key appears twice")
     return found
 
 
-def _list(value: Any) -> list[Any]:
+def _list(value: object) -> list[Any]:
     if not isinstance(value, list):
         raise BadManifest("the manifest has no list of layers or manifests")
     return value
 
 
-def _descriptor(value: Any) -> Descriptor:
+def _descriptor(value: object) -> Descriptor:
     if not isinstance(value, dict):
         raise BadManifest("a descriptor is no JSON object")
     digest, size, kind = value.get("digest"), value.get("size"), value.get("mediaType") or ""

@@ -15,6 +15,7 @@ import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from sampan.linux import caps, openat2, prctl
@@ -67,7 +68,7 @@ def _open(root: int, path: str, kind: str) -> int:
 
 
 def start(
-    peer: Peer, what: str, arguments: list[Any], fds: list[int], stderr: int | None = None
+    peer: Peer, what: str, arguments: Sequence[object], fds: list[int], stderr: int | None = None
 ) -> subprocess.Popen[bytes]:
     """Starts `what` ("module:function") with the descriptors and arguments, as the client."""
     request = {"what": what, "uid": peer.uid, "gid": peer.gid, "groups": peer.groups, "every": peer.every,

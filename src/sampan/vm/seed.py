@@ -33,7 +33,7 @@ def place(network: Network, endpoint: Endpoint, default: bool) -> dict[str, Any]
 
 
 def files(
-    identifier: str, hostname: str, guest: Guest, places: list[dict[str, Any]], servers: list[str]
+    identifier: str, hostname: str, guest: Guest, places: list[dict[str, object]], servers: list[str]
 ) -> dict[str, str]:
     """meta-data, user-data and network-config. JSON is YAML, so nothing needs to be escaped for it."""
     for row in places:

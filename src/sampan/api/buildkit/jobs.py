@@ -30,7 +30,7 @@ class Job:
         self.returned: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.build: Any = None  # what the bridge's Solve has prepared: see control
 
-    def _send(self, message: Any) -> None:
+    def _send(self, message: object) -> None:
         self._history.append(message)
         for queue in self._queues:
             queue.put_nowait(message)

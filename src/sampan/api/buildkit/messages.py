@@ -91,7 +91,7 @@ def _add_field(message: descriptor_pb2.DescriptorProto, name: str, number: str, 
 _CLASSES = _build()
 
 
-def new(name: str, /, **fields: Any) -> Any:
+def new(name: str, /, **fields: object) -> Any:
     """A message of the list."""
     return _CLASSES[name](**fields)
 

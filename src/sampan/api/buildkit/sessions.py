@@ -71,7 +71,7 @@ class Session:
             if not done:  # a Go server that has answered resets what we have not closed: no news
                 raise
 
-    async def ask(self, path: str, request: Any, receives: str) -> Any:
+    async def ask(self, path: str, request: object, receives: str) -> Any:
         """A request with one answer. Raises GRPCError."""
         async with self._channel.request(
             path, Cardinality.UNARY_UNARY, type(request), messages.kind(receives), timeout=60

@@ -16,7 +16,7 @@ class CallError(Exception):
     """What a function says of its arguments."""
 
 
-def truth(value: Any) -> bool:
+def truth(value: object) -> bool:
     """Whether a value is not the zero of its type."""
     return bool(value)
 
@@ -29,19 +29,19 @@ def json(value: Any) -> str:
     return _json.dumps(original, ensure_ascii=False, separators=(",", ":"))
 
 
-def _text(value: Any, place: int) -> str:
+def _text(value: object, place: int) -> str:
     if not isinstance(value, str):
         raise CallError(f"wrong type for value; expected string; got {kind(value)}" if place else "")
     return value
 
 
-def _number(value: Any) -> int:
+def _number(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise CallError(f"wrong type for value; expected int; got {kind(value)}")
     return value
 
 
-def _index(value: Any, *keys: Any) -> Any:
+def _index(value: object, *keys: object) -> Any:
     for key in keys:
         if isinstance(value, dict):
             if not isinstance(key, str):
@@ -60,7 +60,7 @@ def _index(value: Any, *keys: Any) -> Any:
     return value
 
 
-def _slice(value: Any, *bounds: Any) -> Any:
+def _slice(value: object, *bounds: object) -> Any:
     if not isinstance(value, (list, str)):
         raise CallError("slice of untyped nil" if value is None else f"can't slice item of type {kind(value)}")
     items: Any = value.encode() if isinstance(value, str) else value
@@ -73,7 +73,7 @@ def _slice(value: Any, *bounds: Any) -> Any:
     return items[low:high].decode(errors="replace") if isinstance(value, str) else items[low:high]
 
 
-def _len(value: Any) -> int:
+def _len(value: object) -> int:
     if isinstance(value, str):
         return len(value.encode())
     if isinstance(value, (list, dict)):
@@ -81,7 +81,7 @@ def _len(value: Any) -> int:
     raise CallError("len of nil pointer" if value is None else f"len of type {kind(value)}")
 
 
-def _same(first: Any, second: Any) -> bool:
+def _same(first: object, second: object) -> bool:
     if isinstance(first, (list, dict)) or isinstance(second, (list, dict)):
         raise CallError("non-comparable types for comparison")
     if first is not None and second is not None and kind(first) != kind(second):
@@ -89,7 +89,7 @@ def _same(first: Any, second: Any) -> bool:
     return bool(first == second)
 
 
-def _eq(first: Any, *others: Any) -> bool:
+def _eq(first: object, *others: object) -> bool:
     if not others:
         raise CallError("missing argument for comparison")
     return any(_same(first, other) for other in others)
@@ -101,7 +101,7 @@ def _less(first: Any, second: Any) -> bool:
     return bool(first < second)
 
 
-def _print(*values: Any) -> str:
+def _print(*values: object) -> str:
     """fmt.Sprint: blanks between two values of which neither is a text."""
     found = ""
     for index, value in enumerate(values):
@@ -120,17 +120,17 @@ def _title(text: str) -> str:
     return found
 
 
-def _pad(text: Any, before: Any, after: Any) -> str:
+def _pad(text: object, before: object, after: object) -> str:
     value = _text(text, 1)
     return value and " " * _number(before) + value + " " * _number(after)
 
 
-def _split(text: Any, separator: Any) -> list[str]:
+def _split(text: object, separator: object) -> list[str]:
     value, mark = _text(text, 1), _text(separator, 2)
     return value.split(mark) if mark else list(value)
 
 
-def _join(items: Any, separator: Any) -> str:
+def _join(items: object, separator: object) -> str:
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
         raise CallError(f"wrong type for value; expected []string; got {kind(items)}")
     return _text(separator, 2).join(items)
@@ -145,7 +145,7 @@ _JS = {"\\": "\\\\", "'": "\\'", '"': '\\"', "<": "\\u003C", ">": "\\u003E", "&"
        "\t": "\\u0009", "\r": "\\u000D"}  # fmt: skip
 
 
-def _urlquery(*values: Any) -> str:
+def _urlquery(*values: object) -> str:
     from urllib.parse import quote_plus
 
     return quote_plus(_print(*values))

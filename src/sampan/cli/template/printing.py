@@ -22,7 +22,7 @@ _ESCAPES = {
 }
 
 
-def shown(value: Any) -> str:
+def shown(value: object) -> str:
     """A value as %v shows it."""
     if value is None:
         return "<nil>"
@@ -67,7 +67,7 @@ def _code(character: str) -> str:
     return f"\\x{number:02x}" if number < 0x80 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
-def kind(value: Any) -> str:
+def kind(value: object) -> str:
     """The name of a value's type in Go."""
     names = {
         bool: "bool",
@@ -80,7 +80,7 @@ def kind(value: Any) -> str:
     return names.get(type(value), "<nil>" if value is None else type(value).__name__)
 
 
-def printf(form: str, *values: Any) -> str:
+def printf(form: str, *values: object) -> str:
     """fmt.Sprintf: mistakes are written into the result, as Go does."""
     waiting, used = list(values), 0
 
@@ -110,7 +110,7 @@ def printf(form: str, *values: Any) -> str:
     return text
 
 
-def _verb(verb: str, flags: str, width: int, precision: int | None, value: Any) -> str:
+def _verb(verb: str, flags: str, width: int, precision: int | None, value: object) -> str:
     if width < 0:
         flags, width = flags + "-", -width
     if isinstance(value, list) and verb not in "vTqx":
@@ -126,7 +126,7 @@ def _verb(verb: str, flags: str, width: int, precision: int | None, value: Any) 
     return text.rjust(width)
 
 
-def _plain(verb: str, flags: str, precision: int | None, value: Any) -> str | None:
+def _plain(verb: str, flags: str, precision: int | None, value: object) -> str | None:
     """The text of a value by a verb without width, None where the verb is not for its type."""
     if verb == "T":
         return kind(value)
@@ -145,7 +145,7 @@ def _plain(verb: str, flags: str, precision: int | None, value: Any) -> str | No
     return shown(value) if verb == "s" and isinstance(value, dict) else None
 
 
-def _syntax(value: Any) -> str:
+def _syntax(value: object) -> str:
     return quoted(value) if isinstance(value, str) else shown(value)
 
 

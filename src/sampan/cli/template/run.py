@@ -37,7 +37,7 @@ class _Left(Exception):
 class Template:
     """A template that has been read; `more` are functions over those of Docker's CLI, by name."""
 
-    def __init__(self, source: str, more: Mapping[str, Callable[..., Any]] | None = None) -> None:
+    def __init__(self, source: str, more: Mapping[str, Callable[..., object]] | None = None) -> None:
         self.source = source
         self.functions = {**FUNCTIONS, **{name: (function, 0, None) for name, function in (more or {}).items()}}
         try:
@@ -45,7 +45,7 @@ class Template:
         except RecursionError:
             raise TemplateError("template: :1: nested too deeply") from None
 
-    def render(self, value: Any) -> str:
+    def render(self, value: object) -> str:
         """The text the template makes of a value. Raises TemplateError."""
         run = _Run(self, value)
         try:
@@ -58,7 +58,7 @@ class Template:
 
 
 class _Run:
-    def __init__(self, template: Template, value: Any) -> None:
+    def __init__(self, template: Template, value: object) -> None:
         self._template = template
         self.out: list[str] = []
         self._variables: list[tuple[str, Any]] = [("$", value)]
@@ -72,14 +72,14 @@ class _Run:
 
     # Statements
 
-    def nodes(self, nodes: list[Any], dot: Any) -> None:
+    def nodes(self, nodes: list[object], dot: object) -> None:
         """Runs a list of nodes; the variables it declares end with it."""
         depth = len(self._variables)
         for node in nodes:
             self._node(node, dot)
         del self._variables[depth:]
 
-    def _node(self, node: Any, dot: Any) -> None:
+    def _node(self, node: object, dot: object) -> None:
         if isinstance(node, Text):
             self.out.append(node.text)
         elif isinstance(node, Action):
@@ -95,14 +95,14 @@ class _Run:
         elif isinstance(node, Leave):
             raise _Left(node.kind)
 
-    def _choose(self, node: Branch, dot: Any) -> None:
+    def _choose(self, node: Branch, dot: object) -> None:
         value = self._pipeline(node.pipeline, dot)
         if truth(value):
             self.nodes(node.then, value if node.kind == "with" else dot)
         else:
             self.nodes(node.otherwise, dot)
 
-    def _range(self, node: Branch, dot: Any) -> None:
+    def _range(self, node: Branch, dot: object) -> None:
         found = self._pipeline(Pipeline(node.pipeline.commands, [], False), dot)
         pairs: list[tuple[Any, Any]]
         if isinstance(found, dict):
@@ -131,7 +131,7 @@ class _Run:
         if not pairs:
             self.nodes(node.otherwise, dot)
 
-    def _include(self, node: Include, dot: Any) -> None:
+    def _include(self, node: Include, dot: object) -> None:
         body = self._template.templates.get(node.name)
         if body is None:
             raise TemplateError(f'template: :1: template "{node.name}" not defined')
@@ -144,7 +144,7 @@ class _Run:
 
     # Values
 
-    def _set(self, name: str, value: Any, declares: bool) -> None:
+    def _set(self, name: str, value: object, declares: bool) -> None:
         if declares:
             self._variables.append((name, value))
             return
@@ -153,7 +153,7 @@ class _Run:
                 self._variables[index] = (name, value)
                 return
 
-    def _pipeline(self, pipeline: Pipeline, dot: Any) -> Any:
+    def _pipeline(self, pipeline: Pipeline, dot: object) -> Any:
         value: Any = _NONE
         for call in pipeline.commands:
             value = self._call(call, dot, value)
@@ -161,7 +161,7 @@ class _Run:
             self._set(name, value, pipeline.declares)
         return value
 
-    def _call(self, call: Call, dot: Any, last: Any) -> Any:
+    def _call(self, call: Call, dot: object, last: object) -> Any:
         first, *rest = call.words
         final = [] if last is _NONE else [last]
         if isinstance(first, Name):
@@ -182,7 +182,7 @@ class _Run:
                 f"can't give argument to non-function {call.text.split()[0]}", call.text, call.position)  # fmt: skip
         return value
 
-    def _function(self, name: Name, call: Call, given: list[Any]) -> Any:
+    def _function(self, name: Name, call: Call, given: list[object]) -> Any:
         function, least, most = self._template.functions[name.name]
         if len(given) < least or (most is not None and len(given) > most):
             wanted = f"want {least}" if least == most else f"want at least {least}"
@@ -194,7 +194,7 @@ class _Run:
         except CallError as error:
             raise self._error(f"error calling {name.name}: {error}", call.text, call.position) from None
 
-    def _and_or(self, name: str, words: list[Any], dot: Any, final: list[Any]) -> Any:
+    def _and_or(self, name: str, words: list[object], dot: object, final: list[object]) -> Any:
         value: Any = None
         for word in words:
             value = self._value(word, dot)
@@ -218,7 +218,7 @@ class _Run:
             value = self._field(value, name, node)
         return value() if callable(value) and not called else value
 
-    def _field(self, value: Any, name: str, node: Field) -> Any:
+    def _field(self, value: object, name: str, node: Field) -> Any:
         if isinstance(value, dict):
             if name in value:
                 return value[name]

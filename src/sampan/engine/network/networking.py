@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -353,7 +353,7 @@ class Networking:
             owners = (Owner(container.owner, container.claim),)
         self._events.publish("network", action, network.id, attributes, owners)
 
-    async def create(self, owner: Owner, name: str, **options: Any) -> Network:
+    async def create(self, owner: Owner, name: str, **options: object) -> Network:
         """Makes a network of somebody's; it is on disk when this returns. Raises NetworkError."""
         async with self._changing:  # names, bridges and subnets are looked at before they are taken
             network = await asyncio.to_thread(lambda: self.networks.make(name, **options))
