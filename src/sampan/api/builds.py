@@ -313,7 +313,7 @@ async def prune(request: web.Request) -> web.Response:
     return web.json_response({"CachesDeleted": keys, "SpaceReclaimed": freed})
 
 
-def cache_rows(cache: BuildCache) -> list[dict[str, Any]]:
+def cache_rows(cache: BuildCache) -> list[dict[str, object]]:
     """The build cache, as /system/df shows it."""
 
     def shown(seconds: float) -> str:

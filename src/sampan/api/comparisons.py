@@ -100,7 +100,7 @@ async def measure(request: web.Request) -> web.StreamResponse:
     return await json_stream(request, _measured(request.app[HOST], words))
 
 
-async def _measured(host: str, words: list[str]) -> AsyncIterator[dict[str, Any]]:
+async def _measured(host: str, words: list[str]) -> AsyncIterator[dict[str, object]]:
     """The command line's own comparison, in a process of its own, so that measuring does not measure the engine at it."""
     code = "from sampan.cli.main import main; main()"
     process = await asyncio.create_subprocess_exec(

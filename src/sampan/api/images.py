@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from aiohttp import web
 
 from sampan.api import access, piped, registries
@@ -25,7 +23,7 @@ def _created(image: Image) -> int:
 
 def summary(
     image: Image, by_digest: list[str], containers: list[Container], patterns: list[str] | None = None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """A row of GET /images/json: with its "name@digest" forms that are seen and how many of these containers are of it; with patterns
     of references, only the names that they match."""
     tags = image.tags

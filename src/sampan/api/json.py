@@ -13,7 +13,7 @@ _SURROGATE = re.compile(rb"\\u[dD][89abAB]|\\u[dD][c-fC-F]")
 _NUL = re.compile(rb"\\u0000")
 
 
-def _constant(text: str) -> Any:
+def _constant(text: str) -> object:
     raise ValueError(f"{text} is no JSON number")
 
 
@@ -47,13 +47,13 @@ def _check_depth(value: object, what: str) -> None:
     raise BadRequest(f"{what}: nested deeper than {_DEPTH}")
 
 
-def _parts(value: object) -> list[Any]:
+def _parts(value: object) -> list[object]:
     if isinstance(value, dict):
         return list(value.values())
     return value if isinstance(value, list) else []
 
 
-def _with_text(value: object) -> Any:
+def _with_text(value: object) -> object:
     if isinstance(value, str):
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, dict):

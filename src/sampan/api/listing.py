@@ -115,7 +115,7 @@ def _command(container: Container) -> tuple[str, list[str]]:
     return (args[0], args[1:]) if args else ("", [])
 
 
-def summary(networks: Networks, container: Container) -> dict[str, Any]:
+def summary(networks: Networks, container: Container) -> dict[str, object]:
     """A row of GET /containers/json."""
     path, args = _command(container)
     row = {

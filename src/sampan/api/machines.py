@@ -6,7 +6,6 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
-from typing import Any
 
 from aiohttp import web
 
@@ -34,7 +33,7 @@ async def prepare(request: web.Request) -> web.StreamResponse:
     )
 
 
-async def _prepare(templates: Templates, cpus: int, memory: int, quiet: bool) -> AsyncIterator[dict[str, Any]]:
+async def _prepare(templates: Templates, cpus: int, memory: int, quiet: bool) -> AsyncIterator[dict[str, object]]:
     queue: asyncio.Queue[str | None] = asyncio.Queue()
 
     async def work() -> None:
@@ -69,7 +68,7 @@ async def _prepare(templates: Templates, cpus: int, memory: int, quiet: bool) ->
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _progress(seconds: float) -> dict[str, Any]:
+def _progress(seconds: float) -> dict[str, object]:
     done = min(int(seconds / _EXPECTED * 30), 29)
     return {"id": "vm", "status": "Preparing", "progressDetail": {"current": int(seconds), "total": int(_EXPECTED), "units": "s"},
             "progress": f"[{'=' * done}>{' ' * (29 - done)}] {seconds:.0f}s"}  # fmt: skip

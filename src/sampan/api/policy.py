@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from aiohttp import web
 
 from sampan.api import access, decode
@@ -39,7 +37,7 @@ def _parsed(text: str) -> Policy:
         raise BadRequest(str(error)) from None
 
 
-def _answer(path: str, policy: Policy, meetings: list[str]) -> dict[str, Any]:
+def _answer(path: str, policy: Policy, meetings: list[str]) -> dict[str, object]:
     unreadable = [
         f"key {key.name!r}: {key.file} holds no public key" for key in policy.keys if not signatures.readable(key.file)
     ]

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import time
-from typing import Any
 
 from aiohttp import web
 
@@ -96,7 +95,7 @@ async def info(request: web.Request) -> web.Response:
     )
 
 
-def _host() -> dict[str, Any]:
+def _host() -> dict[str, object]:
     """What `info` says of this machine and of what its kernel can do."""
     groups = hierarchies()
     limits = groups.usable
@@ -118,7 +117,7 @@ def _host() -> dict[str, Any]:
     }
 
 
-def _always() -> dict[str, Any]:
+def _always() -> dict[str, object]:
     """What `info` says of every engine of this version."""
     return {
         "Driver": "overlay2",

@@ -23,7 +23,7 @@ from sampan.vm import requests
 _BLOCK = 1 << 20
 
 
-def _summary(networks: Networks, container: Container) -> dict[str, Any]:
+def _summary(networks: Networks, container: Container) -> dict[str, object]:
     settings = system.hardware_of(container)
     addresses = [endpoint.address(4) for _, endpoint in networks.of(container.id)]
     return {"Id": container.id, "Name": container.name, "Source": container.image_name, "Created": container.created // 10**9,

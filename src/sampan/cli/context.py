@@ -17,7 +17,7 @@ from sampan.cli.session import fail
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    pass
 
 
 def _host(pairs: list[str]) -> str:
@@ -125,7 +125,7 @@ def inspect(v: Values, names: list[str]) -> int:
     return max(object_out(one, form) for one in found)
 
 
-def _shown(context: Context) -> dict[str, Any]:
+def _shown(context: Context) -> dict[str, object]:
     metadata = {"Description": context.description} if context.description and context.path else {}
     where = os.path.dirname(context.path)
     return {

@@ -49,7 +49,7 @@ def create(v: Values, names: list[str]) -> int:
     return 0
 
 
-def _pools(v: Values) -> list[dict[str, Any]]:
+def _pools(v: Values) -> list[dict[str, object]]:
     """One row a subnet; gateways, ranges and auxiliary addresses go to the subnet they are in."""
     import ipaddress
 

@@ -81,7 +81,7 @@ def pairs(items: list[str]) -> dict[str, str]:
     return {key: value for key, _, value in (item.partition("=") for item in items)}
 
 
-def ulimit(text: str) -> dict[str, Any]:
+def ulimit(text: str) -> dict[str, object]:
     """One --ulimit: NAME=SOFT[:HARD]. Raises UsageError."""
     name, equals, limits = text.partition("=")
     soft, _, hard = limits.partition(":")
@@ -106,7 +106,7 @@ def _device(text: str) -> dict[str, str]:
     return {"PathOnHost": source, "PathInContainer": target, "CgroupPermissions": mode}
 
 
-def _mount(text: str) -> dict[str, Any]:
+def _mount(text: str) -> dict[str, object]:
     mount: dict[str, Any] = {"Type": "volume"}
     for item in text.split(","):
         key, equals, value = item.partition("=")
@@ -156,7 +156,7 @@ def _security(option: str) -> str:
     return option
 
 
-def _health(v: Values) -> dict[str, Any] | None:
+def _health(v: Values) -> dict[str, object] | None:
     if v.on("no-healthcheck"):
         return {"Test": ["NONE"]}
     times = {

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sampan.compare.model import BY_KEY, CONTAINER, NATIVE, VM, Result
 
 _FAST_START, _CHEAP, _NEAR = 1.0, 128 << 20, 1.3  # seconds, bytes, times
 
 
-def advise(result: Result) -> dict[str, Any]:
+def advise(result: Result) -> dict[str, object]:
     """{"choice": "container" | "vm" | "either", "headline", "reasons"}."""
     reasons = [
         text

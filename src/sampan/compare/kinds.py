@@ -48,7 +48,7 @@ class Kind(Protocol):
     def open(self) -> contextlib.AbstractContextManager[Instance]:
         """An instance with the probe's server."""
 
-    def idle(self) -> contextlib.AbstractContextManager[Any]:
+    def idle(self) -> contextlib.AbstractContextManager[object]:
         """An instance of an application that does nothing; what comes has footprint()."""
 
 

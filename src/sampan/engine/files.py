@@ -64,7 +64,7 @@ class Files:
         with closing(fd):
             yield fd, name, read_only
 
-    def path_stat(self, container: Container, path: str) -> dict[str, Any]:
+    def path_stat(self, container: Container, path: str) -> dict[str, object]:
         """The object of X-Docker-Container-Path-Stat. Raises NotFound."""
         try:
             with self._mounted(container, path) as (rootfd, inner, _):

@@ -168,7 +168,7 @@ class Changes(io.BytesIO):
         return path, int(kind)
 
 
-def _tame(value: object) -> Any:
+def _tame(value: object) -> object:
     """Numbers as a 64-bit counter has them, and texts without commands to terminals."""
     if isinstance(value, dict):
         return {key: _tame(each) for key, each in value.items()}

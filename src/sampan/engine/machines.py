@@ -178,7 +178,7 @@ class Machines:
             found["writable"] = "memory"
         return found | {"names": "nameserver 127.0.0.11" in found["files"]["resolv.conf"]}
 
-    def exec_request(self, container: Container, process: Process, seccomp: str | None) -> dict[str, Any]:
+    def exec_request(self, container: Container, process: Process, seccomp: str | None) -> dict[str, object]:
         """What the keeper is asked for a further process in the guest."""
         return {"entry": "sampan.vm.exec_shim:main", "spec": {"linux": {"namespaces": []}}, "cgroup": None, "process": process,
                 "seccomp": seccomp, "control": self.control(container.id), "filter": confine.compiled(resolver=False)}  # fmt: skip

@@ -75,7 +75,7 @@ class Shim:
         except TimeoutError:
             return None
 
-    def _checked(self, message: dict[str, object] | None) -> dict[str, Any]:
+    def _checked(self, message: dict[str, object] | None) -> dict[str, object]:
         if message is None:
             raise EngineError(f"the virtual machine of {self._name} has ended")
         if "error" in message:

@@ -222,7 +222,7 @@ class SystemMachines:
         settings = await asyncio.to_thread(self._settings, image)
         await asyncio.to_thread(bootdisk.build, target, lower, found, archive, cast(DiskSettings, settings), size)
 
-    def _settings(self, image: Image) -> dict[str, Any]:
+    def _settings(self, image: Image) -> dict[str, object]:
         """What the disk does when it boots: the image's own init, or its command."""
         rootfd = self._image_roots.open(image)
         try:

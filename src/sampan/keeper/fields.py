@@ -86,7 +86,7 @@ def mappings(message: Message, key: str) -> list[Message]:
     return value
 
 
-def _member(message: Message, key: str) -> Any:
+def _member(message: Message, key: str) -> object:
     try:
         return message[key]
     except KeyError:

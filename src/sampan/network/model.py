@@ -43,7 +43,7 @@ class Endpoint:
         """The end of the veth pair on the host; its name tells our interfaces from others'."""
         return self.link or ownership.old_veth(self.id)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """What is saved; a priority only where there is one, which an older engine could not read."""
         return {key: value for key, value in asdict(self).items() if key != "priority" or value}
 
@@ -136,6 +136,6 @@ class Network:
         """The `ipam` row of an IP version."""
         return next((row for row in self.ipam if (":" in row["Subnet"]) == (version == 6)), None)
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """The part that is saved; endpoints have records of their own, so that one more costs the same as the first."""
         return {key: value for key, value in asdict(self).items() if key not in ("endpoints", "alias")}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
 
 from sampan.oci import documents, reference
 
@@ -129,14 +128,14 @@ def parse(data: bytes, content_type: str = "") -> Manifest | Index:
     )
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a key appears twice")
     return found
 
 
-def _list(value: object) -> list[Any]:
+def _list(value: object) -> list[object]:
     if not isinstance(value, list):
         raise BadManifest("the manifest has no list of layers or manifests")
     return value

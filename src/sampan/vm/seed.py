@@ -19,7 +19,7 @@ class Guest:
     user_data: str = ""
 
 
-def place(network: Network, endpoint: Endpoint, default: bool) -> dict[str, Any]:
+def place(network: Network, endpoint: Endpoint, default: bool) -> dict[str, object]:
     """One interface of the network configuration."""
     found: dict[str, Any] = {"match": {"macaddress": endpoint.mac}, "set-name": endpoint.interface, "dhcp4": False,
                              "addresses": [text for text in (endpoint.ipv4, endpoint.ipv6) if text]}  # fmt: skip
@@ -47,7 +47,7 @@ def files(
     }
 
 
-def _user_data(guest: Guest) -> dict[str, Any]:
+def _user_data(guest: Guest) -> dict[str, object]:
     found: dict[str, Any] = {"ssh_pwauth": False, "disable_root": False}
     keys = list(guest.ssh_keys)
     name = guest.user

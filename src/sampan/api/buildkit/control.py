@@ -116,10 +116,10 @@ class Control:
     # about the engine
 
     @staticmethod
-    def _version() -> Any:
+    def _version() -> object:
         return messages.new("Version", package="sampan", version=sampan.__version__)
 
-    def _worker(self) -> Any:
+    def _worker(self) -> object:
         own = oci.host_platform()
         platform = messages.new("Platform", Architecture=own.architecture, OS=own.os, Variant=own.variant)
         return messages.new("Worker", ID="sampan", platforms=[platform], BuildkitVersion=self._version())

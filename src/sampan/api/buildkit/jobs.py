@@ -10,7 +10,7 @@ from typing import Any
 from sampan.api.buildkit import messages
 
 
-def _now() -> Any:
+def _now() -> object:
     nanoseconds = time.time_ns()
     return messages.new("Time", seconds=nanoseconds // 10**9, nanos=nanoseconds % 10**9)
 

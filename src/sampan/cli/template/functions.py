@@ -41,7 +41,7 @@ def _number(value: object) -> int:
     return value
 
 
-def _index(value: object, *keys: object) -> Any:
+def _index(value: object, *keys: object) -> object:
     for key in keys:
         if isinstance(value, dict):
             if not isinstance(key, str):
@@ -60,7 +60,7 @@ def _index(value: object, *keys: object) -> Any:
     return value
 
 
-def _slice(value: object, *bounds: object) -> Any:
+def _slice(value: object, *bounds: object) -> object:
     if not isinstance(value, (list, str)):
         raise CallError("slice of untyped nil" if value is None else f"can't slice item of type {kind(value)}")
     items: Any = value.encode() if isinstance(value, str) else value

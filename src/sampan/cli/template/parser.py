@@ -85,7 +85,7 @@ class _Parser:
             return token.text
         return ""
 
-    def _statement(self, word: str) -> Any:
+    def _statement(self, word: str) -> object:
         if word in ("if", "with", "range"):
             return self._branch(word)
         if word in ("define", "block"):
@@ -213,7 +213,7 @@ class _Parser:
         last = self._tokens[self._at - 1]
         return self.source[start : last.position + len(last.text)]
 
-    def _operand(self) -> Any:
+    def _operand(self) -> object:
         token = self._peek()
         if token is None or (token.kind == "mark" and token.text not in (".", "(")):
             return None
@@ -238,7 +238,7 @@ class _Parser:
             raise self._error(f"unexpected . after term {token.text!r}", token.position)
         return Field(node, names, self._text(token.position), position)
 
-    def _atom(self, token: Token) -> Any:
+    def _atom(self, token: Token) -> object:
         if token.kind == "variable":
             if token.text not in self._variables:
                 raise self._error(f'undefined variable "{token.text}"', token.position)

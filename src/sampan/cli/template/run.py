@@ -153,7 +153,7 @@ class _Run:
                 self._variables[index] = (name, value)
                 return
 
-    def _pipeline(self, pipeline: Pipeline, dot: object) -> Any:
+    def _pipeline(self, pipeline: Pipeline, dot: object) -> object:
         value: Any = _NONE
         for call in pipeline.commands:
             value = self._call(call, dot, value)
@@ -161,7 +161,7 @@ class _Run:
             self._set(name, value, pipeline.declares)
         return value
 
-    def _call(self, call: Call, dot: object, last: object) -> Any:
+    def _call(self, call: Call, dot: object, last: object) -> object:
         first, *rest = call.words
         final = [] if last is _NONE else [last]
         if isinstance(first, Name):
@@ -182,7 +182,7 @@ class _Run:
                 f"can't give argument to non-function {call.text.split()[0]}", call.text, call.position)  # fmt: skip
         return value
 
-    def _function(self, name: Name, call: Call, given: list[object]) -> Any:
+    def _function(self, name: Name, call: Call, given: list[object]) -> object:
         function, least, most = self._template.functions[name.name]
         if len(given) < least or (most is not None and len(given) > most):
             wanted = f"want {least}" if least == most else f"want at least {least}"
@@ -194,7 +194,7 @@ class _Run:
         except CallError as error:
             raise self._error(f"error calling {name.name}: {error}", call.text, call.position) from None
 
-    def _and_or(self, name: str, words: list[object], dot: object, final: list[object]) -> Any:
+    def _and_or(self, name: str, words: list[object], dot: object, final: list[object]) -> object:
         value: Any = None
         for word in words:
             value = self._value(word, dot)
@@ -202,7 +202,7 @@ class _Run:
                 return value
         return final[0] if final else value
 
-    def _value(self, node: Any, dot: Any, called: bool = False) -> Any:
+    def _value(self, node: Any, dot: Any, called: bool = False) -> object:
         if isinstance(node, Literal):
             return node.value
         if isinstance(node, Dot):
@@ -218,7 +218,7 @@ class _Run:
             value = self._field(value, name, node)
         return value() if callable(value) and not called else value
 
-    def _field(self, value: object, name: str, node: Field) -> Any:
+    def _field(self, value: object, name: str, node: Field) -> object:
         if isinstance(value, dict):
             if name in value:
                 return value[name]
