@@ -222,6 +222,20 @@ def test_what_goes_wrong_is_said(served: Daemon, page: Page) -> None:
     expect(page.locator("#message")).to_have_class("bad")
 
 
+@pytest.mark.parametrize("isolated", ["container", "vm"])
+def test_what_never_ran_has_no_exit_code(served: Daemon, page: Page, isolated: str) -> None:
+    """T41: it had 0, as if it had run and all had been well."""
+    served.ok("create", "--name", "new", "--isolation", isolated, "busybox", "true")
+    expect(block(page, "new").locator(".state")).to_have_text("created")
+    expect(block(page, "new").locator("dt")).to_have_text(["Disk"])
+
+
+def test_a_start_that_failed_has_its_exit_code(served: Daemon, page: Page) -> None:
+    assert served.sampan("run", "--name", "broken", "busybox", "nonesuch").returncode == 127
+    expect(block(page, "broken").locator(".state")).to_have_text("created")
+    expect(block(page, "broken").locator("dl")).to_contain_text("Exit code127")
+
+
 # one container
 
 

@@ -19,7 +19,7 @@ function block(row, moving, refresh) {
   const values = running
     ? [["CPU", percent(moving.cpu)], ["Memory", row.isolation === "container" ? bytes(row.memory) : `${bytes(row.memory)} of ${bytes(row.pss)}`],
        ["Disk", bytes(row.disk)], ["Network", `↓ ${rate(moving.received)} ↑ ${rate(moving.sent)}`]]
-    : [["Disk", bytes(row.disk)], ["Exit code", String(row.exit)]];
+    : [["Disk", bytes(row.disk)], ...(row.state === "created" && !row.exit ? [] : [["Exit code", String(row.exit)]])]; // what never ran has none
   return h("li", { "data-id": row.id },
     h("div", { class: `block ${row.isolation} ${running ? "running" : ""}` },
       h("a", { href: `#/containers/${row.id}` },
