@@ -198,7 +198,9 @@ def test_commit_diff_export_import(daemon: Daemon, tmp_path: Path) -> None:
     background(daemon, "sh", "-c", "echo new >/tmp/new; rm -r /home; sleep 600")
     eventually(lambda: "/tmp/new" in daemon.ok("diff", "box"))
     assert set(daemon.ok("diff", "box").splitlines()) >= {"C /tmp", "A /tmp/new", "D /home"}
-    daemon.ok("commit", "-c", "ENV A=b", "-c", 'CMD ["cat", "/tmp/new"]', "box", "committed:1")
+    daemon.ok("commit", "-a", "Some One", "-c", "ENV A=b", "-c", 'CMD ["cat", "/tmp/new"]', "box", "committed:1")
+    assert daemon.ok("image", "inspect", "-f", "{{.Author}}", "committed:1") == "Some One\n"
+    assert daemon.http.call("GET", "/images/busybox/json")["Author"] == ""
     assert daemon.ok("run", "--rm", *NONE, "committed:1") == "new\n"
     assert daemon.sampan("run", "--rm", *NONE, "committed:1", "ls", "/home").returncode == 1
     daemon.ok("export", "-o", f"{tmp_path}/x.tar", "box")

@@ -30,7 +30,6 @@ _CREATE = ("annotation blkio-weight-device cgroup-parent cpu-rt-period cpu-rt-ru
            "device-write-bps device-write-iops gpus kernel-memory memory-swappiness use-api-socket userns volume-driver")  # fmt: skip
 MISSING_FLAGS = {
     "": "tls tlscacert tlscert tlskey tlsverify",
-    "container commit": "author",
     "container cp": "archive",
     "container create": _CREATE,
     "container logs": "details",

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+
+from sampan.engine import execs as module
+from sampan.engine.errors import NotFound
+from sampan.engine.execs import Exec, Execs
 from sampan.engine.unstarted import _BYTES, _MOST, Unstarted
 
 
@@ -32,3 +40,17 @@ def test_started_ones_do_not_count() -> None:
         assert waiting.add(f"x{number}", "busy", 1000) == []
         waiting.take(f"x{number}")
         waiting.take(f"x{number}")
+
+
+def test_of_those_that_have_ended_the_last_can_be_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_ENDED", 3)
+    execs, box = Execs(Mock(), Mock(), Mock(), Mock()), Mock()
+    config: Any = Mock()
+    sessions = [Exec(f"e{number}", box, config) for number in range(6)]
+    for session in sessions:
+        execs.add(session)
+    for session in reversed(sessions[1:]):  # the first runs on
+        execs._concluded(session, 0)
+    assert [session for session in sessions if session in execs] == [sessions[0], *sessions[1:4]]
+    with pytest.raises(NotFound):
+        execs.find("e5")

@@ -131,6 +131,8 @@ async def wait(request: web.Request) -> web.StreamResponse:
 async def remove(request: web.Request) -> web.Response:
     """DELETE /containers/{id}"""
     engine, container = access.container(request)
+    if flag(request, "link"):
+        raise BadRequest("a link is a name that a container has for another: it goes with that container")
     await engine.removing.remove(container, flag(request, "force"), flag(request, "v"))
     return web.Response(status=204)
 

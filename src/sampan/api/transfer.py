@@ -126,9 +126,9 @@ async def commit(request: web.Request) -> web.Response:
     name = request.query.get("repo", "")
     if name and request.query.get("tag"):
         name += f":{request.query['tag']}"
-    comment = request.query.get("comment", "")
+    comment, author = request.query.get("comment", ""), request.query.get("author", "")
     still = engine.freezing.still(container) if flag(request, "pause", True) else contextlib.nullcontext()
     coming = engine.arrivals.of(access.who(request))
     async with still:
-        image = await pools.run("commit", engine.files.commit, container, name, comment, config, coming.check)
+        image = await pools.run("commit", engine.files.commit, container, name, comment, author, config, coming.check)
     return web.json_response({"Id": image.id}, status=201)

@@ -15,7 +15,7 @@ from sampan.client.http import query
 def commit(v: Values, names: list[str]) -> int:
     """commit"""
     wanted = query(
-        container=names[0], repo=names[1] if len(names) > 1 else None, comment=v.text("message") or None,
+        container=names[0], repo=names[1] if len(names) > 1 else None, comment=v.text("message") or None, author=v.text("author") or None,
         pause=v.on("pause"), changes=v.items("change"),
     )  # fmt: skip
     print(engine().call("POST", f"/commit{wanted}")["Id"])

@@ -6,6 +6,7 @@ import asyncio
 import os
 import secrets
 import signal
+from collections import deque
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -71,6 +72,7 @@ class Execs:
         self._keeper, self._backends, self._events, self._tasks = keeper, backends, events, tasks
         self._all: dict[str, Exec] = {}
         self._unstarted = Unstarted()
+        self._ended: deque[str] = deque()  # the ids of those in _all that have, oldest first
 
     def running_in(self, container: Container) -> list[str]:
         """The ids of those that run in a container."""
@@ -144,8 +146,8 @@ class Execs:
             process = await self._keeper.make(request, wanted.longest, lone=True)
         except BaseException as error:
             code = error.exit_code if isinstance(error, RuntimeFailure) else _NOT_STARTED
-            session.running, session.code = False, code
-            session.done.set()
+            session.running = False
+            self._concluded(session, code)
             _close(streams)
             if isinstance(error, NotDone) and wanted.late is not None:
                 raise wanted.late from None
@@ -166,14 +168,19 @@ class Execs:
     async def _watch(self, session: Exec, process: Process) -> None:
         """Notes its end when that comes."""
         exit = await process.wait()
-        session.code, session.running = exit_code(exit.status), False
+        session.running = False
+        self._concluded(session, exit_code(exit.status))
         process.close()
-        session.done.set()
         self._events.announce(session.container, "exec_die", execID=session.id, exitCode=str(session.code))
         process.acknowledge()
-        finished = [item for item in self._all.values() if item.code is not None]
-        for old in finished[:-_MOST_ENDED]:
-            del self._all[old.id]
+
+    def _concluded(self, session: Exec, code: int) -> None:
+        """Notes its exit code; of those that have ended only the last are kept."""
+        session.code = code
+        session.done.set()
+        self._ended.append(session.id)
+        if len(self._ended) > _MOST_ENDED:
+            self._all.pop(self._ended.popleft(), None)
 
     def kill(self, session: Exec, number: int = signal.SIGKILL) -> None:
         """Signals the exec's process and all it has started; nothing else of the container. Raises Conflict when it does not run."""

@@ -139,7 +139,7 @@ class Files:
             if kind != 0 or path in parents or not any(o.startswith(f"{path}/") for o in ours)
         ]
 
-    def commit(self, container: Container, name: str, comment: str, config: Config, check: Check) -> Image:
+    def commit(self, container: Container, name: str, comment: str, author: str, config: Config, check: Check) -> Image:
         """Makes an image of the container's changes on top of its image."""
         with tempfile.TemporaryFile(dir=self._scratch) as file:
             self._backends.of(container).files.layer(container, file)
@@ -148,7 +148,7 @@ class Files:
             for source in (container.config, config):
                 merged |= image_config.write(source)
             base = self._images.index.get(container.image)
-            return archive.add_layer(self._images, base, file, merged, comment or "sampan commit", name, check)
+            return archive.add_layer(self._images, base, file, merged, comment or "sampan commit", name, check, author)
 
 
 def _above(held: int) -> tuple[int, str]:

@@ -314,16 +314,22 @@ def _diff_id(store: ImageStore, digest: str) -> str:
 
 
 def image_config(
-    diff_ids: list[str], config: Mapping[str, object], comment: str, base: dict[str, Any] | None = None
+    diff_ids: list[str],
+    config: Mapping[str, object],
+    comment: str,
+    base: dict[str, Any] | None = None,
+    author: str = "",
 ) -> bytes:
     """The bytes of an image configuration (image-spec, config.md)."""
     from sampan.linux.syscall import ARCH
 
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     history = list((base or {}).get("history") or [])
-    history.append({"created": now, "created_by": comment})
+    by = {"author": author} if author else {}
+    history.append({"created": now, "created_by": comment, **by})
     return json.dumps(
         {
+            **by,
             "created": now,
             "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(ARCH, ARCH),
             "os": "linux",
@@ -336,7 +342,7 @@ def image_config(
 
 def add_layer(
     store: ImageStore, base: Image | None, layer: IO[bytes], config: Mapping[str, object], comment: str, tag: str,
-    check: Check | None = None,
+    check: Check | None = None, author: str = "",
 ) -> Image:  # fmt: skip
     """Makes an image of `base` and one more layer (`commit`)."""
     names = _names([tag] if tag else [])
@@ -344,5 +350,5 @@ def add_layer(
         digest, size = store.blobs.put(layer)
         diff_id = _diff_id(store, digest)
         layers = [*(base.layers if base else []), Layer(digest, size, diff_id)]
-        body = image_config([x.diff_id for x in layers], config, comment, base.config if base else None)
+        body = image_config([x.diff_id for x in layers], config, comment, base.config if base else None, author)
         return store.add(body, layers, names, check=check)

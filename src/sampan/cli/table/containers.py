@@ -31,6 +31,7 @@ COMMANDS = (
         "Create a new image from a container's changes",
         "CONTAINER [REPOSITORY[:TAG]]",
         flags=[
+            Flag("author", "a", STR, 'Author (e.g., "John Hannibal Smith <hannibal@a-team.com>")'),
             Flag("change", "c", LIST, "Apply Dockerfile instruction to the created image"),
             Flag("message", "m", STR, "Commit message"),
             Flag("pause", "p", BOOL, "Pause container during commit", True),
