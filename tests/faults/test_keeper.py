@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -153,3 +155,28 @@ def test_an_end_is_kept_until_it_is_recorded(tmp_path: Path) -> None:
     assert not kept.must_stay
     kept.add(one, str(tmp_path / "gone"))  # a directory that was removed meanwhile
     assert not kept.must_stay
+
+
+def test_processes_made_ahead_may_die(daemon: Daemon) -> None:
+    """A spare that is killed at any moment costs an exec nothing but the time of a clone."""
+    daemon.ok("run", "-d", "--network", "none", "--name", "box", "busybox", "sleep", "600")
+    keeper, killed = daemon.keeper_pid(), 0
+    for number in range(20):
+        assert daemon.sampan("exec", "box", "sh", "-c", f"exit {number}").returncode == number
+        if number % 3:
+            eventually(lambda: bool(_spares(keeper)))
+            for pid in _spares(keeper):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    killed += 1
+    assert killed
+    assert daemon.keeper_pid() == keeper
+
+
+def _spares(keeper: int) -> list[int]:
+    found = []
+    for pid in Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split():
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_text() == "sampan-spare\n":
+                found.append(int(pid))
+    return found
