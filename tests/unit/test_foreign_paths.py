@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
-_PATH = Path(__file__).parents[2] / "scripts/lint/foreign_paths.py"
-_SPEC = importlib.util.spec_from_file_location("foreign_paths", _PATH)
-assert _SPEC is not None
-assert _SPEC.loader is not None
-lint = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(lint)
+from tests.unit.lints import load
+
+lint = load("foreign_paths")
 
 
 def test_there_is_none_without_a_reason() -> None:

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
-_PATH = Path(__file__).parents[2] / "scripts/lint/house.py"
-_SPEC = importlib.util.spec_from_file_location("house", _PATH)
-assert _SPEC is not None
-assert _SPEC.loader is not None
-lint = importlib.util.module_from_spec(_SPEC)
-sys.modules["house"] = lint  # its dataclasses look themselves up
-_SPEC.loader.exec_module(lint)
+from tests.unit.lints import load
+
+lint = load("house")
 
 
 def package(top: Path, files: dict[str, str]) -> Path:

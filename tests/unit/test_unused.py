@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import tomllib
 from pathlib import Path
 
 import pytest
 
-_PATH = Path(__file__).parents[2] / "scripts/lint/unused.py"
-_SPEC = importlib.util.spec_from_file_location("unused", _PATH)
-assert _SPEC is not None
-assert _SPEC.loader is not None
-lint = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(lint)
+from tests.unit.lints import load
+
+lint = load("unused")
 
 
 def test_the_project_has_none() -> None:

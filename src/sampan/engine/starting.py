@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 
 from sampan import sizes
@@ -31,32 +32,32 @@ class Starting:
     async def start(self, container: Container) -> Process:
         """Makes the process. When that fails nothing is left. Raises RuntimeFailure, EngineError, NetworkError,
         VmError, OSError, KeeperGone."""
-        try:
-            with self._gate.starting(container):
-                process = await self._make(container)
-        except Exception:
-            self._backends.of(container).release(container)
-            raise
+        process = await self._make(container, self._gate.starting(container))
         container.ports = self._publishing.records(container)
         return process
 
     async def start_step(self, container: Container) -> Process:
         """As start(), for a build step, which its build has asked the gate about."""
-        try:
-            return await self._make(container, lone=True)
-        except Exception:
-            self._backends.of(container).release(container)
-            raise
+        return await self._make(container, contextlib.nullcontext(), lone=True)
 
-    async def _make(self, container: Container, lone: bool = False) -> Process:
+    async def _make(
+        self, container: Container, let: contextlib.AbstractContextManager[None], lone: bool = False
+    ) -> Process:
+        """`let`: what it is started within, which refuses it or not."""
+        backend = self._backends.of(container)
         given: list[int] = []  # descriptors that are ours to close
         try:
-            wanted = await self._backends.of(container).prepare(container, given)
-            directory, stdin = self._containers.directory(container), container.config.open_stdin
-            start = Start(container.id, wanted.request, directory, stdin, log_options(container), wanted.descriptors)
-            return await self._keeper.make(start, wanted.longest, lone)
-        except KeeperGone:  # and what it has made may live
-            await asyncio.to_thread(Cgroup(container.cgroup).end)
+            with let:
+                wanted = await backend.prepare(container, given)
+                directory, stdin = self._containers.directory(container), container.config.open_stdin
+                start = Start(
+                    container.id, wanted.request, directory, stdin, log_options(container), wanted.descriptors
+                )
+                return await self._keeper.make(start, wanted.longest, lone)
+        except Exception as error:
+            if isinstance(error, KeeperGone):  # and what it has made may live
+                await asyncio.to_thread(Cgroup(container.cgroup).end)
+            backend.release(container)
             raise
         finally:
             for fd in given:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from sampan.runtime.requests import Join
 
 _REFILL_AFTER, _NEVER = 0.01, 60.0
-_KEPT = 60.0  # seconds without an exec until it is given up, for it has some 5 MB of memory
+_KEPT = 60.0  # seconds without an exec until it is given up, for it has some 2 MB of memory of its own
 
 
 class JoinPool:
@@ -51,7 +51,7 @@ class JoinPool:
         self._last, self._until = request, time.monotonic() + _KEPT
         with spawn.place_of(request, stdio) as place:
             prefork = self._prefork
-            if prefork is not None and prefork.ready and prefork.fits(place):
+            if prefork is not None and place.moving and prefork.ready:
                 self._prefork = None
                 try:
                     return prefork.use(request, place, stdio)

@@ -178,50 +178,38 @@ def read_all(fd: int) -> bytes:
 
 
 def held_members(members: Callable[[], list[int]]) -> Iterator[tuple[int, int]]:
-    """(pid, descriptor of its /proc/PID) of every process that `members()` lists, in that order. A number that goes to another
-    process meanwhile is left out: only who is a member still when the descriptor is held is. The descriptors are closed here."""
-    found = members()
-    for begin in range(0, len(found), _HELD):
-        held: dict[int, int] = {}
-        try:
-            for pid in found[begin : begin + _HELD]:
-                try:
-                    held[pid] = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                except FileNotFoundError:
-                    continue
-            still = set(members())
-            yield from ((pid, directory) for pid, directory in held.items() if pid in still)
-        finally:
-            for directory in held.values():
-                os.close(directory)
+    """(pid, descriptor of its /proc/PID) of every process that `members()` lists, in that order; see _held()."""
+    return _held(members(), members, lambda pid: os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
 
 def signal_members(members: Callable[[], list[int]], number: int) -> list[int]:
-    """Signals every process that `members()` lists, in that order, and returns the list. A number that goes to another process
-    meanwhile is left alone: only who is a member still when its descriptor is held is signalled."""
+    """Signals every process that `members()` lists, in that order, and returns the list; see _held()."""
     found = members()
+    for _, descriptor in _held(found, members, os.pidfd_open):
+        # In their order: a shell that lives on after its command goes on with the next.
+        try:
+            signal.pidfd_send_signal(descriptor, number)
+        except ProcessLookupError:
+            continue
+    return found
+
+
+def _held(found: list[int], members: Callable[[], list[int]], hold: Callable[[int], int]) -> Iterator[tuple[int, int]]:
+    """(pid, the descriptor by which `hold(pid)` holds it) of every process found. A number that goes to another process meanwhile
+    is left out: only who is a member still when it is held is. The descriptors are closed here."""
     for begin in range(0, len(found), _HELD):
         held: dict[int, int] = {}
         try:
             for pid in found[begin : begin + _HELD]:
                 try:
-                    held[pid] = os.pidfd_open(pid)
-                except ProcessLookupError:
+                    held[pid] = hold(pid)
+                except (FileNotFoundError, ProcessLookupError):
                     continue
             still = set(members())
-            for (
-                pid,
-                descriptor,
-            ) in held.items():  # in their order: a shell that lives on after its command goes on with the next
-                try:
-                    if pid in still:
-                        signal.pidfd_send_signal(descriptor, number)
-                except ProcessLookupError:
-                    continue
+            yield from ((pid, descriptor) for pid, descriptor in held.items() if pid in still)
         finally:
             for descriptor in held.values():
                 os.close(descriptor)
-    return found
 
 
 def open_if_same(pid: int, started: int) -> int | None:

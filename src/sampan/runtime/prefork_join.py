@@ -8,12 +8,11 @@ does what one does that is cloned for that one (`spawn.join_place`).
 from __future__ import annotations
 
 import os
-import signal
 import socket
 
 from sampan import quickjson
-from sampan.linux import descriptors, namespaces, polling, prctl
-from sampan.runtime import channel, child, spawn
+from sampan.linux import namespaces, polling
+from sampan.runtime import channel, child, prefork_memory, spawn
 from sampan.runtime.channel import Stdio
 
 TYPE_CHECKING = False
@@ -37,13 +36,8 @@ class JoinPrefork:
             self._ready = channel.receive(self.child.channel).kind == "ready"
         return self._ready
 
-    @staticmethod
-    def fits(place: spawn.Place) -> bool:
-        """Whether it is one that it can go to: into a pid namespace, for its parent takes it for the one that stays outside."""
-        return place.moving
-
     def use(self, request: Join, place: spawn.Place, stdio: Stdio | None) -> spawn.Child:
-        """Lets it become that process. Raises OSError: it has ended meanwhile, or the request is too large for one message."""
+        """Lets it become that process, in another pid namespace: for what it is followed as stays outside. Raises OSError: it has ended meanwhile, or the request is too large for one message."""
         channel.send_join(self.child.channel, request, place.namespaces, place.target, stdio)
         return self.child
 
@@ -53,11 +47,7 @@ class JoinPrefork:
 
 
 def _wait(parent: socket.socket, keeper: int, last: Join) -> None:
-    prctl.set_name("sampan-spare")
-    prctl.set_parent_death_signal(signal.SIGKILL)
-    if os.getppid() != keeper:
-        os._exit(1)
-    descriptors.close_all_but([parent.fileno()])
+    prefork_memory.live_for("sampan-spare", keeper, parent)
     _rehearse(last)
     channel.send(parent, kind="ready")
     request, kinds, target, stdio = channel.receive_join(parent)

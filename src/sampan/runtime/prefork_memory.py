@@ -79,11 +79,7 @@ def _own_and_park(parent: int, theirs: socket.socket, name: str, flags: int, bod
     """The owner's life, and in the end the borrower's. Never returns."""
     try:
         gc.disable()
-        prctl.set_name(name)
-        prctl.set_parent_death_signal(signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-        descriptors.close_all_but([theirs.fileno()])
+        live_for(name, parent, theirs)
         memory.populate_private()
         parking.clone_and_park(flags)
         _borrow(theirs, body)
@@ -91,6 +87,15 @@ def _own_and_park(parent: int, theirs: socket.socket, name: str, flags: int, bod
         channel.send_failure(theirs, error)
     finally:
         os._exit(1)
+
+
+def live_for(name: str, parent: int, sock: socket.socket) -> None:
+    """What a process that waits for its parent begins with: it is called `name`, ends with that, and has nothing of its but 0 to 2 and `sock`."""
+    prctl.set_name(name)
+    prctl.set_parent_death_signal(signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+    descriptors.close_all_but([sock.fileno()])
 
 
 def _borrow(theirs: socket.socket, body: _Body) -> None:
