@@ -117,13 +117,14 @@ APPLY = """
 import ipaddress, json, subprocess, sys
 from sampan.linux import nftables
 from sampan.network.firewall import Firewall
+from sampan.network.ipam import Pool
 from sampan.network.model import Network
 from sampan.network.routed import Published
 firewall = Firewall("sampan-x", "sv0")
 for line in sys.stdin:
     rows, ports = json.loads(line)
-    networks = [Network("%032x" % n, f"n{n}", "bridge", 0, ipam=ipam, internal=internal, options=options)
-                for n, (ipam, internal, options) in enumerate(rows)]
+    networks = [Network("%032x" % n, f"n{n}", "bridge", 0, ipam=[Pool(**pool)], internal=internal, options=options)
+                for n, (pool, internal, options) in enumerate(rows)]
     published = [Published(p, ipaddress.ip_address(h) if h else None, a, ipaddress.ip_address(t), b) for p, h, a, t, b in ports]
     firewall.apply(networks, published)
     out = subprocess.run(["nft", "-j", "list", "table", "inet", "sampan-x"], capture_output=True, text=True, check=True)
@@ -179,10 +180,10 @@ def applied() -> Any:
 def test_what_is_taken_makes_the_rules_that_are_meant(applied: Any, networks: Any, published: Any) -> None:
     rows = []
     for name, (subnet, internal, closed) in networks.items():
-        ipam = [{"Subnet": str(subnet), "Gateway": str(subnet.network_address + 1)}]
+        pool = {"subnet": str(subnet), "gateway": str(subnet.network_address + 1)}
         rows.append(
             [
-                ipam,
+                pool,
                 internal,
                 {"com.docker.network.bridge.name": name, "com.docker.network.bridge.enable_icc": str(not closed)},
             ]

@@ -346,10 +346,11 @@ def test_a_kernel_without_owned_tables(site: Site) -> None:
 import subprocess
 from sampan.linux import nftables
 from sampan.network.firewall import Firewall
+from sampan.network.ipam import Pool
 from sampan.network.model import Endpoint, Network
 nftables.supports = lambda flags, table: False
 firewall = Firewall("sampan-x", "sv0")
-network = Network("a" * 64, "n", "bridge", 0, ipam=[{"Subnet": "10.9.0.0/24", "Gateway": "10.9.0.1"}])
+network = Network("a" * 64, "n", "bridge", 0, ipam=[Pool(subnet="10.9.0.0/24", gateway="10.9.0.1")])
 one, two = (Endpoint(n, n, n, "eth0", f"02:42:0a:09:00:0{n}", f"10.9.0.{n}/24", link=f"sv{n}") for n in ("2", "3"))
 firewall.admit(network, one)
 firewall.apply([network], [])

@@ -33,6 +33,7 @@ from sampan.engine.policy.caller import Owner, at_page
 from sampan.engine.policy.model import Policy
 from sampan.engine.policy.operation import Kind
 from sampan.keeper import protocol
+from sampan.network.ipam import Pool
 from sampan.network.model import Network
 from sampan.runtime.errors import RuntimeFailure
 
@@ -125,9 +126,8 @@ class World:
         volume = f"{secret}-volume"
         self.engine.finding.owners.set(Kind.VOLUME, volume, (owner,))
         self.engine.volumes.create(volume, {}, {})
-        network = Network(
-            secrets.token_hex(32), f"{secret}-network", "bridge", time.time_ns(), [{"Subnet": "10.9.0.0/24"}]
-        )
+        pool = Pool(subnet="10.9.0.0/24", gateway="10.9.0.1")
+        network = Network(secrets.token_hex(32), f"{secret}-network", "bridge", time.time_ns(), [pool])
         self.engine.networking.networks.all[network.id] = network
         self.engine.finding.owners.set(Kind.NETWORK, network.id, (owner,))
         running = container("running", "", True)

@@ -8,6 +8,7 @@ from typing import Any
 from sampan.api import decode
 from sampan.engine.container import Container
 from sampan.engine.model import EndpointSettings
+from sampan.network.ipam import Pool
 from sampan.network.model import Endpoint, Network
 from sampan.network.ownership import Owner
 
@@ -32,9 +33,8 @@ def container(
 
 def network(name: str, subnet: str = "10.7.0", **settings: Any) -> Network:
     """A bridge network with an IPv4 subnet of 256 addresses."""
-    return Network(
-        name.ljust(64, "0"), name, "bridge", 0, [{"Subnet": f"{subnet}.0/24", "Gateway": f"{subnet}.1"}], **settings
-    )
+    pool = Pool(subnet=f"{subnet}.0/24", gateway=f"{subnet}.1")
+    return Network(name.ljust(64, "0"), name, "bridge", 0, [pool], **settings)
 
 
 @dataclass

@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 
-from sampan.api import decode, fields, schema
+from sampan.api import decode, fields
+from sampan.api.record import Record
 from sampan.engine.errors import BadRequest
 from sampan.engine.model import EndpointSettings
 from sampan.network import networks, settings
 from sampan.network.errors import NetworkError
-from sampan.network.model import OPTIONS, Network
+from sampan.network.ipam import Pool
+from sampan.network.model import OPTIONS, Network, NetworkRequest
 from tests.unit.networks_world import network
 
 DONE, REFUSED, TOLD = "done", "refused", "told"  # TOLD: Docker has it in answers only, and clients send it back
@@ -40,7 +42,7 @@ ADDRESSES: dict[str, tuple[Any, str]] = {
 }
 CREATE: dict[str, tuple[Any, str]] = {
     "Name": ("net", DONE),
-    "CheckDuplicate": (True, DONE),  # names are unique, whether it is asked for or not
+    "CheckDuplicate": (True, TOLD),  # names are unique, whether it is asked for or not
     "Driver": ("bridge", DONE),
     "Internal": (True, DONE),
     "Attachable": (True, DONE),
@@ -54,12 +56,21 @@ CREATE: dict[str, tuple[Any, str]] = {
     "EnableIPv4": (False, REFUSED),
     "IPAM": ({"Driver": "default", "Options": {"a": "b"}}, REFUSED),
 }
+POOL: dict[str, tuple[Any, str]] = {
+    "Subnet": ("10.7.0.0/24", DONE),
+    "Gateway": ("10.7.0.1", DONE),
+    "IPRange": ("10.7.0.64/26", DONE),
+    "AuxiliaryAddresses": ({"router": "10.7.0.2"}, DONE),
+    "AuxAddress": ({"router": "10.7.0.2"}, REFUSED),
+}
 
 
 def test_the_tables_are_whole() -> None:
-    for record, table in ((fields.ENDPOINT, ENDPOINT), (fields.ADDRESSES, ADDRESSES)):
+    records: list[tuple[Record[Any], dict[str, tuple[Any, str]]]] = [
+        (fields.ENDPOINT, ENDPOINT), (fields.ADDRESSES, ADDRESSES), (fields.NETWORK, CREATE), (fields.POOL, POOL),
+    ]  # fmt: skip
+    for record, table in records:
         assert {key for key, _ in record._known.values()} == set(table)
-    assert set(schema.NETWORK_FIELDS) == set(CREATE)
 
 
 @pytest.mark.parametrize("key", ENDPOINT)
@@ -79,7 +90,7 @@ def test_a_place_on_a_network(key: str) -> None:
 def test_its_addresses(key: str) -> None:
     value, outcome = ADDRESSES[key]
     lab = network("lab", ipv6=True)
-    lab.ipam.append({"Subnet": "fd07::/64", "Gateway": "fd07::1"})
+    lab.ipam.append(Pool(subnet="fd07::/64", gateway="fd07::1"))
     read = decode.connect_request({"Container": "web", "EndpointConfig": {"IPAMConfig": {key: value}}}).endpoint
     if outcome == REFUSED:
         with pytest.raises(NetworkError, match=key):
@@ -94,17 +105,36 @@ def test_a_network(key: str) -> None:
     value, outcome = CREATE[key]
     if outcome == REFUSED:
         with pytest.raises(BadRequest, match=key):
-            schema.check({key: value}, schema.NetworkCreate)
+            decode.network_request({key: value})
     else:
-        assert schema.check({key: value}, schema.NetworkCreate)[key] == value
+        read = decode.network_request({key: value})
+        assert fields.NETWORK.write(read) == fields.NETWORK.write(NetworkRequest()) | (
+            {key: value} if outcome == DONE else {}
+        )
+
+
+@pytest.mark.parametrize("key", POOL)
+def test_its_subnets(key: str) -> None:
+    value, outcome = POOL[key]
+    body = {"IPAM": {"Config": [{key: value}]}}
+    if outcome == REFUSED:
+        with pytest.raises(BadRequest, match=key):
+            decode.network_request(body)
+    else:
+        (read,) = decode.network_request(body).ipam.pools
+        assert fields.POOL.write(read)[key] == value
+    with pytest.raises(BadRequest, match=rf"IPAM\.Config\[0\]\.{key} must be"):
+        decode.network_request({"IPAM": {"Config": [{key: 5}]}})
 
 
 def test_what_docker_s_command_sends_without_options_passes() -> None:
     body = {"CheckDuplicate": True, "Name": "net", "Driver": "bridge", "Scope": "", "EnableIPv4": True, "EnableIPv6": False,
             "IPAM": {"Driver": "default", "Options": {}, "Config": []}, "Internal": False, "Attachable": False, "Ingress": False,
             "ConfigOnly": False, "ConfigFrom": {"Network": ""}, "Options": {}, "Labels": {}}  # fmt: skip
-    schema.check(body, schema.NetworkCreate)
-    schema.check(body | {"ConfigFrom": None, "Scope": "local"}, schema.NetworkCreate)
+    assert decode.network_request(body) == NetworkRequest(name="net")
+    assert decode.network_request(body | {"ConfigFrom": None, "Scope": "local", "Driver": ""}) == NetworkRequest(
+        name="net"
+    )
 
 
 @pytest.mark.parametrize("driver", OPTIONS)

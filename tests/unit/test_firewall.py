@@ -10,6 +10,7 @@ import pytest
 from sampan.linux import nfrules as nf
 from sampan.linux.nftables import Batch
 from sampan.network import portfilter, routed
+from sampan.network.ipam import Pool
 from sampan.network.model import Endpoint, Network
 from sampan.network.routed import Published, merge
 
@@ -19,7 +20,7 @@ TWO, THREE = ip_address("10.0.0.2"), ip_address("10.0.0.3")
 
 def network(name: str, subnet: str, **options: object) -> Network:
     found = Network(name * 12, name, "bridge", 0, **options)  # type: ignore[arg-type]
-    found.ipam = [{"Subnet": subnet, "Gateway": subnet.replace("0/24", "1")}]
+    found.ipam = [Pool(subnet=subnet, gateway=subnet.replace("0/24", "1"))]
     return found
 
 

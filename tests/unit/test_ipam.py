@@ -11,17 +11,18 @@ from hypothesis import strategies as st
 
 from sampan.network import ipam
 from sampan.network.errors import NetworkConflict, NetworkError
+from sampan.network.ipam import Pool, PoolRequest
 
-ROW = {"Subnet": "10.0.0.0/29", "Gateway": "10.0.0.1"}
+POOL = Pool(subnet="10.0.0.0/29", gateway="10.0.0.1")
 
 
 def test_addresses_are_given_from_the_lowest_and_end() -> None:
     used: list[str] = []
     for _ in range(5):
-        used.append(ipam.allocate(ROW, used).partition("/")[0])
+        used.append(ipam.allocate(POOL, used).partition("/")[0])
     assert used == [f"10.0.0.{number}" for number in range(2, 7)]
     with pytest.raises(NetworkConflict, match="no available"):
-        ipam.allocate(ROW, used)
+        ipam.allocate(POOL, used)
 
 
 @pytest.mark.parametrize(
@@ -37,54 +38,54 @@ def test_addresses_are_given_from_the_lowest_and_end() -> None:
 )
 def test_impossible_addresses(wanted: str, error: type[Exception]) -> None:
     with pytest.raises(error):
-        ipam.allocate(ROW, [], wanted)
+        ipam.allocate(POOL, [], wanted)
 
 
 def test_range_auxiliary_and_small_subnets() -> None:
-    row = {**ROW, "IPRange": "10.0.0.4/30", "AuxiliaryAddresses": {"router": "10.0.0.4"}}
-    assert ipam.allocate(row, []) == "10.0.0.5/29"
-    assert ipam.allocate({"Subnet": "10.0.0.0/31", "Gateway": "10.0.0.0"}, []) == "10.0.0.1/31"
-    assert ipam.allocate({"Subnet": "fd00::/64", "Gateway": "fd00::1"}, ["fd00::2"]) == "fd00::3/64"
+    part = Pool(subnet="10.0.0.0/29", gateway="10.0.0.1", ip_range="10.0.0.4/30", auxiliary={"router": "10.0.0.4"})
+    assert ipam.allocate(part, []) == "10.0.0.5/29"
+    assert ipam.allocate(Pool(subnet="10.0.0.0/31", gateway="10.0.0.0"), []) == "10.0.0.1/31"
+    assert ipam.allocate(Pool(subnet="fd00::/64", gateway="fd00::1"), ["fd00::2"]) == "fd00::3/64"
 
 
 @pytest.mark.parametrize(
-    "rows",
+    "asked",
     [
-        [{"Subnet": "10.0.0.1/24"}],
-        [{"Subnet": "nonsense"}],
-        [{"Subnet": "10.0.0.0/24", "Gateway": "10.0.1.1"}],
-        [{"Subnet": "10.0.0.0/24", "IPRange": "10.0.1.0/25"}],
-        [{"Gateway": "10.0.0.1"}],
-        [{"AuxiliaryAddresses": {"a": "10.0.0.1"}}],
-        [{"Subnet": "10.0.0.0"}],
-        [{"Subnet": "0.0.0.0/0"}],
-        [{"Subnet": "224.0.0.0/24"}],
-        [{"Subnet": "10.0.0.0/255.255.255.0"}],
-        [{"Subnet": "fd00::%x/64"}],
-        [{"Subnet": "10.0.0.0/24", "Gateway": "10.0.0.0"}],
-        [{"Subnet": "10.0.0.0/24", "Gateway": "10.0.0.1/24"}],
-        [{"Subnet": "fd00::/64", "Gateway": "fd00::1%eth0"}],
-        [{"Subnet": "10.0.0.0/24", "IPRange": "10.0.0.3/30"}],
-        [{"Subnet": "10.0.0.0/24", "IPRange": "x"}],
-        [{"Subnet": "10.0.0.0/24", "AuxiliaryAddresses": {"a": "10.0.1.1"}}],
-        [{"Subnet": "10.0.0.0/24", "AuxiliaryAddresses": {"a": "10.0.0.1"}}],
-        [{"Subnet": "10.0.0.0/24", "AuxiliaryAddresses": {"a": "10.0.0.255"}}],
-        [{"Subnet": "10.0.0.0/24"}, {"Subnet": "10.0.0.128/25"}],
-        [{"Subnet": "172.17.4.0/24"}],
+        [{"subnet": "10.0.0.1/24"}],
+        [{"subnet": "nonsense"}],
+        [{"subnet": "10.0.0.0/24", "gateway": "10.0.1.1"}],
+        [{"subnet": "10.0.0.0/24", "ip_range": "10.0.1.0/25"}],
+        [{"gateway": "10.0.0.1"}],
+        [{"auxiliary": {"a": "10.0.0.1"}}],
+        [{"subnet": "10.0.0.0"}],
+        [{"subnet": "0.0.0.0/0"}],
+        [{"subnet": "224.0.0.0/24"}],
+        [{"subnet": "10.0.0.0/255.255.255.0"}],
+        [{"subnet": "fd00::%x/64"}],
+        [{"subnet": "10.0.0.0/24", "gateway": "10.0.0.0"}],
+        [{"subnet": "10.0.0.0/24", "gateway": "10.0.0.1/24"}],
+        [{"subnet": "fd00::/64", "gateway": "fd00::1%eth0"}],
+        [{"subnet": "10.0.0.0/24", "ip_range": "10.0.0.3/30"}],
+        [{"subnet": "10.0.0.0/24", "ip_range": "x"}],
+        [{"subnet": "10.0.0.0/24", "auxiliary": {"a": "10.0.1.1"}}],
+        [{"subnet": "10.0.0.0/24", "auxiliary": {"a": "10.0.0.1"}}],
+        [{"subnet": "10.0.0.0/24", "auxiliary": {"a": "10.0.0.255"}}],
+        [{"subnet": "10.0.0.0/24"}, {"subnet": "10.0.0.128/25"}],
+        [{"subnet": "172.17.4.0/24"}],
     ],
 )
-def test_impossible_plans(rows: list[dict[str, Any]]) -> None:
+def test_impossible_plans(asked: list[dict[str, Any]]) -> None:
     with pytest.raises(NetworkError):
-        ipam.plan(rows, [ipaddress.ip_network("172.17.0.0/16")], ipv6=False)
+        ipam.plan([PoolRequest(**each) for each in asked], [ipaddress.ip_network("172.17.0.0/16")], ipv6=False)
 
 
 def test_defaults_avoid_what_the_host_uses() -> None:
     taken = [ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("172.16.0.0/12")]
-    (row,) = ipam.plan([], taken, ipv6=False)
-    assert row == {"Subnet": "192.168.0.0/20", "Gateway": "192.168.0.1"}
-    four, six = ipam.plan([{"Subnet": "10.0.0.0/8"}], taken, ipv6=True)
-    assert four["Gateway"] == "10.0.0.1"
-    assert ipaddress.ip_network(six["Subnet"]).is_private
+    (pool,) = ipam.plan([], taken, ipv6=False)
+    assert pool == Pool(subnet="192.168.0.0/20", gateway="192.168.0.1")
+    four, six = ipam.plan([PoolRequest(subnet="10.0.0.0/8")], taken, ipv6=True)
+    assert four.gateway == "10.0.0.1"
+    assert six.network.is_private
     everything = [*taken, ipaddress.ip_network("192.168.0.0/16")]
     with pytest.raises(NetworkConflict, match="--subnet"):
         ipam.plan([], everything, ipv6=False)
@@ -94,9 +95,9 @@ def test_defaults_avoid_what_the_host_uses() -> None:
 def test_what_is_allocated_is_free_and_inside(prefix: int, taken: set[int]) -> None:
     subnet = ipaddress.ip_network(f"10.9.8.0/{prefix}")
     used = [str(subnet[number]) for number in taken if number < subnet.num_addresses]
-    row = {"Subnet": str(subnet), "Gateway": str(subnet[1])}
+    pool = Pool(subnet=str(subnet), gateway=str(subnet[1]))
     try:
-        address = ipaddress.ip_interface(ipam.allocate(row, used))
+        address = ipaddress.ip_interface(ipam.allocate(pool, used))
     except NetworkConflict:
         assert {str(host) for host in subnet.hosts()} <= {*used, str(subnet[1])}
         return

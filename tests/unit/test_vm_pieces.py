@@ -19,6 +19,7 @@ from sampan.engine import machine_shape
 from sampan.engine.errors import BadRequest
 from sampan.engine.model import Device, DeviceRequest, HostConfig, Limits
 from sampan.linux.eventloop import Loop
+from sampan.network.ipam import Pool
 from sampan.network.model import Endpoint, Network
 from sampan.vm import dhcp, iso, ovf, qemu_pc, qga, seed
 from sampan.vm.errors import VmError
@@ -160,7 +161,7 @@ def test_dhcp_talks_to_a_server() -> None:
 
 
 def test_the_seed_of_a_guest() -> None:
-    network = Network("n" * 64, "left", "bridge", 0, ipam=[{"Subnet": "10.1.0.0/16", "Gateway": "10.1.0.1"}])
+    network = Network("n" * 64, "left", "bridge", 0, ipam=[Pool(subnet="10.1.0.0/16", gateway="10.1.0.1")])
     endpoint = Endpoint("e" * 64, "c", "web", "eth0", "02:42:0a:01:00:02", ipv4="10.1.0.2/16")
     guest = seed.Guest(user="jo", ssh_keys=("ssh-ed25519 A: b",), password="p: w")
     files = seed.files("i" * 64, "web", guest, [seed.place(network, endpoint, True)], ["9.9.9.9"])

@@ -12,6 +12,7 @@ from sampan.api import fields
 from sampan.api.conform import flag, mapping, struct, text, whole
 from sampan.api.record import Field, Record
 from sampan.engine import model
+from sampan.network.model import NetworkRequest
 
 _networking = struct({"EndpointsConfig": mapping(fields.ENDPOINT.read)})
 
@@ -98,6 +99,11 @@ def exec_start(body: object) -> model.ExecStart:
 def connect_request(body: object) -> model.ConnectRequest:
     """POST /networks/{id}/connect, and disconnect."""
     return _CONNECT.read(body, "")
+
+
+def network_request(body: object) -> NetworkRequest:
+    """POST /networks/create."""
+    return fields.NETWORK.read(body, "")
 
 
 def ulimits(body: object, path: str) -> tuple[model.Ulimit, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from sampan.api import fields
 from sampan.engine import model
 from sampan.engine.container import moment_text
+from sampan.network.ipam import Pool
 
 Json = dict[str, object]
 
@@ -72,6 +73,11 @@ def _mount(row: model.Mount) -> Json:
 def endpoint_settings(found: model.EndpointSettings) -> Json:
     """What was asked of a network, without what became of it."""
     return fields.ENDPOINT.write(found)
+
+
+def pools(found: Iterable[Pool]) -> list[Json]:
+    """The subnets of a network."""
+    return fields.POOL.write_each(found)
 
 
 def port_map(exposed: Iterable[str], published: Iterable[model.PublishedPort]) -> dict[str, list[Json] | None]:

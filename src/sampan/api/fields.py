@@ -9,6 +9,9 @@ from sampan.api import conform
 from sampan.api.conform import Reader, exactly, flag, mapping, strings, struct, text, texts, whole
 from sampan.api.record import Field, Record, S, unavailable
 from sampan.engine import model
+from sampan.engine.errors import BadRequest
+from sampan.network.ipam import PoolRequest
+from sampan.network.model import IpamRequest, NetworkRequest
 
 # readers of what is a tuple, a set or nothing in the model
 
@@ -266,5 +269,45 @@ ENDPOINT = Record(
     checked={
         "NetworkID": text, "EndpointID": text, "Gateway": text, "IPAddress": text, "IPPrefixLen": whole, "IPv6Gateway": text,
         "GlobalIPv6Address": text, "GlobalIPv6PrefixLen": whole, "DNSNames": strings,
+    },
+)  # fmt: skip
+
+# networks
+
+POOL = Record(
+    PoolRequest,
+    {
+        "Subnet": Field("subnet", text), "Gateway": Field("gateway", text), "IPRange": Field("ip_range", text, optional=True),
+        "AuxiliaryAddresses": Field("auxiliary", texts, optional=True),
+    },
+    checked={"AuxAddress": unavailable(texts)},
+)  # fmt: skip
+
+
+def _or(default: str) -> Reader:
+    """A string, which is `default` where it says nothing."""
+    return lambda value, path: text(value, path) or default
+
+
+def _ipv4(value: object, path: str) -> None:
+    if not flag(value, path):
+        raise BadRequest(f"{path}: false is not implemented: every network has IPv4")
+
+
+_IPAM = Record(
+    IpamRequest,
+    {"Driver": Field("driver", _or("default")), "Config": Field("pools", tuples(POOL.read), each(POOL))},
+    checked={"Options": unavailable(texts)},
+)
+NETWORK = Record(
+    NetworkRequest,
+    {
+        "Name": Field("name", text), "Driver": Field("driver", _or("bridge")), "IPAM": Field("ipam", _IPAM.read),
+        "EnableIPv6": Field("ipv6", flag), "Internal": Field("internal", flag), "Attachable": Field("attachable", flag),
+        "Options": Field("options", texts), "Labels": Field("labels", texts),
+    },
+    checked={
+        "CheckDuplicate": flag, "Scope": unavailable(text, "local"), "Ingress": unavailable(flag), "ConfigOnly": unavailable(flag),
+        "ConfigFrom": unavailable(struct({"Network": text})), "EnableIPv4": _ipv4,
     },
 )  # fmt: skip

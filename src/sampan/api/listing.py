@@ -72,7 +72,7 @@ def _networks(networks: Networks, container: Container) -> dict[str, Any]:
 
 
 def _endpoint(network: Network, endpoint: Endpoint | None, settings: EndpointSettings) -> Json:
-    row, row6 = network.row(4), network.row(6)
+    pool, pool6 = network.pool(4), network.pool(6)
     active = endpoint is not None
     ipv4, _, length = (endpoint.ipv4 if endpoint else "").partition("/")
     ipv6, _, length6 = (endpoint.ipv6 if endpoint else "").partition("/")
@@ -80,10 +80,10 @@ def _endpoint(network: Network, endpoint: Endpoint | None, settings: EndpointSet
         "MacAddress": endpoint.mac if endpoint else settings.mac,
         "NetworkID": network.id if active or not network.has_names else "",
         "EndpointID": endpoint.id if endpoint else "",
-        "Gateway": row["Gateway"] if active and row and not network.internal else "",
+        "Gateway": pool.gateway if active and pool and not network.internal else "",
         "IPAddress": ipv4,
         "IPPrefixLen": int(length or 0),
-        "IPv6Gateway": row6["Gateway"] if active and row6 and not network.internal else "",
+        "IPv6Gateway": pool6.gateway if active and pool6 and not network.internal else "",
         "GlobalIPv6Address": ipv6,
         "GlobalIPv6PrefixLen": int(length6 or 0),
         "DNSNames": None,

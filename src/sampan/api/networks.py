@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from sampan.api import access, decode, schema
+from sampan.api import access, decode, encode
 from sampan.api.requests import body, engine_of, filters
 from sampan.engine.container import Container, timestamp
 from sampan.engine.engine import Engine
@@ -17,10 +17,11 @@ from sampan.engine.model import ConnectRequest
 from sampan.engine.policy.model import CONTAINER
 from sampan.engine.policy.operation import Kind, Operation, Subject, Verb
 from sampan.network.ipam import is_ours
-from sampan.network.model import ANTISPOOF, Network
+from sampan.network.model import ANTISPOOF, Network, NetworkRequest
 
 _LONGEST_NAME = 255
-_HOST_S = {"com.docker.network.bridge.name", "parent"}  # options that name an interface of the host's
+# options that name an interface of the host's, or let a container be another
+_HOST_S = {"com.docker.network.bridge.name", "parent", ANTISPOOF}
 
 
 def describe(network: Network, seen: Collection[str] = ()) -> dict[str, Any]:
@@ -44,7 +45,11 @@ def describe(network: Network, seen: Collection[str] = ()) -> dict[str, Any]:
         "Driver": network.driver,
         "EnableIPv4": True,
         "EnableIPv6": network.ipv6,
-        "IPAM": {"Driver": network.ipam_driver, "Options": network.ipam_options or None, "Config": network.ipam},
+        "IPAM": {
+            "Driver": network.ipam_driver,
+            "Options": network.ipam_options or None,
+            "Config": encode.pools(network.ipam),
+        },
         "Internal": network.internal,
         "Attachable": network.attachable,
         "Ingress": False,
@@ -75,43 +80,24 @@ async def inspect(request: web.Request) -> web.Response:
 async def create(request: web.Request) -> web.Response:
     """POST /networks/create"""
     engine = engine_of(request)
-    asked = schema.check(await body(request), schema.NetworkCreate)
-    if len(asked.get("Name") or "") > _LONGEST_NAME:
-        raise BadRequest(f"invalid network name: {len(asked['Name'])} characters, {_LONGEST_NAME} at most")
-    ipam = asked.get("IPAM") or {}
-    if ipam.get("Driver") not in (None, "", "default"):
-        raise BadRequest(f"ipam driver {ipam['Driver']!r} not found: there is only default")
-    who, driver, options = access.who(request), asked.get("Driver") or "bridge", asked.get("Options") or {}
-    beyond = tuple(
-        text
-        for text, wanted in (
-            (f"a network with driver {driver}", driver != "bridge"),
-            *((f"the network option {name}", True) for name in _HOST_S & set(options)),
-            (f"the network option {ANTISPOOF}", ANTISPOOF in options),
-            *(
-                (f"the subnet {row['Subnet']}", True)
-                for row in ipam.get("Config") or []
-                if row.get("Subnet") and not is_ours(row["Subnet"])
-            ),
-        )
-        if wanted
-    )
-    engine.gate.ask(
-        who, Operation(access.verb(request), Subject(Kind.NETWORK, "", (who.owner,), CONTAINER), extra=beyond)
-    )
-    network = await engine.networking.create(
-        who.owner,
-        asked.get("Name") or "",
-        driver=driver,
-        ipam=[row for row in ipam.get("Config") or [] if row],
-        ipam_options=ipam.get("Options") or {},
-        ipv6=bool(asked.get("EnableIPv6")),
-        internal=bool(asked.get("Internal")),
-        attachable=bool(asked.get("Attachable")),
-        options=options,
-        labels=asked.get("Labels") or {},
-    )
+    asked, who = decode.network_request(await body(request)), access.who(request)
+    if len(asked.name) > _LONGEST_NAME:
+        raise BadRequest(f"invalid network name: {len(asked.name)} characters, {_LONGEST_NAME} at most")
+    if asked.ipam.driver != "default":
+        raise BadRequest(f"ipam driver {asked.ipam.driver!r} not found: there is only default")
+    subject = Subject(Kind.NETWORK, "", (who.owner,), CONTAINER)
+    engine.gate.ask(who, Operation(access.verb(request), subject, extra=_beyond(asked)))
+    network = await engine.networking.create(who.owner, asked)
     return web.json_response({"Id": network.id, "Warning": ""}, status=201)
+
+
+def _beyond(asked: NetworkRequest) -> tuple[str, ...]:
+    """What of it is the host's."""
+    return (
+        *([f"a network with driver {asked.driver}"] if asked.driver != "bridge" else []),
+        *(f"the network option {name}" for name in asked.options if name in _HOST_S),
+        *(f"the subnet {pool.subnet}" for pool in asked.ipam.pools if pool.subnet and not is_ours(pool.subnet)),
+    )
 
 
 async def remove(request: web.Request) -> web.Response:

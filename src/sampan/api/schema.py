@@ -8,7 +8,6 @@ from sampan.api.conform import (
     Reader,
     anything,
     conform,
-    each,
     flag,
     mapping,
     strings,
@@ -17,26 +16,7 @@ from sampan.api.conform import (
     texts,
 )
 from sampan.api.fields import HOST_CONFIG
-from sampan.api.record import unavailable
-from sampan.engine.errors import BadRequest
 
-
-def _always(value: object, path: str) -> bool:
-    if not flag(value, path):
-        raise BadRequest(f"{path}: false is not implemented: every network has IPv4")
-    return True
-
-
-_pool = struct(
-    {"Subnet": text, "IPRange": text, "Gateway": text, "AuxiliaryAddresses": texts, "AuxAddress": unavailable(texts)}
-)
-NETWORK_FIELDS: dict[str, Reader] = {
-    "Name": text, "CheckDuplicate": flag, "Driver": text, "Scope": unavailable(text, "local"), "Internal": flag,
-    "Attachable": flag, "Ingress": unavailable(flag),
-    "ConfigOnly": unavailable(flag), "ConfigFrom": unavailable(struct({"Network": text})), "EnableIPv4": _always, "EnableIPv6": flag, "Options": texts,
-    "Labels": texts, "IPAM": struct({"Driver": text, "Options": unavailable(texts), "Config": each(_pool)}),
-}  # fmt: skip
-NetworkCreate = struct(NETWORK_FIELDS)
 VolumeCreate = struct(
     {"Name": text, "Driver": text, "DriverOpts": texts, "Labels": texts, "ClusterVolumeSpec": anything}
 )

@@ -36,7 +36,7 @@ def slot_of(name: str, slots: int = UNBOUNDED) -> int:
 
 def interface(network: Network, endpoint: Endpoint, default: bool) -> Interface:
     """An endpoint as the guest is told of it."""
-    gateways = [row["Gateway"] for row in network.ipam] if default and not network.internal else []
+    gateways = [pool.gateway for pool in network.ipam] if default and not network.internal else []
     return {"slot": slot_of(endpoint.interface), "name": endpoint.interface, "mac": endpoint.mac, "mtu": network.mtu or 0,
             "addresses": [text for text in (endpoint.ipv4, endpoint.ipv6) if text], "gateways": gateways,
-            "ipv6": network.row(6) is not None}  # fmt: skip
+            "ipv6": network.pool(6) is not None}  # fmt: skip

@@ -54,18 +54,18 @@ def ensure(network: Network) -> None:
             _protect(network)
         # Nobody else is on it: its link-local address can be used at once, not after a second of asking around.
         netns.write_sysctl(f"ipv6/conf/{network.bridge}/accept_dad", "0")
-        for row in network.ipam:
-            if ":" in row["Subnet"] and not has_ipv6():
+        for pool in network.ipam:
+            if pool.version == 6 and not has_ipv6():
                 _log.warning(f"network {network.name}: IPv6 is switched off on this host")
                 continue
-            prefix = ipaddress.ip_network(row["Subnet"]).prefixlen
-            rt.add_address(netlink, found.index, ipaddress.ip_interface(f"{row['Gateway']}/{prefix}"))
+            address = ipaddress.ip_interface(f"{pool.gateway}/{pool.network.prefixlen}")
+            rt.add_address(netlink, found.index, address)
         if not found.up:
             rt.set_link(netlink, found.index, up=True)
         _ensured.add((network.id, found.index))
     netns.write_sysctl("ipv4/ip_forward", "1")
     netns.write_sysctl(f"ipv4/conf/{network.bridge}/route_localnet", "1")
-    if network.row(6) and has_ipv6():
+    if network.pool(6) and has_ipv6():
         netns.write_sysctl("ipv6/conf/all/forwarding", "1")
 
 
@@ -76,7 +76,7 @@ def _protect(network: Network) -> None:
     # Sources are those that are routed there; who has an address elsewhere is not told here.
     for key, value in (("rp_filter", "1"), ("arp_ignore", "1"), ("send_redirects", "0")):
         netns.write_sysctl(f"ipv4/conf/{name}/{key}", value)
-    if network.row(6) is None:
+    if network.pool(6) is None:
         netns.write_sysctl(f"ipv6/conf/{name}/disable_ipv6", "1")
 
 
@@ -102,7 +102,7 @@ def is_free(network: Network, owner: Owner) -> bool:
     with Netlink() as netlink:
         found = rt.link(netlink, network.bridge)
         if found is not None:
-            gateways = {f"{row['Gateway']}" for row in network.ipam}
+            gateways = {pool.gateway for pool in network.ipam}
             known = {str(address.ip) for index, address in rt.addresses(netlink) if index == found.index}
             # One without an alias that has our gateway was ours before we had an id.
             if not owner.has(found) and (found.alias or not gateways & known):
@@ -110,9 +110,10 @@ def is_free(network: Network, owner: Owner) -> bool:
             if not found.alias:
                 rt.set_alias(netlink, found.index, owner.alias)
         index = found.index if found is not None else 0
-        subnets = [ipaddress.ip_network(row["Subnet"]) for row in network.ipam]
         others = [subnet for subnet, other in rt.routes(netlink) if other != index and subnet.prefixlen]
-        return not any(one.version == other.version and one.overlaps(other) for one in subnets for other in others)
+        return not any(
+            one.version == other.version and one.overlaps(other) for one in network.subnets for other in others
+        )
 
 
 def exists(name: str) -> bool:
@@ -292,16 +293,14 @@ def _configure(network: Network, endpoint: Endpoint, default_route: bool, mac: s
     ipv6 = has_ipv6()
     addresses = [text for text in (endpoint.ipv4, endpoint.ipv6) if text and (ipv6 or ":" not in text)]
     gateways = _gateways(network, ipv6) if default_route else []
-    interface.configure(endpoint.interface, addresses, gateways, network.row(6) is not None, mac)
+    interface.configure(endpoint.interface, addresses, gateways, network.pool(6) is not None, mac)
 
 
 def _gateways(network: Network, ipv6: bool) -> list[str]:
     """The ways out as interface.configure() takes them."""
-    rows = [row for row in network.ipam if not network.internal and (ipv6 or ":" not in row["Subnet"])]
+    pools = [pool for pool in network.ipam if not network.internal and (ipv6 or pool.version == 4)]
     on_link = network.driver == "ipvlan" and network.options.get("ipvlan_mode", "l2") != "l2"
-    return (
-        ["link6" if ":" in row["Subnet"] else "link4" for row in rows] if on_link else [row["Gateway"] for row in rows]
-    )
+    return [f"link{pool.version}" if on_link else pool.gateway for pool in pools]
 
 
 def move_default_route(network: Network, endpoint: Endpoint, namespace: int) -> None:

@@ -175,5 +175,5 @@ class Firewall:
 
 def _shape(network: Network) -> tuple[object, ...]:
     """All of a network that the tables depend on."""
-    rows = tuple((row["Subnet"], row.get("Gateway")) for row in network.ipam)
-    return network.bridge, network.internal, network.icc, network.masquerades, network.antispoof, rows
+    pools = tuple((pool.subnet, pool.gateway) for pool in network.ipam)
+    return network.bridge, network.internal, network.icc, network.masquerades, network.antispoof, pools

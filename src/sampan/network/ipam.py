@@ -1,12 +1,13 @@
-"""Which subnets and addresses are free. Pure functions."""
+"""The subnets of networks: which are free, and which of their addresses. Pure functions."""
 
 from __future__ import annotations
 
 import ipaddress
 import secrets
 import socket
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
 
 from sampan.network.errors import NetworkConflict, NetworkError
 
@@ -20,6 +21,48 @@ _POOLS = (
 
 _OWN = (*_POOLS, ipaddress.IPv4Network("192.168.0.0/16"))
 _LOCAL6 = ipaddress.IPv6Network("fd00::/8")
+
+
+class PoolRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A subnet as it is asked for (Docker's IPAMConfig). "" is "whichever is free"."""
+
+    subnet: str = ""
+    gateway: str = ""
+    ip_range: str = ""
+    auxiliary: Mapping[str, str] = {}
+
+    def __bool__(self) -> bool:
+        """Whether anything is asked for."""
+        return bool(self.subnet or self.gateway or self.ip_range or self.auxiliary)
+
+
+_IN_RECORDS = {"subnet": "Subnet", "gateway": "Gateway", "ip_range": "IPRange", "auxiliary": "AuxiliaryAddresses"}
+
+
+class Pool(PoolRequest, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, rename=_IN_RECORDS):
+    """A subnet of a network, planned: a request in which all is given. Raises ValueError when it is made of what is no address."""
+
+    subnet: str
+    gateway: str  # the host's address
+    ip_range: str = ""  # where the addresses are that nobody asks for by themselves; "": anywhere
+    auxiliary: Mapping[str, str] = {}  # addresses, by name, that no container gets
+
+    def __post_init__(self) -> None:
+        ipaddress.ip_network(self.subnet)
+        for text in (self.gateway, *self.auxiliary.values()):
+            ipaddress.ip_address(text)
+        if self.ip_range:
+            ipaddress.ip_network(self.ip_range)
+
+    @property
+    def network(self) -> Subnet:
+        """The subnet."""
+        return ipaddress.ip_network(self.subnet)
+
+    @property
+    def version(self) -> int:
+        """Of IP."""
+        return 6 if ":" in self.subnet else 4
 
 
 def is_ours(text: str) -> bool:
@@ -48,52 +91,44 @@ def free_subnet6() -> ipaddress.IPv6Network:
     return ipaddress.IPv6Network((b"\xfd" + secrets.token_bytes(7) + bytes(8), 64))
 
 
-def plan(rows: list[dict[str, Any]], taken: Iterable[Subnet], ipv6: bool) -> list[dict[str, Any]]:
-    """The `ipam` rows of a new network: those asked for, checked, and defaults for what is missing.
+def plan(asked: Sequence[PoolRequest], taken: Iterable[Subnet], ipv6: bool) -> list[Pool]:
+    """The subnets of a new network: those asked for, checked, and defaults for what is missing.
 
     Raises NetworkError for an impossible one, NetworkConflict where subnets overlap.
     """
     taken = list(taken)
-    planned = [_row(row) for row in rows if row.get("Subnet")]
-    for row in rows:
-        if not row.get("Subnet") and any(row.get(key) for key in ("Gateway", "IPRange", "AuxiliaryAddresses")):
-            raise NetworkError("a gateway, an IP range or auxiliary addresses need a subnet")
-    for index, row in enumerate(planned):
-        subnet = ipaddress.ip_network(row["Subnet"])
-        others = [*taken, *(ipaddress.ip_network(other["Subnet"]) for other in planned[:index])]
-        for other in others:
+    if any(each and not each.subnet for each in asked):
+        raise NetworkError("a gateway, an IP range or auxiliary addresses need a subnet")
+    planned = [_pool(each) for each in asked if each.subnet]
+    for index, pool in enumerate(planned):
+        subnet = pool.network
+        for other in (*taken, *(before.network for before in planned[:index])):
             if other.prefixlen and other.version == subnet.version and subnet.overlaps(other):
                 raise NetworkConflict(
                     f"invalid pool request: Pool overlaps with other one on this address space: {subnet}"
                 )
-    if not any(":" not in row["Subnet"] for row in planned):
-        planned.insert(0, _row({"Subnet": str(free_subnet(taken))}))
-    if ipv6 and not any(":" in row["Subnet"] for row in planned):
-        planned.append(_row({"Subnet": str(free_subnet6())}))
+    if all(pool.version == 6 for pool in planned):
+        planned.insert(0, _pool(PoolRequest(subnet=str(free_subnet(taken)))))
+    if ipv6 and all(pool.version == 4 for pool in planned):
+        planned.append(_pool(PoolRequest(subnet=str(free_subnet6()))))
     return planned
 
 
-def _row(row: dict[str, Any]) -> dict[str, Any]:
-    subnet = _network(row["Subnet"], "subnet")
+def _pool(asked: PoolRequest) -> Pool:
+    subnet = _network(asked.subnet, "subnet")
     if not subnet.prefixlen or subnet.is_multicast or subnet.is_loopback:
         raise NetworkError(f"invalid subnet {subnet}: no hosts can be on it")
-    planned: dict[str, Any] = {"Subnet": str(subnet)}
-    gateway = row.get("Gateway") or str(next(subnet.hosts()))
-    planned["Gateway"] = str(_host(gateway, subnet, "gateway"))
-    if row.get("IPRange"):
-        part = _network(row["IPRange"], "ip-range")
-        if part.version != subnet.version or not part.subnet_of(subnet):  # type: ignore[arg-type]
-            raise NetworkError(f"ip-range {part} is not inside the subnet {subnet}")
-        planned["IPRange"] = str(part)
-    auxiliary = {name: str(_host(text, subnet, name)) for name, text in (row.get("AuxiliaryAddresses") or {}).items()}
-    if auxiliary:
-        planned["AuxiliaryAddresses"] = auxiliary
-    everybody = [planned["Gateway"], *auxiliary.values()]
+    gateway = str(_host(asked.gateway or str(next(subnet.hosts())), subnet, "gateway"))
+    part = _network(asked.ip_range, "ip-range") if asked.ip_range else None
+    if part is not None and (part.version != subnet.version or not part.subnet_of(subnet)):  # type: ignore[arg-type]
+        raise NetworkError(f"ip-range {part} is not inside the subnet {subnet}")
+    auxiliary = {name: str(_host(text, subnet, name)) for name, text in asked.auxiliary.items()}
+    everybody = [gateway, *auxiliary.values()]
     if twice := next((text for text in everybody if everybody.count(text) > 1), ""):
         raise NetworkError(
             f"the address {twice} of the subnet {subnet} is given twice, to its gateway or auxiliary addresses"
         )
-    return planned
+    return Pool(subnet=str(subnet), gateway=gateway, ip_range=str(part or ""), auxiliary=auxiliary)
 
 
 def _network(text: str, what: str) -> Subnet:
@@ -128,16 +163,16 @@ def _inside(text: str, subnet: Subnet, what: str) -> ipaddress.IPv4Address | ipa
     return address
 
 
-def allocate(row: dict[str, Any], used: Iterable[str], wanted: str = "") -> str:
-    """A free address of the row's subnet, with prefix length: the lowest, or `wanted`.
+def allocate(pool: Pool, used: Iterable[str], wanted: str = "") -> str:
+    """A free address of the subnet, with prefix length: the lowest, or `wanted`.
 
     Raises NetworkConflict when it is taken or none is left, NetworkError when it is outside.
     """
-    subnet = ipaddress.ip_network(row["Subnet"])
+    subnet = pool.network
     family = socket.AF_INET if subnet.version == 4 else socket.AF_INET6
     busy = {int.from_bytes(socket.inet_pton(family, text), "big") for text in used if text}
-    busy.add(int(ipaddress.ip_address(row["Gateway"])))
-    busy.update(int(ipaddress.ip_address(text)) for text in (row.get("AuxiliaryAddresses") or {}).values())
+    busy.add(int(ipaddress.ip_address(pool.gateway)))
+    busy.update(int(ipaddress.ip_address(text)) for text in pool.auxiliary.values())
     first, last = int(subnet.network_address), int(subnet.broadcast_address)
     if wanted:
         address = _inside(wanted, subnet, "address")
@@ -146,13 +181,13 @@ def allocate(row: dict[str, Any], used: Iterable[str], wanted: str = "") -> str:
                 "Address already in use" if int(address) in busy else f"{address} is not a host address"
             )
         return f"{address}/{subnet.prefixlen}"
-    pool = ipaddress.ip_network(row.get("IPRange") or row["Subnet"])
-    for number in range(int(pool.network_address), int(pool.broadcast_address) + 1):
+    part = ipaddress.ip_network(pool.ip_range or pool.subnet)
+    for number in range(int(part.network_address), int(part.broadcast_address) + 1):
         edge = number in (first, last) and subnet.prefixlen < (31 if subnet.version == 4 else 127)
         if number not in busy and not edge:
             kind = ipaddress.IPv4Address if subnet.version == 4 else ipaddress.IPv6Address
             return f"{kind(number)}/{subnet.prefixlen}"
-    raise NetworkConflict(f"no available IPv{subnet.version} addresses on this network's address pools: {pool}")
+    raise NetworkConflict(f"no available IPv{subnet.version} addresses on this network's address pools: {part}")
 
 
 def mac_of(ipv4: str) -> str:

@@ -1,13 +1,15 @@
-"""The records: a network, and the endpoint of a container on it."""
+"""The records: a network, the endpoint of a container on it, and what is asked for when one is made."""
 
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+
+import msgspec
 
 from sampan.network import ownership
-from sampan.network.ipam import Subnet, mac_of
+from sampan.network.ipam import Pool, PoolRequest, Subnet, mac_of
 
 ICC = "com.docker.network.bridge.enable_icc"
 MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
@@ -20,6 +22,26 @@ OPTIONS = {  # of networks, by driver
     "macvlan": ("parent", "macvlan_mode", _MTU),
     "ipvlan": ("parent", "ipvlan_mode", _MTU),
 }
+
+
+class IpamRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The subnets that are asked for a network, and who is to give its addresses: there is only "default"."""
+
+    driver: str = "default"
+    pools: tuple[PoolRequest, ...] = ()
+
+
+class NetworkRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A network as it is asked for."""
+
+    name: str = ""
+    driver: str = "bridge"
+    ipam: IpamRequest = IpamRequest()
+    ipv6: bool = False
+    internal: bool = False
+    attachable: bool = False
+    options: Mapping[str, str] = {}
+    labels: Mapping[str, str] = {}
 
 
 @dataclass(slots=True)
@@ -59,13 +81,13 @@ class Endpoint:
 
 @dataclass(slots=True)
 class Network:
-    """A network. `ipam` rows are the API's: Subnet, IPRange, Gateway, AuxiliaryAddresses."""
+    """A network."""
 
     id: str
     name: str
     driver: str
     created: int  # nanoseconds since the epoch
-    ipam: list[dict[str, Any]] = field(default_factory=list)
+    ipam: list[Pool] = field(default_factory=list)  # its subnets
     ipam_driver: str = "default"
     ipam_options: dict[str, str] = field(default_factory=dict)
     ipv6: bool = False
@@ -91,18 +113,18 @@ class Network:
     def mac(self) -> str:
         """The MAC address of its bridge: fixed, as the kernel would change one that is not given with every port that comes
         or goes (br_stp_recalculate_bridge_id in net/bridge/br_stp_if.c), and connections of all who know it stand still."""
-        row = self.row(4)
-        return mac_of(row["Gateway"]) if row and row.get("Gateway") else f"02:42:{bytes.fromhex(self.id[:8]).hex(':')}"
+        pool = self.pool(4)
+        return mac_of(pool.gateway) if pool else f"02:42:{bytes.fromhex(self.id[:8]).hex(':')}"
 
     @property
     def subnets(self) -> list[Subnet]:
         """Its subnets."""
-        return [ipaddress.ip_network(row["Subnet"]) for row in self.ipam]
+        return [pool.network for pool in self.ipam]
 
     @property
     def gateways(self) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
         """The host's addresses on it."""
-        return [ipaddress.ip_address(row["Gateway"]) for row in self.ipam if row.get("Gateway")]
+        return [ipaddress.ip_address(pool.gateway) for pool in self.ipam]
 
     def _switch(self, option: str) -> bool:
         return self.options.get(option, "true").lower() not in ("0", "f", "false")
@@ -132,10 +154,12 @@ class Network:
         """Whether its containers find each other by name: on all but the default bridge."""
         return self.driver in ("bridge", "macvlan", "ipvlan") and self.name != "bridge"
 
-    def row(self, version: int) -> dict[str, Any] | None:
-        """The `ipam` row of an IP version."""
-        return next((row for row in self.ipam if (":" in row["Subnet"]) == (version == 6)), None)
+    def pool(self, version: int) -> Pool | None:
+        """Its subnet of an IP version."""
+        return next((pool for pool in self.ipam if pool.version == version), None)
 
     def record(self) -> dict[str, object]:
         """The part that is saved; endpoints have records of their own, so that one more costs the same as the first."""
-        return {key: value for key, value in asdict(self).items() if key not in ("endpoints", "alias")}
+        saved = [each.name for each in fields(self) if each.name not in ("endpoints", "alias")]
+        found: dict[str, object] = msgspec.to_builtins({name: getattr(self, name) for name in saved})
+        return found

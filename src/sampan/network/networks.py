@@ -17,10 +17,11 @@ from sampan.network import bridge, ipam
 from sampan.network import settings as checks
 from sampan.network.attachment import Addresses, EndpointSettings
 from sampan.network.errors import NetworkConflict, NetworkError, NetworkForbidden, NetworkNotFound
-from sampan.network.model import HOST_BINDING, OPTIONS, SWITCHES, Endpoint, Network
+from sampan.network.model import HOST_BINDING, OPTIONS, SWITCHES, Endpoint, Network, NetworkRequest
 from sampan.network.ownership import DEFAULT_BRIDGE, Owner, choosing
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_INTERFACE = re.compile(r"eth[0-9]{1,3}", re.ASCII)
 DRIVERS = ("bridge", "macvlan", "ipvlan")
 _KIND, _ENDPOINT = "network", "endpoint"
 T = TypeVar("T")
@@ -158,15 +159,14 @@ class Networks:
         return changed
 
     def _choose_again(self, network: Network) -> None:
-        others = [ipaddress.ip_network(row["Subnet"]) for n in self.all.values() if n is not network for row in n.ipam]
+        others = [subnet for other in self.all.values() if other is not network for subnet in other.subnets]
         network.ipam = ipam.plan([], [*others, *bridge.taken_subnets()], ipv6=False)
         name = DEFAULT_BRIDGE if not bridge.exists(DEFAULT_BRIDGE) else self.owner.default_bridge
         network.options["com.docker.network.bridge.name"] = name
 
     def _taken(self) -> Iterable[ipam.Subnet]:
         for network in self.all.values():
-            for row in network.ipam:
-                yield ipaddress.ip_network(row["Subnet"])
+            yield from network.subnets
         yield from bridge.taken_subnets()
 
     def save(self, network: Network) -> None:
@@ -196,27 +196,27 @@ class Networks:
             raise NetworkNotFound(f"network {text} not found")
         return matches[0]
 
-    def make(self, name: str, **options: Any) -> Network:
-        """A network with its bridge, to be added; keywords are fields of Network. Blocks. Raises NetworkConflict, NetworkError."""
+    def make(self, asked: NetworkRequest) -> Network:
+        """A network with its bridge, to be added. Blocks. Raises NetworkConflict, NetworkError."""
+        name, driver = asked.name, asked.driver
         if not _NAME.fullmatch(name):
             raise NetworkError(f"invalid network name: {name!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-]* are allowed")
         if name in ("bridge", "host", "none", "default", "container"):
             raise NetworkForbidden(f"operation is not permitted on predefined {name} network")
         if self.named(name) is not None:
             raise NetworkConflict(f"network with name {name} already exists")
-        driver = options.setdefault("driver", "bridge")
         if driver not in DRIVERS:
             raise NetworkNotFound(
                 f"could not find plugin {driver} in v1 plugin registry: there are {', '.join(DRIVERS)}"
             )
-        network = Network(self._network_id(), name, created=time.time_ns(), **options)
-        network.alias = self.owner.alias
+        network = Network(self._network_id(), name, driver, time.time_ns(), internal=asked.internal, attachable=asked.attachable,
+                          options=dict(asked.options), labels=dict(asked.labels), alias=self.owner.alias)  # fmt: skip
         _check_options(network)
         if any(other.bridge == network.bridge and other.driver == driver == "bridge" for other in self.all.values()):
             raise NetworkConflict(f"bridge name {network.bridge} is used by another network")
         with choosing():
-            network.ipam = ipam.plan(network.ipam, self._taken(), network.ipv6)
-            network.ipv6 = network.ipv6 or network.row(6) is not None
+            network.ipam = ipam.plan(asked.ipam.pools, self._taken(), asked.ipv6)
+            network.ipv6 = network.pool(6) is not None
             bridge.ensure(network)
         return network
 
@@ -287,11 +287,11 @@ class Networks:
         used6 = [e.address(6) for e in network.endpoints.values()] + [text for text in kept if ":" in text]
         endpoint = Endpoint(identifier or self.endpoint_id(), container, name, interface, "")
         endpoint.link, endpoint.network = self.owner.veth(endpoint.id), network.id
-        row, row6 = network.row(4), network.row(6)
-        if row is not None:
-            endpoint.ipv4 = ipam.allocate(row, used, wanted.ipv4)
-        if row6 is not None:
-            endpoint.ipv6 = ipam.allocate(row6, used6, wanted.ipv6)
+        pool, pool6 = network.pool(4), network.pool(6)
+        if pool is not None:
+            endpoint.ipv4 = ipam.allocate(pool, used, wanted.ipv4)
+        if pool6 is not None:
+            endpoint.ipv6 = ipam.allocate(pool6, used6, wanted.ipv6)
         elif wanted.ipv6:
             raise NetworkError(f"network {network.name} has no IPv6 subnet")
         endpoint.mac = _mac(network, settings.mac, endpoint.ipv4)
@@ -325,10 +325,18 @@ def _parse(record: dict[str, Any], form: type[T]) -> T:
     if unknown:
         raise ValueError(f"unknown field {min(unknown)}")
     made = msgspec.convert(record, form)
-    for row in made.ipam if isinstance(made, Network) else ():
-        ipaddress.ip_network(row["Subnet"])
-        ipaddress.ip_address(row["Gateway"])
+    if isinstance(made, Endpoint):
+        _check_endpoint(made)
     return made
+
+
+def _check_endpoint(endpoint: Endpoint) -> None:
+    for text in filter(None, (endpoint.ipv4, endpoint.ipv6)):
+        ipaddress.ip_interface(text)
+    if len(bytes.fromhex(endpoint.mac.replace(":", ""))) != 6:
+        raise ValueError(f"{endpoint.mac!r} is no MAC address")
+    if not _INTERFACE.fullmatch(endpoint.interface):
+        raise ValueError(f"{endpoint.interface!r} is no interface of a container's")
 
 
 def _mac(network: Network, wanted: str, ipv4: str) -> str:

@@ -84,10 +84,10 @@ def _address(network: Network, text: str, key: str, version: int) -> str:
     found = address(text, f"{key[:4]} address: {key}")
     if found.version != version:
         raise NetworkError(f"invalid {key[:4]} address: {key}: {text!r}")
-    row = network.row(version)
-    if row is None:
+    pool = network.pool(version)
+    if pool is None:
         raise NetworkError(f"invalid {key}: network {network.name} has no IPv{version} subnet")
-    subnet = ipaddress.ip_network(row["Subnet"])
+    subnet = pool.network
     if found not in subnet:
         raise NetworkError(
             f"invalid {key}: no configured subnet of network {network.name} contains the IP address {text}"

@@ -27,7 +27,7 @@ def place(network: Network, endpoint: Endpoint, default: bool) -> dict[str, obje
         found["mtu"] = network.mtu
     if default and not network.internal:
         found["routes"] = [
-            {"to": "::/0" if ":" in row["Subnet"] else "0.0.0.0/0", "via": row["Gateway"]} for row in network.ipam
+            {"to": "::/0" if pool.version == 6 else "0.0.0.0/0", "via": pool.gateway} for pool in network.ipam
         ]
     return found
 

@@ -30,7 +30,7 @@ from sampan.linux import netns
 from sampan.network import bridge
 from sampan.network import settings as endpoint_settings
 from sampan.network.errors import NetworkNotFound
-from sampan.network.model import Endpoint, Network
+from sampan.network.model import Endpoint, Network, NetworkRequest
 from sampan.network.networks import Networks
 
 if TYPE_CHECKING:
@@ -353,10 +353,10 @@ class Networking:
             owners = (Owner(container.owner, container.claim),)
         self._events.publish("network", action, network.id, attributes, owners)
 
-    async def create(self, owner: Owner, name: str, **options: object) -> Network:
+    async def create(self, owner: Owner, asked: NetworkRequest) -> Network:
         """Makes a network of somebody's; it is on disk when this returns. Raises NetworkError."""
         async with self._changing:  # names, bridges and subnets are looked at before they are taken
-            network = await asyncio.to_thread(lambda: self.networks.make(name, **options))
+            network = await asyncio.to_thread(self.networks.make, asked)
             try:
                 self._owners.set(Kind.NETWORK, network.id, (owner,))
                 self.networks.add(network)

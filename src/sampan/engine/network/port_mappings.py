@@ -85,7 +85,7 @@ class PortMappings:
         if self._host_ports is None:
             return False
         client = ipaddress.ip_address(address)
-        subnets = [ipaddress.ip_network(row["Subnet"]) for n in self._networks.all.values() for row in n.ipam]
+        subnets = [subnet for network in self._networks.all.values() for subnet in network.subnets]
         return not client.is_loopback and not any(client in subnet for subnet in subnets)
 
     def _target(self, container: str) -> Endpoint | None:

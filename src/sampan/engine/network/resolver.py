@@ -153,8 +153,8 @@ class Resolver:
         return "\n".join(lines) + "\n"
 
     def _host_gateway(self) -> str:
-        row = self._networks.find("bridge").row(4)
-        return str(row["Gateway"]) if row else ""
+        pool = self._networks.find("bridge").pool(4)
+        return pool.gateway if pool else ""
 
     def resolv_conf(self, container: Container) -> str:
         """The container's /etc/resolv.conf."""
