@@ -21,8 +21,8 @@ ALLOWED = Path(__file__).with_suffix(".toml")
 SCOPE = (
     "images", "build", "volumes", "runtime", "api/buildkit", "engine/files.py", "engine/backends/host_files.py", "engine/backends/guest_files.py",
     "engine/image_roots.py", "engine/mounts.py", "engine/copy_up.py", "engine/roots.py", "engine/builds.py", "engine/build_steps.py",
-    "engine/network/resolver.py", "linux/filetree.py", "linux/nodes.py", "linux/openat2.py", "vm/jobs.py", "vm/guestroot.py", "vm/jail.py",
-    "vm/dhcp.py", "cli/copy.py",
+    "engine/network/resolver.py", "linux/filetree.py", "linux/nodes.py", "linux/openat2.py", "linux/treecopy.py", "vm/jobs.py",
+    "vm/guestroot.py", "vm/jail.py", "vm/dhcp.py", "cli/copy.py",
 )  # fmt: skip
 
 # Calls that look at their last name themselves and never through it: one name and a directory's descriptor are enough.

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sampan.linux import filetree
+from sampan.linux import filetree, treecopy
 
 # Deeper than Python's calls and than a path may be long.
 DEPTHS = [(1, 3), (1200, 10), *([(1200, 255), (20000, 1)] if os.environ.get("SAMPAN_SOAK") else [])]
@@ -47,7 +47,7 @@ def test_deep_trees(tmp_path: Path, depth: int, length: int) -> None:
     assert filetree.measure(str(tmp_path / "a"))[0] == 3 * depth
     (tmp_path / "b").mkdir()
     source, target = (os.open(tmp_path / name, os.O_RDONLY) for name in "ab")
-    filetree.copy(source, target)
+    treecopy.copy(source, target)
     os.close(source)
     os.close(target)
     assert filetree.measure(str(tmp_path / "b"))[0] == 3 * depth
@@ -137,7 +137,7 @@ def test_a_copy_has_owners_modes_times_and_links(tmp_path: Path) -> None:
     os.mkfifo(source / "fifo", 0o620)
     target.mkdir()
     fds = [os.open(path, os.O_RDONLY) for path in (source, target)]
-    filetree.copy(*fds)
+    treecopy.copy(*fds)
     for fd in fds:
         os.close(fd)
     assert os.readlink(target / "link") == "/nowhere"

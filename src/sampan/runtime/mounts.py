@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import stat
 
-from sampan.linux import filetree, openat2
 from sampan.linux import mount as lm
+from sampan.linux import openat2, treecopy
 from sampan.record import field, record
 from sampan.runtime import idmap
 from sampan.runtime.errors import RuntimeFailure
@@ -172,7 +172,7 @@ def _filesystem(rootfd: int, entry: Mount, options: Options, userns: bool, trees
             mounted = _new_filesystem(fstype, data, options)
         try:
             if options.copy_up and fstype == "tmpfs":
-                filetree.copy(target, mounted)
+                treecopy.copy(target, mounted)
             if not strict:
                 _keep_out_of_proc(target, destination)
             lm.move_mount(mounted, target, subject=destination)
