@@ -7,6 +7,16 @@ import os
 import socket
 import struct
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def close(fds: Iterable[int]) -> None:
+    """Closes descriptors of ours."""
+    for fd in fds:
+        os.close(fd)
+
 
 def close_all_but(keep: list[int]) -> None:
     """Closes every descriptor of this process that is not among `keep`."""

@@ -16,7 +16,7 @@ from sampan.linux import airlock, caps, descriptors, pidfd
 from sampan.linux import namespaces as ns
 from sampan.linux.cgroup import Cgroup
 from sampan.record import field, record
-from sampan.runtime import channel, child, crossing, idmap, mounts, procfs, sources, sysctls
+from sampan.runtime import channel, child, crossing, idmap, mounts, namespaces, procfs, sources, sysctls
 from sampan.runtime import stdio as streams
 from sampan.runtime.channel import Report, Stdio
 from sampan.runtime.errors import RuntimeFailure
@@ -90,8 +90,7 @@ class Child:
         """Gives up a child that has not been set up: it ends when its channel closes."""
         self.channel.close()
         os.waitpid(self.pid, 0)
-        for fd in (self.pidfd, *self.held):
-            os.close(fd)
+        descriptors.close([self.pidfd, *self.held])
 
 
 def start(request: Launch, stdio: Stdio | None) -> Child:
@@ -103,60 +102,45 @@ def start(request: Launch, stdio: Stdio | None) -> Child:
     """
     spec = request["spec"]
     group = create_group(request)
-    flags, joins = _namespaces(spec)
-    # A user namespace that is joined has to own the new ones, and a new time namespace takes in only
-    # children: both need a process between us and the container's.
-    user_joined = any(kind == "user" for kind, _ in joins)
-    staged = flags if user_joined else flags & (ns.CLONE_NEWTIME | ns.CLONE_NEWPID) if flags & ns.CLONE_NEWTIME else 0
-    crossing_to = _crossing(flags, joins)
-    unshared = 0
-    if crossing_to is not None:
-        # Our child stays where nobody of that namespace sees it, and makes the container's process at last.
-        unshared, staged = (flags if crossing_to.entered else staged), 0
-        if not crossing_to.entered:
-            joins = [(kind, fd) for kind, fd in joins if kind != "pid"]
-    in_user = crossing_to is not None and (user_joined or bool(unshared & ns.CLONE_NEWUSER))
-    request["trees"] = trees = sources.open_all(request)
-    if crossing_to is not None:
-        _open_procs(request, trees, crossing_to.namespace)
+    plan = namespaces.plan(spec)
+    request["trees"] = trees = []
 
     def body(parent: socket.socket) -> None:
-        child.enter(group, joins, spec["process"])
-        if unshared:
-            _unshare(spec, unshared)
-        if in_user:
-            channel.send(parent, kind="prepared")
-            channel.wait_for_go(parent)
-            child.become_root_inside()
-        if staged:
-            _continue_in_second(parent, lambda: _unshare(spec, staged))
-        child.become_container(request, stdio, parent, crossing=crossing_to)
+        child.enter(group, plan.joins, spec["process"])
+        namespaces.make(spec, plan, parent)
+        child.become_container(request, stdio, parent, crossing=plan.crossing)
 
     try:
-        made = clone_child(flags & ~staged & ~unshared, body, crossing_to is not None)
+        trees += sources.open_all(request)
+        if plan.crossing is not None:
+            _open_procs(request, trees, plan.crossing.namespace)
+        made = clone_child(plan.cloned, body, plan.crossing is not None)
     finally:
-        kept = [crossing_to.namespace] if crossing_to is not None and not crossing_to.entered else []
-        for fd in [*(fd for _, fd in joins), *trees, *kept]:
-            os.close(fd)
+        descriptors.close([*plan.descriptors, *trees])
+    _map_users(made, spec, plan, stdio)
+    made.go()
+    if plan.staged:
+        _follow_second(made, stdio if plan.user_joined else None)
+    return made
+
+
+def _map_users(made: Child, spec: Spec, plan: namespaces.Plan, stdio: Stdio | None) -> None:
+    """Gives a new user namespace its ids, and who is to be its root the streams. Raises RuntimeFailure, OSError: the child is given up."""
     try:
-        if in_user:
+        if plan.waits_inside:
             made.go()
             report = made.hear()
             if report.kind != "prepared":
                 raise RuntimeFailure(
                     report.text or "the container's process ended before it was set up", report.failure
                 )
-        if flags & ns.CLONE_NEWUSER:
+        if plan.user_made:
             idmap.write(made.pid, spec)
-        if flags & ns.CLONE_NEWUSER or in_user:
+        if plan.user_made or plan.waits_inside:
             streams.bring(stdio, made.pid)
     except BaseException:
         made.abandon()
         raise
-    made.go()
-    if staged:
-        _follow_second(made, stdio if user_joined else None)
-    return made
 
 
 def start_entry(request: Common, stdio: Stdio | None, fds: list[int]) -> Child:
@@ -167,7 +151,7 @@ def start_entry(request: Common, stdio: Stdio | None, fds: list[int]) -> Child:
     """
     spec = request["spec"]
     group = create_group(request)
-    flags, joins = _namespaces(spec)
+    flags, joins = namespaces.flags_and_joins(spec)
     module, _, name = request["entry"].partition(":")
 
     def body(parent: socket.socket) -> None:
@@ -177,21 +161,9 @@ def start_entry(request: Common, stdio: Stdio | None, fds: list[int]) -> Child:
     try:
         made = clone_child(flags, body)
     finally:
-        for _, fd in joins:
-            os.close(fd)
+        descriptors.close([fd for _, fd in joins])
     made.go()
     return made
-
-
-def _crossing(flags: int, joins: list[tuple[str, int]]) -> child.Crossing | None:
-    """How a container gets into the pid namespace that it is to share: as late as can be, or, where it would have lost the
-    right to by then, by what makes its children be born there."""
-    namespace = next((fd for kind, fd in joins if kind == "pid"), None)
-    if namespace is None:
-        return None
-    user = next((os.fstat(fd) for kind, fd in joins if kind == "user"), None)
-    foreign = user is not None and ns.owner(namespace) != (user.st_dev, user.st_ino)
-    return child.Crossing(namespace, bool(flags & ns.CLONE_NEWUSER) or foreign)
 
 
 def _open_procs(request: Launch, trees: list[int], namespace: int) -> None:
@@ -217,35 +189,6 @@ def create_group(request: Common) -> Cgroup | None:
         group.create(request["spec"]["linux"].get("resources") or {})
         request["warnings"] = list(group.warnings)
     return group
-
-
-def _namespaces(spec: Spec) -> tuple[int, list[tuple[str, int]]]:
-    """Clone flags of the new namespaces, and descriptors of those to join (the caller closes them)."""
-    flags, joins = 0, []
-    for entry in spec["linux"].get("namespaces") or []:
-        flag, file = ns.KINDS[entry["type"]]
-        if not entry.get("path"):
-            # The cgroup namespace is made by the child itself, when it is in its cgroup.
-            flags |= 0 if entry["type"] == "cgroup" else flag
-            continue
-        try:
-            fd = os.open(entry["path"], os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise RuntimeFailure(f"{entry['type']} namespace {entry['path']}: {error.strerror}") from error
-        joins.append((entry["type"], fd))
-        if not ns.is_kind(fd, entry["type"]):
-            for _, other in joins:
-                os.close(other)
-            raise RuntimeFailure(f"{entry['path']} is not a {entry['type']} namespace (expected /proc/PID/ns/{file})")
-    return flags, [(kind, fd) for kind, fd in joins if not _close_if_own(fd, kind)]
-
-
-def _close_if_own(fd: int, kind: str) -> bool:
-    """Joining the user namespace one is in fails, and joining any other such is needless."""
-    if not ns.same_namespace(fd, kind):
-        return False
-    os.close(fd)
-    return True
 
 
 @record
@@ -327,26 +270,6 @@ def _run_child(parent: socket.socket, body: _Body, at_once: bool) -> None:
         channel.send_failure(parent, error)
     finally:
         os._exit(1)
-
-
-def _unshare(spec: Spec, flags: int) -> None:
-    offsets = ns.open_time_offsets() if flags & ns.CLONE_NEWTIME else -1
-    ns.unshare(flags)
-    if offsets >= 0:
-        ns.set_time_offsets(offsets, spec["linux"].get("timeOffsets") or {})
-
-
-def _continue_in_second(parent: socket.socket, move: Callable[[], None]) -> None:
-    """Moves what becomes of our children by `move`, makes one, a sibling of ours, and ends this process.
-
-    Returns in the second only.
-    """
-    move()
-    pid, descriptor = ns.clone(0, sibling=True)
-    if pid:
-        channel.send(parent, [descriptor], kind="moved")
-        os._exit(0)
-    channel.wait_for_go(parent)
 
 
 def _follow_second(made: Child, stdio: Stdio | None = None) -> None:
