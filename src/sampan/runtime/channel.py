@@ -17,7 +17,7 @@ from sampan.runtime.errors import KINDS, OTHER, kind_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from sampan.runtime.requests import Join, Launch
+    from sampan.runtime.requests import HandOver
 
 MAX_MESSAGE = 64 << 10
 MAX_REQUEST = 128 << 10
@@ -84,38 +84,19 @@ def receive(sock: socket.socket) -> Report:
     return Report(kind, text[:_MAX_TEXT], failure, fds)
 
 
-def send_request(sock: socket.socket, request: Launch, stdio: Stdio | None) -> None:
-    """Gives a prefork its container, with the descriptors in its "trees". Raises OSError when the prefork
-    is gone or the request too large for one message."""
-    message = {**request, "stdio": stdio is not None}
-    socket.send_fds(sock, [quickjson.dumps(message).encode()], [*(stdio or ()), *request["trees"]])
+def hand_over(sock: socket.socket, what: HandOver, stdio: Stdio | None, fds: list[int]) -> None:
+    """Gives a prefork what it is to become. Raises OSError when the prefork is gone or `what` is too large for one message."""
+    message = quickjson.dumps({**what, "stdio": stdio is not None}).encode()
+    socket.send_fds(sock, [message], [*(stdio or ()), *fds])
 
 
-def receive_request(sock: socket.socket) -> tuple[Launch, Stdio | None]:
-    """What send_request() sent; blocks. Exits when the parent is gone."""
+def take_over(sock: socket.socket) -> tuple[HandOver, Stdio | None, list[int]]:
+    """What hand_over() sent; blocks. Exits when the parent is gone."""
     data, fds = descriptors.receive(sock, MAX_REQUEST, _MAX_FDS)
     if not data:
         os._exit(0)
-    request = quickjson.loads(data)
-    stdio = (fds[0], fds[1], fds[2]) if request["stdio"] else None
-    request["trees"] = fds[3:] if stdio else fds
-    return request, stdio
-
-
-def send_join(sock: socket.socket, request: Join, namespaces: int, target: int, stdio: Stdio | None) -> None:
-    """Gives a prefork the container that it is to join. Raises OSError when the prefork is gone or the request too large."""
-    message = quickjson.dumps({"request": request, "namespaces": namespaces}).encode()
-    socket.send_fds(sock, [message], [target, *(stdio or ())])
-
-
-def receive_join(sock: socket.socket) -> tuple[Join, int, int, Stdio | None]:
-    """What send_join() sent; blocks. Exits when the parent is gone."""
-    data, fds = descriptors.receive(sock, MAX_REQUEST, 4)
-    if not data:
-        os._exit(0)
-    message = quickjson.loads(data)
-    target, *stdio = fds
-    return message["request"], message["namespaces"], target, (stdio[0], stdio[1], stdio[2]) if stdio else None
+    what = quickjson.loads(data)
+    return (what, (fds[0], fds[1], fds[2]), fds[3:]) if what["stdio"] else (what, None, fds)
 
 
 def wait_for_go(sock: socket.socket) -> None:

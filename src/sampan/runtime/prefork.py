@@ -11,8 +11,8 @@ import itertools
 import os
 import socket
 
+from sampan.linux import descriptors, polling
 from sampan.linux import namespaces as ns
-from sampan.linux import polling
 from sampan.linux.cgroup import Cgroup, hierarchies
 from sampan.runtime import channel, child, prefork_memory, prefork_mounts, sources, spawn, sysctls
 from sampan.runtime.channel import Stdio
@@ -20,7 +20,7 @@ from sampan.runtime.errors import RuntimeFailure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from sampan.runtime.requests import Expectation, Launch
+    from sampan.runtime.requests import Expectation, HandOver, Launch
 
 _KINDS = {"mount", "pid", "ipc", "uts"}
 _FLAGS = ns.CLONE_NEWNS | ns.CLONE_NEWPID | ns.CLONE_NEWIPC | ns.CLONE_NEWUTS
@@ -114,12 +114,11 @@ class Prefork:
         joined = self._give_group(request)
         premounted = self._has_mounts and joined and prefork_mounts.fits(request["spec"], self._expected["outline"])
         trees = sources.open_all(request)
-        message: Launch = {**request, "joined": joined, "premounted": premounted, "trees": trees}
+        what: HandOver = {"launch": request, "joined": joined, "premounted": premounted}
         try:
-            channel.send_request(self.child.channel, message, stdio)
+            channel.hand_over(self.child.channel, what, stdio, trees)
         finally:
-            for fd in trees:
-                os.close(fd)
+            descriptors.close(trees)
         return self.child
 
     def _give_group(self, request: Launch) -> bool:
@@ -187,7 +186,9 @@ def _wait(
     mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     channel.send(parent, [mounts], kind="ready", text="premounted" if premounted else "")
     os.close(mounts)
-    request, stdio = channel.receive_request(parent)
-    base.premounted = premounted if request["premounted"] else None
-    child.enter(None if request["joined"] else spawn.group_of(request), [], request["spec"]["process"])
+    what, stdio, trees = channel.take_over(parent)
+    request = what["launch"]
+    request["trees"] = trees
+    base.premounted = premounted if what["premounted"] else None
+    child.enter(None if what["joined"] else spawn.group_of(request), [], request["spec"]["process"])
     child.become_container(request, stdio, parent, base)

@@ -17,7 +17,7 @@ from sampan.runtime.channel import Stdio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from sampan.runtime.requests import Join
+    from sampan.runtime.requests import HandOver, Join
 
 
 class JoinPrefork:
@@ -38,7 +38,8 @@ class JoinPrefork:
 
     def use(self, request: Join, place: spawn.Place, stdio: Stdio | None) -> spawn.Child:
         """Lets it become that process, in another pid namespace: for what it is followed as stays outside. Raises OSError: it has ended meanwhile, or the request is too large for one message."""
-        channel.send_join(self.child.channel, request, place.namespaces, place.target, stdio)
+        what: HandOver = {"join": request, "namespaces": place.namespaces}
+        channel.hand_over(self.child.channel, what, stdio, [place.target])
         return self.child
 
     def discard(self) -> None:
@@ -50,8 +51,9 @@ def _wait(parent: socket.socket, keeper: int, last: Join) -> None:
     prefork_memory.live_for("sampan-spare", keeper, parent)
     _rehearse(last)
     channel.send(parent, kind="ready")
-    request, kinds, target, stdio = channel.receive_join(parent)
-    joining = child.look_ahead(request, target, kinds)
+    what, stdio, (target,) = channel.take_over(parent)
+    request = what["join"]
+    joining = child.look_ahead(request, target, what["namespaces"])
     child.become_joined(request, stdio, parent, spawn.group_of(request), joining)
 
 

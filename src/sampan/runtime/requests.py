@@ -53,10 +53,6 @@ class Launch(Common, total=False):
     no_pivot: bool
     keep_keyring: bool
     ping: bool  # in a network of its own any user may ping, and listen on any port
-    # of one that is handed to a prefork
-    stdio: bool
-    joined: bool
-    premounted: bool
 
 
 class Join(Common, total=False):
@@ -65,6 +61,17 @@ class Join(Common, total=False):
     pid: int
     start_time: int
     chroot: str
+
+
+class HandOver(TypedDict, total=False):
+    """For a process that was cloned ahead: what it is to become, a container's first process or a further one."""
+
+    launch: Launch
+    joined: bool  # it is in the container's cgroup
+    premounted: bool  # its mounts are the container's
+    join: Join
+    namespaces: int  # those that it joins
+    stdio: bool  # there are streams
 
 
 class Outline(TypedDict):
