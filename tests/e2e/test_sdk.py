@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import sampan
-from sampan.client import asynchronous, calls, sync
+from sampan.client import asynchronous, options, sync
 from tests.conftest import Daemon
 
 
@@ -188,8 +188,8 @@ def test_both_clients_have_the_same_methods(name: str) -> None:
 
 
 def test_options_become_the_api_objects() -> None:
-    body = calls.config("i", "a b", ports={80: 8080, "53/udp": ("127.0.0.1", 5353)}, restart="on-failure:3", memory="1.5g",
-                        StopTimeout=5, host_config={"ShmSize": 1})  # fmt: skip
+    body = options.container_body("i", "a b", ports={80: 8080, "53/udp": ("127.0.0.1", 5353)}, restart="on-failure:3", memory="1.5g",
+                        config={"StopTimeout": 5}, host_config={"ShmSize": 1})  # fmt: skip
     assert body["Cmd"] == ["a", "b"]
     assert body["StopTimeout"] == 5
     host = body["HostConfig"]
@@ -198,7 +198,10 @@ def test_options_become_the_api_objects() -> None:
     assert host["RestartPolicy"] == {"Name": "on-failure", "MaximumRetryCount": 3}
     assert (host["Memory"], host["ShmSize"]) == (3 << 29, 1)
     with pytest.raises(ValueError, match="lots"):
-        calls.size("lots")
+        options.size("lots")
+    for call in (lambda: options.container_body("i", memroy="1g"), lambda: options.exec_body("a", enviroment={})):
+        with pytest.raises(TypeError, match=r"no option '(memroy|enviroment)'"):
+            call()
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

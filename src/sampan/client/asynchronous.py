@@ -8,16 +8,16 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 from sampan.client import calls
 from sampan.client.asynctransport import AsyncResponse, AsyncTransport
 from sampan.client.calls import Completed, Object, filters, query, quote
+from sampan.client.options import Command, ContainerOptions, ExecOptions, container_body, exec_body, update_body
 
 # Where a method named `list` hides the type.
 _Objects = list[Object]
 _Names = list[str]
-_Command = str | list[str] | None
 
 
 class AsyncClient:
@@ -162,7 +162,7 @@ class AsyncContainer:
         restart: str | None = None,
     ) -> None:  # fmt: skip
         """Changes limits and restart policy while it runs."""
-        await self._post("/update", calls.update(memory, cpus, pids_limit, restart))
+        await self._post("/update", update_body(restart, memory=memory, cpus=cpus, pids_limit=pids_limit))
 
     async def logs(
         self, stdout: bool = True, stderr: bool = True, since: str | None = None, until: str | None = None,
@@ -187,9 +187,9 @@ class AsyncContainer:
         stdout, stderr = await self._transport.converse(response, input)
         return Completed(await self.wait(), stdout, stderr)
 
-    async def exec(self, command: _Command, *, input: bytes | None = None, **options: Any) -> Completed:
-        """Runs a further process in it. Options: environment, user, working_dir, tty, privileged."""
-        body = calls.exec_config(command, stdin=input is not None, **options)
+    async def exec(self, command: Command, *, input: bytes | None = None, **options: Unpack[ExecOptions]) -> Completed:
+        """Runs a further process in it."""
+        body = exec_body(command, stdin=input is not None, **options)
         made = await self._post("/exec", body)
         identifier = made["Id"]
         response = await self._transport.hijack(f"/exec/{identifier}/start", {"Detach": False, "Tty": body["Tty"]})
@@ -238,19 +238,21 @@ class AsyncContainers:
         self._transport = transport
 
     async def create(
-        self, image: str, command: _Command = None, *, name: str | None = None, **options: Any
+        self, image: str, command: Command = None, *, name: str | None = None, **options: Unpack[ContainerOptions]
     ) -> AsyncContainer:
-        """Makes a container; options as calls.config() lists them."""
-        body = calls.config(image, command, **options)
+        """Makes a container."""
+        body = container_body(image, command, **options)
         made = await self._transport.call("POST", "/containers/create" + query(name=name), body)
         return await self.get(made["Id"])
 
     async def run(
-        self, image: str, command: _Command = None, *, input: bytes | None = None,
-        remove: bool = True, name: str | None = None, **options: Any,
+        self, image: str, command: Command = None, *, input: bytes | None = None,
+        remove: bool = True, name: str | None = None, **options: Unpack[ContainerOptions],
     ) -> Completed:  # fmt: skip
         """Runs a container to its end, gives it `input`, and returns exit code and output."""
-        container = await self.create(image, command, name=name, stdin_open=input is not None, **options)
+        if input is not None:
+            options["stdin_open"] = True
+        container = await self.create(image, command, name=name, **options)
         try:
             wanted = query(stream=1, stdin=input is not None, stdout=1, stderr=1)
             response = await self._transport.hijack(f"/containers/{container.id}/attach{wanted}")
@@ -262,7 +264,7 @@ class AsyncContainers:
                 await container.remove(force=True, volumes=True)
 
     async def start(
-        self, image: str, command: _Command = None, *, name: str | None = None, **options: Any
+        self, image: str, command: Command = None, *, name: str | None = None, **options: Unpack[ContainerOptions]
     ) -> AsyncContainer:
         """Makes a container and starts it: `run --detach`."""
         container = await self.create(image, command, name=name, **options)

@@ -8,16 +8,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 from sampan.client import calls
 from sampan.client.calls import Completed, Object, filters, query, quote
+from sampan.client.options import Command, ContainerOptions, ExecOptions, container_body, exec_body, update_body
 from sampan.client.transport import Response, Transport
 
 # Where a method named `list` hides the type.
 _Objects = list[Object]
 _Names = list[str]
-_Command = str | list[str] | None
 
 
 class Client:
@@ -162,7 +162,7 @@ class Container:
         restart: str | None = None,
     ) -> None:  # fmt: skip
         """Changes limits and restart policy while it runs."""
-        self._post("/update", calls.update(memory, cpus, pids_limit, restart))
+        self._post("/update", update_body(restart, memory=memory, cpus=cpus, pids_limit=pids_limit))
 
     def logs(
         self, stdout: bool = True, stderr: bool = True, since: str | None = None, until: str | None = None,
@@ -187,9 +187,9 @@ class Container:
         stdout, stderr = self._transport.converse(response, input)
         return Completed(self.wait(), stdout, stderr)
 
-    def exec(self, command: _Command, *, input: bytes | None = None, **options: Any) -> Completed:
-        """Runs a further process in it. Options: environment, user, working_dir, tty, privileged."""
-        body = calls.exec_config(command, stdin=input is not None, **options)
+    def exec(self, command: Command, *, input: bytes | None = None, **options: Unpack[ExecOptions]) -> Completed:
+        """Runs a further process in it."""
+        body = exec_body(command, stdin=input is not None, **options)
         made = self._post("/exec", body)
         identifier = made["Id"]
         response = self._transport.hijack(f"/exec/{identifier}/start", {"Detach": False, "Tty": body["Tty"]})
@@ -237,18 +237,22 @@ class Containers:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def create(self, image: str, command: _Command = None, *, name: str | None = None, **options: Any) -> Container:
-        """Makes a container; options as calls.config() lists them."""
-        body = calls.config(image, command, **options)
+    def create(
+        self, image: str, command: Command = None, *, name: str | None = None, **options: Unpack[ContainerOptions]
+    ) -> Container:
+        """Makes a container."""
+        body = container_body(image, command, **options)
         made = self._transport.call("POST", "/containers/create" + query(name=name), body)
         return self.get(made["Id"])
 
     def run(
-        self, image: str, command: _Command = None, *, input: bytes | None = None,
-        remove: bool = True, name: str | None = None, **options: Any,
+        self, image: str, command: Command = None, *, input: bytes | None = None,
+        remove: bool = True, name: str | None = None, **options: Unpack[ContainerOptions],
     ) -> Completed:  # fmt: skip
         """Runs a container to its end, gives it `input`, and returns exit code and output."""
-        container = self.create(image, command, name=name, stdin_open=input is not None, **options)
+        if input is not None:
+            options["stdin_open"] = True
+        container = self.create(image, command, name=name, **options)
         try:
             wanted = query(stream=1, stdin=input is not None, stdout=1, stderr=1)
             response = self._transport.hijack(f"/containers/{container.id}/attach{wanted}")
@@ -259,7 +263,9 @@ class Containers:
             if remove:
                 container.remove(force=True, volumes=True)
 
-    def start(self, image: str, command: _Command = None, *, name: str | None = None, **options: Any) -> Container:
+    def start(
+        self, image: str, command: Command = None, *, name: str | None = None, **options: Unpack[ContainerOptions]
+    ) -> Container:
         """Makes a container and starts it: `run --detach`."""
         container = self.create(image, command, name=name, **options)
         container.start()

@@ -12,9 +12,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 from sampan.client.http import APIError
+from sampan.client.options import ContainerOptions
 from sampan.client.sync import Client, Container
 from sampan.compare import bundle, probe
 from sampan.compare.model import CONTAINER, NATIVE, SYSTEM, VM, CompareError
@@ -135,12 +136,12 @@ class Sandboxed:
     def __init__(self, client: Client, isolation: str, image: str, probed: str) -> None:
         self.name = VM if isolation == "vm" else CONTAINER
         self._client, self._image, self._probed = client, image, probed
-        self._options: dict[str, Any] = {"isolation": isolation, "entrypoint": [], "labels": {"sampan.compare": "1"}}
+        self._options: ContainerOptions = {"isolation": isolation, "entrypoint": [], "labels": {"sampan.compare": "1"}}
         self.keeps_entrypoint = False  # of the image, for the command that is started
 
     def start(self, command: list[str], cold: bool) -> float:
         """As Kind says; a cold machine boots without its template."""
-        options = {**self._options, "network": "none"}
+        options: ContainerOptions = {**self._options, "network": "none"}
         if self.keeps_entrypoint:
             del options["entrypoint"]
         if cold and self.name == VM:
@@ -173,8 +174,9 @@ class Sandboxed:
             yield _Contained(self._client, container)
 
     @contextlib.contextmanager
-    def _running(self, command: list[str], **options: object) -> Iterator[Container]:
-        container = self._client.containers.create(self._probed, command, **{**self._options, **options})
+    def _running(self, command: list[str], **options: Unpack[ContainerOptions]) -> Iterator[Container]:
+        every: ContainerOptions = {**self._options, **options}
+        container = self._client.containers.create(self._probed, command, **every)
         try:
             container.start()
             yield container.reload()
