@@ -27,6 +27,7 @@ from sampan.build import copying
 from sampan.build.file_tree import Tree
 from sampan.client.http import APIError
 from sampan.images import archive, compression, pack, sparse
+from sampan.images.config import Execution
 from sampan.images.errors import ImageError, StoreFull
 from sampan.images.extract import Extractor
 from sampan.images.layer import LayerExtractor, NeedsLower
@@ -157,7 +158,7 @@ def test_hostile_archives_are_no_images(store: ImageStore, what: str) -> None:
     with pytest.raises(ImageError):
         archive.load(store, io.BytesIO(saved([HOSTILE[what]], ["x:1"])))
     with pytest.raises(ImageError):
-        archive.from_tar(store, io.BytesIO(HOSTILE[what]), "x:1", {}, "")
+        archive.from_tar(store, io.BytesIO(HOSTILE[what]), "x:1", Execution(), "")
     assert store.index.all() == []
 
 
@@ -241,7 +242,7 @@ def test_a_bomb_does_not_fill_the_disk(store: ImageStore, monkeypatch: pytest.Mo
     before = os.listdir(store.temporary)
     for work in (
         lambda: archive.load(store, io.BytesIO(data)),
-        lambda: archive.from_tar(store, io.BytesIO(data), "x:1", {}, ""),
+        lambda: archive.from_tar(store, io.BytesIO(data), "x:1", Execution(), ""),
     ):
         with pytest.raises(StoreFull, match=r"no space left on device: .*more than 8388608 bytes"):
             work()
@@ -270,7 +271,7 @@ def test_what_wants_a_gigabyte_of_memory_is_refused(store: ImageStore, data: byt
     with pytest.raises(ImageError):
         archive.load(store, io.BytesIO(data))
     with pytest.raises(ImageError):
-        archive.from_tar(store, io.BytesIO(data), "x:1", {}, "")
+        archive.from_tar(store, io.BytesIO(data), "x:1", Execution(), "")
 
 
 @pytest.mark.parametrize("pack_", [
@@ -299,7 +300,7 @@ def test_damaged_compression_is_an_error(store: ImageStore, pack_: Any, data: st
     for _ in range(data.draw(st.integers(1, 3))):
         block[data.draw(st.integers(0, len(block) - 1))] = data.draw(st.integers(0, 255))
     try:
-        archive.from_tar(store, io.BytesIO(bytes(block)), "x:1", {}, "")
+        archive.from_tar(store, io.BytesIO(bytes(block)), "x:1", Execution(), "")
     except ImageError:
         pass
 
@@ -316,6 +317,19 @@ def test_configurations_that_others_could_not_read(store: ImageStore, config: di
     with pytest.raises(ImageError, match="configuration"):
         load(store, saved([tar_of({"a": b"x"})], ["x:1"], **config))
     assert store.index.all() == []
+
+
+def test_what_others_have_written_is_in_what_is_made_of_it(store: ImageStore) -> None:
+    config: dict[str, Any] = {"architecture": "arm64", "os": "linux", "variant": "v8", "com.example.x": {"a": 1}, "container": "old",
+                              "config": {"Env": ["A=1"], "com.example.y": 2}, "history": [{"created_by": "x", "z": 3}]}  # fmt: skip
+    load(store, saved([tar_of({"a": b"x"})], ["x:1"], **config))
+    image = store.index.find("x:1")
+    made = archive.add_layer(store, image, io.BytesIO(tar_of({"b": b"y"})), image.config.execution, "made", "y:1")
+    found = json.loads(store.blobs.read(made.id))
+    assert found.pop("history")[0] == config.pop("history")[0]
+    assert found.pop("rootfs")["diff_ids"] == [layer.diff_id for layer in made.layers]
+    del found["created"], config["container"]
+    assert found == config
 
 
 def test_depth_and_numbers_are_bounded(store: ImageStore) -> None:
@@ -411,8 +425,8 @@ def test_depth_is_no_recursion(tmp_path: Path, store: ImageStore) -> None:
     try:
         out = io.BytesIO()
         pack.pack_layer(str(source), out)
-        image = archive.from_tar(store, io.BytesIO(out.getvalue()), "deep:1", {}, "")
-        image = archive.add_layer(store, image, io.BytesIO(out.getvalue()), {}, "", "deep:2")
+        image = archive.from_tar(store, io.BytesIO(out.getvalue()), "deep:1", Execution(), "")
+        image = archive.add_layer(store, image, io.BytesIO(out.getvalue()), Execution(), "", "deep:2")
         directory = store.lower_directories(image)[0]
         empty = os.open(tmp_path, os.O_RDONLY)
         assert sum(1 for _ in pack.changes(directory, empty)) == depth + 1

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from sampan.images import archive
+from sampan.images.config import Execution
 from sampan.images.store import ImageStore
 from tests.conftest import eventually
 from tests.faults.images import files_of, load, saved, tar_of, two_layers
@@ -86,9 +87,9 @@ def test_what_was_answered_is_there_after_a_power_cut(disk: Disk) -> None:
     disk.crashed(lambda after: eq(whole(after), {"a:1"}))
     store.index.tag(image, "b:1")
     disk.crashed(lambda after: eq(whole(after), {"a:1", "b:1"}))
-    committed = archive.add_layer(store, image, io.BytesIO(tar_of({"more": b"x" * 9000})), {}, "", "c:1")
+    committed = archive.add_layer(store, image, io.BytesIO(tar_of({"more": b"x" * 9000})), Execution(), "", "c:1")
     disk.crashed(lambda after: eq(files_of(after, committed), files_of(store, committed)))
-    archive.from_tar(store, io.BytesIO(tar_of({"imported": b"x" * 9000})), "d:1", {}, "")
+    archive.from_tar(store, io.BytesIO(tar_of({"imported": b"x" * 9000})), "d:1", Execution(), "")
     disk.crashed(lambda after: eq(whole(after), {"a:1", "b:1", "c:1", "d:1"}))
     store.remove("b:1", force=False)
     store.remove("d:1", force=False)

@@ -254,7 +254,7 @@ def test_platforms(store: ImageStore, mock: Mock) -> None:
     mock.manifest({"schemaVersion": 2, "mediaType": oci.OCI_INDEX, "manifests": rows}, "1", oci.OCI_INDEX)
     for name in ("amd64", "arm64", "amd64"):
         image = pull(store, mock, platform=f"linux/{name}")
-        assert image.config["architecture"] == name
+        assert image.config.architecture == name
         assert store.index.find(f"{mock.name}/a/b:1").id == image.id
     with pytest.raises(RegistryError, match=r"no matching manifest for linux/s390x.*linux/amd64, linux/arm64"):
         pull(store, mock, platform="linux/s390x")

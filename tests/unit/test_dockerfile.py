@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from sampan.build import words
 from sampan.build.configuring import CONFIGURE
@@ -18,6 +19,7 @@ from sampan.build.errors import BuildError
 from sampan.build.fetching import check_digest, is_git, is_url, parse_git
 from sampan.build.model import State
 from sampan.build.patterns import Ignore, compile_pattern, parse_ignore
+from sampan.images.config import Execution, ImageConfig, members
 from sampan.oci.manifest import Platform
 
 ENV = {"V": "value", "E": "", "P": "/usr/lib/x.tar.gz", "N": "a b", "U": "foobar_foo"}
@@ -297,8 +299,8 @@ def new_state(**config: Any) -> State:
     return State(
         "",
         [],
-        {"Env": ["PATH=/bin", "A=before"], **config},
-        {},
+        replace(Execution(env=("PATH=/bin", "A=before")), **config),
+        ImageConfig(),
         [],
         Platform("linux", "amd64"),
         {"ARG1": "arg", "A": "arg-a"},
@@ -309,7 +311,7 @@ def configure(line: str, **config: Any) -> dict[str, Any]:
     state = new_state(**config)
     instruction = parse(f"FROM x\n{line}".encode()).instructions[1]
     CONFIGURE[instruction.name](instruction, state, "\\")
-    return {**state.config, **({"author": state.image["author"]} if "author" in state.image else {})}
+    return {**members(state.config), **members(state.image)}
 
 
 @pytest.mark.parametrize(
@@ -353,9 +355,9 @@ def test_settings(line: str, key: str, value: object) -> None:
 
 
 def test_settings_that_depend_on_others() -> None:
-    assert configure('ENTRYPOINT ["x"]', Cmd=["base"])["Cmd"] is None
-    assert configure("CMD x", Shell=["/b", "-x"])["Cmd"] == ["/b", "-x", "x"]
-    assert configure("EXPOSE 80", ExposedPorts={"22/tcp": {}})["ExposedPorts"] == {"22/tcp": {}, "80/tcp": {}}
+    assert "Cmd" not in configure('ENTRYPOINT ["x"]', cmd=("base",))
+    assert configure("CMD x", shell=("/b", "-x"))["Cmd"] == ["/b", "-x", "x"]
+    assert configure("EXPOSE 80", exposed_ports={"22/tcp": {}})["ExposedPorts"] == {"22/tcp": {}, "80/tcp": {}}
     assert configure("ENV A=new")["Env"] == ["PATH=/bin", "A=new"]
 
 

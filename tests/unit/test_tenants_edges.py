@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sampan.build.cache import INLINE, BuildCache
+from sampan.build.cache import BuildCache
 from sampan.engine import mounts, spec
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest, Conflict, Forbidden
@@ -22,6 +22,7 @@ from sampan.engine.policy.caller import Owner, at_page
 from sampan.engine.policy.model import Policy, Tenant
 from sampan.engine.policy.operation import Kind, Verb
 from sampan.engine.policy.source import Source
+from sampan.images.config import INLINE, ImageConfig
 from sampan.runtime.errors import RuntimeFailure
 from sampan.runtime.mounts import attach
 from sampan.runtime.sources import is_bind
@@ -79,7 +80,8 @@ def test_caches_are_told_apart_exactly(tmp_path: Path) -> None:
 
 def test_an_image_enters_no_steps_into_the_cache_of_others(tmp_path: Path) -> None:
     cache = _cache(tmp_path)
-    image: Any = SimpleNamespace(id="sha256:" + FIRST, layers=[], config={INLINE: [[FIRST, -1], [f"{SECOND}@lab", -1]]})
+    config = ImageConfig(rest={INLINE: [[FIRST, -1], [f"{SECOND}@lab", -1]]})
+    image: Any = SimpleNamespace(id="sha256:" + FIRST, layers=[], config=config)
     cache.take_over(image, [])
     assert cache.find(FIRST) is not None
     assert cache.of("lab").all() == []

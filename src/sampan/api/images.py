@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from sampan.api import access, piped, registries
+from sampan.api import access, decode, piped, registries
 from sampan.api.requests import engine_of, filters, flag, json_line, spool
 from sampan.api.transfer import parse_changes
 from sampan.engine.container import Container
@@ -12,6 +12,7 @@ from sampan.engine.errors import BadRequest
 from sampan.engine.filters import images as wanted
 from sampan.engine.policy.operation import Verb
 from sampan.images import archive
+from sampan.images.config import members
 from sampan.images.errors import ImageError
 from sampan.images.image import Image
 from sampan.oci import reference
@@ -38,7 +39,7 @@ def summary(
         "Size": image.size,
         "SharedSize": -1,
         "VirtualSize": image.size,  # of API versions before 1.44
-        "Labels": (image.config.get("config") or {}).get("Labels"),
+        "Labels": image.config.execution.labels or None,
         "Containers": sum(1 for c in containers if c.image == image.id),
         **({"Broken": image.broken} if image.broken else {}),
     }
@@ -78,14 +79,14 @@ async def inspect(request: web.Request) -> web.Response:
             "RepoDigests": [reference.parse(text).familiar for text in digests],
             "Parent": "",
             "Comment": "",
-            "Created": image.config.get("created"),
+            "Created": image.config.created or None,
             "DockerVersion": "",
             "Container": "",
             "VirtualSize": image.size,
-            "Author": image.config.get("author", ""),
-            "Config": image.config.get("config") or {},
-            "Architecture": image.config.get("architecture"),
-            "Os": image.config.get("os"),
+            "Author": image.config.author,
+            "Config": members(image.config.execution),
+            "Architecture": image.config.architecture or None,
+            "Os": image.config.os or None,
             "Size": image.size,
             "GraphDriver": {"Name": "overlay2", "Data": None},
             "RootFS": {"Type": "layers", "Layers": [layer.diff_id for layer in image.layers]},
@@ -102,16 +103,16 @@ async def history(request: web.Request) -> web.Response:
         raise ImageError(f"image {image.name} is broken: {image.broken}")
     layers = iter(image.layers)
     rows = []
-    for entry in image.config.get("history") or []:
-        layer = None if entry.get("empty_layer") else next(layers, None)
+    for entry in image.config.history:
+        layer = None if entry.empty_layer else next(layers, None)
         rows.append(
             {
                 "Id": "<missing>",
                 "Created": _created(image),
-                "CreatedBy": entry.get("created_by", ""),
+                "CreatedBy": entry.created_by,
                 "Tags": None,
                 "Size": layer.size if layer else 0,
-                "Comment": entry.get("comment", ""),
+                "Comment": entry.comment,
             }
         )
     rows.reverse()
@@ -170,7 +171,7 @@ async def _import(request: web.Request) -> web.StreamResponse:
     name = request.query.get("repo", "")
     if name and request.query.get("tag"):
         name += f":{request.query['tag']}"
-    config = parse_changes(request.query.getall("changes", []))
+    config = decode.config(parse_changes(request.query.getall("changes", [])))
     message = request.query.get("message") or "imported by sampan"
     file = await spool(request, engine.data_root)
     image = await engine.tasks.carry(engine.image_service.import_(access.who(request), file, name, config, message))

@@ -21,7 +21,6 @@ from sampan.build.model import (
     DEFAULT_PATH,
     MOST_SETTINGS,
     Command,
-    History,
     LayerRef,
     Options,
     Output,
@@ -30,6 +29,7 @@ from sampan.build.model import (
     State,
 )
 from sampan.build.plan import Plan, Stage, declared
+from sampan.images.config import Execution, History, ImageConfig, members
 from sampan.images.errors import ImageError
 from sampan.images.image import Image
 from sampan.images.store import ImageStore
@@ -37,7 +37,7 @@ from sampan.linux import filetree, mount
 from sampan.oci import manifest as oci
 from sampan.oci.runtime_spec import Mount
 
-_SCRATCH = "scratch"
+_SCRATCH, _PATH = "scratch", f"PATH={DEFAULT_PATH}"
 
 
 class Build:
@@ -107,7 +107,8 @@ class Build:
 
     async def _stage(self, stage: Stage) -> State:
         state = await self._base(stage)
-        triggers = [dockerfile.trigger(text) for text in state.config.pop("OnBuild", None) or []]
+        triggers = [dockerfile.trigger(text) for text in state.config.on_build]
+        state.configure(on_build=())
         if triggers:
             self._output.say(f"# Executing {len(triggers)} build trigger{'s' if len(triggers) > 1 else ''}")
             self._total += len(triggers)
@@ -149,17 +150,15 @@ class Build:
             state = copy.deepcopy(await asyncio.shield(self._start(before)))
             return replace(state, args={}, cmd_set=False)
         if stage.base == _SCRATCH:
-            config = {"os": stage.platform.os, "architecture": stage.platform.architecture, "config": {}}
-            env = {"Env": [f"PATH={DEFAULT_PATH}"]}
-            return State("scratch", [], env, config, [], stage.platform, created=steps.now())
+            return State("scratch", [], Execution(env=(_PATH,)), ImageConfig(), [], stage.platform, created=steps.now())
         image = await self._image(stage.base, stage.platform)
-        config = copy.deepcopy(image.config.get("config") or {})
+        config = image.config
         layers = [LayerRef(directory, 0, layer) for directory, layer in
                   zip(reversed(self._store.lower_directories(image)), image.layers, strict=False)]  # fmt: skip
-        state = State(f"image {image.id}", layers, config, image.config, list(image.config.get("history") or []), stage.platform,
-                      created=steps.moment_of(image.config.get("created")))  # fmt: skip
-        if not any(item.startswith("PATH=") for item in config.get("Env") or []):
-            config["Env"] = [f"PATH={DEFAULT_PATH}", *(config.get("Env") or [])]
+        state = State(f"image {image.id}", layers, config.execution, config.inherited, list(config.history), stage.platform,
+                      created=steps.moment_of(config.created))  # fmt: skip
+        if not any(item.startswith("PATH=") for item in config.execution.env):
+            state.configure(env=(_PATH, *config.execution.env))
         return state
 
     async def _image(self, name: str, platform: oci.Platform) -> Image:
@@ -170,7 +169,7 @@ class Build:
         return await self._runner.base_image(name, platform, self._options.pull, self._output.say)
 
     async def _instruction(self, stage: Stage, state: State, instruction: Instruction) -> State:
-        state = replace(state, config=copy.deepcopy(state.config), history=list(state.history), args=dict(state.args))
+        state = replace(state, history=list(state.history), args=dict(state.args))
         escape = self._parsed.escape
         if instruction.name == "ARG":
             return self._arg(state, instruction)
@@ -196,7 +195,7 @@ class Build:
         return self._configured(state, instruction)
 
     def _configured(self, state: State, instruction: Instruction) -> State:
-        settings = json.dumps([state.config, state.args], sort_keys=True)
+        settings = json.dumps([members(state.config), state.args], sort_keys=True)
         if len(settings) > MOST_SETTINGS:
             raise instruction.error(f"the image's settings have more than {MOST_SETTINGS} characters")
         state.key = steps.key_of(state.key, "config", settings)
@@ -204,8 +203,8 @@ class Build:
         return state
 
     def _history(self, state: State, created_by: str, empty: bool) -> History:
-        row: History = {"created": steps.created(self._options, state), "created_by": created_by, "comment": "sampan"}
-        return {**row, "empty_layer": True} if empty else row
+        made = steps.created(self._options, state)
+        return History(created=made, created_by=created_by, comment="sampan", empty_layer=empty)
 
     # steps that change files
 
@@ -235,7 +234,7 @@ class Build:
 
     async def _workdir(self, stage: Stage, state: State, instruction: Instruction) -> State:
         path = configuring.workdir(instruction, state, self._parsed.escape)
-        state.config["WorkingDir"] = path
+        state.configure(working_dir=path)
         with writable.root_of(self._store.layers, state.layers) as rootfd:
             exists = files.workdir_exists(rootfd, path)
         if exists:
@@ -338,7 +337,7 @@ class Build:
             for item in env
             if item.partition("=")[0] not in running.PROXIES or item.partition("=")[0] in state.args
         ]
-        key = steps.key_of(state.key, "RUN", json.dumps([args, kept_env, network, insecure, state.config.get("User"), state.workdir]),
+        key = steps.key_of(state.key, "RUN", json.dumps([args, kept_env, network, insecure, state.config.user or None, state.workdir]),
                    hashlib.sha256(script or b"").hexdigest(), await running.digest(mounts, find, context), str(stage.platform))  # fmt: skip
         created_by = (
             " ".join([f"RUN |{len(shown_args)}", *shown_args] if shown_args else ["RUN"]) + f" {' '.join(args)}"
@@ -380,7 +379,7 @@ class Build:
             below = await asyncio.to_thread(running.targets, f"{private}/targets", mounts)
             lower = [*writable.lower(state.layers), below, self._store.layers.mountpoints_directory()]
             command = Command(private, lower, f"{directory}/fs", f"{directory}/work", args, env, state.workdir,
-                              state.config.get("User") or "", mounts, network, insecure, self._options.host)  # fmt: skip
+                              state.config.user, mounts, network, insecure, self._options.host)  # fmt: skip
             code = await self._runner.run(command, lambda data: self._output.log(key, data))
             if code:
                 failed = BuildError(f"The command '{' '.join(args)}' returned a non-zero code: {code}")

@@ -10,12 +10,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sampan.images.config import INLINE
 from sampan.images.database import Database
 from sampan.images.errors import ImageError
 from sampan.images.image import Image, Layer
 from sampan.images.store import ImageStore
-
-INLINE = "sampan.cache"  # in an image's configuration: [key, index of its layer or -1] of each step
 
 _TABLES = {
     "steps": "key TEXT PRIMARY KEY, layer INTEGER, created REAL, used REAL, description TEXT, size INTEGER",
@@ -76,7 +75,7 @@ class BuildCache:
 
     def take_over(self, image: Image, directories: list[str]) -> None:
         """Enters the steps that an image's inline cache lists, with the image's layers (the top first in `directories`)."""
-        rows = image.config.get(INLINE)
+        rows = image.config.rest.get(INLINE)  # [key, index of its layer or -1] of each step
         layers = [int(os.path.basename(os.path.dirname(path))) for path in reversed(directories)][: len(image.layers)]
         for row in rows if isinstance(rows, list) else []:
             if not (isinstance(row, list) and len(row) == 2 and isinstance(row[0], str) and isinstance(row[1], int)):

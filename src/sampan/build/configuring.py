@@ -6,11 +6,13 @@ import json
 import posixpath
 import re
 from collections.abc import Callable
-from typing import Any
+
+import msgspec
 
 from sampan.build import words
 from sampan.build.dockerfile import Instruction, nested
 from sampan.build.model import State
+from sampan.images.config import HealthCheck
 
 _PORT = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
@@ -59,11 +61,11 @@ def _env(instruction: Instruction, state: State, escape: str) -> None:
     env = state.env
     for name, value in pairs(instruction, state, escape):
         env[name] = value
-    state.config["Env"] = [f"{name}={value}" for name, value in env.items()]
+    state.configure(env=tuple(f"{name}={value}" for name, value in env.items()))
 
 
 def _label(instruction: Instruction, state: State, escape: str) -> None:
-    state.config["Labels"] = {**(state.config.get("Labels") or {}), **dict(pairs(instruction, state, escape))}
+    state.configure(labels={**state.config.labels, **dict(pairs(instruction, state, escape))})
 
 
 def command(instruction: Instruction, state: State) -> list[str]:
@@ -72,21 +74,21 @@ def command(instruction: Instruction, state: State) -> list[str]:
 
 
 def _cmd(instruction: Instruction, state: State, _: str) -> None:
-    state.config["Cmd"] = command(instruction, state)
+    state.configure(cmd=tuple(command(instruction, state)))
     state.cmd_set = True
 
 
 def _entrypoint(instruction: Instruction, state: State, _: str) -> None:
-    state.config["Entrypoint"] = command(instruction, state)
+    state.configure(entrypoint=tuple(command(instruction, state)))
     if not state.cmd_set:
-        state.config["Cmd"] = None
+        state.configure(cmd=())
 
 
 def _user(instruction: Instruction, state: State, escape: str) -> None:
     value = expand(instruction, instruction.text, state, escape)
     if not value or len(value.split()) != 1:
         raise instruction.error("USER requires exactly one argument")
-    state.config["User"] = value
+    state.configure(user=value)
 
 
 def _expose(instruction: Instruction, state: State, escape: str) -> None:
@@ -94,25 +96,25 @@ def _expose(instruction: Instruction, state: State, escape: str) -> None:
         parts = words.expand_list(instruction.text, state.variables, escape)
     except words.WordError as error:
         raise instruction.error(str(error)) from None
-    ports = dict(state.config.get("ExposedPorts") or {})
+    ports = dict(state.config.exposed_ports)
     for part in parts:
         match = _PORT.fullmatch(part)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
         if match is None or not 0 < first <= last < 65536:
             raise instruction.error(f"invalid containerPort: {part}")
         ports |= {f"{number}/{(match[3] or 'tcp').lower()}": {} for number in range(first, last + 1)}
-    state.config["ExposedPorts"] = ports
+    state.configure(exposed_ports=ports)
 
 
 def _volume(instruction: Instruction, state: State, escape: str) -> None:
     paths = instruction.json if instruction.json is not None else split(instruction, instruction.text, escape)
-    volumes = dict(state.config.get("Volumes") or {})
+    volumes = dict(state.config.volumes)
     for path in paths:
         expanded = expand(instruction, path, state, escape).strip()
         if not expanded:
             raise instruction.error("VOLUME specified can not be an empty string")
         volumes[expanded] = {}
-    state.config["Volumes"] = volumes
+    state.configure(volumes=volumes)
 
 
 def _stop_signal(instruction: Instruction, state: State, escape: str) -> None:
@@ -125,22 +127,22 @@ def _stop_signal(instruction: Instruction, state: State, escape: str) -> None:
         signals.number(value)
     except ValueError:
         raise instruction.error(f"invalid signal: {value}") from None
-    state.config["StopSignal"] = value
+    state.configure(stop_signal=value)
 
 
 def _shell(instruction: Instruction, state: State, _: str) -> None:
     if not instruction.json:
         raise instruction.error("SHELL requires at least one argument")
-    state.config["Shell"] = instruction.json
+    state.configure(shell=tuple(instruction.json))
 
 
 def _maintainer(instruction: Instruction, state: State, escape: str) -> None:
-    state.image = {**state.image, "author": expand(instruction, instruction.text, state, escape)}
+    state.image = msgspec.structs.replace(state.image, author=expand(instruction, instruction.text, state, escape))
 
 
 def _onbuild(instruction: Instruction, state: State, escape: str) -> None:
     nested(instruction, escape)
-    state.config["OnBuild"] = [*(state.config.get("OnBuild") or []), instruction.text]
+    state.configure(on_build=(*state.config.on_build, instruction.text))
 
 
 def duration(instruction: Instruction, name: str) -> int:
@@ -163,7 +165,7 @@ def _healthcheck(instruction: Instruction, state: State, escape: str) -> None:
     if kind.upper() == "NONE":
         if rest.strip() or instruction.flags:
             raise instruction.error("HEALTHCHECK NONE takes no arguments")
-        state.config["Healthcheck"] = {"Test": ["NONE"]}
+        state.configure(health_check=HealthCheck(test=("NONE",)))
         return
     if kind.upper() != "CMD":
         raise instruction.error(f"Unknown type {kind!r} in HEALTHCHECK (try CMD)")
@@ -173,22 +175,18 @@ def _healthcheck(instruction: Instruction, state: State, escape: str) -> None:
     test = _json_list(rest)
     if test is not None and not test:
         raise instruction.error("Missing command after HEALTHCHECK CMD")
-    check: dict[str, Any] = {"Test": ["CMD-SHELL", rest] if test is None else ["CMD", *test]}
-    for key, flag in (
-        ("Interval", "interval"),
-        ("Timeout", "timeout"),
-        ("StartPeriod", "start-period"),
-        ("StartInterval", "start-interval"),
-    ):
-        value = duration(instruction, flag)
-        if value:
-            check[key] = value
-    retries = instruction.flag("retries")
-    if retries:
-        if not retries.isdecimal() or len(retries) > 9:
-            raise instruction.error(f"--retries must be a number of at least 0, not {retries[:40]}")
-        check["Retries"] = int(retries)
-    state.config["Healthcheck"] = check
+    retries = instruction.flag("retries") or "0"
+    if not retries.isdecimal() or len(retries) > 9:
+        raise instruction.error(f"--retries must be a number of at least 0, not {retries[:40]}")
+    check = HealthCheck(
+        test=("CMD-SHELL", rest) if test is None else ("CMD", *test),
+        interval=duration(instruction, "interval"),
+        timeout=duration(instruction, "timeout"),
+        start_period=duration(instruction, "start-period"),
+        start_interval=duration(instruction, "start-interval"),
+        retries=int(retries),
+    )
+    state.configure(health_check=check)
 
 
 def _json_list(text: str) -> list[str] | None:

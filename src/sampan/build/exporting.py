@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
 import tempfile
-from typing import IO, Any
+from typing import IO
+
+from msgspec.structs import replace
 
 from sampan.build import writable
-from sampan.build.cache import INLINE, BuildCache
+from sampan.build.cache import BuildCache
 from sampan.build.copying import Manner
 from sampan.build.copying import copy as copy_tree
 from sampan.build.file_tree import Tree
-from sampan.build.model import History, LayerRef, Options, State
+from sampan.build.model import LayerRef, Options, State
 from sampan.build.steps import created
 from sampan.images import compression, pack
+from sampan.images.config import INLINE, History, ImageConfig, write_config
 from sampan.images.extract import FORBIDDEN_XATTRS, remove_tree
 from sampan.images.image import Image, Layer
 from sampan.images.index import Check
@@ -59,44 +61,40 @@ def export_image(
         if options.squash:
             layers, history = (
                 _squashed(store, state, options, layers),
-                [row for row in history if row.get("empty_layer")],
+                [row for row in history if row.empty_layer],
             )
-            history.append({"created": created(options, state), "created_by": "squash", "comment": "sampan"})
+            history.append(History(created=created(options, state), created_by="squash", comment="sampan"))
         diff_ids = [layer.diff_id for layer in layers]
         if not options.squash:
             for index, ref in enumerate(state.layers):
                 if ref.number:
                     store.layers.link_chain(diff_ids[: index + 1], ref.number)
-        config = json.dumps(configuration(state, options, diff_ids, history), separators=(",", ":")).encode()
+        config = write_config(configuration(state, options, diff_ids, history))
         tags = [str(reference.parse(tag).with_default_tag()) for tag in options.tags]
         return store.add(config, layers, tags, check=check)
 
 
-def configuration(state: State, options: Options, diff_ids: list[str], history: list[History]) -> dict[str, object]:
-    """The image's configuration (image-spec, config.md)."""
-    config = dict(state.config)
-    if options.labels:
-        config["Labels"] = {**(config.get("Labels") or {}), **options.labels}
-    kept = {key: value for key, value in state.image.items() if key in ("author", "os.version", "os.features")}
-    found: dict[str, object] = {
-        **kept,
-        "created": created(options, state),
-        "architecture": state.platform.architecture,
-        "os": state.platform.os,
-        "config": {key: value for key, value in config.items() if value not in (None, [], {}, "")},
-        "rootfs": {"type": "layers", "diff_ids": diff_ids},
-        "history": history,
-    }
+def configuration(state: State, options: Options, diff_ids: list[str], history: list[History]) -> ImageConfig:
+    """The image's configuration."""
+    rest = dict(state.image.rest)
     if options.inline_cache and not options.squash:
         below = len(state.layers) - sum(has_layer for _, has_layer in state.steps)
-        rows: list[list[Any]] = []
+        rows: list[tuple[str, int]] = []
         for key, has_layer in state.steps:
-            rows.append([key, below if has_layer else -1])
+            rows.append((key, below if has_layer else -1))
             below += has_layer
-        found[INLINE] = rows
-    if state.platform.variant:
-        found["variant"] = state.platform.variant
-    return found
+        rest[INLINE] = rows
+    return replace(
+        state.image,
+        created=created(options, state),
+        architecture=state.platform.architecture,
+        os=state.platform.os,
+        variant=state.platform.variant,
+        execution=replace(state.config, labels={**state.config.labels, **options.labels}),
+        diff_ids=tuple(diff_ids),
+        history=tuple(history),
+        rest=rest,
+    )
 
 
 def _layer(store: ImageStore, cache: BuildCache, ref: LayerRef, clamp: int | None) -> Layer:

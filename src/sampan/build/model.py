@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypedDict
+from typing import Protocol
+
+import msgspec
 
 from sampan.build.file_tree import Hashes, Tree
+from sampan.images.config import Execution, History, ImageConfig
 from sampan.images.image import Image, Layer
 from sampan.oci.manifest import Platform
 from sampan.oci.runtime_spec import Mount
@@ -51,24 +54,14 @@ class LayerRef:
     layer: Layer | None = None
 
 
-class History(TypedDict, total=False):
-    """A row of an image's history (image-spec, config.md)."""
-
-    created: str
-    created_by: str
-    comment: str
-    author: str
-    empty_layer: bool
-
-
 @dataclass(slots=True)
 class State:
     """A stage after a step. Steps make a new state; they change none."""
 
     key: str
     layers: list[LayerRef]
-    config: dict[str, Any]
-    image: dict[str, Any]  # the base's whole configuration
+    config: Execution
+    image: ImageConfig  # the base's
     history: list[History]
     platform: Platform
     args: dict[str, str] = field(default_factory=dict)
@@ -76,10 +69,14 @@ class State:
     steps: list[tuple[str, bool]] = field(default_factory=list)  # (key, has a layer) of the steps that change files
     created: float = 0.0  # when its last layer was made, so that a build from the cache gives the same image
 
+    def configure(self, **values: object) -> None:
+        """Changes members of the execution parameters."""
+        self.config = msgspec.structs.replace(self.config, **values)
+
     @property
     def env(self) -> dict[str, str]:
         """The environment so far."""
-        return dict(item.partition("=")[::2] for item in self.config.get("Env") or [])
+        return dict(item.partition("=")[::2] for item in self.config.env)
 
     @property
     def variables(self) -> dict[str, str]:
@@ -89,12 +86,12 @@ class State:
     @property
     def workdir(self) -> str:
         """The working directory."""
-        return self.config.get("WorkingDir") or "/"
+        return self.config.working_dir or "/"
 
     @property
     def shell(self) -> list[str]:
         """What runs a shell form."""
-        return list(self.config.get("Shell") or DEFAULT_SHELL)
+        return list(self.config.shell or DEFAULT_SHELL)
 
 
 @dataclass(slots=True)

@@ -103,11 +103,8 @@ class StepRunner:
         if not pull:
             try:
                 image = self._steps.finding.image(self._who, name, Verb.USE, usable=True)
-                system, architecture = (
-                    image.config.get("os") or platform.os,
-                    image.config.get("architecture") or platform.architecture,
-                )
-                if (system, architecture) == (platform.os, platform.architecture):
+                own = image.config.os or platform.os, image.config.architecture or platform.architecture
+                if own == (platform.os, platform.architecture):
                     return image
             except ImageNotFound:
                 pass

@@ -172,9 +172,7 @@ def _check_platform(name: str, image: Image, wanted: str) -> None:
         asked = oci.parse_platform(wanted)
     except oci.BadManifest as error:
         raise BadRequest(str(error)) from None
-    own = oci.Platform(
-        str(image.config.get("os") or asked.os), str(image.config.get("architecture") or asked.architecture)
-    )
+    own = oci.Platform(image.config.os or asked.os, image.config.architecture or asked.architecture)
     if (own.os, own.architecture) != (asked.os, asked.architecture):
         raise NotFound(
             f"No such image: {name}: it was found but does not match the specified platform: wanted {asked}, actual: {own}"

@@ -144,11 +144,13 @@ class Files:
         with tempfile.TemporaryFile(dir=self._scratch) as file:
             self._backends.of(container).files.layer(container, file)
             file.seek(0)
-            merged = {**(self._images.index.get(container.image).config.get("config") or {})}
-            for source in (container.config, config):
-                merged |= image_config.write(source)
             base = self._images.index.get(container.image)
-            return archive.add_layer(self._images, base, file, merged, comment or "sampan commit", name, check, author)
+            execution = base.config.execution
+            for source in (container.config, config):
+                execution = image_config.over(execution, source)
+            return archive.add_layer(
+                self._images, base, file, execution, comment or "sampan commit", name, check, author
+            )
 
 
 def _above(held: int) -> tuple[int, str]:

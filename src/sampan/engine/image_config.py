@@ -1,78 +1,32 @@
-"""The configuration that an image carries (OCI image specification, config.md), and a container's: one gives the other.
-
-These keys are the image format's. It has them from Docker, which is why they look like the API's.
-"""
+"""The execution parameters that an image carries, and a container's configuration: one gives the other."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import cast
 
 import msgspec
 
 from sampan.engine import model
-from sampan.engine.errors import BadRequest
+from sampan.images.config import Execution, HealthCheck
 
-Json = Mapping[str, object]
-
-
-class _Check(msgspec.Struct, rename="pascal"):
-    test: list[str] | None = None
-    interval: int | None = None
-    timeout: int | None = None
-    start_period: int | None = None
-    start_interval: int | None = None
-    retries: int | None = None
-
-    def typed(self) -> model.HealthCheck:
-        return model.HealthCheck(
-            test=tuple(self.test or ()),
-            interval=self.interval or 0,
-            timeout=self.timeout or 0,
-            start_period=self.start_period or 0,
-            start_interval=self.start_interval or 0,
-            retries=self.retries or 0,
-        )
+_ALIKE = model.HealthCheck.__struct_fields__  # they have the same names there
 
 
-class _Image(msgspec.Struct, rename="pascal"):
-    """What an image may say. `images` has looked at the types when it came."""
-
-    user: str | None = None
-    working_dir: str | None = None
-    stop_signal: str | None = None
-    shell: list[str] | str | None = None
-    healthcheck: _Check | None = None
-    env: list[str] | None = None
-    cmd: list[str] | str | None = None
-    entrypoint: list[str] | str | None = None
-    labels: dict[str, str | None] | None = None
-    exposed_ports: dict[str, object] | None = None
-    volumes: dict[str, object] | None = None
-
-
-def _words(found: list[str] | str | None) -> tuple[str, ...]:
-    return (found,) if isinstance(found, str) else tuple(found or ())
-
-
-def read(config: Json) -> model.Config:
-    """The `config` of an image. Raises BadRequest for a health check that is none; the rest `images` has looked at."""
-    try:
-        found = msgspec.convert(config, _Image)
-    except msgspec.ValidationError as error:
-        raise BadRequest(f"invalid value: the configuration of the image: {error}") from None
+def read(found: Execution) -> model.Config:
+    """What an image gives to a container."""
+    check = found.health_check
     return model.Config(
-        user=found.user or "",
-        working_dir=found.working_dir or "",
-        stop_signal=found.stop_signal or "",
-        shell=_words(found.shell),
-        health_check=found.healthcheck.typed() if found.healthcheck else None,
-        env=tuple(found.env or ()),
-        cmd=_words(found.cmd),
-        entrypoint=_words(found.entrypoint) or None,
-        labels={name: text or "" for name, text in (found.labels or {}).items()},
-        exposed_ports=tuple(found.exposed_ports or ()),
-        volumes=tuple(found.volumes or ()),
+        user=found.user,
+        working_dir=found.working_dir,
+        stop_signal=found.stop_signal,
+        shell=found.shell,
+        health_check=None
+        if check == HealthCheck()
+        else model.HealthCheck(**{key: getattr(check, key) for key in _ALIKE}),
+        env=found.env,
+        cmd=found.cmd,
+        entrypoint=found.entrypoint or None,
+        labels=found.labels,
+        exposed_ports=tuple(found.exposed_ports),
+        volumes=tuple(found.volumes),
     )
 
 
@@ -101,25 +55,19 @@ def merged(config: model.Config, base: model.Config) -> model.Config:
     )
 
 
-def write(config: model.Config) -> dict[str, object]:
-    """What is given of a configuration, as members of an image's `config`."""
+def over(base: Execution, config: model.Config) -> Execution:
+    """What is given of a configuration, over what an image has."""
     check = config.health_check
     found: dict[str, object] = {
-        "User": config.user,
-        "WorkingDir": config.working_dir,
-        "StopSignal": config.stop_signal,
-        "Healthcheck": check and {key: value for key, value in cast(dict[str, object], _check(check)).items() if value},
-        "Env": list(config.env),
-        "Cmd": list(config.cmd),
-        "Entrypoint": list(config.entrypoint or ()),
-        "Labels": dict(config.labels),
-        "ExposedPorts": {port: {} for port in config.exposed_ports},
-        "Volumes": {path: {} for path in config.volumes},
+        "user": config.user,
+        "working_dir": config.working_dir,
+        "stop_signal": config.stop_signal,
+        "health_check": check and HealthCheck(**{key: getattr(check, key) for key in _ALIKE}),
+        "env": config.env,
+        "cmd": config.cmd,
+        "entrypoint": config.entrypoint,
+        "labels": config.labels,
+        "exposed_ports": {port: {} for port in config.exposed_ports},
+        "volumes": {path: {} for path in config.volumes},
     }
-    return {key: value for key, value in found.items() if value}
-
-
-def _check(found: model.HealthCheck) -> object:
-    return msgspec.to_builtins(
-        _Check(list(found.test), found.interval, found.timeout, found.start_period, found.start_interval, found.retries)
-    )
+    return msgspec.structs.replace(base, **{key: value for key, value in found.items() if value})

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import IO
 
-from sampan.engine import pools
+from sampan.engine import image_config, pools
 from sampan.engine.arrivals import Arrivals
 from sampan.engine.events import Events
 from sampan.engine.finding import Finding
+from sampan.engine.model import Config
 from sampan.engine.policy.caller import Caller
 from sampan.engine.policy.operation import Verb
 from sampan.images import archive, bootstrap
+from sampan.images.config import Execution
 from sampan.images.image import Image
 from sampan.images.store import ImageStore
 
@@ -42,11 +44,14 @@ class ImageService:
             coming.announce("load", image, image.id, image.id)
         return images
 
-    async def import_(self, who: Caller, file: IO[bytes], name: str, config: dict[str, object], message: str) -> Image:
+    async def import_(self, who: Caller, file: IO[bytes], name: str, config: Config, message: str) -> Image:
         """Makes an image of a file system's tar archive, and closes that as load() does. Raises ImageError, Forbidden."""
         with file:
             coming = self._arrivals.of(who)
-            image = await pools.run("images", archive.from_tar, self._images, file, name, config, message, coming.check)
+            execution = image_config.over(Execution(), config)
+            image = await pools.run(
+                "images", archive.from_tar, self._images, file, name, execution, message, coming.check
+            )
         coming.announce("import", image, image.id, image.id)
         return image
 

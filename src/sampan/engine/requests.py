@@ -42,7 +42,7 @@ class Requests:
     def normalise(self, who: Caller, request: CreateRequest, image: Image) -> Wanted:
         """Resolves what a request names: containers by the ids of such as the caller may share, networks by their names, mounts to
         what they show; and has the image fill in what it leaves out. Raises BadRequest, NotFound, Forbidden."""
-        config = image_config.merged(request.config, image_config.read(image.config.get("config") or {}))
+        config = image_config.merged(request.config, image_config.read(image.config.execution))
         host, finding = request.host_config, self._finding
         lent = [text.partition(":") for text in host.volumes_from]
         lenders = [(finding.container(who, name, Verb.SHARE), mode) for name, _, mode in lent]

@@ -232,7 +232,7 @@ class SystemMachines:
                     return {"mode": "init", "init": path}
         finally:
             os.close(rootfd)
-        config = image_config.read(image.config.get("config") or {})
+        config = image_config.read(image.config.execution)
         if not config.cmd and not config.entrypoint:
             raise VmError("the image has neither an init (/sbin/init) nor a command")
         container = Container("image", "", 0, "", "", config, HostConfig())

@@ -9,14 +9,17 @@ import os
 import posixpath
 import tarfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, TypedDict
 
+import msgspec
+
 from sampan.images import compression
+from sampan.images.config import MAX_CONFIG, Execution, History, ImageConfig, read_config, write_config
 from sampan.images.errors import ImageError, StoreFull
 from sampan.images.extract import normalise
-from sampan.images.image import MAX_CONFIG, Image, Layer, checked_config
+from sampan.images.image import Image, Layer
 from sampan.images.index import Check
 from sampan.images.store import ImageStore
 from sampan.images.tarstream import Entry, TarStream
@@ -174,7 +177,7 @@ def _load_docker(
     store: ImageStore, archive: _Archive, entry: _SavedImage, check: Check | None
 ) -> tuple[Image, list[str]]:
     config = archive.read(entry["Config"], MAX_CONFIG)
-    diff_ids = checked_config(config)["rootfs"]["diff_ids"]
+    diff_ids = read_config(config).diff_ids
     names = entry["Layers"] or []
     if len(diff_ids) != len(names):
         raise ImageError("the archive's manifest and configuration list different layers")
@@ -189,7 +192,7 @@ def _load_docker(
 def _load_oci(store: ImageStore, archive: _Archive, row: _LayoutRow, check: Check | None) -> tuple[Image, list[str]]:
     manifest = archive.json(_blob_name(row["digest"]), oci.MAX_SIZE)
     config = archive.read(_blob_name(manifest["config"]["digest"]), MAX_CONFIG)
-    diff_ids = checked_config(config)["rootfs"]["diff_ids"]
+    diff_ids = read_config(config).diff_ids
     rows = _rows(manifest["layers"])
     if len(diff_ids) != len(rows):
         raise ImageError("the archive's manifest and configuration list different layers")
@@ -292,12 +295,12 @@ def from_tar(
     store: ImageStore,
     stream: IO[bytes],
     tag: str,
-    config: Mapping[str, object],
+    execution: Execution,
     comment: str,
     check: Check | None = None,
 ) -> Image:
     """Makes a one-layer image of a root file system's tar (`import`, `bootstrap`)."""
-    return add_layer(store, None, stream, config, comment, tag, check)
+    return add_layer(store, None, stream, execution, comment, tag, check)
 
 
 def _diff_id(store: ImageStore, digest: str) -> str:
@@ -313,35 +316,8 @@ def _diff_id(store: ImageStore, digest: str) -> str:
     return f"sha256:{hasher.hexdigest()}"
 
 
-def image_config(
-    diff_ids: list[str],
-    config: Mapping[str, object],
-    comment: str,
-    base: dict[str, Any] | None = None,
-    author: str = "",
-) -> bytes:
-    """The bytes of an image configuration (image-spec, config.md)."""
-    from sampan.linux.syscall import ARCH
-
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    history = list((base or {}).get("history") or [])
-    by = {"author": author} if author else {}
-    history.append({"created": now, "created_by": comment, **by})
-    return json.dumps(
-        {
-            **by,
-            "created": now,
-            "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(ARCH, ARCH),
-            "os": "linux",
-            "config": config,
-            "rootfs": {"type": "layers", "diff_ids": diff_ids},
-            "history": history,
-        }
-    ).encode()
-
-
 def add_layer(
-    store: ImageStore, base: Image | None, layer: IO[bytes], config: Mapping[str, object], comment: str, tag: str,
+    store: ImageStore, base: Image | None, layer: IO[bytes], execution: Execution, comment: str, tag: str,
     check: Check | None = None, author: str = "",
 ) -> Image:  # fmt: skip
     """Makes an image of `base` and one more layer (`commit`)."""
@@ -350,5 +326,12 @@ def add_layer(
         digest, size = store.blobs.put(layer)
         diff_id = _diff_id(store, digest)
         layers = [*(base.layers if base else []), Layer(digest, size, diff_id)]
-        body = image_config([x.diff_id for x in layers], config, comment, base.config if base else None, author)
-        return store.add(body, layers, names, check=check)
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        below = base.config.inherited if base else ImageConfig()
+        host = oci.host_platform()
+        config = msgspec.structs.replace(
+            below, created=now, author=author, architecture=below.architecture or host.architecture, os=below.os or host.os,
+            execution=execution, diff_ids=tuple(layer.diff_id for layer in layers),
+            history=(*below.history, History(created=now, created_by=comment, author=author)),
+        )  # fmt: skip
+        return store.add(write_config(config), layers, names, check=check)

@@ -11,6 +11,7 @@ import tarfile
 import tempfile
 
 from sampan.images import archive
+from sampan.images.config import Execution
 from sampan.images.errors import ImageError
 from sampan.images.image import Image
 from sampan.images.index import Check
@@ -76,7 +77,7 @@ def _busybox(store: ImageStore, name: str, check: Check | None) -> Image:
                 link.type, link.linkname, link.mode = tarfile.LNKTYPE, "bin/busybox", 0o755
                 tar.addfile(link)
     out.seek(0)
-    return archive.from_tar(store, out, name, {"Cmd": ["sh"], "Env": [_PATH]}, "sampan bootstrap busybox", check)
+    return archive.from_tar(store, out, name, Execution(cmd=("sh",), env=(_PATH,)), "sampan bootstrap busybox", check)
 
 
 def _mirror(suite: str) -> list[str]:
@@ -114,7 +115,7 @@ def _debian(store: ImageStore, name: str, suite: str, packages: list[str], check
                 store,
                 file,
                 "" if packages else name,
-                {"Cmd": ["bash"], "Env": [_PATH]},
+                Execution(cmd=("bash",), env=(_PATH,)),
                 f"sampan bootstrap {name}",
                 check,
             )

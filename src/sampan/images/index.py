@@ -9,13 +9,13 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from sampan.images import rebuilding
 from sampan.images.blobs import Blobs
+from sampan.images.config import ImageConfig, read_config
 from sampan.images.database import Database, Statement
 from sampan.images.errors import ImageError, ImageNotFound
-from sampan.images.image import Image, Layer, checked_config, layers_text, read_layers
+from sampan.images.image import Image, Layer, layers_text, read_layers
 from sampan.linux import durable
 from sampan.oci import manifest as oci
 from sampan.oci import reference
@@ -36,7 +36,7 @@ class Index:
     def __init__(self, database: Database, blobs: Blobs, directory: str) -> None:
         """`directory` gets a file for each image, from which a damaged database is made anew."""
         self._database, self._blobs, self._directory = database, blobs, directory
-        self._configs: dict[str, dict[str, Any]] = {}  # parsed once: a digest's content never changes
+        self._configs: dict[str, ImageConfig] = {}  # parsed once: a digest's content never changes
         self.changing = threading.RLock()  # from a check of what names an image to what follows from it
         self.trouble: list[str] = []  # for people: what was found broken when it was opened
         os.makedirs(directory, 0o700, exist_ok=True)
@@ -70,9 +70,9 @@ class Index:
             broken = "its record in the database is damaged: load or pull it again"
         if config is None:
             try:
-                config = self._configs[image_id] = checked_config(self._blobs.read(image_id))
+                config = self._configs[image_id] = read_config(self._blobs.read(image_id))
             except ImageError as error:
-                config, broken = {}, str(error)
+                config, broken = ImageConfig(), str(error)
         return Image(image_id, config, layers or [], rows[0][1], tags, broken)
 
     def enter(

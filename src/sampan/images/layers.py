@@ -11,6 +11,7 @@ import contextlib
 import os
 import tempfile
 import threading
+from collections.abc import Sequence
 
 from sampan.images import layerrecords
 from sampan.images.errors import ImageError
@@ -98,7 +99,7 @@ class Layers:
             number = _target(f"{self._root}/chains/{chain[7:]}")
         return number if number and os.path.isdir(self.directory(number)) else None
 
-    def has(self, diff_ids: list[str], again: bool = False) -> bool:
+    def has(self, diff_ids: Sequence[str], again: bool = False) -> bool:
         """Whether the layers up to the last of `diff_ids` are there as a directory. `again`: see trusted."""
         number = self._number(chain_ids(diff_ids)[-1])
         return number is not None and self.trusted(number, again)
@@ -113,7 +114,7 @@ class Layers:
             found.append(self.directory(number))
         return found
 
-    def link_chain(self, diff_ids: list[str], number: int) -> None:
+    def link_chain(self, diff_ids: Sequence[str], number: int) -> None:
         """Says that a layer directory is the last of `diff_ids`; where there is one already, that stays."""
         if self._number(chain := chain_ids(diff_ids)[-1]) is None:
             with self._lock:

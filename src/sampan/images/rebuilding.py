@@ -9,9 +9,10 @@ import time
 from typing import Any
 
 from sampan.images.blobs import Blobs
+from sampan.images.config import read_config
 from sampan.images.database import Database, Statement
 from sampan.images.errors import ImageError
-from sampan.images.image import checked_config, read_layers
+from sampan.images.image import read_layers
 from sampan.linux.files import regular
 from sampan.oci import manifest as oci
 
@@ -29,7 +30,7 @@ def rebuild(database: Database, blobs: Blobs, index: str) -> tuple[int, int]:
     for digest, document in _manifests(blobs):
         image_id = document.config.digest
         with contextlib.suppress(ImageError):
-            diff_ids = checked_config(blobs.read(image_id))["rootfs"]["diff_ids"]
+            diff_ids = read_config(blobs.read(image_id)).diff_ids
             if len(diff_ids) != len(document.layers):
                 continue
             rows = [[row.digest, row.size, diff_id, row.media_type or oci.OCI_LAYER]

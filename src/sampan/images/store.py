@@ -10,10 +10,11 @@ import os
 
 from sampan.images import compression, schema
 from sampan.images.blobs import Blobs
+from sampan.images.config import read_config
 from sampan.images.database import Statement
 from sampan.images.errors import ImageError
 from sampan.images.garbage import GarbageCollector
-from sampan.images.image import Image, Layer, chain_ids, checked_config
+from sampan.images.image import Image, Layer, chain_ids
 from sampan.images.index import Check, Index
 from sampan.images.layers import Layers
 from sampan.images.removal import Removal, RemovalCheck, UserOf, everybody, nobody
@@ -89,9 +90,8 @@ class ImageStore:
         `again`: layers that are there already are compared with their records first (see Layers.trusted). `more`
         goes into the same transaction. `check` is asked about the tags before they are another image's no more.
         """
-        parsed = checked_config(config)
-        diff_ids = parsed["rootfs"]["diff_ids"]
-        if diff_ids != [layer.diff_id for layer in layers]:
+        diff_ids = read_config(config).diff_ids
+        if list(diff_ids) != [layer.diff_id for layer in layers]:
             raise ImageError("the image configuration does not list the layers of the manifest")
         with self.hold():
             for index, layer in enumerate(layers):

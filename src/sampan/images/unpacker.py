@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from sampan.images import compression, unpack_worker
 from sampan.images.blobs import Blobs
+from sampan.images.config import MAX_LAYERS
 from sampan.images.errors import ImageError
 from sampan.images.extract import Extractor
-from sampan.images.image import MAX_LAYERS, chain_ids
+from sampan.images.image import chain_ids
 from sampan.images.layer import NeedsLower, inherit_implied
 from sampan.images.layers import Layers
 from sampan.images.unpack_worker import Staged
@@ -21,7 +23,7 @@ class Unpacker:
     def __init__(self, blobs: Blobs, layers: Layers) -> None:
         self._blobs, self._layers = blobs, layers
 
-    def unpack(self, layer_digest: str, diff_ids: list[str], again: bool = False) -> None:
+    def unpack(self, layer_digest: str, diff_ids: Sequence[str], again: bool = False) -> None:
         """Unpacks the last of `diff_ids` on top of the others, unless that chain is there already. `again`: see Layers.trusted."""
         if self._layers.has(diff_ids, again):
             return
@@ -38,7 +40,7 @@ class Unpacker:
             raise
         self.commit(layer_digest, diff_ids, directory, staged)
 
-    def commit(self, layer_digest: str, diff_ids: list[str], directory: str, staged: Staged) -> None:
+    def commit(self, layer_digest: str, diff_ids: Sequence[str], directory: str, staged: Staged) -> None:
         """Makes a staged layer the last of `diff_ids`, whose others are there. Raises ImageError; the stage is gone then."""
         chain = chain_ids(diff_ids)
         try:

@@ -18,15 +18,14 @@ from sampan.oci.reference import BadReference
 Find = Callable[[str], Image]  # an image by its name, for whoever asks
 
 
-def labels_of(image: Image) -> Mapping[str, str] | None:
+def labels_of(image: Image) -> Mapping[str, str]:
     """An image's labels."""
-    found: Mapping[str, str] | None = (image.config.get("config") or {}).get("Labels")
-    return found
+    return image.config.execution.labels
 
 
 def created(image: Image) -> int:
     """When it was made, in nanoseconds since the epoch; when it came here if it does not say."""
-    text = image.config.get("created") or ""
+    text = image.config.created
     try:
         return int(datetime.datetime.fromisoformat(text[:19] + "+00:00").timestamp()) * 10**9
     except (ValueError, TypeError):
@@ -107,5 +106,5 @@ def _made_from(image: Image, ancestor: Image) -> bool:
     old, new = ([layer.diff_id for layer in each.layers] for each in (ancestor, image))
     if new[: len(old)] != old:
         return False
-    before, after = (each.config.get("history") or [] for each in (ancestor, image))
+    before, after = (each.config.history for each in (ancestor, image))
     return len(new) > len(old) > 0 or (len(after) > len(before) and after[: len(before)] == before)

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sampan.images.config import read_config
 from sampan.images.errors import ImageError, StoreFull
 from sampan.images.image import Image, Layer
 from sampan.images.index import Check, anybody
@@ -18,7 +20,6 @@ from sampan.images.registry.progress import Progress
 from sampan.images.store import ImageStore
 from sampan.images.unpack_worker import Staged, Workers
 from sampan.linux import filetree
-from sampan.oci import documents
 from sampan.oci import manifest as oci
 from sampan.oci.manifest import Descriptor, Index, Manifest, Platform
 from sampan.oci.reference import Reference
@@ -163,7 +164,7 @@ class Pull:
         return image
 
     async def _stage(
-        self, fetched: asyncio.Future[None], layer: Layer, diff_ids: list[str]
+        self, fetched: asyncio.Future[None], layer: Layer, diff_ids: Sequence[str]
     ) -> tuple[str, Staged] | None:
         """Unpacks a layer as soon as it is here, whatever comes below it. None when it is there already."""
         await asyncio.shield(fetched)
@@ -179,7 +180,7 @@ class Pull:
                 raise ImageError(f"layer {layer.digest}: {error}") from error
             raise
 
-    async def _config(self, row: Descriptor) -> tuple[bytes, list[str]]:
+    async def _config(self, row: Descriptor) -> tuple[bytes, Sequence[str]]:
         if row.media_type not in ("", oci.OCI_CONFIG, oci.DOCKER_CONFIG):
             raise RegistryError(f"not an image: its configuration is a {row.media_type}")
         if row.size > oci.MAX_SIZE:
@@ -188,21 +189,18 @@ class Pull:
         if f"sha256:{hashlib.sha256(data).hexdigest()}" != row.digest:
             raise RegistryError(f"the image's configuration does not have the digest {row.digest}: refused")
         try:
-            parsed = documents.loads(data)
-            diff_ids = [str(item) for item in parsed["rootfs"]["diff_ids"]]
-            self._compare(parsed)
-            return data, diff_ids
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RegistryError(f"the image's configuration is damaged: {error!r}") from None
+            config = read_config(data)
+        except ImageError as error:
+            raise RegistryError(str(error)) from None
+        self._compare(Platform(config.os, config.architecture))
+        return data, config.diff_ids
 
-    def _compare(self, config: dict[str, object]) -> None:
+    def _compare(self, said: Platform) -> None:
         """An image that is for another platform than was asked for is named (P027)."""
-        system, architecture = config.get("os") or "", config.get("architecture") or ""
         wanted = self._platform
-        if (system and system != wanted.os) or (architecture and architecture != wanted.architecture):
+        if (said.os and said.os != wanted.os) or (said.architecture and said.architecture != wanted.architecture):
             self._progress.say(
-                f"WARNING: The requested image's platform ({Platform(str(system), str(architecture))}) does not match "
-                f"the wanted one ({wanted})"
+                f"WARNING: The requested image's platform ({said}) does not match the wanted one ({wanted})"
             )
 
     async def _layer(self, row: Descriptor) -> None:
