@@ -1,8 +1,8 @@
-"""Makes src/sampan/client/sync.py from asynchronous.py: the same client without async and await.
+"""Makes the package src/sampan/client/sync from asynchronous: the same client without async and await.
 
     python scripts/sync_client.py [--check]
 
-With --check it writes nothing and fails when the file is not what it would write.
+With --check it writes nothing and fails when a module is not what it would write.
 """
 
 from __future__ import annotations
@@ -19,20 +19,22 @@ RULES = [
     (r"\b__a(enter|exit)__", r"__\1__"),
     (r"\bAsync(?=[A-Z])", ""),
     (r"\basynctransport\b", "transport"),
-    (r"The client for asyncio:", "The client:"),
-    (r"`sync` is made from this file by scripts/sync_client.py: change this one.",
-     "Made from asynchronous.py by scripts/sync_client.py: change that one."),
+    (r"\bclient\.asynchronous\b", "client.sync"),
+    (r"\bclient for asyncio\b", "client"),
+    (r"\n\n`sync` is made from this package.*\n", ""),
 ]  # fmt: skip
 
 
-def made(text: str) -> str:
-    """The sync twin of the async client's source, formatted."""
+def made(text: str, name: str) -> str:
+    """The sync twin of a module of the async client, formatted."""
     for pattern, replacement in RULES:
         text = re.sub(pattern, replacement, text)
+    text = f"# Made from asynchronous/{name} by scripts/sync_client.py: change that one.\n{text}"
     ruff = Path(sys.executable).parent / "ruff"
-    for command in (["check", "--select", "I", "--fix", "-q"], ["format", "-q"]):
+    ours = "lint.isort.known-first-party = ['sampan']"  # also what is not there yet
+    for command in (["check", "--select", "I,RUF022", "--fix", "-q", "--config", ours], ["format", "-q"]):
         text = subprocess.run(
-            [ruff, *command, "--stdin-filename", str(CLIENT / "sync.py"), "-"],
+            [ruff, *command, "--stdin-filename", str(CLIENT / "sync" / name), "-"],
             input=text, stdout=subprocess.PIPE, check=True, text=True,
         ).stdout  # fmt: skip
     return text
@@ -40,11 +42,16 @@ def made(text: str) -> str:
 
 def main() -> None:
     """The entry."""
-    text, twin = made((CLIENT / "asynchronous.py").read_text()), CLIENT / "sync.py"
+    twins = {path.name: made(path.read_text(), path.name) for path in (CLIENT / "asynchronous").glob("*.py")}
+    there = {path.name: path.read_text() for path in (CLIENT / "sync").glob("*.py")}
     if "--check" not in sys.argv:
-        twin.write_text(text)
-    elif text != twin.read_text():
-        sys.exit("src/sampan/client/sync.py is not what scripts/sync_client.py makes of asynchronous.py: run it")
+        (CLIENT / "sync").mkdir(exist_ok=True)
+        for name in there.keys() - twins.keys():
+            (CLIENT / "sync" / name).unlink()
+        for name, text in twins.items():
+            (CLIENT / "sync" / name).write_text(text)
+    elif twins != there:
+        sys.exit("src/sampan/client/sync is not what scripts/sync_client.py makes of asynchronous: run it")
 
 
 if __name__ == "__main__":

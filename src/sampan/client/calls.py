@@ -13,7 +13,10 @@ from sampan.client.http import APIError, query, quote
 from sampan.oci.reference import split
 
 Object = dict[str, Any]  # an object of the API, as the engine sends it
-__all__ = ["Completed", "Object", "filters", "query", "quote"]
+# Where a method named `list` hides the type.
+Objects = list[Object]
+Names = list[str]
+__all__ = ["Completed", "Names", "Object", "Objects", "filters", "query", "quote"]
 
 
 @dataclass(frozen=True)
