@@ -194,9 +194,7 @@ def names_of(route: Route, things: Things) -> list[str]:
     machines = [things.machine.id, things.machine.name, things.machine.id[:12]]
     by_kind = {
         Kind.CONTAINER: [*containers, things.machine.id],
-        Kind.MACHINE: [*machines, things.image, things.tag]
-        if route.handler is routes.systemmachines.export
-        else machines,
+        Kind.MACHINE: [*machines, things.image, things.tag] if route.handler is routes.system_vms.export else machines,
         Kind.EXEC: [things.session.id],
         Kind.IMAGE: [things.image, things.tag, f"{things.secret}:1", things.image[7:19]],
         Kind.VOLUME: [things.volume],
@@ -362,7 +360,7 @@ def test_random_policies_tenants_and_requests(engine: Engine) -> None:
         routes.containers.inspect, routes.execs.inspect, routes.images.inspect, routes.networks.inspect,
         routes.volumes.inspect)]  # fmt: skip
     every = [route for route in ROUTES if isinstance(route.asks, Ask) and route.asks.kind != Kind.ENGINE and route.asks.verb != Verb.CREATE
-             and route.handler is not routes.systemmachines.export]  # fmt: skip  # of an image, that takes long where it may be
+             and route.handler is not routes.system_vms.export]  # fmt: skip  # of an image, that takes long where it may be
 
     async def begin() -> Any:
         client = world.client()
@@ -472,18 +470,18 @@ def test_the_facts_are_those_of_the_specification(engine: Engine) -> None:
             for fd in held:
                 os.close(fd)
         facts = wanted.facts
-        linux, dangers = request["linux"], bool(facts.dangers)
+        linux, privileged = request["linux"], bool(facts.privileged_options)
         named = {f"CAP_{name}" for name in facts.capabilities}
         beyond = set(request["process"]["capabilities"]["bounding"]) - set(spec.DEFAULT_CAPABILITIES)
-        assert not beyond or (dangers and beyond <= named), (beyond, facts)
+        assert not beyond or (privileged and beyond <= named), (beyond, facts)
         namespaces = {row["type"] for row in linux["namespaces"]}
-        assert {"pid", "ipc", "uts", "cgroup", "network"} <= namespaces or dangers
+        assert {"pid", "ipc", "uts", "cgroup", "network"} <= namespaces or privileged
         assert "network" in namespaces or "host" in facts.networks
-        assert set(spec.MASKED_PATHS) <= set(linux["maskedPaths"]) or dangers
-        assert set(spec.READONLY_PATHS) <= set(linux["readonlyPaths"]) or dangers
-        assert not linux["devices"] or dangers
+        assert set(spec.MASKED_PATHS) <= set(linux["maskedPaths"]) or privileged
+        assert set(spec.READONLY_PATHS) <= set(linux["readonlyPaths"]) or privileged
+        assert not linux["devices"] or privileged
         rules = linux["resources"]["devices"]
-        assert dangers or rules[1:] == DEVICE_RULES
+        assert privileged or rules[1:] == DEVICE_RULES
         shown = [
             row["source"]
             for row in request["mounts"]
@@ -491,14 +489,14 @@ def test_the_facts_are_those_of_the_specification(engine: Engine) -> None:
         ]
         for source in shown:
             assert source.startswith("/"), source
-            assert os.path.realpath(source) in facts.mounts or (source == "/dev/shm" and dangers), (
+            assert os.path.realpath(source) in facts.mounts or (source == "/dev/shm" and privileged), (
                 source,
                 facts.mounts,
             )
         # The facts of the record, by which it is asked again at each start, are the same.
         again = facts_of.of_record(made, image.tags, [])
-        assert (again.dangers, again.capabilities, again.mounts, again.networks) == (
-            facts.dangers, facts.capabilities, facts.mounts, facts.networks)  # fmt: skip
+        assert (again.privileged_options, again.capabilities, again.mounts, again.networks) == (
+            facts.privileged_options, facts.capabilities, facts.mounts, facts.networks)  # fmt: skip
 
     one()
 

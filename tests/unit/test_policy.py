@@ -82,15 +82,15 @@ def facts(user: str = "alice", **fields: Any) -> Facts:
         # A second name in a good registry is no way round the rule.
         (facts(registries=("registry.example", "docker.io")), "vm", "rule 'from outside'"),
         (facts(capabilities=("NET_RAW",)), "deny", "no raw sockets"),
-        (facts(dangers=("--privileged",)), "container", "no rule applies"),
-        (facts("bob", dangers=("--privileged",)), "vm", "--privileged by shop"),
+        (facts(privileged_options=("--privileged",)), "container", "no rule applies"),
+        (facts("bob", privileged_options=("--privileged",)), "vm", "--privileged by shop"),
         (facts("bob", mounts=("/etc",)), "deny", "/etc is the host's"),
         (facts("bob", mounts=("/srv/shop/data",)), "container", "no rule applies"),
         (facts("bob", mounts=("/srv/shopping",)), "deny", "/srv/shopping"),
         (facts(asked="vm"), "vm", "was asked for"),
         (facts(asked="container", registries=("docker.io",)), "deny", "only a virtual machine is allowed"),
-        (facts("bob", claim="ops", dangers=("--privileged",)), "vm", "by shop"),
-        (facts("root", claim="shop", dangers=("--privileged",)), "vm", "by shop"),
+        (facts("bob", claim="ops", privileged_options=("--privileged",)), "vm", "by shop"),
+        (facts("root", claim="shop", privileged_options=("--privileged",)), "vm", "by shop"),
     ],
 )  # fmt: skip
 def test_decisions(given_facts: Facts, wanted: str, reason: str) -> None:
@@ -148,9 +148,9 @@ def test_what_is_dangerous_is_named_as_it_was_written() -> None:
         privileged=True, pid_mode="host", capabilities_added=("cap_sys_admin", "CHOWN"), devices=(Device("/dev/sda"),),
         security_options=("seccomp=unconfined", "no-new-privileges"), network_mode="host",
     )  # fmt: skip
-    assert of.dangers(host) == ["--privileged", "--network host", "--pid host", "--cap-add SYS_ADMIN", "--device /dev/sda",
+    assert of.privileged_options(host) == ["--privileged", "--network host", "--pid host", "--cap-add SYS_ADMIN", "--device /dev/sda",
                                 "--security-opt seccomp=unconfined"]  # fmt: skip
-    assert of.dangers(HostConfig(network_mode="default")) == []
+    assert of.privileged_options(HostConfig(network_mode="default")) == []
 
 
 def test_notes_on_what_is_probably_not_meant() -> None:
@@ -193,7 +193,7 @@ requests = st.builds(
     st.sampled_from([*NAMES, "stranger"]),
     names=st.sampled_from([("app:1",), ("base:1",)]),
     labels=st.sampled_from([(), (("x", "1"),)]),
-    dangers=st.sampled_from([(), (), (), ("--privileged",)]),
+    privileged_options=st.sampled_from([(), (), (), ("--privileged",)]),
     asked=st.sampled_from(["", "", "", "container", "vm"]),
 )
 
@@ -227,7 +227,7 @@ def test_a_start_after_a_change_of_the_policy() -> None:
     ):
         raise AssertionError("it must not come to this")
     containers["bob"].running = True  # it ran before the change
-    assert gate.meetings(policy) == [
+    assert gate.conflicts(policy) == [
         "ops and shop share the host's kernel, though the policy does not let them: stop the containers of one"
     ]
 
@@ -294,7 +294,7 @@ class Tenants(RuleBasedStateMachine):
         for one in here:
             for other in here:
                 assert self.policy.trusts(one, other), (one, other)
-        assert self.gate.meetings(self.policy) == []
+        assert self.gate.conflicts(self.policy) == []
 
 
 Tenants.TestCase.settings = settings(

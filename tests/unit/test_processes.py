@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from sampan.engine import keeperlink
+from sampan.engine import keeper_link
 from sampan.engine.broadcast import Broadcast
-from sampan.engine.keeperlink import KeeperLink
+from sampan.engine.keeper_link import KeeperLink
 from sampan.engine.process import Exit, Process
 from sampan.keeper import protocol
 from sampan.keeper.protocol import End, Handover, Start, Started, Tasks
@@ -72,8 +72,8 @@ def _with(
         finally:
             await link.close()
 
-    monkeypatch.setattr(keeperlink, "KeeperClient", keeper.connected)
-    monkeypatch.setattr(keeperlink, "_TOGETHER", 0.0)
+    monkeypatch.setattr(keeper_link, "KeeperClient", keeper.connected)
+    monkeypatch.setattr(keeper_link, "_TOGETHER", 0.0)
     return asyncio.run(run())
 
 

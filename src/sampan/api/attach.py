@@ -13,12 +13,12 @@ from aiohttp import web
 from sampan.api import access, streams
 from sampan.api.requests import flag
 from sampan.api.streams import Client
-from sampan.engine import lines, output
+from sampan.engine import lines
 from sampan.engine.container import Container, log_timestamp
 from sampan.engine.errors import BadRequest, Conflict
-from sampan.engine.keeperlink import KeeperLink
+from sampan.engine.keeper_link import KeeperLink
+from sampan.engine.logs import Log, Logs, end_of
 from sampan.engine.moments import moment, never
-from sampan.engine.output import Logs
 from sampan.engine.tasks import Tasks
 from sampan.keeper.client import KeeperGone
 from sampan.keeper.frames import Frame
@@ -42,7 +42,7 @@ async def attach(request: web.Request) -> web.StreamResponse:
         log.reader.seek(log.reader.end())
     stdin = flag(request, "stdin") and container.config.open_stdin
     # As Docker's: who attaches to one that has ended is about to start it, unless it is what was that is asked for.
-    ended = output.end_of(container, next_run=not replay)
+    ended = end_of(container, next_run=not replay)
     try:
         client = streams.hijack(request, container.tty)
     except BaseException:
@@ -59,7 +59,7 @@ async def attach(request: web.Request) -> web.StreamResponse:
 async def attach_terminal(logs: Logs, keeper: KeeperLink, tasks: Tasks, container: Container, client: Client) -> None:
     """A container's own terminal for a client, with what it has shown before."""
     log = logs.open(container, follows=True)
-    session = _Attachment(logs, keeper, tasks, container, client, log, output.end_of(container), {1, 2}, True, True)
+    session = _Attachment(logs, keeper, tasks, container, client, log, end_of(container), {1, 2}, True, True)
     session.stdin = container.config.open_stdin
     await session.serve()
 
@@ -73,7 +73,7 @@ class _Attachment:
     tasks: Tasks
     container: Container
     client: Client
-    log: output.Log
+    log: Log
     ended: asyncio.Future[int]
     wanted: set[int] = field(default_factory=set)  # streams of the process: 1, 2
     follow: bool = False
@@ -190,7 +190,7 @@ async def _follow_logs(
     logs: Logs,
     container: Container,
     response: web.StreamResponse,
-    log: output.Log,
+    log: Log,
     chosen: lines.Wanted,
     render: Callable[[Frame], bytes],
 ) -> None:
@@ -198,7 +198,7 @@ async def _follow_logs(
     deadline = chosen.until / 1e9 - time.time()
 
     async def copy() -> None:
-        async for frame in logs.follow(container, log, output.end_of(container)):
+        async for frame in logs.follow(container, log, end_of(container)):
             data = b"".join(render(line) for line in joined.add(frame) if chosen.has(line))
             if data:
                 await response.write(data)

@@ -24,7 +24,7 @@ async def check(request: web.Request) -> web.Response:
     if not source.active:
         return web.json_response({"Path": source.path, "Active": False, "Error": "", "Notes": []})
     try:
-        found = _answer(source.path, source.policy(), engine.gate.meetings(source.policy()))
+        found = _answer(source.path, source.policy(), engine.gate.conflicts(source.policy()))
     except PolicyError as error:
         raise BadRequest(str(error)) from None
     return web.json_response(found | {"Error": source.error})
@@ -37,7 +37,7 @@ def _parsed(text: str) -> Policy:
         raise BadRequest(str(error)) from None
 
 
-def _answer(path: str, policy: Policy, meetings: list[str]) -> dict[str, object]:
+def _answer(path: str, policy: Policy, conflicts: list[str]) -> dict[str, object]:
     unreadable = [
         f"key {key.name!r}: {key.file} holds no public key" for key in policy.keys if not signatures.readable(key.file)
     ]
@@ -50,7 +50,7 @@ def _answer(path: str, policy: Policy, meetings: list[str]) -> dict[str, object]
             {"Name": tenant.name, "Users": list(tenant.users), "Trusted": tenant.trusted} for tenant in policy.tenants
         ],
         "Rules": [{"Name": rule.name, "Isolation": rule.isolation} for rule in policy.rules],
-        "Notes": [*policy.notes(), *unreadable, *meetings],
+        "Notes": [*policy.notes(), *unreadable, *conflicts],
     }
 
 
@@ -79,6 +79,6 @@ async def explain(request: web.Request) -> web.Response:
             "Reasons": decision.reasons,
             "Passed": decision.passed,
             "Signers": list(facts.signers),
-            "Options": list(facts.dangers),
+            "Options": list(facts.privileged_options),
         }
     )

@@ -21,7 +21,7 @@ from sampan.api import (
     piped,
     registries,
     system,
-    systemmachines,
+    system_vms,
 )
 from sampan.api.requests import ENGINE, begin, begun, engine_of
 from sampan.api.routes import ROUTES, Handler, Route
@@ -44,7 +44,7 @@ _STREAMS = (
     builds.session,
     comparisons.measure,
     machines.prepare,
-    systemmachines.create,
+    system_vms.create,
 )
 
 
@@ -55,10 +55,10 @@ _HAS_HAPPENED = (
     containers.kill,
     containers.pause,
     containers.unpause,
-    systemmachines.stop,
-    systemmachines.act,
+    system_vms.stop,
+    system_vms.act,
 )
-_DURABLE = (containers.start, systemmachines.start)
+_DURABLE = (containers.start, system_vms.start)
 
 
 def _carried(handler: Handler) -> Handler:

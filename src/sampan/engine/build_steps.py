@@ -17,9 +17,9 @@ from sampan.engine import mounts
 from sampan.engine.container import Container, StepFiles
 from sampan.engine.errors import BadRequest, Conflict
 from sampan.engine.finding import Finding
+from sampan.engine.logs import Logs
 from sampan.engine.model import Config, HostConfig
 from sampan.engine.network.networking import Networking
-from sampan.engine.output import Logs
 from sampan.engine.policy import facts as facts_of
 from sampan.engine.policy.caller import Caller
 from sampan.engine.policy.gate import Gate

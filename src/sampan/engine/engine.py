@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 
-from sampan.engine import identity, keeperlink, premises
+from sampan.engine import identity, keeper_link, premises
 from sampan.engine.arrivals import Arrivals
 from sampan.engine.backends.backend import Backends
 from sampan.engine.backends.host_files import HostFiles
@@ -29,11 +29,11 @@ from sampan.engine.inotify import Watcher
 from sampan.engine.killing import Killing
 from sampan.engine.leftovers import Leftovers
 from sampan.engine.lifecycle import Lifecycle
+from sampan.engine.logs import Logs
 from sampan.engine.machines import Machines
 from sampan.engine.name_claims import NameClaims
 from sampan.engine.network import reconnecting
 from sampan.engine.network.networking import Networking
-from sampan.engine.output import Logs
 from sampan.engine.overview import Overview
 from sampan.engine.owners import Owners
 from sampan.engine.policy.gate import Gate
@@ -47,7 +47,7 @@ from sampan.engine.requests import Requests
 from sampan.engine.roots import Roots
 from sampan.engine.runs import Runs
 from sampan.engine.starting import Starting
-from sampan.engine.system import SystemMachines
+from sampan.engine.system_vms import SystemVMs
 from sampan.engine.tasks import Tasks
 from sampan.engine.trouble import Trouble
 from sampan.engine.updating import Updating
@@ -94,7 +94,7 @@ class Engine:
         self.networks = Networks(self.store, self.identity.owner)
         self.ready = asyncio.Event()  # records, keeper and kernel say the same
         self._build_gate(policy or f"{data_root}/policy.toml")
-        self.keeper = keeperlink.KeeperLink(
+        self.keeper = keeper_link.KeeperLink(
             f"{run_root}/keeper.sock", self._agree, self.store.flush, self.identity.group
         )
         self._build_shared(hosts or Hosts(), obey_host_firewall, host_ports)
@@ -133,7 +133,7 @@ class Engine:
         self.volume_service = VolumeService(
             self.volumes, containers, self.owners, gate, finding, self.store, self.events
         )
-        self.system = SystemMachines(
+        self.system_vms = SystemVMs(
             self.data_root, self.identity.group, containers, images, self.image_roots, self.arrivals, gate, finding,
             self.names, self.networking, self.machines, self.events,
         )  # fmt: skip
@@ -149,7 +149,7 @@ class Engine:
         self.backends = Backends(
             self.namespaces,
             MicroVM(self.machines, networking, tasks, self.image_roots),
-            SystemVM(self.machines, networking, tasks, self.system),
+            SystemVM(self.machines, networking, tasks, self.system_vms),
         )
         self.execs = Execs(self.keeper, self.backends, events, tasks)
         self.health = Health(containers, events, self.execs, tasks)
@@ -226,7 +226,7 @@ class Engine:
         self.containers.empty_trash()
         self.volumes.clear()
 
-    async def _agree(self, call: keeperlink.Call) -> None:
+    async def _agree(self, call: keeper_link.Call) -> None:
         await self._reconciliation.agree(call)
 
     async def close(self) -> None:

@@ -15,7 +15,7 @@ from sampan.engine.backends.backend import Backends
 from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest, Conflict, EngineError, NotFound
 from sampan.engine.events import Events
-from sampan.engine.keeperlink import KeeperLink
+from sampan.engine.keeper_link import KeeperLink
 from sampan.engine.model import ExecRequest, HostConfig
 from sampan.engine.process import Process
 from sampan.engine.tasks import Tasks

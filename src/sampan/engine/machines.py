@@ -17,7 +17,7 @@ from sampan.engine.container import Container
 from sampan.engine.containers import Containers
 from sampan.engine.errors import Conflict, EngineError
 from sampan.engine.image_roots import ImageRoots
-from sampan.engine.keeperlink import KeeperLink
+from sampan.engine.keeper_link import KeeperLink
 from sampan.engine.model import HostConfig
 from sampan.engine.policy.gate import Gate
 from sampan.engine.tasks import Tasks

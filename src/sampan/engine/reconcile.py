@@ -20,7 +20,7 @@ from sampan.engine.containers import Containers
 from sampan.engine.ends import UNKNOWN
 from sampan.engine.events import Events
 from sampan.engine.identity import Identity
-from sampan.engine.keeperlink import Call, KeeperLink
+from sampan.engine.keeper_link import Call, KeeperLink
 from sampan.engine.model import Status
 from sampan.engine.process import Exit
 from sampan.engine.runs import Runs

@@ -16,7 +16,7 @@ from typing import Any
 
 from sampan.engine.container import Container
 from sampan.engine.image_roots import ImageRoots
-from sampan.engine.keeperlink import KeeperLink
+from sampan.engine.keeper_link import KeeperLink
 from sampan.keeper.client import KeeperGone
 from sampan.keeper.protocol import MountRoot, UnmountRoot
 from sampan.linux import mount, openat2

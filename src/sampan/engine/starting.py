@@ -11,7 +11,7 @@ from sampan.engine.backends.backend import Backends
 from sampan.engine.container import Container
 from sampan.engine.containers import Containers
 from sampan.engine.errors import BadRequest
-from sampan.engine.keeperlink import KeeperLink
+from sampan.engine.keeper_link import KeeperLink
 from sampan.engine.network.port_mappings import PortMappings
 from sampan.engine.policy.gate import Gate
 from sampan.engine.process import Process

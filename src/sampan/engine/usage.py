@@ -12,7 +12,7 @@ from sampan.engine.backends.host_usage import allocated
 from sampan.engine.container import Container
 from sampan.engine.containers import Containers
 from sampan.engine.errors import EngineError
-from sampan.engine.keeperlink import KeeperLink
+from sampan.engine.keeper_link import KeeperLink
 from sampan.linux import smaps
 from sampan.runtime import usage_types as used
 from sampan.runtime.usage import Reading

@@ -14,7 +14,7 @@ from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest, Conflict
 from sampan.engine.machines import Machines
 from sampan.engine.network.networking import Networking
-from sampan.engine.system import SystemMachines, hardware_of
+from sampan.engine.system_vms import SystemVMs, hardware_of
 from sampan.engine.tasks import Tasks
 from sampan.engine.wiring import UNBOUNDED
 from sampan.images.root_fs import Stat
@@ -68,7 +68,7 @@ class NoFiles:
 class SystemVM(Guests):
     """The backend of system VMs."""
 
-    def __init__(self, machines: Machines, networking: Networking, tasks: Tasks, system: SystemMachines) -> None:
+    def __init__(self, machines: Machines, networking: Networking, tasks: Tasks, system: SystemVMs) -> None:
         super().__init__(machines, networking, tasks)
         self._system = system
         self.files: RootFiles = NoFiles()

@@ -15,7 +15,7 @@ from sampan.engine.containers import Containers
 from sampan.engine.errors import BadRequest, DiskError, Forbidden, NotFound
 from sampan.engine.events import Events
 from sampan.engine.finding import Finding
-from sampan.engine.keeperlink import KeeperLink
+from sampan.engine.keeper_link import KeeperLink
 from sampan.engine.model import EndpointSettings, HostConfig
 from sampan.engine.network.links import Links
 from sampan.engine.network.port_mappings import PortMappings, default_gateway

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from sampan.engine.container import Container
-from sampan.engine.keeperlink import KeeperLink
+from sampan.engine.keeper_link import KeeperLink
 from sampan.engine.tasks import Tasks
 from sampan.keeper.client import KeeperGone
 from sampan.keeper.protocol import Prepare

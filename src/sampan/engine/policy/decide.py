@@ -59,8 +59,10 @@ def _untrusted(policy: Policy, facts: Facts, tenant: str) -> list[tuple[str, str
     if settings.trusted:
         return []
     found = []
-    if facts.dangers:
-        found.append((VM, f"{', '.join(facts.dangers)} by {tenant}, who is not trusted with the host's kernel: vm"))
+    if facts.privileged_options:
+        found.append(
+            (VM, f"{', '.join(facts.privileged_options)} by {tenant}, who is not trusted with the host's kernel: vm")
+        )
     found += [(DENY, text) for text in foreign(policy, tenant, facts.mounts, facts.sources)]
     return found
 

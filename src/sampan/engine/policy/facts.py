@@ -32,7 +32,7 @@ _HARMLESS = {
 }
 
 
-def dangers(host: HostConfig) -> list[str]:
+def privileged_options(host: HostConfig) -> list[str]:
     """The options that weaken what keeps a container from the host's kernel (S049), as they are written."""
     found = ["--privileged"] if host.privileged else []
     found += [f"{flag} host" for name, flag in _HOST_MODES if getattr(host, name) == "host"]
@@ -100,7 +100,7 @@ def make(
         tuple(sorted(labels.items())),
         networks(host, planned),
         tuple(capabilities(host)),
-        tuple(dangers(host)),
+        tuple(privileged_options(host)),
         tuple(host_paths(mounts)),
         tuple(row.source for row in mounts if row.kind is MountType.BIND),
         asked,

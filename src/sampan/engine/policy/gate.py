@@ -237,10 +237,10 @@ class Gate:
         found = [f"{self.source.path}: {self.source.error}"] if self.source.active and self.source.error else []
         with contextlib.suppress(Forbidden):
             if policy := self._policy():
-                found += self.meetings(policy)
+                found += self.conflicts(policy)
         return found
 
-    def meetings(self, policy: Policy) -> list[str]:
+    def conflicts(self, policy: Policy) -> list[str]:
         """Tenants who share the host's kernel now though they should not: the policy has changed since."""
         tenants = sorted(self._tenants(policy, running=True))
         return [f"{one} and {other} share the host's kernel, though the policy does not let them: stop the containers of one"
@@ -362,9 +362,9 @@ class Gate:
 
     def _tell(self, identifier: str, facts: Facts, decision: Decision) -> None:
         """An event of each decision that somebody may ask for later: under a policy, or of dangerous options."""
-        if self.source.active or facts.dangers:
+        if self.source.active or facts.privileged_options:
             attributes = {"user": facts.user, "tenant": decision.tenant, "isolation": decision.isolation,
-                          "reason": "; ".join(decision.reasons), "options": ", ".join(facts.dangers),
+                          "reason": "; ".join(decision.reasons), "options": ", ".join(facts.privileged_options),
                           "image": next(iter(facts.names[1:]), "")}  # fmt: skip
             self._events.publish(
                 "policy", decision.isolation, identifier, attributes, (Owner(facts.user, facts.claim),)

@@ -30,7 +30,9 @@ class Facts:
     labels: tuple[tuple[str, str], ...] = ()  # of the request; an image's own could say anything
     networks: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ()  # those asked for, without CAP_; ALL
-    dangers: tuple[str, ...] = ()  # the options that weaken the isolation of a container, as they are written
+    privileged_options: tuple[
+        str, ...
+    ] = ()  # the options that weaken the isolation of a container, as they are written
     mounts: tuple[str, ...] = ()  # the host's paths that it gets, resolved
     sources: tuple[
         str, ...
@@ -74,7 +76,7 @@ class Conditions:
                 return False
         if self.signed is not None and self.signed != bool(facts.signers):
             return False
-        return self.privileged is None or self.privileged == bool(facts.dangers)
+        return self.privileged is None or self.privileged == bool(facts.privileged_options)
 
 
 _SEVERAL = ("registry", "mount", "network", "capability")

@@ -1,4 +1,4 @@
-"""A container's output as it was and as it comes: for logs and attach."""
+"""The logs of containers, as they are and as they come: read in threads, for `logs` and attach."""
 
 from __future__ import annotations
 

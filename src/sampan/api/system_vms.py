@@ -1,4 +1,4 @@
-"""System machines over the API: what is Sampan's own below /sampan/vm."""
+"""System VMs over the API: what is Sampan's own below /sampan/vm."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aiohttp import web
 
 from sampan.api import access, decode, encode, peers
 from sampan.api.requests import body, engine_of, flag, json_stream, number
-from sampan.engine import system
+from sampan.engine import system_vms
 from sampan.engine.container import Container, moment_text, timestamp
 from sampan.engine.errors import BadRequest, EngineError
 from sampan.network.networks import Networks
@@ -24,7 +24,7 @@ _BLOCK = 1 << 20
 
 
 def _summary(networks: Networks, container: Container) -> dict[str, object]:
-    settings = system.hardware_of(container)
+    settings = system_vms.hardware_of(container)
     addresses = [endpoint.address(4) for _, endpoint in networks.of(container.id)]
     return {"Id": container.id, "Name": container.name, "Source": container.image_name, "Created": container.created // 10**9,
             "State": container.state.status, "StartedAt": moment_text(container.state.started_at), "Cpus": settings.cpus or 1,
@@ -40,7 +40,7 @@ async def create(request: web.Request) -> web.StreamResponse:
     async def make(say: Callable[[str], None]) -> None:
         # A descriptor for the work, which goes on when its client leaves.
         own = os.dup(disk) if disk >= 0 else -1
-        container = await engine.tasks.carry(_closing(own, engine.system.create(who, wanted, say, own, place)))
+        container = await engine.tasks.carry(_closing(own, engine.system_vms.create(who, wanted, say, own, place)))
         await engine.store.flush()
         say(f"\0{container.id}")
 
@@ -103,11 +103,11 @@ async def inspect(request: web.Request) -> web.Response:
         "CreatedAt": timestamp(container.created),
         "Hostname": container.config.hostname,
         "Disk": {"Path": disk, "Format": "qcow2", "Used": os.stat(disk).st_blocks * 512},
-        "Bus": system.hardware_of(container).bus or "virtio",
-        "User": system.hardware_of(container).user,
+        "Bus": system_vms.hardware_of(container).bus or "virtio",
+        "User": system_vms.hardware_of(container).user,
         "Networks": {network.name: {"MacAddress": endpoint.mac, "IPv4": endpoint.ipv4, "IPv6": endpoint.ipv6}
                      for network, endpoint in engine.networking.networks.of(container.id)},
-        "Snapshots": await engine.system.snapshots(container),
+        "Snapshots": await engine.system_vms.snapshots(container),
         "Console": f"{directory}/console",
     }  # fmt: skip
     found["Agent"] = False
@@ -152,7 +152,7 @@ async def remove(request: web.Request) -> web.Response:
     """DELETE /sampan/vm/{name}?force=1"""
     engine, container = access.container(request)
     await engine.removing.remove(container, flag(request, "force"))
-    engine.system.announce(container, "destroy")
+    engine.system_vms.announce(container, "destroy")
     return web.Response(status=204)
 
 
@@ -163,7 +163,7 @@ async def snapshot(request: web.Request) -> web.Response:
     if action not in ("create", "restore", "delete"):
         raise BadRequest(f"unknown action {action}: create, restore or delete")
     async with container.exclusive():
-        await engine.system.snapshot(container, action, request.match_info["snapshot"])
+        await engine.system_vms.snapshot(container, action, request.match_info["snapshot"])
     return web.Response(status=204)
 
 
@@ -174,7 +174,7 @@ async def export(request: web.Request) -> web.StreamResponse:
     if not source:
         raise BadRequest("missing query parameter 'source'")
     with tempfile.NamedTemporaryFile(dir=engine.data_root, prefix="export-") as file:
-        await engine.system.export(
+        await engine.system_vms.export(
             access.who(request), source, form, number(request, "size") or 0, file.name, lambda _: None
         )
         response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})

@@ -1,4 +1,4 @@
-"""System machines: virtual machines of the classic kind, with a disk and an operating system of their own."""
+"""System VMs: virtual machines with a disk and an operating system of their own."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ _SNAPSHOTS: dict[str, type[requests.SaveSnapshot | requests.LoadSnapshot | reque
 }
 
 
-class SystemMachines:
-    """The system machines of an engine. Their records are containers with the isolation "machine"."""
+class SystemVMs:
+    """The system VMs of an engine. Their records are containers with the isolation "machine"."""
 
     def __init__(
         self,
