@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE :=   # where it is set, each of hundreds of processes compiles what it imports
 
-.PHONY: setup demo test unit soak bench lint clean
+.PHONY: setup demo test unit soak differential bench lint clean
 
 setup: $(VENV)/.ready
 
@@ -38,6 +38,9 @@ test: setup
 
 soak: setup
 	SAMPAN_SOAK=1 $(BIN)/pytest -q -s --timeout 3600 tests/faults tests/security tests/unit/test_hostile_guest.py tests/unit/test_filetree.py tests/e2e/test_faults.py tests/e2e/test_machines.py
+
+differential: setup   # a dockerd of Debian's beside Sampan; SAMPAN_DOCKERD_ROOT=DIR for one in another root (docs/differences.md)
+	$(BIN)/python -m tests.differential.run
 
 bench: setup
 	$(BIN)/python bench/start.py
