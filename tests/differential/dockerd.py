@@ -104,9 +104,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def _clear(group: str) -> None:
     for _ in range(50):
-        left = [where for where in Path("/sys/fs/cgroup").glob(f"*/{group}*")] + list(
-            Path("/sys/fs/cgroup").glob(f"{group}*")
-        )
+        left = list(Path("/sys/fs/cgroup").glob(f"*/{group}*")) + list(Path("/sys/fs/cgroup").glob(f"{group}*"))
         if not left:
             return
         for top in left:

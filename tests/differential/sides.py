@@ -161,7 +161,8 @@ class Side:
 
     def _load(self) -> None:
         loaded = self.request("POST", f"/v{VERSION}/images/load", self.archive, {"Content-Type": "application/x-tar"})
-        assert loaded.status == 200 and b"errorDetail" not in loaded.body, loaded.body
+        assert loaded.status == 200, loaded.body
+        assert b"errorDetail" not in loaded.body, loaded.body
 
     def _make(self, name: str) -> None:
         self.ask("POST", f"/containers/create?name={name}", WORLD[name])
