@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sampan.linux import filetree, treecopy
+from sampan.cli import copy
+from sampan.linux import descriptors, filetree, treecopy
 
 # Deeper than Python's calls and than a path may be long.
 DEPTHS = [(1, 3), (1200, 10), *([(1200, 255), (20000, 1)] if os.environ.get("SAMPAN_SOAK") else [])]
@@ -35,14 +36,14 @@ def climb(place: filetree.Descent) -> None:
         place.leave()
 
 
-def descriptors() -> int:
+def open_descriptors() -> int:
     gc.collect()  # what other tests have left is closed now, and not between two looks
     return len(os.listdir("/proc/self/fd"))
 
 
 @pytest.mark.parametrize(("depth", "length"), DEPTHS)
 def test_deep_trees(tmp_path: Path, depth: int, length: int) -> None:
-    before = descriptors()
+    before = open_descriptors()
     nest(tmp_path / "a", depth, length)
     assert filetree.measure(str(tmp_path / "a"))[0] == 3 * depth
     (tmp_path / "b").mkdir()
@@ -55,7 +56,7 @@ def test_deep_trees(tmp_path: Path, depth: int, length: int) -> None:
     for name in "ab":
         filetree.remove(str(tmp_path / name))
     assert os.listdir(tmp_path) == []
-    assert descriptors() == before
+    assert open_descriptors() == before
 
 
 def test_links_are_never_followed(tmp_path: Path) -> None:
@@ -136,7 +137,7 @@ def test_a_copy_has_owners_modes_times_and_links(tmp_path: Path) -> None:
     (source / "link").symlink_to("/nowhere")
     os.mkfifo(source / "fifo", 0o620)
     target.mkdir()
-    fds = [os.open(path, os.O_RDONLY) for path in (source, target)]
+    fds = [os.open(path, os.O_PATH | os.O_DIRECTORY) for path in (source, target)]
     treecopy.copy(*fds)
     for fd in fds:
         os.close(fd)
@@ -153,3 +154,20 @@ def test_a_file_of_two_names_counts_once_on_the_disk(tmp_path: Path) -> None:
     os.link(tmp_path / "one", tmp_path / "two")
     length, blocks = filetree.measure(str(tmp_path))
     assert (length, blocks) == (16384, (tmp_path / "one").stat().st_blocks * 512)
+
+
+def test_a_directory_that_another_is_merged_into_has_its_time(tmp_path: Path) -> None:
+    """`sampan cp` of a directory over one that is there: what is put into it must not be later than its time is set."""
+    for name, text in (("s/d/e/new", "new"), ("s/d/both", "new"), ("t/d/e/old", "old"), ("t/d/both", "old")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    times = {name: 10**18 + number * 10**9 for number, name in enumerate(("d/e", "d"), 1)}
+    for name, time in times.items():
+        os.utime(tmp_path / "s" / name, ns=(time, time))
+    source, target = (os.open(tmp_path / name, os.O_RDONLY) for name in "st")
+    copy._merge(source, target)
+    descriptors.close([source, target])
+    assert sorted(str(path.relative_to(tmp_path / "t")) for path in (tmp_path / "t").rglob("*") if path.is_file()) == [
+        "d/both", "d/e/new", "d/e/old"]  # fmt: skip
+    assert (tmp_path / "t/d/both").read_text() == "new"
+    assert {name: (tmp_path / "t" / name).stat().st_mtime_ns for name in times} == times

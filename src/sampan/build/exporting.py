@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -23,7 +24,7 @@ from sampan.images.extract import FORBIDDEN_XATTRS, remove_tree
 from sampan.images.image import Image, Layer
 from sampan.images.index import Check
 from sampan.images.store import ImageStore
-from sampan.linux import filetree, mount, nodes
+from sampan.linux import filetree, mount, nodes, treecopy
 from sampan.oci import manifest as oci
 from sampan.oci import reference
 
@@ -122,27 +123,12 @@ def _squashed(store: ImageStore, state: State, options: Options, layers: list[La
 
 def _merge(source: str, target: str) -> None:
     """Lays one upper directory over another, both with whiteouts as overlay has them."""
-    reader, writer = filetree.Descent(source), filetree.Descent(target)
-    waiting, times = [sorted(os.listdir(reader.fd))], [os.fstat(reader.fd)]
-    try:
-        while True:
-            while waiting[-1]:
-                name = waiting[-1].pop()
-                if _merge_one(reader.fd, writer.fd, name):
-                    reader.enter(name)
-                    writer.enter(name)
-                    waiting.append(sorted(os.listdir(reader.fd)))
-                    times.append(os.fstat(reader.fd))
-            waiting.pop()
-            info = times.pop()
-            if not waiting:
-                return
-            os.utime(writer.fd, ns=(info.st_mtime_ns, info.st_mtime_ns))
-            reader.leave()
-            writer.leave()
-    finally:
-        reader.close()
-        writer.close()
+    with contextlib.closing(filetree.Descent(source)) as reader, contextlib.closing(filetree.Descent(target)) as writer:
+        treecopy.together(reader.fd, writer.fd, _merge_one, _keep_time)
+
+
+def _keep_time(_: int, made: int, info: os.stat_result) -> None:
+    os.utime(made, ns=(info.st_mtime_ns, info.st_mtime_ns))
 
 
 def _merge_one(source: int, target: int, name: str) -> bool:

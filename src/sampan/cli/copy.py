@@ -14,7 +14,7 @@ from sampan.cli.results import result
 from sampan.cli.session import write_all
 from sampan.client.connection import engine
 from sampan.client.http import APIError, Http, query
-from sampan.linux import filetree, nodes, openat2
+from sampan.linux import filetree, nodes, openat2, treecopy
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -116,8 +116,9 @@ def _place(staging: int, member: str, directory: int, new: str, target: str) -> 
         source = openat2.open_beneath(staging, member, os.O_RDONLY | os.O_DIRECTORY)
         into = openat2.open_beneath(directory, new, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            _like(source, into)
+            info = os.fstat(source)
             _merge(source, into)
+            _like(info, into)
         finally:
             os.close(source)
             os.close(into)
@@ -133,25 +134,12 @@ def _mode(directory: int, name: str) -> int:
 
 def _merge(source: int, target: int) -> None:
     """Puts what is in one directory into another of the same file system: into directories that are there, over files and links."""
-    reader, writer = filetree.Descent(".", source), filetree.Descent(".", target)
-    waiting = [os.listdir(reader.fd)]
-    try:
-        while True:
-            while waiting[-1]:
-                name = waiting[-1].pop()
-                if _move(reader.fd, name, writer.fd, name):
-                    reader.enter(name)
-                    writer.enter(name)
-                    _like(reader.fd, writer.fd)
-                    waiting.append(os.listdir(reader.fd))
-            waiting.pop()
-            if not waiting:
-                return
-            reader.leave()
-            writer.leave()
-    finally:
-        reader.close()
-        writer.close()
+    treecopy.together(
+        source,
+        target,
+        lambda reader, writer, name: _move(reader, name, writer, name),
+        lambda _, writer, info: _like(info, writer),
+    )
 
 
 def _move(source: int, name: str, target: int, new: str) -> bool:
@@ -171,9 +159,8 @@ def _move(source: int, name: str, target: int, new: str) -> bool:
     return False
 
 
-def _like(source: int, target: int) -> None:
-    """Mode and time of a directory that was there already."""
-    info = os.fstat(source)
+def _like(info: os.stat_result, target: int) -> None:
+    """Mode and time of a directory that was there already: when all is in it, which changes its time."""
     with contextlib.suppress(PermissionError):  # it is somebody else's
         os.fchmod(target, stat.S_IMODE(info.st_mode))
         os.utime(target, ns=(info.st_atime_ns, info.st_mtime_ns))
