@@ -399,7 +399,7 @@ def test_pruning(daemon: Daemon, tmp_path: Path) -> None:
         str(tmp_path / "o"),
     )
     assert daemon.http.call("GET", "/system/df")["BuildCache"]
-    out = daemon.ok("builder", "prune", "-f")
+    out = daemon.ok("builder", "prune", "-af")
     assert "Total reclaimed space: 3" in out or "MB" in out
     assert daemon.http.call("GET", "/system/df")["BuildCache"] == []
     # What an image has stays.
@@ -780,7 +780,7 @@ def test_the_inline_cache(daemon: Daemon, own_daemon: Daemon, tmp_path: Path) ->
     own_daemon.sampan("rmi", "busybox")
     own_daemon.ok("load", input=archive)
     assert _cached(build(own_daemon, top)) == 0
-    own_daemon.ok("builder", "prune", "-f")
+    own_daemon.ok("builder", "prune", "-af")
     assert _cached(build(own_daemon, top, "--cache-from", "inline:1")) == 3
     again = image(own_daemon, top, "--cache-from", "type=registry,ref=inline:1")
     assert again["RootFS"]["Layers"] == made["RootFS"]["Layers"]

@@ -32,22 +32,13 @@ MISSING_FLAGS = {
     "": "tls tlscacert tlscert tlskey tlsverify",
     "container cp": "archive",
     "container create": _CREATE,
-    "container logs": "details",
     "container rm": "link",
     "container run": _CREATE,
     "container start": "checkpoint checkpoint-dir",
     "container update": "cpu-rt-period cpu-rt-runtime",
     "image build": "cgroup-parent compress isolation security-opt",
-    "image history": "platform",
-    "image import": "platform",
-    "image inspect": "platform",
-    "image load": "platform",
     "image ls": "tree",
-    "image push": "platform",
-    "image rm": "no-prune platform",
-    "image save": "platform",
     "network create": "config-from config-only ingress",
-    "network inspect": "verbose",
 }
 
 

@@ -13,7 +13,7 @@ from aiohttp import web
 from sampan.api import access, streams
 from sampan.api.requests import flag
 from sampan.api.streams import Client
-from sampan.engine import lines
+from sampan.engine import lines, log_options
 from sampan.engine.container import Container, log_timestamp
 from sampan.engine.errors import BadRequest, Conflict
 from sampan.engine.keeper_link import KeeperLink
@@ -162,10 +162,13 @@ async def logs(request: web.Request) -> web.StreamResponse:
     until = moment(never(request.query.get("until")), 2**62 / 1e9)
     tail = request.query.get("tail") or "all"
     timestamps = flag(request, "timestamps")
+    details = log_options.details(container) if flag(request, "details") else b""
     chosen = lines.Wanted(frozenset({1, 2} if container.tty else wanted), since, until)
 
     def render(line: Frame) -> bytes:
-        data = f"{log_timestamp(line.time)} ".encode() + line.data if timestamps else line.data
+        data = details + line.data
+        if timestamps:
+            data = f"{log_timestamp(line.time)} ".encode() + data
         return data if container.tty else streams.frame(line.stream, data)
 
     kind = streams.RAW if container.tty else streams.MULTIPLEXED

@@ -19,7 +19,7 @@ from sampan.api.json import decode as json_of
 from sampan.api.registries import credentials_of
 from sampan.api.requests import body, engine_of, filters, flag, json_stream, number, spool
 from sampan.build import exporting, sending
-from sampan.build.cache import BuildCache
+from sampan.build.cache import BuildCache, Space
 from sampan.build.errors import BuildError
 from sampan.build.model import Options, Output, TextOutput
 from sampan.engine import hostpaths
@@ -34,6 +34,8 @@ from sampan.images.store import ImageStore
 from sampan.linux.peer import Peer
 from sampan.oci import reference
 from sampan.runtime import borrowed
+
+_OUTPUT = conform.struct({"Type": conform.text, "Attrs": conform.texts})
 
 
 def _json(request: web.Request, name: str, shape: Reader) -> Any:
@@ -81,6 +83,7 @@ def _host_config(request: web.Request) -> HostConfig:
         limits=Limits(
             memory=size("memory"), memory_swap=size("memswap"), cpu_shares=size("cpushares"), cpu_quota=size("cpuquota"),
             cpu_period=size("cpuperiod"), cpuset_cpus=request.query.get("cpusetcpus", ""),
+            cpuset_mems=request.query.get("cpusetmems", ""),
         ),
     )  # fmt: skip
 
@@ -117,9 +120,27 @@ def _credentials(request: web.Request) -> dict[str, Credentials]:
         raise BadRequest(f"invalid X-Registry-Config header: {error}") from None
 
 
+def _check(request: web.Request) -> None:
+    """Refuses what Docker refuses, and what Docker's builder does and this one does not. Raises BadRequest."""
+    query = request.query
+    if query.get("version") not in (None, "", "1", "2"):
+        raise BadRequest(f'invalid version "{query["version"]}"')
+    if query.getall("securityopt", []):
+        raise BadRequest("security options are not supported on linux")
+    if query.get("isolation") not in (None, "", "default"):
+        raise BadRequest(f'unsupported isolation: "{query["isolation"]}"')
+    outputs = conform.conform(_plain_json(request, "outputs"), conform.each(_OUTPUT), "outputs")
+    for output in outputs:
+        if output.get("Type") not in (None, "", "moby", "image", "docker"):
+            raise BadRequest(
+                f"outputs: {output['Type']}: only images come of a build that is asked for so: use `docker buildx build`"
+            )
+
+
 async def build(request: web.Request) -> web.StreamResponse:
     """POST /build"""
     engine = engine_of(request)
+    _check(request)
     if request.query.get("version") == "2":
         return await _build_in_session(request)
     asked = Request(access.who(request), _options(request), request.query.get("dockerfile") or "Dockerfile", remote=request.query.get("remote", ""),
@@ -306,10 +327,14 @@ async def session(request: web.Request) -> web.StreamResponse:
 
 
 async def prune(request: web.Request) -> web.Response:
-    """POST /build/prune"""
-    passes = wanted.pruned(filters(request))
-    keep = number(request, "keep-storage") or number(request, "reserved-space") or 0
-    keys, freed = await asyncio.to_thread(engine_of(request).builds.cache.prune, passes, keep)
+    """POST /build/prune: what no image has, unless it is to be `all`."""
+    cache, passes = engine_of(request).builds.cache, wanted.pruned(filters(request))
+    space = Space(
+        number(request, "reserved-space") or number(request, "keep-storage") or 0,
+        number(request, "max-used-space") or 0,
+        number(request, "min-free-space") or 0,
+    )
+    keys, freed = await asyncio.to_thread(cache.prune, wanted.loose(passes, cache, flag(request, "all")), space)
     return web.json_response({"CachesDeleted": keys, "SpaceReclaimed": freed})
 
 
@@ -319,8 +344,9 @@ def cache_rows(cache: BuildCache) -> list[dict[str, object]]:
     def shown(seconds: float) -> str:
         return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
+    shared = cache.shared()
     return [
-        {"ID": row.key[:25], "Type": "regular", "Description": shlex.join(row.description.split()), "InUse": False, "Shared": False,
+        {"ID": row.key[:25], "Type": "regular", "Description": shlex.join(row.description.split()), "InUse": False, "Shared": shared(row),
          "Size": row.size, "CreatedAt": shown(row.created), "LastUsedAt": shown(row.used), "UsageCount": 1}
         for row in cache.all()
     ]  # fmt: skip

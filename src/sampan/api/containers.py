@@ -16,7 +16,7 @@ from sampan.engine import (
     stats,
     waiting,
 )
-from sampan.engine.errors import BadRequest, Conflict, DiskError
+from sampan.engine.errors import BadRequest, Conflict, DiskError, Forbidden
 from sampan.engine.filters import containers as wanted
 from sampan.engine.policy.facts import isolation_of
 
@@ -66,6 +66,10 @@ async def inspect(request: web.Request) -> web.Response:
 async def start(request: web.Request) -> web.Response:
     """POST /containers/{id}/start"""
     engine, container = access.container(request)
+    if request.query.get("checkpoint"):
+        raise BadRequest("checkpoint is only supported in experimental mode")
+    if request.query.get("checkpoint-dir"):
+        raise Forbidden("custom checkpointdir is not supported")
     warnings = await engine.lifecycle.start(container)
     response = web.Response(status=204)
     for text in warnings:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from aiohttp import web
 
-from sampan.api import access, decode, piped, registries
+from sampan.api import access, decode, piped, platforms, registries
 from sampan.api.requests import engine_of, filters, flag, json_line, spool
 from sampan.api.transfer import parse_changes
+from sampan.engine import pools
 from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest
 from sampan.engine.filters import images as wanted
 from sampan.engine.policy.operation import Verb
+from sampan.engine.registries import platform_of
 from sampan.images import archive
 from sampan.images.config import members
 from sampan.images.errors import ImageError
-from sampan.images.image import Image
+from sampan.images.image import Image, shared_sizes
+from sampan.images.store import ImageStore
+from sampan.linux import filetree
+from sampan.oci import manifest as oci
 from sampan.oci import reference
 
 
@@ -23,10 +30,10 @@ def _created(image: Image) -> int:
 
 
 def summary(
-    image: Image, by_digest: list[str], containers: list[Container], patterns: list[str] | None = None
+    image: Image, by_digest: list[str], containers: list[Container], patterns: list[str] | None = None, shared: int = -1
 ) -> dict[str, object]:
-    """A row of GET /images/json: with its "name@digest" forms that are seen and how many of these containers are of it; with patterns
-    of references, only the names that they match."""
+    """A row of GET /images/json: with its "name@digest" forms that are seen, how many of these containers are of it, and the bytes that
+    it shares with others, -1 where nobody counts them; with patterns of references, only the names that they match."""
     tags = image.tags
     if patterns:
         tags, by_digest = wanted.matching_names(tags, patterns), wanted.matching_names(by_digest, patterns)
@@ -37,7 +44,7 @@ def summary(
         "RepoDigests": [reference.parse(text).familiar for text in by_digest],
         "Created": _created(image),
         "Size": image.size,
-        "SharedSize": -1,
+        "SharedSize": shared,
         "VirtualSize": image.size,  # of API versions before 1.44
         "Labels": image.config.execution.labels or None,
         "Containers": sum(1 for c in containers if c.image == image.id),
@@ -53,25 +60,68 @@ async def list_(request: web.Request) -> web.Response:
     passes = wanted.listed(
         lambda image: engine.finding.digests(image, sees), lambda text: engine.finding.image(who, text, Verb.SEE), asked
     )
-    patterns, containers = asked.get("reference") or [], engine.finding.containers(who)
-    return web.json_response(
-        [
-            summary(image, engine.finding.digests(image, sees), containers, patterns)
-            for image in filter(passes, engine.finding.images(who))
-        ]
+    patterns, containers, known = (
+        asked.get("reference") or [],
+        engine.finding.containers(who),
+        engine.finding.images(who),
     )
+    shared = shared_sizes(known) if flag(request, "shared-size") else {}
+    found = list(filter(passes, known))
+    rows = [
+        summary(image, engine.finding.digests(image, sees), containers, patterns, shared.get(image.id, -1))
+        for image in found
+    ]
+    if flag(request, "manifests"):
+        for image, row in zip(found, rows, strict=True):
+            row["Manifests"] = await pools.run("look", _manifests, engine.images, image, containers)
+    return web.json_response(rows)
+
+
+def _manifests(images: ImageStore, image: Image, containers: list[Container]) -> list[dict[str, object]]:
+    """The manifests of an image, which here is for one platform: what `save` writes of it."""
+    if image.broken:
+        return []
+    try:
+        unpacked = sum(filetree.measure(path)[0] for path in images.lower_directories(image))
+        data = archive.manifest(images, image)
+    except ImageError:  # some of it is missing
+        return []
+    own, digest = image.config.platform, f"sha256:{hashlib.sha256(data).hexdigest()}"
+    platform = {"architecture": own.architecture, "os": own.os} | ({"variant": own.variant} if own.variant else {})
+    content = image.size + len(data) + images.blobs.size(image.id)
+    return [
+        {
+            "ID": digest,
+            "Descriptor": {"mediaType": oci.OCI_MANIFEST, "digest": digest, "size": len(data), "platform": platform},
+            "Available": True,
+            "Kind": "image",
+            "Size": {"Content": content, "Total": content + unpacked},
+            "ImageData": {
+                "Platform": platform,
+                "Size": {"Unpacked": unpacked},
+                "Containers": [container.id for container in containers if container.image == image.id],
+            },
+        }
+    ]
 
 
 def _shown(request: web.Request) -> Image:
-    """The image of the path, by such names as its reader sees."""
+    """The image of the path, by such names as its reader sees, if it is for the platform that is wanted."""
     engine = engine_of(request)
-    return engine.finding.shown(access.image(request), engine.gate.sight(access.who(request)))
+    image = platforms.check(access.image(request), request.match_info["name"], platforms.asked(request))
+    return engine.finding.shown(image, engine.gate.sight(access.who(request)))
 
 
 async def inspect(request: web.Request) -> web.Response:
     """GET /images/{name}/json"""
-    engine, image = engine_of(request), _shown(request)
-    digests = engine.finding.digests(image, engine.gate.sight(access.who(request)))
+    engine, image, who = engine_of(request), _shown(request), access.who(request)
+    digests = engine.finding.digests(image, engine.gate.sight(who))
+    more: dict[str, object] = {"Broken": image.broken} if image.broken else {}
+    if flag(request, "manifests"):
+        if request.query.get("platform"):
+            raise BadRequest("conflicting options: manifests and platform options cannot both be set")
+        containers = engine.finding.containers(who)
+        more["Manifests"] = await pools.run("look", _manifests, engine.images, image, containers)
     return web.json_response(
         {
             "Id": image.id,
@@ -87,11 +137,12 @@ async def inspect(request: web.Request) -> web.Response:
             "Config": members(image.config.execution),
             "Architecture": image.config.architecture or None,
             "Os": image.config.os or None,
+            **({"Variant": image.config.variant} if image.config.variant else {}),
             "Size": image.size,
             "GraphDriver": {"Name": "overlay2", "Data": None},
             "RootFS": {"Type": "layers", "Layers": [layer.diff_id for layer in image.layers]},
             "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
-            **({"Broken": image.broken} if image.broken else {}),
+            **more,
         }
     )
 
@@ -123,10 +174,8 @@ async def history(request: web.Request) -> web.Response:
 
 async def load(request: web.Request) -> web.StreamResponse:
     """POST /images/load"""
-    engine = engine_of(request)
-    images = await engine.tasks.carry(
-        engine.image_service.load(access.who(request), await spool(request, engine.data_root))
-    )
+    engine, who, platform = engine_of(request), access.who(request), platforms.asked(request)
+    images = await engine.tasks.carry(engine.image_service.load(who, await spool(request, engine.data_root), platform))
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
     for image, names in images:
@@ -144,9 +193,10 @@ async def save(request: web.Request) -> web.StreamResponse:
     names = [part for name in names for part in name.split(",")]
     if not names:
         raise BadRequest("no images to save: give at least one name")
+    platform = platforms.asked(request)
     chosen: dict[str, tuple[Image, list[str]]] = {}
     for name in names:
-        image = engine.finding.image(access.who(request), name, Verb.SAVE)
+        image = platforms.check(engine.finding.image(access.who(request), name, Verb.SAVE), name, platform)
         entry = chosen.setdefault(image.id, (image, []))
         if not image.id.removeprefix("sha256:").startswith(name.removeprefix("sha256:")):
             ref = reference.parse(name)
@@ -172,9 +222,14 @@ async def _import(request: web.Request) -> web.StreamResponse:
     if name and request.query.get("tag"):
         name += f":{request.query['tag']}"
     config = decode.config(parse_changes(request.query.getall("changes", [])))
-    message = request.query.get("message") or "imported by sampan"
-    file = await spool(request, engine.data_root)
-    image = await engine.tasks.carry(engine.image_service.import_(access.who(request), file, name, config, message))
+    message, platform = (
+        request.query.get("message") or "imported by sampan",
+        platform_of(request.query.get("platform", "")),
+    )
+    if platform.os != "linux":
+        raise BadRequest(f"operating system is not supported: {platform.os}")
+    who, file = access.who(request), await spool(request, engine.data_root)
+    image = await engine.tasks.carry(engine.image_service.import_(who, file, name, config, message, platform))
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
     await response.write(json_line({"status": image.id}))
@@ -192,8 +247,11 @@ async def tag(request: web.Request) -> web.Response:
 
 
 async def remove(request: web.Request) -> web.Response:
-    """DELETE /images/{name}"""
+    """DELETE /images/{name}. It takes no parents along, whether `noprune` is asked for or not: no image here has any."""
     engine, who, name = engine_of(request), access.who(request), request.match_info["name"]
+    wanted = platforms.asked(request, "platforms")
+    if wanted is not None:
+        platforms.check(engine.finding.image(who, name, Verb.SEE), name, wanted)
     return web.json_response(await engine.image_service.remove(who, name, flag(request, "force")))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from sampan.api import access, decode, encode
-from sampan.api.requests import body, engine_of, filters
+from sampan.api.requests import body, engine_of, filters, strict_flag
 from sampan.engine.container import Container, timestamp
 from sampan.engine.engine import Engine
 from sampan.engine.errors import BadRequest
@@ -16,6 +16,7 @@ from sampan.engine.filters import networks as wanted
 from sampan.engine.model import ConnectRequest
 from sampan.engine.policy.model import CONTAINER
 from sampan.engine.policy.operation import Kind, Operation, Subject, Verb
+from sampan.network.errors import NetworkNotFound
 from sampan.network.ipam import is_ours
 from sampan.network.model import ANTISPOOF, Network, NetworkRequest
 
@@ -73,6 +74,9 @@ async def inspect(request: web.Request) -> web.Response:
     """GET /networks/{id}"""
     network = access.network(request)
     assert network is not None
+    strict_flag(request, "verbose")  # what it adds is of services, which there are none of
+    if request.query.get("scope") not in (None, "", "local"):
+        raise NetworkNotFound(f"network {request.match_info['id']} not found")  # all are local
     seen = {container.id for container in engine_of(request).finding.containers(access.who(request))}
     return web.json_response(describe(network, seen))
 

@@ -8,13 +8,14 @@ from typing import Any
 
 from aiohttp import web
 
-from sampan.api import access, schema
+from sampan.api import access, platforms, schema
 from sampan.api.json import decode
 from sampan.api.requests import body, engine_of, filters, json_stream, number
 from sampan.engine.errors import BadRequest
 from sampan.engine.filters import rules
 from sampan.engine.finding import Finding
 from sampan.engine.policy.caller import Caller
+from sampan.engine.policy.operation import Verb
 from sampan.engine.registries import Registries, complete
 from sampan.images.registry.auth import Credentials, from_fields
 from sampan.images.registry.progress import Message
@@ -73,6 +74,10 @@ async def push(request: web.Request) -> web.StreamResponse:
     ref = complete(request.match_info["name"], request.query.get("tag", ""))
     if ref.digest:
         raise BadRequest("cannot push a digest reference")
+    wanted = platforms.asked(request)
+    if wanted is not None:
+        name = str(ref.with_default_tag())
+        platforms.check(engine.finding.image(access.who(request), name, Verb.PUSH), name, wanted)
     if ref.tag:
         return await json_stream(request, engine.registries.push(access.who(request), ref, credentials))
     return await json_stream(

@@ -22,6 +22,7 @@ from sampan.engine.filters import reading
 _log = logging.getLogger(__name__)
 
 ENGINE: web.AppKey[Engine] = web.AppKey("engine", Engine)
+_GO_TRUE, _GO_FALSE = {"1", "t", "T", "true", "TRUE", "True"}, {"0", "f", "F", "false", "FALSE", "False"}
 MAX_JSON = 4 << 20  # bytes: what is started from it, with every letter escaped, is below what the keeper takes
 
 
@@ -45,6 +46,14 @@ def flag(request: web.Request, name: str, default: bool = False) -> bool:
     if value is None:
         return default
     return value.strip().lower() not in ("", "0", "no", "false", "none")
+
+
+def strict_flag(request: web.Request, name: str) -> bool:
+    """A boolean of the few that Docker refuses to read otherwise than Go writes it. Raises BadRequest."""
+    value = request.query.get(name) or "0"
+    if value not in _GO_TRUE | _GO_FALSE:
+        raise BadRequest(f'invalid value for {name}: {value}: strconv.ParseBool: parsing "{value}": invalid syntax')
+    return value in _GO_TRUE
 
 
 def number(request: web.Request, name: str) -> int | None:

@@ -15,15 +15,20 @@ from sampan.api.builds import cache_rows
 from sampan.api.images import summary
 from sampan.api.requests import engine_of, filters
 from sampan.engine import pools
-from sampan.engine.container import timestamp
+from sampan.engine.container import Container, timestamp
 from sampan.engine.creation import RUNTIME
+from sampan.engine.engine import Engine
+from sampan.engine.errors import BadRequest
 from sampan.engine.filters import events as wanted_events
+from sampan.engine.filters import rules
 from sampan.engine.filters.containers import is_container
 from sampan.engine.model import Status
 from sampan.engine.moments import moment, never
 from sampan.engine.policy.operation import ENGINE, Verb
+from sampan.images.image import shared_sizes
 from sampan.linux.cgroup import hierarchies
 from sampan.linux.namespaces import initial_user_namespace
+from sampan.volumes.local import Volume
 
 MAX_API, MIN_API = "1.51", "1.24"
 
@@ -166,8 +171,15 @@ def _os_name() -> str:
         return "Linux"
 
 
+_PLUGIN_FILTERS: dict[str, rules.Rule[object]] = {
+    "capability": rules.exactly(lambda plugin: ()),
+    "enabled": rules.boolean(lambda plugin: True),
+}
+
+
 async def plugins(request: web.Request) -> web.Response:
     """GET /plugins: there are none"""
+    rules.compile(_PLUGIN_FILTERS, filters(request))
     return web.json_response([])
 
 
@@ -198,34 +210,39 @@ async def events(request: web.Request) -> web.StreamResponse:
     return response
 
 
+_KINDS = ("container", "image", "volume", "build-cache")
+
+
 async def disk_usage(request: web.Request) -> web.Response:
-    """GET /system/df"""
-    engine = engine_of(request)
-    who = access.who(request)
+    """GET /system/df: of everything, or of the types that are asked for; those left out are null, as Docker's."""
+    engine, who = engine_of(request), access.who(request)
+    kinds = request.query.getall("type", []) or _KINDS
+    for kind in kinds:
+        if kind not in _KINDS:
+            raise BadRequest(f"unknown object type: {kind}")
     images = engine.finding.images(who)
     containers = list(filter(is_container, engine.finding.containers(who)))
-    rows = [
-        listing.summary(engine.networks, c)
-        | await pools.run("look", listing.sizes, engine.containers, engine.images, c)
-        for c in containers
-    ]
-    found = engine.finding.volumes(who)
-    used = {v.name: await pools.run("look", listing.tree_size, v.path) for v in found}
-    return web.json_response(
-        {
-            "LayersSize": sum({x.digest: x.size for image in images for x in image.layers}.values()),
-            "Images": [summary(i, engine.finding.digests(i, engine.gate.sight(who)), containers) for i in images],
-            "Containers": rows,
-            "Volumes": [
-                volumes.describe(v)
-                | {
-                    "UsageData": {
-                        "Size": used[v.name],
-                        "RefCount": len(engine.volume_service.users(v.name, containers)),
-                    }
-                }
-                for v in found
-            ],
-            "BuildCache": cache_rows(engine.builds.cache_of(who)),
-        }
-    )
+    answer: dict[str, object] = dict.fromkeys(("Images", "Containers", "Volumes", "BuildCache"))
+    answer["LayersSize"] = 0
+    if "image" in kinds:
+        answer["LayersSize"] = sum({x.digest: x.size for image in images for x in image.layers}.values())
+        shared, sees = shared_sizes(images), engine.gate.sight(who)
+        answer["Images"] = [summary(i, engine.finding.digests(i, sees), containers, None, shared[i.id]) for i in images]
+    if "container" in kinds:
+        answer["Containers"] = [
+            listing.summary(engine.networks, c)
+            | await pools.run("look", listing.sizes, engine.containers, engine.images, c)
+            for c in containers
+        ]
+    if "volume" in kinds:
+        answer["Volumes"] = [await _volume(engine, volume, containers) for volume in engine.finding.volumes(who)]
+    if "build-cache" in kinds:
+        answer["BuildCache"] = cache_rows(engine.builds.cache_of(who))
+    return web.json_response(answer)
+
+
+async def _volume(engine: Engine, volume: Volume, containers: list[Container]) -> dict[str, object]:
+    """A volume with what it holds and how many of these containers use it."""
+    size = await pools.run("look", listing.tree_size, volume.path)
+    used = len(engine.volume_service.users(volume.name, containers))
+    return volumes.describe(volume) | {"UsageData": {"Size": size, "RefCount": used}}

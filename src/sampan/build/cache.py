@@ -34,6 +34,25 @@ class Record:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class Space:
+    """What a prune leaves, in bytes, as BuildKit has it: at most `most`, less where the disk has not `free` of them, but `reserved` in any
+    case. 0 is not asked for."""
+
+    reserved: int = 0
+    most: int = 0
+    free: int = 0
+
+    def kept(self, total: int, free: int) -> int:
+        """How much of the cache's total is kept, of which all that is wanted goes when it is 0."""
+        kept, excess = self.most, self.free - free
+        if excess > 0:
+            kept = min(kept, total - excess) if kept else total - excess
+        elif self.free and not kept:
+            kept = total  # enough is free
+        return max(kept, self.reserved, 0)
+
+
 class BuildCache:
     """Results of steps, in a database beside the image store; the directories are the store's layers."""
 
@@ -106,11 +125,17 @@ class BuildCache:
         text = json.dumps([made.digest, made.size, made.diff_id, made.media_type])
         self._db.change(("INSERT OR REPLACE INTO packed VALUES (?, ?, ?)", (layer, clamp, text)))
 
-    def prune(self, wanted: Callable[[Record], bool], keep_bytes: int = 0) -> tuple[list[str], int]:
-        """Forgets steps that are `wanted`, the oldest first until `keep_bytes` are left. (keys, bytes freed)."""
+    def shared(self) -> Callable[[Record], bool]:
+        """Whether an image has a step's layer as well, so that forgetting the step frees nothing."""
+        used = self._store.layers.used()
+        return lambda record: record.layer in used
+
+    def prune(self, wanted: Callable[[Record], bool], space: Space | None = None) -> tuple[list[str], int]:
+        """Forgets steps that are `wanted`, the oldest first until there is enough `space`. (keys, bytes freed)."""
         gone: list[str] = []
         records = self.all()
         total = sum(record.size for record in records)
+        keep_bytes = space.kept(total, self._free()) if space else 0
         for record in records:
             if not wanted(record) or (keep_bytes and total <= keep_bytes):
                 continue
@@ -122,6 +147,10 @@ class BuildCache:
         self._db.change(*(("DELETE FROM packed WHERE layer = ?", (layer,)) for layer in lost), removing=True)
         self._store.collect_garbage()  # when no build is under way that has found them in time
         return gone, sum(lost.values())
+
+    def _free(self) -> int:
+        found = os.statvfs(self._store.root)
+        return found.f_bavail * found.f_frsize
 
     def close(self) -> None:
         """Closes the database."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from sampan import quickjson
-from sampan.cli.arguments import chunks, open_file, to_file
+from sampan.cli.arguments import chunks, open_file, platform, to_file
 from sampan.cli.flags import Values
 from sampan.cli.session import fail
 from sampan.client.connection import engine
@@ -29,12 +29,14 @@ def export(v: Values, names: list[str]) -> int:
 
 def save(v: Values, names: list[str]) -> int:
     """save"""
-    return save_images(names, v.text("output"))
+    return save_images(names, v.text("output"), v.text("platform"))
 
 
-def save_images(names: list[str], path: str) -> int:
-    """Writes images as a tar to a file, or to standard output where `path` is "". Returns the exit code."""
-    return to_file(path, engine().send("GET", "/images/get" + query(names=names)).chunks())
+def save_images(names: list[str], path: str, only: str = "") -> int:
+    """Writes images, which must be for the platform `only` if there is one, as a tar to a file, or to standard output where `path` is "".
+    Returns the exit code."""
+    wanted = query(names=names, platform=platform(only))
+    return to_file(path, engine().send("GET", f"/images/get{wanted}").chunks())
 
 
 def load(v: Values, names: list[str]) -> int:
@@ -44,7 +46,8 @@ def load(v: Values, names: list[str]) -> int:
     except OSError as error:
         return fail(Exception(f"open {v.text('input')}: {error.strerror}"), 1)
     with file:
-        answer = engine().send("POST", "/images/load" + query(quiet=v.on("quiet")), stream=chunks(file))
+        wanted = query(quiet=v.on("quiet"), platform=platform(v.text("platform")))
+        answer = engine().send("POST", f"/images/load{wanted}", stream=chunks(file))
         for line in answer.lines():
             sys.stdout.write(quickjson.loads(line).get("stream", ""))
     return 0
@@ -53,7 +56,13 @@ def load(v: Values, names: list[str]) -> int:
 def import_image(v: Values, names: list[str]) -> int:
     """import: an image of a file system's tar."""
     repository = names[1] if len(names) > 1 else None
-    wanted = query(fromSrc="-", repo=repository, message=v.text("message") or None, changes=v.items("change"))
+    wanted = query(
+        fromSrc="-",
+        repo=repository,
+        message=v.text("message") or None,
+        changes=v.items("change"),
+        platform=v.text("platform") or None,
+    )
     try:
         file = open_file(names[0])
     except OSError as error:

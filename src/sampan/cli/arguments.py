@@ -28,6 +28,20 @@ def filters(items: list[str]) -> str | None:
     return quickjson.dumps(found) if found else None
 
 
+def platform(text: str) -> str | None:
+    """The JSON of --platform's OS/ARCHITECTURE[/VARIANT], None without one. Raises UsageError."""
+    if not text:
+        return None
+    from sampan.oci import manifest as oci
+
+    try:
+        found = oci.parse_platform(text)
+    except oci.BadManifest as error:
+        raise UsageError(f"invalid platform: {error}", 1) from None
+    fields = {"architecture": found.architecture, "os": found.os, "variant": found.variant}
+    return quickjson.dumps({key: value for key, value in fields.items() if value})
+
+
 def chunks(file: IO[bytes]) -> Iterator[bytes]:
     """A file in pieces."""
     while block := file.read(1 << 20):
@@ -71,7 +85,11 @@ def confirmed(question: str, force: bool) -> bool:
     """Whether the user lets it be removed."""
     if force:
         return True
-    print(f"WARNING! This will remove {question}.\nAre you sure you want to continue? [y/N] ", end="", flush=True)
+    print(
+        f"WARNING! This will remove{question if question.startswith(':') else f' {question}.'}\nAre you sure you want to continue? [y/N] ",
+        end="",
+        flush=True,
+    )
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 

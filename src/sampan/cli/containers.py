@@ -77,7 +77,7 @@ def logs(v: Values, names: list[str]) -> int:
     """logs"""
     wanted = query(
         stdout=True, stderr=True, follow=v.on("follow"), since=v.text("since") or None, until=v.text("until") or None,
-        tail=v.text("tail"), timestamps=v.on("timestamps"),
+        tail=v.text("tail"), timestamps=v.on("timestamps"), details=v.on("details") or None,
     )  # fmt: skip
     copy_output(engine().send("GET", f"/containers/{names[0]}/logs{wanted}"))
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from sampan.cli.arguments import filters
+from sampan.cli.arguments import filters, platform
 from sampan.cli.flags import Values
 from sampan.cli.output import Row, human, rows_out, since, stamp
 from sampan.cli.session import fail, warn
@@ -67,9 +67,14 @@ def _names(row: dict[str, Any], whole: bool, digests: bool) -> list[Row]:
 def rmi(v: Values, names: list[str]) -> int:
     """rmi"""
     http, status = engine(), 0
+    wanted = query(
+        force=v.on("force"),
+        noprune=v.on("no-prune") or None,
+        platforms=[platform(text) for text in v.items("platform")],
+    )
     for name in names:
         try:
-            for row in http.call("DELETE", f"/images/{name}" + query(force=v.on("force"))):
+            for row in http.call("DELETE", f"/images/{name}{wanted}"):
                 for key, value in row.items():
                     print(f"{key}: {value}")
         except APIError as error:
@@ -85,7 +90,7 @@ def tag(v: Values, names: list[str]) -> int:
 
 def history(v: Values, names: list[str]) -> int:
     """history"""
-    found = engine().call("GET", f"/images/{names[0]}/history")
+    found = engine().call("GET", f"/images/{names[0]}/history" + query(platform=platform(v.text("platform"))))
     shown = [_step(row, v.on("no-trunc"), v.on("human")) for row in found]
     if v.on("quiet"):
         for one in shown:

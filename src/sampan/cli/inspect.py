@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 
+from sampan.cli.arguments import platform
 from sampan.cli.flags import UsageError, Values
 from sampan.cli.output import object_out
 from sampan.cli.session import fail
 from sampan.client.connection import engine
-from sampan.client.http import APIError
+from sampan.client.http import APIError, query
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,36 +28,39 @@ def anything(v: Values, names: list[str]) -> int:
     kind = v.text("type")
     if kind and kind not in _PATHS:
         raise UsageError(f'unknown type: "{kind}": must be one of {", ".join(_PATHS)}', 1)
-    return _show([kind] if kind else _PATHS, v, names, v.on("size"))
+    return _show([kind] if kind else _PATHS, v, names, {"container": _size(v)})
 
 
 def containers(v: Values, names: list[str]) -> int:
     """container inspect"""
-    return _show(["container"], v, names, v.on("size"))
+    return _show(["container"], v, names, {"container": _size(v)})
+
+
+def _size(v: Values) -> str:
+    return "?size=1" if v.on("size") else ""
 
 
 def images(v: Values, names: list[str]) -> int:
     """image inspect"""
-    return _show(["image"], v, names)
+    return _show(["image"], v, names, {"image": query(platform=platform(v.text("platform")))})
 
 
 def networks(v: Values, names: list[str]) -> int:
     """network inspect"""
-    return _show(["network"], v, names)
+    return _show(["network"], v, names, {"network": query(verbose=v.on("verbose") or None)})
 
 
 def volumes(v: Values, names: list[str]) -> int:
     """volume inspect"""
-    return _show(["volume"], v, names)
+    return _show(["volume"], v, names, {})
 
 
-def _show(kinds: Iterable[str], v: Values, names: list[str], size: bool = False) -> int:
+def _show(kinds: Iterable[str], v: Values, names: list[str], queries: dict[str, str]) -> int:
     http, found, status = engine(), [], 0
     for name in names:
         for kind in kinds:
             try:
-                path = _PATHS[kind].format(name) + ("?size=1" if size and kind == "container" else "")
-                found.append(http.call("GET", path))
+                found.append(http.call("GET", _PATHS[kind].format(name) + queries.get(kind, "")))
                 break
             except APIError as error:
                 if error.status != 404:

@@ -6,8 +6,9 @@ from sampan.cli.arguments import confirmed, filters
 from sampan.cli.flags import UsageError, Values
 from sampan.cli.options import size
 from sampan.cli.output import human
+from sampan.cli.session import warn
 from sampan.client.connection import engine
-from sampan.client.http import Http, query
+from sampan.client.http import APIError, Http, query
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,6 +51,13 @@ def _images(http: Http, wanted: list[str], everything: bool) -> int:
     return int(answer["SpaceReclaimed"])
 
 
+def _builds(http: Http, wanted: list[str], everything: bool, keep: int | None = None) -> tuple[int, list[str]]:
+    """(bytes freed, keys of what is gone)."""
+    asked = query(filters=filters(wanted), all=everything or None, **{"keep-storage": keep})
+    answer = http.call("POST", f"/build/prune{asked}")
+    return int(answer["SpaceReclaimed"]), answer["CachesDeleted"] or []
+
+
 def containers(v: Values, names: list[str]) -> int:
     """container prune"""
     return _freed(_containers(engine(), v.items("filter"))) if confirmed("all stopped containers", v.on("force")) else 0
@@ -80,14 +88,32 @@ def system(v: Values, names: list[str]) -> int:
     """system prune"""
     if v.on("volumes") and any(item.startswith("until=") for item in v.items("filter")):
         raise UsageError('the "until" filter is not supported with "--volumes"')
-    if not confirmed("all stopped containers, unused networks and unused images", v.on("force")):
+    if not confirmed(_everything(v), v.on("force")):
         return 0
     http, wanted = engine(), v.items("filter")
     freed = _containers(http, wanted)
     _networks(http, wanted)
     if v.on("volumes"):
         freed += _volumes(http, wanted, everything=False)
-    return _freed(freed + _images(http, wanted, v.on("all")))
+    freed += _images(http, wanted, v.on("all"))
+    try:
+        cache, keys = _builds(http, wanted, v.on("all"))
+    except APIError as error:
+        if error.status != 403:  # who may remove their own things, but not what all have built
+            raise
+        warn(f"the build cache stays: {error}")
+        return _freed(freed)
+    _listed("Deleted build cache objects:", keys)
+    return _freed(freed + cache)
+
+
+def _everything(v: Values) -> str:
+    """What `system prune` removes, as Docker's asks for it."""
+    rows = ["all stopped containers", "all networks not used by at least one container"]
+    rows += ["all anonymous volumes not used by at least one container"] * v.on("volumes")
+    rows += ["all images without at least one container associated to them", "all build cache"] if v.on("all") else [
+        "all dangling images", "unused build cache"]  # fmt: skip
+    return ":\n" + "".join(f"  - {row}\n" for row in rows)
 
 
 def builder(v: Values, names: list[str]) -> int:
@@ -95,8 +121,7 @@ def builder(v: Values, names: list[str]) -> int:
     if not confirmed("all build cache" if v.on("all") else "all dangling build cache", v.on("force")):
         return 0
     keep = size(v.text("keep-storage"), "keep-storage") if v.text("keep-storage") else None
-    wanted = query(filters=filters(v.items("filter")), **{"keep-storage": keep})
-    answer = engine().call("POST", f"/build/prune{wanted}")
-    for key in answer["CachesDeleted"] or []:
+    freed, keys = _builds(engine(), v.items("filter"), v.on("all"), keep)
+    for key in keys:
         print(key[:25])
-    return _freed(int(answer["SpaceReclaimed"]))
+    return _freed(freed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from sampan.cli import credentials, transfers
-from sampan.cli.arguments import filters
+from sampan.cli.arguments import filters, platform
 from sampan.cli.flags import UsageError, Values
 from sampan.cli.output import Row, rows_out
 from sampan.cli.session import warn
@@ -38,18 +38,18 @@ def pull(v: Values, names: list[str]) -> int:
 
 def push(v: Values, names: list[str]) -> int:
     """push"""
-    push_image(names[0], v.on("all-tags"), v.on("quiet"))
+    push_image(names[0], v.on("all-tags"), v.on("quiet"), v.text("platform"))
     return 0
 
 
-def push_image(name: str, everything: bool = False, quiet: bool = False) -> None:
+def push_image(name: str, everything: bool = False, quiet: bool = False, only: str = "") -> None:
     """Pushes an image, or all tags of a repository, and shows how it goes. Raises APIError, UsageError."""
     repository, tag = split(name)
     if everything and tag:
         raise UsageError("tag can't be used with --all-tags/-a")
     if not tag and not everything:
         tag = "latest"
-    answer = engine().send("POST", f"/images/{repository}/push{query(tag=tag or None)}",
+    answer = engine().send("POST", f"/images/{repository}/push{query(tag=tag or None, platform=platform(only))}",
                            headers=credentials.header(name) or "X-Registry-Auth: e30=\r\n")  # fmt: skip
     transfers.show(answer.lines(), quiet)
     if quiet:

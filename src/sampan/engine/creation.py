@@ -10,7 +10,7 @@ import time
 
 import msgspec
 
-from sampan.engine import container_record, copy_up, limits, machine_shape, mounts, restart_policy, spec
+from sampan.engine import container_record, copy_up, limits, log_options, machine_shape, mounts, restart_policy, spec
 from sampan.engine.backends.backend import Backends
 from sampan.engine.container import Container
 from sampan.engine.containers import Containers
@@ -172,10 +172,9 @@ def _check_platform(name: str, image: Image, wanted: str) -> None:
         asked = oci.parse_platform(wanted)
     except oci.BadManifest as error:
         raise BadRequest(str(error)) from None
-    own = oci.Platform(image.config.os or asked.os, image.config.architecture or asked.architecture)
-    if (own.os, own.architecture) != (asked.os, asked.architecture):
+    if not oci.fits(image.config.platform, asked):
         raise NotFound(
-            f"No such image: {name}: it was found but does not match the specified platform: wanted {asked}, actual: {own}"
+            f"No such image: {name}: it was found but does not match the specified platform: wanted {asked}, actual: {image.config.platform}"
         )
 
 
@@ -193,8 +192,7 @@ def _with_defaults(identifier: str, config: Config, host: HostConfig) -> tuple[C
 
 def _check(config: Config, host: HostConfig) -> None:
     restart_policy.check(host)
-    if host.log_config.driver not in ("json-file", "local", "none"):
-        raise BadRequest(f"logger: no log driver named '{host.log_config.driver}' is registered")
+    log_options.check(host)
     if host.isolation == Isolation.VM:
         machine_shape.check(host)
     elif host.storage_options:

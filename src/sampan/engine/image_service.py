@@ -16,6 +16,7 @@ from sampan.images import archive, bootstrap
 from sampan.images.config import Execution
 from sampan.images.image import Image
 from sampan.images.store import ImageStore
+from sampan.oci.manifest import Platform
 
 
 class ImageService:
@@ -32,25 +33,29 @@ class ImageService:
         self._images, self._arrivals = images, arrivals
         self._finding, self._events, self._user = finding, events, user
 
-    async def load(self, who: Caller, file: IO[bytes]) -> list[tuple[Image, list[str]]]:
-        """Loads the images of an archive of `docker save` or OCI's. Raises ImageError, Forbidden.
+    async def load(
+        self, who: Caller, file: IO[bytes], platform: Platform | None = None
+    ) -> list[tuple[Image, list[str]]]:
+        """Loads the images of an archive of `docker save` or OCI's, or those for a platform. Raises ImageError, Forbidden.
 
         Closes the file when nobody reads it any more: a thread that does is not ended by its client's leaving.
         """
         with file:
             coming = self._arrivals.of(who)
-            images = await pools.run("images", archive.load, self._images, file, coming.check)
+            images = await pools.run("images", archive.load, self._images, file, coming.check, platform)
         for image, _ in images:
             coming.announce("load", image, image.id, image.id)
         return images
 
-    async def import_(self, who: Caller, file: IO[bytes], name: str, config: Config, message: str) -> Image:
+    async def import_(
+        self, who: Caller, file: IO[bytes], name: str, config: Config, message: str, platform: Platform
+    ) -> Image:
         """Makes an image of a file system's tar archive, and closes that as load() does. Raises ImageError, Forbidden."""
         with file:
             coming = self._arrivals.of(who)
             execution = image_config.over(Execution(), config)
             image = await pools.run(
-                "images", archive.from_tar, self._images, file, name, execution, message, coming.check
+                "images", archive.from_tar, self._images, file, name, execution, message, coming.check, platform
             )
         coming.announce("import", image, image.id, image.id)
         return image

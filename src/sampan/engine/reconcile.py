@@ -14,7 +14,7 @@ import signal
 import time
 from typing import Any
 
-from sampan.engine import starting
+from sampan.engine import log_options
 from sampan.engine.container import Container
 from sampan.engine.containers import Containers
 from sampan.engine.ends import UNKNOWN
@@ -121,7 +121,7 @@ class Reconciliation:
             self._keeper.conclude(process, exit)
 
     def _without_streams(self, container: Container) -> Handover:
-        directory, log = self._containers.directory(container), starting.log_options(container)
+        directory, log = self._containers.directory(container), log_options.kept(container)
         return Handover(container.id, container.state.pid, container.start_time, directory, False, log, [], False)
 
     def _exit_record(self, container: Container) -> Exit | None:

@@ -6,17 +6,16 @@ import asyncio
 import contextlib
 import os
 
-from sampan import sizes
+from sampan.engine import log_options
 from sampan.engine.backends.backend import Backends
 from sampan.engine.container import Container
 from sampan.engine.containers import Containers
-from sampan.engine.errors import BadRequest
 from sampan.engine.keeper_link import KeeperLink
 from sampan.engine.network.port_mappings import PortMappings
 from sampan.engine.policy.gate import Gate
 from sampan.engine.process import Process
 from sampan.keeper.client import KeeperGone
-from sampan.keeper.protocol import LogOptions, Start
+from sampan.keeper.protocol import Start
 from sampan.linux.cgroup import Cgroup
 
 
@@ -51,7 +50,7 @@ class Starting:
                 wanted = await backend.prepare(container, given)
                 directory, stdin = self._containers.directory(container), container.config.open_stdin
                 start = Start(
-                    container.id, wanted.request, directory, stdin, log_options(container), wanted.descriptors
+                    container.id, wanted.request, directory, stdin, log_options.kept(container), wanted.descriptors
                 )
                 return await self._keeper.make(start, wanted.longest, lone)
         except Exception as error:
@@ -62,16 +61,3 @@ class Starting:
         finally:
             for fd in given:
                 os.close(fd)
-
-
-def log_options(container: Container) -> LogOptions:
-    """How the keeper keeps the container's output. Raises BadRequest."""
-    config = container.host_config.log_config
-    options = config.options
-    if config.driver == "none":
-        return LogOptions(1 << 20, 2)  # only what attached clients still have to read
-    try:
-        size = sizes.parse(options.get("max-size", "0"))
-        return LogOptions(max(size, 0), max(int(options.get("max-file", "1")), 0))
-    except ValueError as error:
-        raise BadRequest(f"invalid log option: {error}") from error

@@ -122,27 +122,42 @@ class _Part(io.RawIOBase):
         return len(data)
 
 
-def load(store: ImageStore, file: IO[bytes], check: Check | None = None) -> list[tuple[Image, list[str]]]:
-    """Loads every image of an archive, each with the names it got. Raises ImageError; nothing half loaded gets a name."""
+def load(
+    store: ImageStore, file: IO[bytes], check: Check | None = None, platform: oci.Platform | None = None
+) -> list[tuple[Image, list[str]]]:
+    """Loads every image of an archive, or those for a platform, each with the names it got. Raises ImageError; nothing half loaded gets
+    a name."""
     try:
         with store.hold():
             archive = _Archive(file, store.temporary)
             if "manifest.json" in archive:
-                return [_load_docker(store, archive, entry, check) for entry in _rows(archive.json("manifest.json"))]
+                rows = _rows(archive.json("manifest.json"))
+                return _of_platform((_load_docker(store, archive, row, check, platform) for row in rows), platform)
             if "index.json" in archive:
-                found = [
-                    _load_oci(store, archive, row, check)
+                rows = [
+                    row
                     for row in _rows(archive.json("index.json")["manifests"])
                     if row.get("mediaType") == _MANIFEST_TYPE or "manifest.v2" in row.get("mediaType", "")
                 ]
-                if found:
-                    return found
-                raise ImageError("the archive's index lists no image manifest")
+                if not rows:
+                    raise ImageError("the archive's index lists no image manifest")
+                return _of_platform((_load_oci(store, archive, row, check, platform) for row in rows), platform)
     except (KeyError, TypeError, AttributeError, ValueError, *compression.ERRORS) as error:
         if isinstance(error, ImageError | reference.BadReference) or (isinstance(error, OSError) and error.errno):
             raise
         raise ImageError(f"not an image archive: {error!r}") from error
     raise ImageError("not an image archive: it has neither manifest.json nor index.json")
+
+
+_Loaded = tuple[Image, list[str]]
+
+
+def _of_platform(found: Iterator[_Loaded | None], wanted: oci.Platform | None) -> list[_Loaded]:
+    """Those that have been loaded. Raises ImageError where none was of the wanted platform."""
+    loaded = [each for each in found if each is not None]
+    if not loaded and wanted is not None:
+        raise ImageError(f"requested platform ({wanted}) not found in the archive")
+    return loaded
 
 
 def _rows(value: object) -> list[Any]:
@@ -174,10 +189,13 @@ def _names(tags: list[str]) -> list[str]:
 
 
 def _load_docker(
-    store: ImageStore, archive: _Archive, entry: _SavedImage, check: Check | None
-) -> tuple[Image, list[str]]:
+    store: ImageStore, archive: _Archive, entry: _SavedImage, check: Check | None, wanted: oci.Platform | None
+) -> _Loaded | None:
     config = archive.read(entry["Config"], MAX_CONFIG)
-    diff_ids = read_config(config).diff_ids
+    parsed = read_config(config)
+    if wanted is not None and not oci.fits(parsed.platform, wanted):
+        return None
+    diff_ids = parsed.diff_ids
     names = entry["Layers"] or []
     if len(diff_ids) != len(names):
         raise ImageError("the archive's manifest and configuration list different layers")
@@ -189,10 +207,15 @@ def _load_docker(
     return store.add(config, layers, tags, again=True, check=check), tags
 
 
-def _load_oci(store: ImageStore, archive: _Archive, row: _LayoutRow, check: Check | None) -> tuple[Image, list[str]]:
+def _load_oci(
+    store: ImageStore, archive: _Archive, row: _LayoutRow, check: Check | None, wanted: oci.Platform | None
+) -> _Loaded | None:
     manifest = archive.json(_blob_name(row["digest"]), oci.MAX_SIZE)
     config = archive.read(_blob_name(manifest["config"]["digest"]), MAX_CONFIG)
-    diff_ids = read_config(config).diff_ids
+    parsed = read_config(config)
+    if wanted is not None and not oci.fits(parsed.platform, wanted):
+        return None
+    diff_ids = parsed.diff_ids
     rows = _rows(manifest["layers"])
     if len(diff_ids) != len(rows):
         raise ImageError("the archive's manifest and configuration list different layers")
@@ -238,10 +261,10 @@ def _save(store: ImageStore, images: list[tuple[Image, list[str]]], out: IO[byte
         _add(tar, _blob_name(image.id), config, written)
         for layer in image.layers:
             _add_file(tar, store, layer, written)
-        manifest = json.dumps(_manifest(image, len(config))).encode()
-        digest = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
-        _add(tar, _blob_name(digest), manifest, written)
-        row: dict[str, Any] = {"mediaType": _MANIFEST_TYPE, "digest": digest, "size": len(manifest)}
+        document = manifest(store, image)
+        digest = f"sha256:{hashlib.sha256(document).hexdigest()}"
+        _add(tar, _blob_name(digest), document, written)
+        row: dict[str, Any] = {"mediaType": _MANIFEST_TYPE, "digest": digest, "size": len(document)}
         for tag in tags or [""]:
             annotations = {
                 "io.containerd.image.name": tag,
@@ -262,13 +285,16 @@ def _save(store: ImageStore, images: list[tuple[Image, list[str]]], out: IO[byte
     tar.close()
 
 
-def _manifest(image: Image, config_size: int) -> dict[str, object]:
-    return {
-        "schemaVersion": 2,
-        "mediaType": _MANIFEST_TYPE,
-        "config": {"mediaType": _CONFIG_TYPE, "digest": image.id, "size": config_size},
-        "layers": [{"mediaType": x.media_type, "digest": x.digest, "size": x.size} for x in image.layers],
-    }
+def manifest(store: ImageStore, image: Image) -> bytes:
+    """The manifest of an image as it is stored. Raises ImageError."""
+    return json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": _MANIFEST_TYPE,
+            "config": {"mediaType": _CONFIG_TYPE, "digest": image.id, "size": store.blobs.size(image.id)},
+            "layers": [{"mediaType": x.media_type, "digest": x.digest, "size": x.size} for x in image.layers],
+        }
+    ).encode()
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes, written: set[str]) -> None:
@@ -298,9 +324,10 @@ def from_tar(
     execution: Execution,
     comment: str,
     check: Check | None = None,
+    platform: oci.Platform | None = None,
 ) -> Image:
-    """Makes a one-layer image of a root file system's tar (`import`, `bootstrap`)."""
-    return add_layer(store, None, stream, execution, comment, tag, check)
+    """Makes a one-layer image of a root file system's tar (`import`, `bootstrap`), for the host's platform or another."""
+    return add_layer(store, None, stream, execution, comment, tag, check, platform=platform)
 
 
 def _diff_id(store: ImageStore, digest: str) -> str:
@@ -318,7 +345,7 @@ def _diff_id(store: ImageStore, digest: str) -> str:
 
 def add_layer(
     store: ImageStore, base: Image | None, layer: IO[bytes], execution: Execution, comment: str, tag: str,
-    check: Check | None = None, author: str = "",
+    check: Check | None = None, author: str = "", platform: oci.Platform | None = None,
 ) -> Image:  # fmt: skip
     """Makes an image of `base` and one more layer (`commit`)."""
     names = _names([tag] if tag else [])
@@ -327,11 +354,11 @@ def add_layer(
         diff_id = _diff_id(store, digest)
         layers = [*(base.layers if base else []), Layer(digest, size, diff_id)]
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        below = base.config.inherited if base else ImageConfig()
-        host = oci.host_platform()
+        below, host = base.config.inherited if base else ImageConfig(), platform or oci.host_platform()
         config = msgspec.structs.replace(
             below, created=now, author=author, architecture=below.architecture or host.architecture, os=below.os or host.os,
-            execution=execution, diff_ids=tuple(layer.diff_id for layer in layers),
+            variant=below.variant or (platform.variant if platform else ""), execution=execution,
+            diff_ids=tuple(layer.diff_id for layer in layers),
             history=(*below.history, History(created=now, created_by=comment, author=author)),
         )  # fmt: skip
         return store.add(write_config(config), layers, names, check=check)

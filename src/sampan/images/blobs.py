@@ -53,6 +53,13 @@ class Blobs:
         """Whether a blob is here; what is in it, `sound` says."""
         return os.path.exists(self.path(digest))
 
+    def size(self, digest: str) -> int:
+        """Bytes of a blob. Raises BlobDamaged for one that is missing."""
+        try:
+            return os.stat(self.path(digest)).st_size
+        except FileNotFoundError:
+            raise self.damaged(digest, "missing") from None
+
     def sound(self, digest: str) -> bool:
         """Whether a blob is here with the content that its name says. One that is not is set aside, so that the next
         pull or load brings it anew. A file is read once, and again when stat(2) says that it is another.

@@ -15,6 +15,7 @@ import msgspec
 
 from sampan.images.errors import ImageError
 from sampan.oci import documents, reference
+from sampan.oci.manifest import Platform
 
 INLINE = "sampan.cache"  # the steps that a build has made the image by: see build.cache
 MAX_CONFIG = 8 << 20
@@ -83,6 +84,11 @@ class ImageConfig(_Object, frozen=True, kw_only=True):
     execution: Execution = msgspec.field(name="config", default=Execution())
     diff_ids: tuple[str, ...] = msgspec.field(name="rootfs", default=())
     history: tuple[History, ...] = ()
+
+    @property
+    def platform(self) -> Platform:
+        """What it is made for, as far as it says."""
+        return Platform(self.os, self.architecture, self.variant)
 
     @property
     def inherited(self) -> ImageConfig:

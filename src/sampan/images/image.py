@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -51,6 +52,18 @@ class Image:
     def name(self) -> str:
         """What people call it: a tag, or the short id."""
         return reference.parse(self.tags[0]).familiar if self.tags else self.id[7:19]
+
+
+def shared_sizes(images: list[Image]) -> dict[str, int]:
+    """By image id, the bytes of those of its layers that others of these images have as well."""
+    chains = {image.id: chain_ids([layer.diff_id for layer in image.layers]) for image in images}
+    users = Counter(chain for found in chains.values() for chain in found)
+    return {
+        image.id: sum(
+            layer.size for layer, chain in zip(image.layers, chains[image.id], strict=True) if users[chain] > 1
+        )
+        for image in images
+    }
 
 
 def layers_text(layers: list[Layer]) -> str:

@@ -90,6 +90,27 @@ def parse_platform(text: str) -> Platform:
     return Platform(system, aliases.get(rest[0], rest[0]), rest[1] if len(rest) > 1 else "")
 
 
+def read_platform(value: object) -> Platform:
+    """A platform as an object of the image specification has it. Raises BadManifest."""
+    fields = [value.get(key) or "" for key in ("os", "architecture", "variant")] if isinstance(value, dict) else [None]
+    texts = [field for field in fields if isinstance(field, str)]
+    if len(texts) != len(fields):
+        raise BadManifest("failed to parse platform: an object of strings is wanted")
+    found = Platform(*texts)
+    if not found.os and not found.architecture and found.variant:
+        raise BadManifest("optional platform fields provided, but OS and Architecture are missing")
+    if not found.os or not found.architecture:
+        raise BadManifest("both OS and Architecture must be provided")
+    return found
+
+
+def fits(own: Platform, wanted: Platform) -> bool:
+    """Whether what is made for one platform runs where another is wanted; what it does not say, fits."""
+    if (own.os or wanted.os, own.architecture or wanted.architecture) != (wanted.os, wanted.architecture):
+        return False
+    return not own.variant or not wanted.variant or own.variant in _variants(wanted)
+
+
 def parse(data: bytes, content_type: str = "") -> Manifest | Index:
     """Reads a document. Its own mediaType, its content and the Content-Type must agree (S021). Raises BadManifest."""
     if len(data) > MAX_SIZE:

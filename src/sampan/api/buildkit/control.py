@@ -22,6 +22,7 @@ from sampan.api.buildkit.jobs import Job
 from sampan.api.buildkit.sessions import Session, Sessions
 from sampan.api.errors import is_expected, message_of
 from sampan.build import exporting, writable
+from sampan.build.cache import Space
 from sampan.build.errors import BuildError
 from sampan.build.file_tree import Tree
 from sampan.build.model import State
@@ -162,7 +163,8 @@ class Control:
             passes = wanted.selected(list(request.filter), request.keepDuration / 1e9)
         except EngineError as error:
             raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from None
-        keys, _ = await asyncio.to_thread(cache.prune, passes, request.keepBytes)
+        space = Space(request.reservedSpace, request.maxUsedSpace, request.minFreeSpace)
+        keys, _ = await asyncio.to_thread(cache.prune, wanted.loose(passes, cache, request.all), space)
         gone = {key[:25] for key in keys}
         for row in before:
             if row.ID in gone:

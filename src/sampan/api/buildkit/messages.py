@@ -37,7 +37,7 @@ VertexWarning vertex=1:string level=2:int64 short=3:bytes
 StatusResponse vertexes=1:*Vertex logs=3:*VertexLog warnings=4:*VertexWarning
 UsageRecord ID=1:string Mutable=2:bool InUse=3:bool Size=4:int64 CreatedAt=6:Time LastUsedAt=7:Time UsageCount=8:int64 Description=9:string RecordType=10:string
 DiskUsageResponse record=1:*UsageRecord
-PruneRequest filter=1:*string all=2:bool keepDuration=3:int64 keepBytes=4:int64
+PruneRequest filter=1:*string all=2:bool keepDuration=3:int64 reservedSpace=4:int64 maxUsedSpace=5:int64 minFreeSpace=6:int64
 APICap ID=1:string Enabled=2:bool
 PongResponse FrontendAPICaps=1:*APICap LLBCaps=2:*APICap Workers=3:*Worker
 BridgeSolveRequest Frontend=2:string FrontendOpt=3:{string} allowResultReturn=5:bool allowResultArrayRef=6:bool

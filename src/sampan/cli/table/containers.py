@@ -104,6 +104,7 @@ COMMANDS = (
         "Fetch the logs of a container",
         "CONTAINER",
         flags=[
+            Flag("details", "", BOOL, "Show extra details provided to logs"),
             Flag("follow", "f", BOOL, "Follow log output"),
             Flag(
                 "since",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.cli.flags import BOOL, LIST, STR, Command, Flag
+from sampan.cli.flags import BOOL, LIST, STR, STRINGS, Command, Flag
 
 COMMANDS = (
     Command(
@@ -33,6 +33,12 @@ COMMANDS = (
             Flag("format", "", STR, "Format output: 'json', 'table', 'table TEMPLATE' or a Go template"),
             Flag("human", "H", BOOL, "Print sizes and dates in human readable format", True),
             Flag("no-trunc", "", BOOL, "Don't truncate output"),
+            Flag(
+                "platform",
+                "",
+                STR,
+                "Show the history only if the image is for this platform: OS[/ARCHITECTURE[/VARIANT]], as 'linux/amd64'",
+            ),
             Flag("quiet", "q", BOOL, "Only show image IDs"),
         ],
         aliases=("history",),
@@ -47,6 +53,12 @@ COMMANDS = (
         flags=[
             Flag("change", "c", LIST, "Apply Dockerfile instruction to the created image"),
             Flag("message", "m", STR, "Set commit message for imported image"),
+            Flag(
+                "platform",
+                "",
+                STR,
+                "Set the platform that the image is for: OS[/ARCHITECTURE[/VARIANT]], as 'linux/amd64'",
+            ),
         ],
         aliases=("import",),
         least=1,
@@ -59,6 +71,12 @@ COMMANDS = (
         "IMAGE [IMAGE...]",
         flags=[
             Flag("format", "f", STR, "Format output: 'json' or a Go template"),
+            Flag(
+                "platform",
+                "",
+                STR,
+                "Inspect only what is for this platform: OS[/ARCHITECTURE[/VARIANT]], as 'linux/amd64'",
+            ),
         ],
         least=1,
         most=None,
@@ -69,6 +87,12 @@ COMMANDS = (
         "Load an image from a tar archive or STDIN",
         flags=[
             Flag("input", "i", STR, "Read from tar archive file, instead of STDIN"),
+            Flag(
+                "platform",
+                "",
+                STR,
+                "Load only the images for this platform: OS[/ARCHITECTURE[/VARIANT]], as 'linux/amd64'",
+            ),
             Flag("quiet", "q", BOOL, "Suppress the load output"),
         ],
         aliases=("load",),
@@ -90,6 +114,13 @@ COMMANDS = (
         "IMAGE [IMAGE...]",
         flags=[
             Flag("force", "f", BOOL, "Force removal of the image"),
+            Flag("no-prune", "", BOOL, "Do not delete untagged parents (no image has any)"),
+            Flag(
+                "platform",
+                "",
+                STRINGS,
+                "Remove the image only if it is for this platform: OS[/ARCHITECTURE[/VARIANT]], as 'linux/amd64'",
+            ),
         ],
         aliases=(
             "image remove",
@@ -105,6 +136,12 @@ COMMANDS = (
         "IMAGE [IMAGE...]",
         flags=[
             Flag("output", "o", STR, "Write to a file, instead of STDOUT"),
+            Flag(
+                "platform",
+                "",
+                STR,
+                "Save only if the images are for this platform: OS[/ARCHITECTURE[/VARIANT]], as 'linux/amd64'",
+            ),
         ],
         aliases=("save",),
         least=1,

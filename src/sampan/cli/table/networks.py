@@ -70,6 +70,7 @@ COMMANDS = (
         "NETWORK [NETWORK...]",
         flags=[
             Flag("format", "f", STR, "Format output: 'json' or a Go template"),
+            Flag("verbose", "v", BOOL, "Verbose output for diagnostics"),
         ],
         least=1,
         most=None,

@@ -26,6 +26,12 @@ COMMANDS = (
         "NAME[:TAG]",
         flags=[
             Flag("all-tags", "a", BOOL, "Push all tags of an image to the repository"),
+            Flag(
+                "platform",
+                "",
+                STR,
+                "Push only if the image is for this platform: OS[/ARCHITECTURE[/VARIANT]], as 'linux/amd64'",
+            ),
             Flag("quiet", "q", BOOL, "Suppress verbose output"),
         ],
         aliases=("push",),

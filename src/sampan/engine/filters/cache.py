@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
-from sampan.build.cache import Record
+from sampan.build.cache import BuildCache, Record
 from sampan.engine.errors import BadRequest
 from sampan.engine.filters import rules
 from sampan.engine.filters.reading import Filters, invalid, shown
@@ -41,6 +41,14 @@ def pruned(wanted: Filters) -> Test[Record]:
     # `docker system prune --filter label=` sends its filters to every prune; a record of the cache has no labels.
     table |= rules.labels(lambda record: None)
     return rules.compile({**table, **_FLAGS, "until": _unused, "unused-for": _unused}, wanted)
+
+
+def loose(passes: Test[Record], cache: BuildCache, everything: bool) -> Test[Record]:
+    """Of what passes, what no image has as well; with `everything`, that too."""
+    if everything:
+        return passes
+    shared = cache.shared()
+    return lambda record: passes(record) and not shared(record)
 
 
 def selected(selectors: list[str], unused_for: float) -> Test[Record]:
