@@ -9,7 +9,7 @@ from sampan.cli.arguments import chunks, open_file, platform, to_file
 from sampan.cli.flags import Values
 from sampan.cli.session import fail
 from sampan.client.connection import engine
-from sampan.client.http import query
+from sampan.client.http import at, query
 
 
 def commit(v: Values, names: list[str]) -> int:
@@ -24,7 +24,7 @@ def commit(v: Values, names: list[str]) -> int:
 
 def export(v: Values, names: list[str]) -> int:
     """export: a container's files as a tar."""
-    return to_file(v.text("output"), engine().send("GET", f"/containers/{names[0]}/export").chunks())
+    return to_file(v.text("output"), engine().send("GET", at("/containers/{}/export", names[0])).chunks())
 
 
 def save(v: Values, names: list[str]) -> int:

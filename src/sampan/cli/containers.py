@@ -7,7 +7,7 @@ from sampan.cli.flags import Values
 from sampan.cli.output import table
 from sampan.cli.session import copy_output, fail
 from sampan.client.connection import engine
-from sampan.client.http import Http, query
+from sampan.client.http import Http, at, query
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 def _stopping(verb: str) -> Callable[[Http, str, Values], None]:
     def action(http: Http, name: str, v: Values) -> None:
         wanted = query(t=v.number("timeout"), signal=v.text("signal") or None)
-        http.call("POST", f"/containers/{name}/{verb}{wanted}")
+        http.call("POST", at("/containers/{}/{}", name, verb) + wanted)
 
     return action
 
 
 def _post(verb: str) -> Callable[[Http, str, Values], None]:
-    return lambda http, name, v: http.call("POST", f"/containers/{name}/{verb}")
+    return lambda http, name, v: http.call("POST", at("/containers/{}/{}", name, verb))
 
 
 stop = each(_stopping("stop"))
@@ -35,31 +35,31 @@ unpause = each(_post("unpause"))
 @each
 def kill(http: Http, name: str, v: Values) -> None:
     """kill"""
-    http.call("POST", f"/containers/{name}/kill" + query(signal=v.text("signal") or None))
+    http.call("POST", at("/containers/{}/kill", name) + query(signal=v.text("signal") or None))
 
 
 @each
 def wait(http: Http, name: str, v: Values) -> object:
     """wait: the exit code."""
-    return http.call("POST", f"/containers/{name}/wait")["StatusCode"]
+    return http.call("POST", at("/containers/{}/wait", name))["StatusCode"]
 
 
 @each
 def rm(http: Http, name: str, v: Values) -> None:
     """rm"""
     wanted = query(force=v.on("force"), v=v.on("volumes"))
-    http.call("DELETE", f"/containers/{name}{wanted}")
+    http.call("DELETE", at("/containers/{}", name) + wanted)
 
 
 def rename(v: Values, names: list[str]) -> int:
     """rename"""
-    engine().call("POST", f"/containers/{names[0]}/rename" + query(name=names[1]))
+    engine().call("POST", at("/containers/{}/rename", names[0]) + query(name=names[1]))
     return 0
 
 
 def port(v: Values, names: list[str]) -> int:
     """port: the published ports of a container."""
-    published = engine().call("GET", f"/containers/{names[0]}/json")["NetworkSettings"]["Ports"]
+    published = engine().call("GET", at("/containers/{}/json", names[0]))["NetworkSettings"]["Ports"]
     wanted = (names[1] if "/" in names[1] else f"{names[1]}/tcp") if len(names) > 1 else None
     found = 0
     for key, rows in sorted(published.items()):
@@ -79,19 +79,19 @@ def logs(v: Values, names: list[str]) -> int:
         stdout=True, stderr=True, follow=v.on("follow"), since=v.text("since") or None, until=v.text("until") or None,
         tail=v.text("tail"), timestamps=v.on("timestamps"), details=v.on("details") or None,
     )  # fmt: skip
-    copy_output(engine().send("GET", f"/containers/{names[0]}/logs{wanted}"))
+    copy_output(engine().send("GET", at("/containers/{}/logs", names[0]) + wanted))
     return 0
 
 
 def top(v: Values, names: list[str]) -> int:
     """top: the processes of a container."""
-    answer = engine().call("GET", f"/containers/{names[0]}/top" + query(ps_args=" ".join(names[1:]) or None))
+    answer = engine().call("GET", at("/containers/{}/top", names[0]) + query(ps_args=" ".join(names[1:]) or None))
     table([answer["Titles"], *answer["Processes"]])
     return 0
 
 
 def diff(v: Values, names: list[str]) -> int:
     """diff: what a container has changed of its image's files."""
-    for row in engine().call("GET", f"/containers/{names[0]}/changes") or []:
+    for row in engine().call("GET", at("/containers/{}/changes", names[0])) or []:
         print("CAD"[row["Kind"]], row["Path"])
     return 0

@@ -13,7 +13,7 @@ from sampan.cli.flags import UsageError, Values
 from sampan.cli.results import result
 from sampan.cli.session import write_all
 from sampan.client.connection import engine
-from sampan.client.http import APIError, Http, query
+from sampan.client.http import APIError, Http, at, query
 from sampan.linux import filetree, nodes, openat2, treecopy
 
 
@@ -42,7 +42,7 @@ def copy(http: Http, source: str, target: str, follow: bool) -> int:
 
 
 def _from_container(http: Http, name: str, path: str, target: str) -> int:
-    response = http.send("GET", f"/containers/{name}/archive" + query(path=path))
+    response = http.send("GET", at("/containers/{}/archive", name) + query(path=path))
     if target == "-":
         for part in response.chunks():
             write_all(1, part)
@@ -205,7 +205,7 @@ def _is_directory(http: Http, name: str, path: str) -> bool:
     import json
 
     try:
-        response = http.send("HEAD", f"/containers/{name}/archive" + query(path=path.rstrip("/") + "/."))
+        response = http.send("HEAD", at("/containers/{}/archive", name) + query(path=path.rstrip("/") + "/."))
     except APIError as error:
         if error.status == 404:
             return False
@@ -217,4 +217,4 @@ def _is_directory(http: Http, name: str, path: str) -> bool:
 def _put(http: Http, name: str, directory: str, file: object) -> None:
     from sampan.cli.arguments import chunks
 
-    Http(http._path).send("PUT", f"/containers/{name}/archive" + query(path=directory), stream=chunks(file)).read()  # type: ignore[arg-type]
+    Http(http._path).send("PUT", at("/containers/{}/archive", name) + query(path=directory), stream=chunks(file)).read()  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from sampan.cli.flags import Values
 from sampan.cli.output import Row, human, rows_out, since, stamp
 from sampan.cli.session import fail, warn
 from sampan.client.connection import engine
-from sampan.client.http import APIError, query
+from sampan.client.http import APIError, at, query
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def rmi(v: Values, names: list[str]) -> int:
     )
     for name in names:
         try:
-            for row in http.call("DELETE", f"/images/{name}{wanted}"):
+            for row in http.call("DELETE", at("/images/{}", name) + wanted):
                 for key, value in row.items():
                     print(f"{key}: {value}")
         except APIError as error:
@@ -84,13 +84,13 @@ def rmi(v: Values, names: list[str]) -> int:
 
 def tag(v: Values, names: list[str]) -> int:
     """tag"""
-    engine().call("POST", f"/images/{names[0]}/tag" + query(repo=names[1]))
+    engine().call("POST", at("/images/{}/tag", names[0]) + query(repo=names[1]))
     return 0
 
 
 def history(v: Values, names: list[str]) -> int:
     """history"""
-    found = engine().call("GET", f"/images/{names[0]}/history" + query(platform=platform(v.text("platform"))))
+    found = engine().call("GET", at("/images/{}/history", names[0]) + query(platform=platform(v.text("platform"))))
     shown = [_step(row, v.on("no-trunc"), v.on("human")) for row in found]
     if v.on("quiet"):
         for one in shown:

@@ -9,7 +9,7 @@ from sampan.cli.flags import UsageError, Values
 from sampan.cli.output import object_out
 from sampan.cli.session import fail
 from sampan.client.connection import engine
-from sampan.client.http import APIError, query
+from sampan.client.http import APIError, at, query
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _show(kinds: Iterable[str], v: Values, names: list[str], queries: dict[str, 
     for name in names:
         for kind in kinds:
             try:
-                found.append(http.call("GET", _PATHS[kind].format(name) + queries.get(kind, "")))
+                found.append(http.call("GET", at(_PATHS[kind], name) + queries.get(kind, "")))
                 break
             except APIError as error:
                 if error.status != 404:

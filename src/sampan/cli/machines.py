@@ -13,7 +13,7 @@ from sampan.cli.options import bytes_of
 from sampan.cli.results import is_seekable, result
 from sampan.cli.session import fail
 from sampan.client.connection import engine
-from sampan.client.http import APIError, Http, query
+from sampan.client.http import APIError, Http, at, query
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,13 +115,13 @@ def inspect(v: Values, rest: list[str]) -> int:
     import json
 
     http = engine()
-    found = [http.call("GET", f"/sampan/vm/{name}/json") for name in rest]
+    found = [http.call("GET", at("/sampan/vm/{}/json", name)) for name in rest]
     print(json.dumps(found, indent=4, ensure_ascii=False))
     return 0
 
 
 def _identifier(http: Http, name: str) -> str:
-    return str(http.call("GET", f"/sampan/vm/{name}/json")["Id"])
+    return str(http.call("GET", at("/sampan/vm/{}/json", name))["Id"])
 
 
 def console(v: Values, rest: list[str]) -> int:
@@ -152,24 +152,24 @@ def execute(v: Values, rest: list[str]) -> int:
 def snapshot(v: Values, rest: list[str]) -> int:
     """vm snapshot: makes one, or lists them"""
     if len(rest) == 1:
-        for row in engine().call("GET", f"/sampan/vm/{rest[0]}/json")["Snapshots"]:
+        for row in engine().call("GET", at("/sampan/vm/{}/json", rest[0]))["Snapshots"]:
             print(f"{row['name']}\t{'disk and memory' if row['memory'] else 'disk'}")
         return 0
-    engine().call("POST", f"/sampan/vm/{rest[0]}/snapshots/{rest[1]}/{'delete' if v.on('delete') else 'create'}")
+    engine().call("POST", at("/sampan/vm/{}/snapshots/{}/{}", *rest[:2], "delete" if v.on("delete") else "create"))
     print(rest[1])
     return 0
 
 
 def restore(v: Values, rest: list[str]) -> int:
     """vm restore"""
-    engine().call("POST", f"/sampan/vm/{rest[0]}/snapshots/{rest[1]}/restore")
+    engine().call("POST", at("/sampan/vm/{}/snapshots/{}/restore", *rest[:2]))
     print(rest[1])
     return 0
 
 
 def _post(action: str) -> Callable[[Http, str, Values], object]:
     def call(http: Http, name: str, v: Values) -> None:
-        http.call("POST", f"/sampan/vm/{name}/{action}")
+        http.call("POST", at("/sampan/vm/{}/{}", name, action))
 
     return call
 
@@ -184,10 +184,10 @@ reset = each(_post("reset"))
 @each
 def stop(http: Http, name: str, v: Values) -> None:
     """vm stop"""
-    http.call("POST", f"/sampan/vm/{name}/stop" + query(t=v.number("time")))
+    http.call("POST", at("/sampan/vm/{}/stop", name) + query(t=v.number("time")))
 
 
 @each
 def rm(http: Http, name: str, v: Values) -> None:
     """vm rm"""
-    http.call("DELETE", f"/sampan/vm/{name}" + query(force=v.on("force")))
+    http.call("DELETE", at("/sampan/vm/{}", name) + query(force=v.on("force")))

@@ -8,7 +8,7 @@ from sampan.cli.flags import UsageError, Values
 from sampan.cli.options import pairs
 from sampan.cli.output import Row, rows_out
 from sampan.client.connection import engine
-from sampan.client.http import APIError, Http, query
+from sampan.client.http import APIError, Http, at, query
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def rm(http: Http, name: str, v: Values) -> None:
     """network rm"""
     try:
-        http.call("DELETE", f"/networks/{name}")
+        http.call("DELETE", at("/networks/{}", name))
     except APIError as error:
         if error.status != 404 or not v.on("force"):
             raise
@@ -127,11 +127,11 @@ def connect(v: Values, names: list[str]) -> int:
     if v.text("mac-address"):
         settings["MacAddress"] = v.text("mac-address")
     body = {"Container": names[1], "EndpointConfig": {key: value for key, value in settings.items() if value}}
-    engine().call("POST", f"/networks/{names[0]}/connect", body)
+    engine().call("POST", at("/networks/{}/connect", names[0]), body)
     return 0
 
 
 def disconnect(v: Values, names: list[str]) -> int:
     """network disconnect"""
-    engine().call("POST", f"/networks/{names[0]}/disconnect", {"Container": names[1], "Force": v.on("force")})
+    engine().call("POST", at("/networks/{}/disconnect", names[0]), {"Container": names[1], "Force": v.on("force")})
     return 0

@@ -10,7 +10,7 @@ from sampan.cli.flags import UsageError, Values
 from sampan.cli.output import Row, rows_out
 from sampan.cli.session import warn
 from sampan.client.connection import engine
-from sampan.client.http import Http, query
+from sampan.client.http import Http, at, query
 from sampan.oci.reference import split
 
 
@@ -49,7 +49,7 @@ def push_image(name: str, everything: bool = False, quiet: bool = False, only: s
         raise UsageError("tag can't be used with --all-tags/-a")
     if not tag and not everything:
         tag = "latest"
-    answer = engine().send("POST", f"/images/{repository}/push{query(tag=tag or None, platform=platform(only))}",
+    answer = engine().send("POST", at("/images/{}/push", repository) + query(tag=tag or None, platform=platform(only)),
                            headers=credentials.header(name) or "X-Registry-Auth: e30=\r\n")  # fmt: skip
     transfers.show(answer.lines(), quiet)
     if quiet:

@@ -10,7 +10,7 @@ from sampan.cli import options, session
 from sampan.cli.flags import UsageError, Values
 from sampan.cli.session import fail
 from sampan.client.connection import engine
-from sampan.client.http import APIError, Http, query
+from sampan.client.http import APIError, Http, at, query
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def run(values: Values, rest: list[str]) -> int:
         body, container = _create(http, values, rest, values.on("detach"))
     except APIError as error:
         return fail(error)
-    path = f"/containers/{container}"
+    path = at("/containers/{}", container)
     if values.on("detach"):
         try:
             _start(http, path)
@@ -168,7 +168,7 @@ def exec_(values: Values, rest: list[str]) -> int:
     if values.on("tty") and rows:
         body["ConsoleSize"] = [rows, columns]
     try:
-        identifier = http.call("POST", f"/containers/{rest[0]}/exec", body)["Id"]
+        identifier = http.call("POST", at("/containers/{}/exec", rest[0]), body)["Id"]
         start = {"Detach": values.on("detach"), "Tty": values.on("tty")}
         if values.on("detach"):
             http.call("POST", f"/exec/{identifier}/start", start)
@@ -190,7 +190,7 @@ def start(values: Values, names: list[str]) -> int:
     status = 0
     for name in names:
         try:
-            _start(http, f"/containers/{name}")
+            _start(http, at("/containers/{}", name))
             print(name)
         except APIError as error:
             status = fail(error, 1)
@@ -210,12 +210,12 @@ def attach_console(name: str, detach_keys: str) -> int:
 
 def _attach(http: Http, name: str, keys: str, stdin: bool, begin: bool, proxy: bool = True) -> int:
     try:
-        found = http.call("GET", f"/containers/{name}/json")
+        found = http.call("GET", at("/containers/{}/json", name))
         if not begin and not found["State"]["Running"]:
             print("You cannot attach to a stopped container, start it first", file=sys.stderr)
             return 1
         tty, stdin = found["Config"]["Tty"], stdin and found["Config"]["OpenStdin"]
-        path = f"/containers/{found['Id']}"
+        path = at("/containers/{}", found["Id"])
         streams = query(stream=True, stdin=stdin, stdout=True, stderr=True, detachKeys=keys or None)
         response = Http(http._path).send("POST", f"{path}/attach{streams}", upgrade=True)
         waiting = Http(http._path).send("POST", f"{path}/wait?condition=next-exit")

@@ -7,7 +7,7 @@ import sys
 from sampan.cli.flags import Values
 from sampan.cli.output import Row, human, rows_out
 from sampan.client.connection import engine
-from sampan.client.http import query
+from sampan.client.http import at, query
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ def stats(v: Values, names: list[str]) -> int:
         wanted = query(all=v.on("all") or None)
         chosen = names or [row["Id"] for row in http.call("GET", f"/containers/json{wanted}")]
         shown = [
-            _shown(http.call("GET", f"/containers/{name}/stats?stream=0"), name, v.on("no-trunc")) for name in chosen
+            _shown(http.call("GET", at("/containers/{}/stats?stream=0", name)), name, v.on("no-trunc"))
+            for name in chosen
         ]
         if not v.on("no-stream") and sys.stdout.isatty():
             print("\033[H\033[2J", end="")

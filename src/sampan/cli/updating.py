@@ -6,7 +6,7 @@ from sampan.cli import options
 from sampan.cli.arguments import each
 from sampan.cli.flags import Values
 from sampan.cli.session import warn
-from sampan.client.http import Http
+from sampan.client.http import Http, at
 
 
 def _update(http: Http, name: str, v: Values) -> None:
@@ -14,7 +14,7 @@ def _update(http: Http, name: str, v: Values) -> None:
     if v.text("restart") == "no":
         policy = {"Name": "no"}
     body = {**options.limits(v), "RestartPolicy": policy}
-    answer = http.call("POST", f"/containers/{name}/update", {key: value for key, value in body.items() if value})
+    answer = http.call("POST", at("/containers/{}/update", name), {key: value for key, value in body.items() if value})
     for warning in answer.get("Warnings") or []:
         warn(warning)
 

@@ -7,7 +7,7 @@ from sampan.cli.flags import Values
 from sampan.cli.options import pairs
 from sampan.cli.output import Row, human, rows_out
 from sampan.client.connection import engine
-from sampan.client.http import Http, query
+from sampan.client.http import Http, at, query
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @each
 def rm(http: Http, name: str, v: Values) -> None:
     """volume rm"""
-    http.call("DELETE", f"/volumes/{name}" + query(force=v.on("force")))
+    http.call("DELETE", at("/volumes/{}", name) + query(force=v.on("force")))
 
 
 def create(v: Values, names: list[str]) -> int:

@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sampan.client.http import APIError, query, quote
+from sampan.client.http import APIError, at, query
 from sampan.oci.reference import split
 
 Object = dict[str, Any]  # an object of the API, as the engine sends it
 # Where a method named `list` hides the type.
 Objects = list[Object]
 Names = list[str]
-__all__ = ["Completed", "Names", "Object", "Objects", "filters", "query", "quote"]
+__all__ = ["Completed", "Names", "Object", "Objects", "at", "filters", "query"]
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,17 @@ _SAFE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012345678
 
 def quote(text: str) -> str:
     """Percent-encodes everything but unreserved characters (RFC 3986)."""
-    return "".join(c if c in _SAFE else "".join(f"%{byte:02X}" for byte in c.encode()) for c in text)
+    return "".join(
+        c if c in _SAFE else "".join(f"%{byte:02X}" for byte in c.encode("utf-8", "surrogateescape")) for c in text
+    )
+
+
+def at(template: str, *names: str) -> str:
+    """A path with names in its {}, of which each stays one segment, whatever is in it. Raises APIError for an empty one, which would be
+    another path."""
+    if not all(names):
+        raise APIError(400, "invalid name or ID: value is empty")
+    return template.format(*(quote(name) for name in names))
 
 
 def query(**parameters: object) -> str:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, Protocol, Unpack
 
-from sampan.client.http import APIError
+from sampan.client.http import APIError, at
 from sampan.client.options import ContainerOptions
 from sampan.client.sync import Client, Container
 from sampan.compare import bundle, probe
@@ -225,7 +225,7 @@ class System:
             client.finish("POST", "/sampan/vm/create", body)
         except APIError as error:
             raise CompareError(f"the system VM can't be made: {error}") from None
-        self._id = str(client.call("GET", f"/sampan/vm/{self._name}/json")["Id"])
+        self._id = str(client.call("GET", at("/sampan/vm/{}/json", self._name))["Id"])
 
     def start(self, command: list[str], cold: bool) -> float:
         """Seconds until a command has run in it, from its power-on; it is always cold."""
@@ -237,17 +237,17 @@ class System:
     @contextlib.contextmanager
     def open(self) -> Iterator[Instance]:
         """As Kind says; it has no server, so its network is not measured."""
-        self._client.call("POST", f"/sampan/vm/{self._name}/start")
+        self._client.call("POST", at("/sampan/vm/{}/start", self._name))
         try:
             deadline = time.monotonic() + 300
-            while not self._client.call("GET", f"/sampan/vm/{self._name}/json")["Agent"]:
+            while not self._client.call("GET", at("/sampan/vm/{}/json", self._name))["Agent"]:
                 if time.monotonic() > deadline:
                     raise CompareError("the system VM's guest does not answer")
                 time.sleep(0.1)
             yield _Contained(self._client, self._client.containers.get(self._id))
         finally:
             with contextlib.suppress(APIError):
-                self._client.call("POST", f"/sampan/vm/{self._name}/kill")
+                self._client.call("POST", at("/sampan/vm/{}/kill", self._name))
 
     def idle(self) -> contextlib.AbstractContextManager[Instance]:
         """As Kind says: its application does nothing anyway."""
@@ -255,4 +255,4 @@ class System:
 
     def close(self) -> None:
         """Deletes it."""
-        self._client.call("DELETE", f"/sampan/vm/{self._name}?force=1")
+        self._client.call("DELETE", at("/sampan/vm/{}?force=1", self._name))

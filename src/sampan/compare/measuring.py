@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sampan.client.http import APIError
+from sampan.client.http import APIError, at
 from sampan.client.sync import Client
 from sampan.compare import bundle, network
 from sampan.compare.advice import advise
@@ -107,7 +107,7 @@ def _probed(client: Client, image: str) -> Iterator[str]:
     try:
         yield name
     finally:
-        client.call("DELETE", f"/images/{name}?force=1")
+        client.call("DELETE", at("/images/{}?force=1", name))
 
 
 def _command(client: Client, image: str, command: list[str]) -> tuple[list[str], bool]:

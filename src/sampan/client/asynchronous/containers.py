@@ -8,7 +8,7 @@ from typing import Any, Unpack
 
 from sampan.client.asynchronous.images import AsyncImage, AsyncImages
 from sampan.client.asynctransport import AsyncTransport
-from sampan.client.calls import Completed, Object, Objects, filters, query, quote
+from sampan.client.calls import Completed, Object, Objects, at, filters, query
 from sampan.client.options import Command, ContainerOptions, ExecOptions, container_body, exec_body, update_body
 
 
@@ -197,7 +197,7 @@ class AsyncContainers:
 
     async def get(self, name: str) -> AsyncContainer:
         """One by id, prefix of an id, or name."""
-        return AsyncContainer(self._transport, await self._transport.call("GET", f"/containers/{quote(name)}/json"))
+        return AsyncContainer(self._transport, await self._transport.call("GET", at("/containers/{}/json", name)))
 
     async def list(self, all: bool = False, filter: Mapping[str, object] | None = None) -> _Containers:
         """Those that run, or all."""

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 from sampan.client import calls
 from sampan.client.asynctransport import AsyncTransport
-from sampan.client.calls import Names, Object, Objects, filters, query, quote
+from sampan.client.calls import Names, Object, Objects, at, filters, query
 
 
 class AsyncImage:
@@ -49,7 +49,7 @@ class AsyncImages:
 
     async def get(self, name: str) -> AsyncImage:
         """One by reference or id."""
-        return AsyncImage(self._transport, await self._transport.call("GET", f"/images/{quote(name)}/json"))
+        return AsyncImage(self._transport, await self._transport.call("GET", at("/images/{}/json", name)))
 
     async def list(self, filter: Mapping[str, object] | None = None) -> _Images:
         """All of them."""
@@ -77,7 +77,7 @@ class AsyncImages:
         """Pushes an image. Returns the digest it has there."""
         repository, tag = calls.reference(name)
         digest = ""
-        path = f"/images/{repository}/push" + query(tag=tag)
+        path = at("/images/{}/push", repository) + query(tag=tag)
         async for message in self._transport.objects("POST", path, headers=calls.auth_header(auth)):
             digest = calls.told(message).get("aux", {}).get("Digest") or digest
         return digest
@@ -116,7 +116,7 @@ class AsyncImages:
 
     async def remove(self, name: str, force: bool = False) -> Objects:
         """Untags and, when nothing else uses it, deletes it."""
-        return list(await self._transport.call("DELETE", f"/images/{quote(name)}" + query(force=force)))
+        return list(await self._transport.call("DELETE", at("/images/{}", name) + query(force=force)))
 
     async def prune(self, filter: Mapping[str, object] | None = None) -> Object:
         """Deletes those without a reference."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from sampan.client import calls
 from sampan.client.asynctransport import AsyncTransport
-from sampan.client.calls import Names, Object, Objects, filters, query, quote
+from sampan.client.calls import Names, Object, Objects, at, filters, query
 
 
 class AsyncNetworks:
@@ -27,7 +27,7 @@ class AsyncNetworks:
 
     async def get(self, name: str) -> Object:
         """One by name or id, with the containers on it."""
-        return dict(await self._transport.call("GET", f"/networks/{quote(name)}"))
+        return dict(await self._transport.call("GET", at("/networks/{}", name)))
 
     async def list(self, filter: Mapping[str, object] | None = None) -> Objects:
         """All of them."""
@@ -35,17 +35,17 @@ class AsyncNetworks:
 
     async def connect(self, name: str, container: str, aliases: Names | None = None, ip: str | None = None) -> None:
         """Puts a container on it, also while it runs."""
-        await self._transport.call("POST", f"/networks/{quote(name)}/connect", calls.endpoint(container, aliases, ip))
+        await self._transport.call("POST", at("/networks/{}/connect", name), calls.endpoint(container, aliases, ip))
 
     async def disconnect(self, name: str, container: str, force: bool = False) -> None:
         """Takes a container off it."""
         await self._transport.call(
-            "POST", f"/networks/{quote(name)}/disconnect", {"Container": container, "Force": force}
+            "POST", at("/networks/{}/disconnect", name), {"Container": container, "Force": force}
         )
 
     async def remove(self, name: str) -> None:
         """Deletes one that no container is on."""
-        await self._transport.call("DELETE", f"/networks/{quote(name)}")
+        await self._transport.call("DELETE", at("/networks/{}", name))
 
     async def prune(self, filter: Mapping[str, object] | None = None) -> Object:
         """Deletes all that no container uses."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sampan.client.asynctransport import AsyncTransport
-from sampan.client.calls import Object, Objects, filters, query, quote
+from sampan.client.calls import Object, Objects, at, filters, query
 
 
 class AsyncVolumes:
@@ -20,7 +20,7 @@ class AsyncVolumes:
 
     async def get(self, name: str) -> Object:
         """One by name."""
-        return dict(await self._transport.call("GET", f"/volumes/{quote(name)}"))
+        return dict(await self._transport.call("GET", at("/volumes/{}", name)))
 
     async def list(self, filter: Mapping[str, object] | None = None) -> Objects:
         """All of them."""
@@ -29,7 +29,7 @@ class AsyncVolumes:
 
     async def remove(self, name: str, force: bool = False) -> None:
         """Deletes one that no container uses."""
-        await self._transport.call("DELETE", f"/volumes/{quote(name)}" + query(force=force))
+        await self._transport.call("DELETE", at("/volumes/{}", name) + query(force=force))
 
     async def prune(self, filter: Mapping[str, object] | None = None) -> Object:
         """Deletes anonymous ones that no container uses."""

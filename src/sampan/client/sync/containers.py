@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Unpack
 
-from sampan.client.calls import Completed, Object, Objects, filters, query, quote
+from sampan.client.calls import Completed, Object, Objects, at, filters, query
 from sampan.client.options import Command, ContainerOptions, ExecOptions, container_body, exec_body, update_body
 from sampan.client.sync.images import Image, Images
 from sampan.client.transport import Transport
@@ -198,7 +198,7 @@ class Containers:
 
     def get(self, name: str) -> Container:
         """One by id, prefix of an id, or name."""
-        return Container(self._transport, self._transport.call("GET", f"/containers/{quote(name)}/json"))
+        return Container(self._transport, self._transport.call("GET", at("/containers/{}/json", name)))
 
     def list(self, all: bool = False, filter: Mapping[str, object] | None = None) -> _Containers:
         """Those that run, or all."""

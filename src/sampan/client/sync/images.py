@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from sampan.client import calls
-from sampan.client.calls import Names, Object, Objects, filters, query, quote
+from sampan.client.calls import Names, Object, Objects, at, filters, query
 from sampan.client.transport import Transport
 
 
@@ -50,7 +50,7 @@ class Images:
 
     def get(self, name: str) -> Image:
         """One by reference or id."""
-        return Image(self._transport, self._transport.call("GET", f"/images/{quote(name)}/json"))
+        return Image(self._transport, self._transport.call("GET", at("/images/{}/json", name)))
 
     def list(self, filter: Mapping[str, object] | None = None) -> _Images:
         """All of them."""
@@ -78,7 +78,7 @@ class Images:
         """Pushes an image. Returns the digest it has there."""
         repository, tag = calls.reference(name)
         digest = ""
-        path = f"/images/{repository}/push" + query(tag=tag)
+        path = at("/images/{}/push", repository) + query(tag=tag)
         for message in self._transport.objects("POST", path, headers=calls.auth_header(auth)):
             digest = calls.told(message).get("aux", {}).get("Digest") or digest
         return digest
@@ -117,7 +117,7 @@ class Images:
 
     def remove(self, name: str, force: bool = False) -> Objects:
         """Untags and, when nothing else uses it, deletes it."""
-        return list(self._transport.call("DELETE", f"/images/{quote(name)}" + query(force=force)))
+        return list(self._transport.call("DELETE", at("/images/{}", name) + query(force=force)))
 
     def prune(self, filter: Mapping[str, object] | None = None) -> Object:
         """Deletes those without a reference."""

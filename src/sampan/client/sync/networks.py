@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sampan.client import calls
-from sampan.client.calls import Names, Object, Objects, filters, query, quote
+from sampan.client.calls import Names, Object, Objects, at, filters, query
 from sampan.client.transport import Transport
 
 
@@ -28,7 +28,7 @@ class Networks:
 
     def get(self, name: str) -> Object:
         """One by name or id, with the containers on it."""
-        return dict(self._transport.call("GET", f"/networks/{quote(name)}"))
+        return dict(self._transport.call("GET", at("/networks/{}", name)))
 
     def list(self, filter: Mapping[str, object] | None = None) -> Objects:
         """All of them."""
@@ -36,15 +36,15 @@ class Networks:
 
     def connect(self, name: str, container: str, aliases: Names | None = None, ip: str | None = None) -> None:
         """Puts a container on it, also while it runs."""
-        self._transport.call("POST", f"/networks/{quote(name)}/connect", calls.endpoint(container, aliases, ip))
+        self._transport.call("POST", at("/networks/{}/connect", name), calls.endpoint(container, aliases, ip))
 
     def disconnect(self, name: str, container: str, force: bool = False) -> None:
         """Takes a container off it."""
-        self._transport.call("POST", f"/networks/{quote(name)}/disconnect", {"Container": container, "Force": force})
+        self._transport.call("POST", at("/networks/{}/disconnect", name), {"Container": container, "Force": force})
 
     def remove(self, name: str) -> None:
         """Deletes one that no container is on."""
-        self._transport.call("DELETE", f"/networks/{quote(name)}")
+        self._transport.call("DELETE", at("/networks/{}", name))
 
     def prune(self, filter: Mapping[str, object] | None = None) -> Object:
         """Deletes all that no container uses."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sampan.client.calls import Object, Objects, filters, query, quote
+from sampan.client.calls import Object, Objects, at, filters, query
 from sampan.client.transport import Transport
 
 
@@ -21,7 +21,7 @@ class Volumes:
 
     def get(self, name: str) -> Object:
         """One by name."""
-        return dict(self._transport.call("GET", f"/volumes/{quote(name)}"))
+        return dict(self._transport.call("GET", at("/volumes/{}", name)))
 
     def list(self, filter: Mapping[str, object] | None = None) -> Objects:
         """All of them."""
@@ -30,7 +30,7 @@ class Volumes:
 
     def remove(self, name: str, force: bool = False) -> None:
         """Deletes one that no container uses."""
-        self._transport.call("DELETE", f"/volumes/{quote(name)}" + query(force=force))
+        self._transport.call("DELETE", at("/volumes/{}", name) + query(force=force))
 
     def prune(self, filter: Mapping[str, object] | None = None) -> Object:
         """Deletes anonymous ones that no container uses."""
