@@ -206,7 +206,7 @@ def test_the_build_cache_keeps_what_a_filter_excludes(daemon: Daemon) -> None:
     ):
         assert daemon.ok("builder", "prune", "-a", "-f", "--filter", wanted).startswith("Total"), wanted
     assert {row["ID"] for row in daemon.http.call("GET", "/system/df")["BuildCache"]} == rows
-    assert "RUN" not in daemon.ok("builder", "prune", "-f", "--filter", "description=kept")
+    assert "RUN" not in daemon.ok("builder", "prune", "-a", "-f", "--filter", "description=kept")
     assert {row["ID"] for row in daemon.http.call("GET", "/system/df")["BuildCache"]} < rows
 
 
