@@ -135,7 +135,7 @@ class BuildCache:
         gone: list[str] = []
         records = self.all()
         total = sum(record.size for record in records)
-        keep_bytes = space.kept(total, self._free()) if space else 0
+        keep_bytes = space.kept(total, self._store.free()) if space else 0
         for record in records:
             if not wanted(record) or (keep_bytes and total <= keep_bytes):
                 continue
@@ -147,10 +147,6 @@ class BuildCache:
         self._db.change(*(("DELETE FROM packed WHERE layer = ?", (layer,)) for layer in lost), removing=True)
         self._store.collect_garbage()  # when no build is under way that has found them in time
         return gone, sum(lost.values())
-
-    def _free(self) -> int:
-        found = os.statvfs(self._store.root)
-        return found.f_bavail * found.f_frsize
 
     def close(self) -> None:
         """Closes the database."""

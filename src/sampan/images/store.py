@@ -57,6 +57,11 @@ class ImageStore:
                 self._session.end()
         self.index.close()
 
+    def free(self) -> int:
+        """Bytes that are free on the disk of the store."""
+        found = os.statvfs(self.root)
+        return found.f_bavail * found.f_frsize
+
     def prepared(self, image_id: str) -> bool:
         """Whether lower_directories answers at once."""
         return image_id in self._lower
