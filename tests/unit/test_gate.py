@@ -151,7 +151,13 @@ def test_who_asks_is_nowhere_ambient() -> None:
 
 def requests_for(route: Route, things: Things, name: str) -> Iterator[tuple[str, dict[str, str], Any]]:
     """(path, query, body) of requests by a route that name a thing, wherever something can be named."""
-    names = {"id": name, "name": name, "snapshot": "s1", "action": "create" if "snapshots" in route.path else "kill"}
+    names = {
+        "id": name,
+        "name": name,
+        "snapshot": "s1",
+        "checkpoint": "c1",
+        "action": "create" if "snapshots" in route.path else "kill",
+    }
     path = re.sub(r"\{(\w+)(:[^{}]*)?\}", lambda match: names[match[1]], route.path)
     query = {"container": name, "names": name, "source": name, "repo": "mine", "tag": "1", "path": "/", "stdout": "1", "stderr": "1",
              "h": "1", "w": "1", "t": "0", "since": "0", "until": "1", "stream": "0", "one-shot": "1", "fromImage": "localhost:1/x", "term": "x", "logs": "1",
@@ -249,7 +255,8 @@ def test_every_endpoint_hides_and_keeps_what_is_another_s(engine: Engine) -> Non
                         before = world.state("victim")
                         status, text = await ask(world, client, "mallory", route, path, query, body)
                         where = (route.method, path, body, status, text[:300])
-                        assert status not in (500, 501), where
+                        assert status != 500, where
+                        assert status != 501 or route.handler.__module__ == "sampan.api.swarm", where
                         left = text
                         for given in (
                             name,

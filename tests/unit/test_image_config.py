@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 from sampan.build import exporting
 from sampan.build.model import Options, State
 from sampan.engine import image_config, model
+from sampan.engine.errors import BadRequest
+from sampan.engine.limits import check_health
+from sampan.engine.model import Config, HealthCheck
 from sampan.images.config import (
     INLINE,
     Execution,
@@ -187,3 +190,30 @@ def test_anything_anywhere(path: str, value: object) -> None:
 def test_anything(data: bytes) -> None:
     with pytest.raises(ImageError):
         read_config(data)
+
+
+CHECK = HealthCheck(test=("CMD", "probe"), interval=7, timeout=6, start_period=5, start_interval=4, retries=3)
+
+
+@pytest.mark.parametrize("field", HealthCheck.__struct_fields__)
+def test_a_health_check_is_merged_field_by_field(field: str) -> None:
+    """What is given stands, and what is not, an image's test above all, is the image's: in a container and in a commit."""
+    value = ("CMD-SHELL", "other") if field == "test" else 99
+    given = Config(health_check=HealthCheck(**{field: value}))
+    base = Config(health_check=CHECK)
+    found = image_config.merged(given, base).health_check
+    assert found == msgspec.structs.replace(CHECK, **{field: value})
+    execution = image_config.over(Execution(), base)
+    assert image_config.read(image_config.over(execution, given)).health_check == found
+    assert image_config.merged(given, Config()).health_check == given.health_check
+    assert image_config.merged(Config(), base).health_check == CHECK
+
+
+@pytest.mark.parametrize("field", [name for name in HealthCheck.__struct_fields__ if name != "test"])
+def test_what_no_health_check_can_be(field: str) -> None:
+    check_health(HealthCheck(**{field: 0 if field == "retries" else 10**6}))
+    with pytest.raises(BadRequest, match="in Healthcheck cannot be"):
+        check_health(HealthCheck(**{field: -1}))
+    if field != "retries":
+        with pytest.raises(BadRequest, match="in Healthcheck cannot be less than 1ms"):
+            check_health(HealthCheck(**{field: 10**6 - 1}))

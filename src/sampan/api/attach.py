@@ -15,7 +15,7 @@ from sampan.api.requests import flag
 from sampan.api.streams import Client
 from sampan.engine import lines, log_options
 from sampan.engine.container import Container, log_timestamp
-from sampan.engine.errors import BadRequest, Conflict
+from sampan.engine.errors import BadRequest, Conflict, Unsupported
 from sampan.engine.keeper_link import KeeperLink
 from sampan.engine.logs import Log, Logs, end_of
 from sampan.engine.moments import moment, never
@@ -155,9 +155,7 @@ async def logs(request: web.Request) -> web.StreamResponse:
     if not wanted:
         raise BadRequest("Bad parameters: you must choose at least one stream")
     if container.host_config.log_config.driver == "none":
-        raise web.HTTPNotImplemented(
-            text='{"message":"configured logging driver does not support reading"}', content_type="application/json"
-        )
+        raise Unsupported("configured logging driver does not support reading")
     since = moment(request.query.get("since"), 0)
     until = moment(never(request.query.get("until")), 2**62 / 1e9)
     tail = request.query.get("tail") or "all"

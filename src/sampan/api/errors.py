@@ -32,6 +32,7 @@ _STATUS: list[tuple[type[Exception], int]] = [
     (errors.NotFound, 404),
     (errors.Conflict, 409),
     (errors.TooLarge, 413),
+    (errors.Unsupported, 501),
     (errors.Busy, 503),
     (ImageNotFound, 404),
     (RegistryNotFound, 404),

@@ -19,6 +19,7 @@ from sampan.api import (
     networks,
     policy,
     registries,
+    swarm,
     system,
     system_vms,
     transfer,
@@ -77,6 +78,47 @@ def _network(verb: Verb) -> Ask:
 
 def _inside(verb: Verb, kind: Kind) -> Ask:
     return Ask(verb, kind, inside=True)
+
+
+_NO_SWARM = Public("there is no swarm, and it says so")
+_NO_PLUGIN = Public("there are no plugins, and it says so")
+
+
+def _of_swarm() -> list[Route]:
+    """The paths of Docker's swarm mode."""
+    no = swarm.no_manager
+    found = [
+        Route("POST", "/swarm/init", swarm.no_swarm, _NO_SWARM),
+        Route("POST", "/swarm/join", swarm.no_swarm, _NO_SWARM),
+        Route("POST", "/swarm/leave", swarm.leave, _NO_SWARM),
+        Route("GET", "/swarm", no, _NO_SWARM),
+        Route("GET", "/swarm/unlockkey", no, _NO_SWARM),
+        Route("POST", "/swarm/update", no, _NO_SWARM),
+        Route("POST", "/swarm/unlock", no, _NO_SWARM),
+        Route("PUT", "/volumes/{name}", no, _NO_SWARM),  # of volumes of a cluster
+    ]
+    for kind in ("nodes", "services", "tasks", "secrets", "configs"):
+        found += [Route("GET", f"/{kind}", no, _NO_SWARM), Route("GET", f"/{kind}/{{id}}", no, _NO_SWARM)]
+        if kind in ("services", "tasks"):
+            found.append(Route("GET", f"/{kind}/{{id}}/logs", no, _NO_SWARM))
+        if kind in ("services", "secrets", "configs"):
+            found.append(Route("POST", f"/{kind}/create", no, _NO_SWARM))
+        if kind != "tasks":
+            found.append(Route("DELETE", f"/{kind}/{{id}}", no, _NO_SWARM))
+            found.append(Route("POST", f"/{kind}/{{id}}/update", no, _NO_SWARM))
+    return found
+
+
+def _of_plugins() -> list[Route]:
+    """The paths of plugins that ask for one, or for more than a list."""
+    one = [("GET", "json"), *(("POST", verb) for verb in ("enable", "disable", "push", "upgrade", "set"))]
+    return [
+        Route("GET", "/plugins/privileges", swarm.no_plugins, _NO_PLUGIN),
+        Route("POST", "/plugins/pull", swarm.no_plugins, _NO_PLUGIN),
+        Route("POST", "/plugins/create", swarm.no_plugins, _NO_PLUGIN),
+        *(Route(method, f"/plugins/{{name:.+}}/{verb}", swarm.no_plugin, _NO_PLUGIN) for method, verb in one),
+        Route("DELETE", "/plugins/{name:.+}", swarm.no_plugin, _NO_PLUGIN),
+    ]
 
 
 ROUTES = [
@@ -169,4 +211,9 @@ ROUTES = [
     Route("DELETE", "/networks/{id}", networks.remove, _network(Verb.REMOVE)),
     Route("POST", "/networks/{id}/connect", networks.connect, _network(Verb.CONNECT)),
     Route("POST", "/networks/{id}/disconnect", networks.disconnect, _network(Verb.CONNECT)),
+    Route("GET", "/containers/{id}/checkpoints", swarm.checkpoints, _container(Verb.SEE)),
+    Route("POST", "/containers/{id}/checkpoints", swarm.checkpoints, _container(Verb.CONTROL)),
+    Route("DELETE", "/containers/{id}/checkpoints/{checkpoint}", swarm.checkpoints, _container(Verb.CONTROL)),
+    *_of_swarm(),
+    *_of_plugins(),
 ]

@@ -147,7 +147,17 @@ def _always() -> dict[str, object]:
         "ServerVersion": sampan.__version__,
         "Runtimes": {RUNTIME: {"path": "sampan"}},
         "DefaultRuntime": RUNTIME,
-        "Swarm": {"LocalNodeState": "inactive"},
+        "Swarm": {
+            "NodeID": "",
+            "NodeAddr": "",
+            "LocalNodeState": "inactive",
+            "ControlAvailable": False,
+            "Error": "",
+            "RemoteManagers": None,
+        },
+        "ContainerdCommit": {"ID": ""},
+        "RuncCommit": {"ID": ""},
+        "InitCommit": {"ID": ""},
         "LiveRestoreEnabled": True,
         "InitBinary": "tini-static",
     }

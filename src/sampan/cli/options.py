@@ -158,6 +158,8 @@ def _security(option: str) -> str:
 
 def _health(v: Values) -> dict[str, object] | None:
     if v.on("no-healthcheck"):
+        if any(name.startswith("health-") for name in v.given):
+            raise UsageError("--no-healthcheck conflicts with --health-* options")
         return {"Test": ["NONE"]}
     times = {
         "Interval": (v.text("health-interval"), "health-interval"),
@@ -165,7 +167,7 @@ def _health(v: Values) -> dict[str, object] | None:
         "StartPeriod": (v.text("health-start-period"), "health-start-period"),
         "StartInterval": (v.text("health-start-interval"), "health-start-interval"),
     }
-    check: dict[str, Any] = {key: duration(text, flag) for key, (text, flag) in times.items() if text}
+    check: dict[str, object] = {key: duration(text, flag) for key, (text, flag) in times.items() if text}
     if v.text("health-cmd"):
         check["Test"] = ["CMD-SHELL", v.text("health-cmd")]
     if v.number("health-retries"):

@@ -193,6 +193,7 @@ def _with_defaults(identifier: str, config: Config, host: HostConfig) -> tuple[C
 def _check(config: Config, host: HostConfig) -> None:
     restart_policy.check(host)
     log_options.check(host)
+    limits.check_health(config.health_check)
     if host.isolation == Isolation.VM:
         machine_shape.check(host)
     elif host.storage_options:

@@ -35,5 +35,9 @@ class TooLarge(EngineError):
     """The request is larger than any sensible one. HTTP 413."""
 
 
+class Unsupported(EngineError):
+    """Docker has it and this engine has not. HTTP 501."""
+
+
 class Busy(EngineError):
     """There is too much of it at once. HTTP 503."""

@@ -47,7 +47,7 @@ def merged(config: model.Config, base: model.Config) -> model.Config:
         working_dir=config.working_dir or base.working_dir,
         stop_signal=config.stop_signal or base.stop_signal,
         shell=config.shell or base.shell,
-        health_check=config.health_check or base.health_check,
+        health_check=_health_check(config.health_check, base.health_check),
         env=(*(item for item in base.env if item.partition("=")[0] not in given), *config.env),
         labels={**base.labels, **config.labels},
         exposed_ports=tuple(dict.fromkeys((*base.exposed_ports, *config.exposed_ports))),
@@ -55,9 +55,16 @@ def merged(config: model.Config, base: model.Config) -> model.Config:
     )
 
 
+def _health_check(given: model.HealthCheck | None, base: model.HealthCheck | None) -> model.HealthCheck | None:
+    """A health check with what the image says where it says nothing."""
+    if given is None or base is None:
+        return given or base
+    return msgspec.structs.replace(given, **{key: getattr(given, key) or getattr(base, key) for key in _ALIKE})
+
+
 def over(base: Execution, config: model.Config) -> Execution:
     """What is given of a configuration, over what an image has."""
-    check = config.health_check
+    check = _health_check(config.health_check, read(base).health_check)
     found: dict[str, object] = {
         "user": config.user,
         "working_dir": config.working_dir,

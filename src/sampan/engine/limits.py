@@ -11,10 +11,11 @@ import resource
 from typing import NamedTuple
 
 from sampan.engine.errors import BadRequest
-from sampan.engine.model import HostConfig, Limits, SystemVm
+from sampan.engine.model import HealthCheck, HostConfig, Limits, SystemVm
 from sampan.linux.files import read_or_empty
 
 _LEAST_MEMORY = 6 << 20
+_LEAST_PAUSE = 10**6  # nanoseconds, of a health check
 _LEAST_CPUS = 10**7  # of NanoCpus: a quota of a millisecond in a tenth of a second is the kernel's least
 _MOST = 1 << 62
 _PIDS_MAX = 1 << 22  # PID_MAX_LIMIT in include/linux/threads.h
@@ -107,6 +108,18 @@ def _ranges(text: str) -> list[tuple[int, int]]:
     """First and last of each part; one that is none is (1, 0)."""
     parts = [_PART.fullmatch(part) for part in text.split(",")]
     return [(int(part[1]), int(part[2] or part[1])) if part else (1, 0) for part in parts]
+
+
+def check_health(check: HealthCheck | None) -> None:
+    """Raises BadRequest, with Docker's sentences."""
+    if check is None:
+        return
+    for name in ("interval", "timeout", "start_period", "start_interval"):
+        if getattr(check, name) and getattr(check, name) < _LEAST_PAUSE:
+            key = name.title().replace("_", "")
+            raise BadRequest(f"{key} in Healthcheck cannot be less than 1ms")
+    if check.retries < 0:
+        raise BadRequest("Retries in Healthcheck cannot be negative")
 
 
 def check_ulimits(host: HostConfig) -> None:
