@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import TypedDict
 
 from sampan import sizes
 from sampan.engine.errors import BadRequest
@@ -12,6 +11,7 @@ from sampan.engine.model import HostConfig, SystemVm
 from sampan.linux.spec_types import CpuLimits, Resources
 from sampan.oci.runtime_spec import Mount as MountEntry
 from sampan.vm import guestroot
+from sampan.vm.machine_types import ShareRow
 
 DEFAULT_MEMORY = 512  # MiB, of a machine without a limit
 # What the guest's kernel, agent and initramfs take beside the container, and what QEMU takes beside the guest.
@@ -19,20 +19,10 @@ _GUEST_OVERHEAD, HOST_OVERHEAD, _STEP, _LEAST = 96, 512, 32, 192
 FILES = ("hosts", "resolv.conf", "hostname")
 
 
-class Share(TypedDict, total=False):
-    """What of the host a guest sees by way of the shim (vm/microvm_shim). "follow": mounts below it come and go in the guest, too."""
-
-    path: str
-    name: str
-    read_only: bool
-    follow: bool
-    source_fd: int  # a descriptor of ours that is what `path` names
-
-
-def share(entries: Iterable[MountEntry], directory: str) -> list[Share]:
+def share(entries: Iterable[MountEntry], directory: str) -> list[ShareRow]:
     """Turns the bind mounts of a specification into ones of what the guest sees; returns what it is to see, by descriptors
     of the engine's where it has looked at them (vm/microvm_shim)."""
-    shares: list[Share] = []
+    shares: list[ShareRow] = []
     for entry in entries:
         if entry["type"] != "bind":
             continue

@@ -30,11 +30,12 @@ from sampan.linux import filetree, netns
 from sampan.linux.cgroup import Cgroup
 from sampan.linux.files import read_or_empty, regular
 from sampan.linux.spec_types import Resources
-from sampan.oci.runtime_spec import Process
+from sampan.oci.runtime_spec import Namespace, Process
 from sampan.runtime.requests import Join, Launch
 from sampan.vm import confine, progress, requests
 from sampan.vm.disks import Disks
 from sampan.vm.hypervisor import Shape
+from sampan.vm.machine_types import Belongings, ExecRequest, Inner, MachineRequest, ShareRow
 from sampan.vm.templates import Templates
 from sampan.volumes.local import LocalVolumes
 
@@ -48,6 +49,8 @@ _FILES_PATIENCE = 30.0  # seconds that a machine for files may take to end
 # Seconds for what QEMU itself does with all of a machine.
 _LONG = {requests.SaveSnapshot: 600.0, requests.LoadSnapshot: 600.0, requests.DeleteSnapshot: 120.0}
 GROUP = "/sampan/container"
+# Of a machine's process on the host.
+OUTER: list[Namespace] = [{"type": "pid"}, {"type": "ipc"}, {"type": "network", "path": "@network"}]
 # Seconds that the keeper may take for a start: the machine's own process knows whether its guest does anything.
 LONGEST = progress.LONGEST + 60
 
@@ -97,7 +100,7 @@ class Machines:
 
     async def request(
         self, container: Container, wiring: Wiring, given: list[int]
-    ) -> tuple[dict[str, Any], Descriptors]:
+    ) -> tuple[MachineRequest, Descriptors]:
         """What the keeper is asked to start, and the descriptors that go with it, the caller's. Raises VmError.
 
         `given` gets further descriptors that are the caller's to close, when the machine has been started.
@@ -105,21 +108,26 @@ class Machines:
         host, directory = container.host_config, self._containers.directory(container)
         entries = mounts.specification(container, directory, self._volumes, given, self._gate.allowed(container))
         shares = machine_shape.share(entries, directory)
-        inner = spec.build(container, entries, dict.fromkeys(NAMESPACES, "")) | {"cgroup": GROUP}
+        inner = spec.build(container, entries, dict.fromkeys(NAMESPACES, ""))
+        inner["cgroup"] = GROUP
         inner["spec"]["linux"]["resources"] = machine_shape.inner_limits(inner["spec"]["linux"]["resources"])
         guest = self._guest(container, wiring, bool(shares))
         request, fds = await self._machine(container, guest, shares, wiring)
-        process = {key: value for key, value in inner["spec"]["process"].items() if key in ("terminal", "consoleSize")}
+        process, outer = inner["spec"]["process"], request["spec"]
         limits = machine_shape.outer_limits(spec.resources(host), request["shape"]["memory"])
         if shares:
             given.append(mounts.table())
             fds["sources"] = given[-1]
-        request["spec"] |= {"process": process, "linux": {**request["spec"]["linux"], "resources": limits}}
-        return request | {"cgroup": container.cgroup, "inner": inner, "control": self.control(container.id)}, fds
+        outer["process"] = {"terminal": process["terminal"]}
+        if "consoleSize" in process:
+            outer["process"]["consoleSize"] = process["consoleSize"]
+        outer["linux"]["resources"] = limits
+        request |= {"cgroup": container.cgroup, "inner": cast(Inner, inner), "control": self.control(container.id)}
+        return request, fds
 
     async def _machine(
-        self, container: Container, guest: dict[str, Any], shares: list[machine_shape.Share], wiring: Wiring
-    ) -> tuple[dict[str, Any], Descriptors]:
+        self, container: Container, guest: Belongings, shares: list[ShareRow], wiring: Wiring
+    ) -> tuple[MachineRequest, Descriptors]:
         """The part of a request that is the machine, whatever it is for."""
         shape = await self.shape(container.host_config)
         template = await self.templates.get(shape, lambda _: None)
@@ -139,13 +147,12 @@ class Machines:
             for fd in own.values():
                 os.close(fd)
             raise
-        namespaces = [{"type": "pid"}, {"type": "ipc"}, {"type": "network", "path": "@network"}]
-        request: dict[str, Any] = {
+        request: MachineRequest = {
             "entry": "sampan.vm.microvm_shim:main",
-            "spec": {"process": {}, "linux": {"namespaces": namespaces, "resources": {}}},
+            "spec": {"process": {}, "linux": {"namespaces": OUTER, "resources": {}}},
             "cgroup": None,
             "filter": confine.compiled(resolver=True),
-            "shape": shape.fields(),
+            "shape": shape.row(),
             "shares": shares,
             "guest": guest,
             "console": f"{directory}/console",
@@ -164,21 +171,23 @@ class Machines:
 
         return self.disks.root(image.id, tree)
 
-    def _guest(self, container: Container, wiring: Wiring, shares: bool) -> dict[str, Any]:
+    def _guest(self, container: Container, wiring: Wiring, shares: bool) -> Belongings:
         directory = self._containers.directory(container)
         options = container.host_config.storage_options
-        found: dict[str, Any] = {
+        files = {name: read_or_empty(f"{directory}/{name}") for name in machine_shape.FILES}
+        found: Belongings = {
             "persistent": not container.host_config.auto_remove,
             "size": machine_shape.disk_size(container.host_config),
             "shares": shares,
-            "files": {name: read_or_empty(f"{directory}/{name}") for name in machine_shape.FILES},
+            "files": files,
             "interfaces": [interface(network, endpoint, default) for network, endpoint, default in wiring.endpoints],
+            "names": "nameserver 127.0.0.11" in files["resolv.conf"],
         }
         if options.get("medium") == "memory":
             found["writable"] = "memory"
-        return found | {"names": "nameserver 127.0.0.11" in found["files"]["resolv.conf"]}
+        return found
 
-    def exec_request(self, container: Container, process: Process, seccomp: str | None) -> dict[str, object]:
+    def exec_request(self, container: Container, process: Process, seccomp: str | None) -> ExecRequest:
         """What the keeper is asked for a further process in the guest."""
         return {"entry": "sampan.vm.exec_shim:main", "spec": {"linux": {"namespaces": []}}, "cgroup": None, "process": process,
                 "seccomp": seccomp, "control": self.control(container.id), "filter": confine.compiled(resolver=False)}  # fmt: skip
@@ -294,7 +303,7 @@ class Machines:
     async def _open_files(self, container: Container, name: str, path: str) -> list[int]:
         """Starts one; its pidfd, and what else the keeper has of it."""
         wiring = Wiring(await asyncio.to_thread(netns.new), [], [])
-        guest = {"persistent": True}
+        guest: Belongings = {"persistent": True}
         new = container.state.status == "created"  # its first start makes its working directory
         cwd = container.config.working_dir or "/" if new else "/"
         null = {name: os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC) for name in protocol.STDIO}

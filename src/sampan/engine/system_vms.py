@@ -10,7 +10,6 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable
-from typing import Any, cast
 
 import msgspec
 
@@ -22,7 +21,7 @@ from sampan.engine.errors import BadRequest, Conflict, NotFound
 from sampan.engine.events import Events
 from sampan.engine.finding import Finding
 from sampan.engine.image_roots import ImageRoots
-from sampan.engine.machines import GROUP, NAMESPACES, Machines
+from sampan.engine.machines import GROUP, NAMESPACES, OUTER, Machines
 from sampan.engine.model import (
     Asked,
     Config,
@@ -49,9 +48,10 @@ from sampan.images.index import Check
 from sampan.images.store import ImageStore
 from sampan.keeper.protocol import Descriptors
 from sampan.linux import filetree, openat2, sparse
+from sampan.linux.spec_types import Resources
 from sampan.vm import bootdisk, confine, initramfs, iso, kernel, ovf, qemu_pc, requests, seed
 from sampan.vm.errors import VmError
-from sampan.vm.machine_types import DiskSettings
+from sampan.vm.machine_types import DiskSettings, PcRow, SystemRequest
 
 Say = Callable[[str], object]
 replace = msgspec.structs.replace
@@ -220,9 +220,9 @@ class SystemVMs:
         archive = await asyncio.to_thread(initramfs.build, found, self._cache, True)
         lower = await asyncio.to_thread(self._images.lower_directories, image)
         settings = await asyncio.to_thread(self._settings, image)
-        await asyncio.to_thread(bootdisk.build, target, lower, found, archive, cast(DiskSettings, settings), size)
+        await asyncio.to_thread(bootdisk.build, target, lower, found, archive, settings, size)
 
-    def _settings(self, image: Image) -> dict[str, object]:
+    def _settings(self, image: Image) -> DiskSettings:
         """What the disk does when it boots: the image's own init, or its command."""
         rootfd = self._image_roots.open(image)
         try:
@@ -237,20 +237,18 @@ class SystemVMs:
             raise VmError("the image has neither an init (/sbin/init) nor a command")
         container = Container("image", "", 0, "", "", config, HostConfig())
         entries = [*mounts.standard(False), mounts.shared_memory(mounts.DEFAULT_SHM)]
-        return {
-            "mode": "command",
-            "request": spec.build(container, entries, {**dict.fromkeys(NAMESPACES, ""), "uts": "host"})
-            | {"cgroup": GROUP},
-        }
+        request = spec.build(container, entries, {**dict.fromkeys(NAMESPACES, ""), "uts": "host"})
+        request["cgroup"] = GROUP
+        return {"mode": "command", "request": request}
 
     # start
 
-    async def request(self, container: Container, wiring: Wiring) -> tuple[dict[str, Any], Descriptors]:
+    async def request(self, container: Container, wiring: Wiring) -> tuple[SystemRequest, Descriptors]:
         """What the keeper is asked to start, and the descriptors that go with it; "disk" and "seed" are the caller's."""
         directory, settings = self._containers.directory(container), hardware_of(container)
         memory = machine_shape.system_memory(settings)
         accelerator = (await self._machines.shape(HostConfig())).accelerator
-        machine = {"cpus": settings.cpus or 1, "memory": memory, "accelerator": accelerator, "form": "qcow2",
+        machine: PcRow = {"cpus": settings.cpus or 1, "memory": memory, "accelerator": accelerator, "form": "qcow2",
                    "bus": settings.bus or "virtio", "interfaces": [endpoint.mac for _, endpoint, _ in wiring.endpoints]}  # fmt: skip
         servers = self._networking.resolver.forwarders
         guest = seed.Guest(settings.user, settings.password, settings.ssh_keys, settings.user_data)
@@ -263,11 +261,10 @@ class SystemVMs:
         own = {"disk": os.open(f"{directory}/disk.qcow2", os.O_RDWR | os.O_CLOEXEC)}
         os.fchmod(own["disk"], 0o600)
         own["seed"] = os.open(f"{directory}/seed.iso", os.O_RDONLY | os.O_CLOEXEC)
-        limits = {"memory": {"limit": memory + machine_shape.HOST_OVERHEAD << 20}}
-        namespaces = [{"type": "pid"}, {"type": "ipc"}, {"type": "network", "path": "@network"}]
-        request = {
+        limits: Resources = {"memory": {"limit": memory + machine_shape.HOST_OVERHEAD << 20}}
+        request: SystemRequest = {
             "entry": "sampan.vm.system_vm_shim:main",
-            "spec": {"process": {"terminal": True}, "linux": {"namespaces": namespaces, "resources": limits}},
+            "spec": {"process": {"terminal": True}, "linux": {"namespaces": OUTER, "resources": limits}},
             "cgroup": container.cgroup,
             "filter": confine.compiled(resolver=True),
             "pc": machine,

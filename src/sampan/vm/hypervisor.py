@@ -18,6 +18,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sampan.vm.machine_types import ShapeRow
+
     Command = Callable[[int, int, int], list[str]]
 
 ACCELERATORS = ("tcg", "kvm")
@@ -39,9 +41,10 @@ class Shape:
     memory: int = 512
     accelerator: str = "tcg"
 
-    def fields(self) -> dict[str, str | int]:
-        """Its fields by name: Shape(**fields) is equal to it."""
-        return {key: getattr(self, key) for key in ("kernel", "initramfs", "cpus", "memory", "accelerator")}
+    def row(self) -> ShapeRow:
+        """As a request has it: Shape(**row) is equal to it."""
+        return {"kernel": self.kernel, "initramfs": self.initramfs, "cpus": self.cpus, "memory": self.memory,
+                "accelerator": self.accelerator}  # fmt: skip
 
 
 @record

@@ -36,7 +36,8 @@ class Belongings(TypedDict, total=False):
 
 
 class ShareRow(TypedDict, total=False):
-    """A directory or file of the host that the guest may mount (jail.Share). `source_fd`: the engine's descriptor of it."""
+    """A directory or file of the host that the guest may mount (jail.Share). `source_fd`: the engine's descriptor of it. `follow`:
+    mounts below it come and go in the guest, too."""
 
     name: str
     path: str

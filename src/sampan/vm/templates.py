@@ -167,7 +167,7 @@ async def boot(shape: Shape, directory: str, timeout: float, expect: Launch | No
     """Boots a guest in a process of its own. Raises VmError."""
     hypervisor.binary()
     source = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    request = {"shape": shape.fields(), "directory": directory, "timeout": timeout, "expect": expect}
+    request = {"shape": shape.row(), "directory": directory, "timeout": timeout, "expect": expect}
     process = await asyncio.create_subprocess_exec(
         os.path.realpath(sys.executable), "-I", "-S", "-B", "-c", template_builder.ENTRY, source, json.dumps(request),
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,

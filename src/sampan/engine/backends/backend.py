@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import IO, Any, NamedTuple, Protocol
+from typing import IO, NamedTuple, Protocol
 
 from sampan.engine import stats
 from sampan.engine.container import Container
@@ -16,9 +16,10 @@ from sampan.keeper.client import LONGEST
 from sampan.keeper.protocol import Descriptors
 from sampan.linux.spec_types import Resources
 from sampan.oci.runtime_spec import Process as SpecProcess
-from sampan.runtime.requests import Launch
+from sampan.runtime.requests import Join, Launch
 from sampan.runtime.usage import Reading
 from sampan.runtime.usage_types import Usage
+from sampan.vm.machine_types import ExecRequest
 
 
 @dataclass(slots=True)
@@ -34,7 +35,7 @@ class StartRequest:
 class JoinRequest:
     """What the keeper is asked to start a further process with. `late`: the error when that takes longer than `longest` seconds."""
 
-    request: dict[str, Any]
+    request: Join | ExecRequest
     longest: float = LONGEST
     late: EngineError | None = None
 
