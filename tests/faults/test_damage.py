@@ -16,7 +16,7 @@ import pytest
 from sampan.client.http import APIError
 from sampan.images import archive
 from sampan.images.errors import BlobDamaged, ImageError, ImageInUse, ImageNotFound, StoreFull
-from sampan.images.image import Image
+from sampan.images.image import Image, manifest_of
 from sampan.images.store import ImageStore
 from sampan.linux import durable
 from tests.conftest import Daemon
@@ -239,7 +239,7 @@ def test_a_broken_image_is_removed_by_a_person(store: ImageStore, damage: Callab
 
 def test_no_blob_is_collected_while_a_manifest_can_not_be_read(store: ImageStore) -> None:
     image, other = load(store, saved(two_layers("a"), ["a:1"])), load(store, saved(two_layers("b"), ["b:1"]))
-    manifest = json.dumps(archive._manifest(image, 10)).encode()
+    manifest = manifest_of(image.id, 10, image.layers)
     store.index.remember_manifest(image, "docker.io/library/a", manifest)
     digest = store.index._database.rows("SELECT digest FROM manifests")[0][0]
     flip(store.blobs.path(digest)) if os.stat(store.blobs.path(digest)).st_size > 700 else os.truncate(

@@ -13,7 +13,7 @@ import pytest
 
 from sampan.images import archive
 from sampan.images.errors import ImageError, ImageInUse, ImageNotFound
-from sampan.images.image import Image
+from sampan.images.image import Image, manifest_of
 from sampan.images.store import ImageStore
 from tests.faults.images import digest_of, files_of, load, saved, two_layers
 
@@ -25,7 +25,7 @@ def store(tmp_path: Path) -> ImageStore:
 
 def known(store: ImageStore, image: Image, name: str, tag: str = "") -> str:
     """The image as pulled from `name`; returns the reference by digest."""
-    manifest = json.dumps(archive._manifest(image, 100) | {"annotations": {"of": name}}).encode()
+    manifest = json.dumps(json.loads(manifest_of(image.id, 100, image.layers)) | {"annotations": {"of": name}}).encode()
     store.index._database.change(*store.index.known_as(image.id, manifest, f"docker.io/library/{name}", "", tag))
     return f"{name}@{digest_of(manifest)}"
 

@@ -19,7 +19,7 @@ from sampan.images import compression
 from sampan.images.config import MAX_CONFIG, Execution, History, ImageConfig, read_config, write_config
 from sampan.images.errors import ImageError, StoreFull
 from sampan.images.extract import normalise
-from sampan.images.image import Image, Layer
+from sampan.images.image import Image, Layer, manifest_of
 from sampan.images.index import Check
 from sampan.images.store import ImageStore
 from sampan.images.tarstream import Entry, TarStream
@@ -33,8 +33,6 @@ _MAX_JSON = 8 << 20
 _MAX_MEMBERS = 100_000
 _MAX_NAMES = 16 << 20  # characters of all members' names
 _MAX_IMAGES = 1000
-_CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
-_MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +135,7 @@ def load(
                 rows = [
                     row
                     for row in _rows(archive.json("index.json")["manifests"])
-                    if row.get("mediaType") == _MANIFEST_TYPE or "manifest.v2" in row.get("mediaType", "")
+                    if row.get("mediaType") == oci.OCI_MANIFEST or "manifest.v2" in row.get("mediaType", "")
                 ]
                 if not rows:
                     raise ImageError("the archive's index lists no image manifest")
@@ -264,7 +262,7 @@ def _save(store: ImageStore, images: list[tuple[Image, list[str]]], out: IO[byte
         document = manifest(store, image)
         digest = f"sha256:{hashlib.sha256(document).hexdigest()}"
         _add(tar, _blob_name(digest), document, written)
-        row: dict[str, Any] = {"mediaType": _MANIFEST_TYPE, "digest": digest, "size": len(document)}
+        row = {"mediaType": oci.OCI_MANIFEST, "digest": digest, "size": len(document)}
         for tag in tags or [""]:
             annotations = {
                 "io.containerd.image.name": tag,
@@ -278,7 +276,7 @@ def _save(store: ImageStore, images: list[tuple[Image, list[str]]], out: IO[byte
                 "Layers": [_blob_name(layer.digest) for layer in image.layers],
             }
         )
-    layout = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": index}
+    layout = {"schemaVersion": 2, "mediaType": oci.OCI_INDEX, "manifests": index}
     _add(tar, "index.json", json.dumps(layout).encode(), written)
     _add(tar, "manifest.json", json.dumps(docker).encode(), written)
     _add(tar, "oci-layout", b'{"imageLayoutVersion":"1.0.0"}', written)
@@ -287,14 +285,7 @@ def _save(store: ImageStore, images: list[tuple[Image, list[str]]], out: IO[byte
 
 def manifest(store: ImageStore, image: Image) -> bytes:
     """The manifest of an image as it is stored. Raises ImageError."""
-    return json.dumps(
-        {
-            "schemaVersion": 2,
-            "mediaType": _MANIFEST_TYPE,
-            "config": {"mediaType": _CONFIG_TYPE, "digest": image.id, "size": store.blobs.size(image.id)},
-            "layers": [{"mediaType": x.media_type, "digest": x.digest, "size": x.size} for x in image.layers],
-        }
-    ).encode()
+    return manifest_of(image.id, store.blobs.size(image.id), image.layers)
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes, written: set[str]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sampan.images.config import ImageConfig
+from sampan.oci import manifest as oci
 from sampan.oci import reference
 
 
@@ -64,6 +65,12 @@ def shared_sizes(images: list[Image]) -> dict[str, int]:
         )
         for image in images
     }
+
+
+def manifest_of(image_id: str, config_size: int, layers: list[Layer]) -> bytes:
+    """The manifest of an image with its layers as they are there, or as they are sent."""
+    rows = tuple(oci.Descriptor(layer.media_type, layer.digest, layer.size) for layer in layers)
+    return oci.write(oci.Manifest(oci.OCI_MANIFEST, oci.Descriptor(oci.OCI_CONFIG, image_id, config_size), rows))
 
 
 def layers_text(layers: list[Layer]) -> str:

@@ -5,6 +5,7 @@ Sources: image-spec (manifest.md, image-index.md) and Docker's image manifest ve
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 
@@ -147,6 +148,21 @@ def parse(data: bytes, content_type: str = "") -> Manifest | Index:
     return Manifest(
         kind or OCI_MANIFEST, _descriptor(document.get("config")), tuple(_descriptor(row) for row in layers)
     )
+
+
+def write(manifest: Manifest) -> bytes:
+    """The document of a manifest."""
+    document = {
+        "schemaVersion": 2,
+        "mediaType": manifest.media_type,
+        "config": _row(manifest.config),
+        "layers": [_row(layer) for layer in manifest.layers],
+    }
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _row(descriptor: Descriptor) -> dict[str, str | int]:
+    return {"mediaType": descriptor.media_type, "digest": descriptor.digest, "size": descriptor.size}
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

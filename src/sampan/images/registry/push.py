@@ -6,13 +6,12 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 from urllib.parse import quote
 
 from yarl import URL
 
 from sampan.images.errors import ImageError
-from sampan.images.image import Image, Layer
+from sampan.images.image import Image, Layer, manifest_of
 from sampan.images.registry.client import Registry, Scopes, retried
 from sampan.images.registry.errors import RegistryError, RegistryNotFound
 from sampan.images.registry.progress import Progress
@@ -68,13 +67,7 @@ class Push:
                 return parsed.media_type, data, [Layer(r.digest, r.size, x.diff_id, r.media_type)
                                                  for r, x in zip(parsed.layers, image.layers, strict=True)]  # fmt: skip
         layers = [self._store.compressed(layer) for layer in image.layers]
-        document: dict[str, Any] = {
-            "schemaVersion": 2,
-            "mediaType": oci.OCI_MANIFEST,
-            "config": {"mediaType": oci.OCI_CONFIG, "digest": image.id, "size": len(self._store.blobs.read(image.id))},
-            "layers": [{"mediaType": x.media_type, "digest": x.digest, "size": x.size} for x in layers],
-        }
-        return oci.OCI_MANIFEST, json.dumps(document, separators=(",", ":")).encode(), layers
+        return oci.OCI_MANIFEST, manifest_of(image.id, len(self._store.blobs.read(image.id)), layers), layers
 
     async def _layer(self, layer: Layer, media_type: str) -> None:
         name = _short(layer)
