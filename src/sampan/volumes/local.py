@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
-import math
 import os
 import re
 import secrets
@@ -18,7 +16,9 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated
+
+import msgspec
 
 from sampan.linux import durable, filetree
 from sampan.linux.files import regular
@@ -27,7 +27,7 @@ NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}")
 SCHEMA = 1
 _NEW, _REMOVED = ".new-", ".removed-"  # no volume has such a name
 _FILLING = "filling"  # a file beside the data while the image's files are copied there
-_KEYS = {"schema", "created", "labels", "options", "anonymous"}
+_Moment = Annotated[float, msgspec.Meta(ge=0, lt=253370764800)]  # seconds since the epoch, before the year 9999
 
 
 class VolumeError(Exception):
@@ -53,6 +53,19 @@ class Volume:
     options: dict[str, str] = field(default_factory=dict)
     anonymous: bool = False
     broken: str = ""  # why what it says of itself can't be read
+
+
+class _Schema(msgspec.Struct, frozen=True, kw_only=True):
+    schema: int = 0
+
+
+class _Description(_Schema, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """volume.json."""
+
+    created: _Moment
+    labels: dict[str, str]
+    options: dict[str, str]
+    anonymous: bool
 
 
 class LocalVolumes:
@@ -96,12 +109,17 @@ class LocalVolumes:
 
     def _make(self, volume: Volume) -> Volume:
         work = f"{self._root}/{_NEW}{secrets.token_hex(8)}"
-        body = {"schema": SCHEMA, "created": volume.created, "labels": volume.labels, "options": volume.options,
-                "anonymous": volume.anonymous}  # fmt: skip
+        description = _Description(
+            schema=SCHEMA,
+            created=volume.created,
+            labels=volume.labels,
+            options=volume.options,
+            anonymous=volume.anonymous,
+        )
         try:
             os.mkdir(work, 0o755)
             os.mkdir(f"{work}/_data", 0o755)
-            durable.write(f"{work}/volume.json", json.dumps(body), 0o644)
+            durable.write(f"{work}/volume.json", msgspec.json.encode(description), 0o644)
             durable.rename(work, f"{self._root}/{volume.name}")
         except BaseException:
             filetree.remove(work, ignore_errors=True)
@@ -115,17 +133,15 @@ class LocalVolumes:
             raise VolumeNotFound(f"get {name}: no such volume")
         try:
             with open(f"{directory}/volume.json", "rb", opener=regular) as file:
-                body = _read(file.read(16 << 20))
+                said = _read(file.read(16 << 20))
             broken = ""
         except (OSError, ValueError, RecursionError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             broken = f"its volume.json can't be read: {reason}"
-            body = {"created": os.lstat(directory).st_mtime, "labels": {}, "options": {}, "anonymous": False}
+            said = _Description(created=os.lstat(directory).st_mtime, labels={}, options={}, anonymous=False)
         if not os.path.isdir(f"{directory}/_data"):
             broken = "its data directory is missing"
-        return Volume(
-            name, f"{directory}/_data", body["created"], body["labels"], body["options"], body["anonymous"], broken
-        )
+        return Volume(name, f"{directory}/_data", said.created, said.labels, said.options, said.anonymous, broken)
 
     def exists(self, name: str) -> bool:
         """Whether there is a volume of that name, whatever state it is in."""
@@ -183,25 +199,9 @@ class LocalVolumes:
             os.unlink(mark)
 
 
-def _read(data: bytes) -> dict[str, Any]:
+def _read(data: bytes) -> _Description:
     """What volume.json says. Raises ValueError."""
-    body = json.loads(data)
-    if not isinstance(body, dict) or not {"created", "labels", "options", "anonymous"} <= set(body):
-        raise ValueError("it is no description of a volume")
-    schema = body.get("schema", 0)
-    if isinstance(schema, int) and schema > SCHEMA:
+    schema = msgspec.json.decode(data, type=_Schema).schema
+    if schema > SCHEMA:
         raise ValueError(f"a newer Sampan wrote it (schema {schema}, this one knows {SCHEMA})")
-    unknown = sorted(set(body) - _KEYS)
-    if unknown:
-        raise ValueError(f"it has an unknown field {unknown[0]!r}")
-    created = body["created"]
-    if isinstance(created, bool) or not isinstance(created, int | float) or not math.isfinite(created):
-        raise ValueError(f"created: {created!r}")
-    if not 0 <= created < 253370764800:
-        raise ValueError(f"created: {created!r} is no time")
-    for key in ("labels", "options"):
-        if not isinstance(body[key], dict) or not all(isinstance(value, str) for value in body[key].values()):
-            raise ValueError(f"{key}: {body[key]!r}")
-    if not isinstance(body["anonymous"], bool):
-        raise ValueError(f"anonymous: {body['anonymous']!r}")
-    return body
+    return msgspec.json.decode(data, type=_Description)
