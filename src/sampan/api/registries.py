@@ -6,6 +6,7 @@ import base64
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from sampan.api import access, platforms, schema
@@ -16,7 +17,7 @@ from sampan.engine.filters import rules
 from sampan.engine.finding import Finding
 from sampan.engine.policy.caller import Caller
 from sampan.engine.policy.operation import Verb
-from sampan.engine.registries import Registries, complete
+from sampan.engine.registries import Registries, SearchResult, complete
 from sampan.images.registry.auth import Credentials, from_fields
 from sampan.images.registry.progress import Message
 from sampan.oci import manifest as oci
@@ -101,15 +102,15 @@ async def auth(request: web.Request) -> web.Response:
     return web.json_response({"Status": "Login Succeeded", "IdentityToken": ""})
 
 
-def _stars(key: str, values: list[str]) -> rules.Test[dict[str, Any]]:
+def _stars(key: str, values: list[str]) -> rules.Test[SearchResult]:
     least = max(rules.whole(key, value) for value in values)
-    return lambda row: int(row.get("star_count") or 0) >= least
+    return lambda row: row.star_count >= least
 
 
-_SEARCH: dict[str, rules.Rule[dict[str, Any]]] = {
+_SEARCH: dict[str, rules.Rule[SearchResult]] = {
     "stars": _stars,
-    "is-official": rules.boolean(lambda row: bool(row.get("is_official"))),
-    "is-automated": rules.boolean(lambda row: bool(row.get("is_automated"))),
+    "is-official": rules.boolean(lambda row: row.is_official),
+    "is-automated": rules.boolean(lambda row: row.is_automated),
 }
 
 
@@ -122,7 +123,7 @@ async def search(request: web.Request) -> web.Response:
     if not 1 <= limit <= 100:
         raise BadRequest(f"limit {limit} is outside the range of [1, 100]")
     rows = await engine_of(request).registries.search(term, limit, _credentials(request))
-    return web.json_response([row for row in rows if passes(row)])
+    return web.json_response(msgspec.to_builtins([row for row in rows if passes(row)]))
 
 
 async def distribution(request: web.Request) -> web.Response:

@@ -7,6 +7,7 @@ import json
 import os
 import time
 
+import msgspec
 from aiohttp import web
 
 import sampan
@@ -196,7 +197,8 @@ async def plugins(request: web.Request) -> web.Response:
 async def overview_(request: web.Request) -> web.Response:
     """GET /sampan/overview: the picture of the page"""
     engine = engine_of(request)
-    return web.json_response(await engine.overview.now(engine.finding.containers(access.who(request))))
+    picture = await engine.overview.now(engine.finding.containers(access.who(request)))
+    return web.json_response(msgspec.to_builtins(picture))
 
 
 async def events(request: web.Request) -> web.StreamResponse:

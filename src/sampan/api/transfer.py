@@ -7,6 +7,7 @@ import contextlib
 import json
 import posixpath
 import shlex
+import stat
 from typing import IO
 
 from aiohttp import web
@@ -14,7 +15,7 @@ from aiohttp import web
 from sampan.api import access, decode, piped
 from sampan.api.requests import body, engine_of, flag, spool
 from sampan.engine import pools
-from sampan.engine.container import Container
+from sampan.engine.container import Container, timestamp
 from sampan.engine.errors import BadRequest
 from sampan.engine.files import Files
 from sampan.images import compression
@@ -34,8 +35,27 @@ def _path(request: web.Request) -> str:
 
 def _stat_header(request: web.Request) -> str:
     engine, container = access.container(request)
-    found = engine.files.path_stat(container, _path(request))
-    return base64.b64encode(json.dumps(found).encode()).decode()
+    path = _path(request)
+    found = engine.files.path_stat(container, path)
+    shown = {
+        "name": posixpath.basename(path.rstrip("/")) or "/",
+        "size": found["size"],
+        "mode": _go_mode(found["mode"]),
+        "mtime": timestamp(found["mtime"]),
+        "linkTarget": found["link"],
+    }
+    return base64.b64encode(json.dumps(shown).encode()).decode()
+
+
+def _go_mode(mode: int) -> int:
+    """Go's os.FileMode bits of a stat mode, as the API sends them."""
+    value = mode & 0o777
+    kinds = {stat.S_IFDIR: 1 << 31, stat.S_IFLNK: 1 << 27, stat.S_IFBLK: 1 << 26, stat.S_IFIFO: 1 << 25,
+             stat.S_IFSOCK: 1 << 24, stat.S_IFCHR: 1 << 26 | 1 << 21}  # fmt: skip
+    value |= kinds.get(stat.S_IFMT(mode), 0)
+    for bit, go in ((stat.S_ISUID, 1 << 23), (stat.S_ISGID, 1 << 22), (stat.S_ISVTX, 1 << 20)):
+        value |= go if mode & bit else 0
+    return value
 
 
 async def head_archive(request: web.Request) -> web.Response:
@@ -81,7 +101,7 @@ async def changes(request: web.Request) -> web.Response:
     """GET /containers/{id}/changes"""
     engine, container = access.container(request)
     rows = await pools.run("look", engine.files.changes, container)
-    return web.json_response(rows or None)
+    return web.json_response([{"Path": path, "Kind": kind} for path, kind in rows] or None)
 
 
 _LISTS = {"CMD": "Cmd", "ENTRYPOINT": "Entrypoint"}

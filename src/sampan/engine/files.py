@@ -8,12 +8,12 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO
 
 from sampan.engine import image_config, mounts, vanishing
 from sampan.engine.backends.backend import Backends
 from sampan.engine.backends.host_files import closing, put
-from sampan.engine.container import Container, timestamp
+from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest, NotFound
 from sampan.engine.model import Config, MountType
 from sampan.engine.policy.gate import Gate
@@ -64,23 +64,15 @@ class Files:
         with closing(fd):
             yield fd, name, read_only
 
-    def path_stat(self, container: Container, path: str) -> dict[str, object]:
-        """The object of X-Docker-Container-Path-Stat. Raises NotFound."""
+    def path_stat(self, container: Container, path: str) -> root_fs.Stat:
+        """What is at `path`. Raises NotFound."""
         try:
             with self._mounted(container, path) as (rootfd, inner, _):
                 if rootfd < 0:
-                    info = self._backends.of(container).files.stat(container, inner)
-                else:
-                    info = root_fs.stat_of(rootfd, inner)
+                    return self._backends.of(container).files.stat(container, inner)
+                return root_fs.stat_of(rootfd, inner)
         except OSError:
             raise NotFound(f"Could not find the file {path} in container {container.name}") from None
-        return {
-            "name": os.path.basename(path.rstrip("/")) or "/",
-            "size": info["size"],
-            "mode": _go_mode(info["mode"]),
-            "mtime": timestamp(info["mtime"]),
-            "linkTarget": info["link"],
-        }
 
     def get_archive(self, container: Container, path: str, out: IO[bytes]) -> None:
         """Writes what is at `path` as a tar whose members start with its last component."""
@@ -126,15 +118,15 @@ class Files:
         """Writes the container's own file system (without volumes) as a tar."""
         self._backends.of(container).files.export(container, out)
 
-    def changes(self, container: Container) -> list[dict[str, Any]]:
-        """The rows of `docker diff`."""
+    def changes(self, container: Container) -> list[tuple[str, int]]:
+        """The paths that differ from the image's, and how: as Docker's `diff` counts kinds."""
         with vanishing.named(container):
             rows = self._backends.of(container).files.changes(container)
         ours = {row.destination for row in container.mounts} | set(_OURS)
         kept = [(path, kind) for path, kind in rows if not any(path == o or path.startswith(f"{o}/") for o in ours)]
         parents = {os.path.dirname(path) for path, _ in kept}
         return [
-            {"Path": path, "Kind": kind}
+            (path, kind)
             for path, kind in kept
             if kind != 0 or path in parents or not any(o.startswith(f"{path}/") for o in ours)
         ]
@@ -164,14 +156,3 @@ def _above(held: int) -> tuple[int, str]:
         os.close(fd)
         raise
     return fd, name
-
-
-def _go_mode(mode: int) -> int:
-    """Go's os.FileMode bits of a stat mode, as the API sends them."""
-    value = mode & 0o777
-    kinds = {stat.S_IFDIR: 1 << 31, stat.S_IFLNK: 1 << 27, stat.S_IFBLK: 1 << 26, stat.S_IFIFO: 1 << 25,
-             stat.S_IFSOCK: 1 << 24, stat.S_IFCHR: 1 << 26 | 1 << 21}  # fmt: skip
-    value |= kinds.get(stat.S_IFMT(mode), 0)
-    for bit, go in ((stat.S_ISUID, 1 << 23), (stat.S_ISGID, 1 << 22), (stat.S_ISVTX, 1 << 20)):
-        value |= go if mode & bit else 0
-    return value

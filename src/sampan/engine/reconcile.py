@@ -7,12 +7,12 @@ known by pid and start time. Nothing here waits for clients, and all of it may b
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import signal
 import time
-from typing import Any
+
+import msgspec
 
 from sampan.engine import log_options
 from sampan.engine.container import Container
@@ -36,6 +36,14 @@ _log = logging.getLogger(__name__)
 _KILLED = int(signal.SIGKILL)  # a wait status
 _ID = 64  # letters of an id
 _END = 10.0  # seconds that a process may take to end after SIGKILL
+
+
+class _ExitRecord(msgspec.Struct):
+    """exit.json, as the keeper writes it (keeper/exits)."""
+
+    start_time: int
+    status: int
+    time: int
 
 
 class Reconciliation:
@@ -127,13 +135,11 @@ class Reconciliation:
     def _exit_record(self, container: Container) -> Exit | None:
         """How this run ended, if a keeper has seen that."""
         try:
-            with open(f"{self._containers.directory(container)}/exit.json", encoding="ascii", opener=regular) as file:
-                record: dict[str, Any] = json.load(file)
-            same = record.get("start_time") == container.start_time
-            whole = isinstance(record["status"], int) and isinstance(record["time"], int)
-            return Exit(record["status"], record["time"]) if same and whole else None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            with open(f"{self._containers.directory(container)}/exit.json", "rb", opener=regular) as file:
+                found = msgspec.json.decode(file.read(), type=_ExitRecord)
+        except (OSError, ValueError, RecursionError):
             return None
+        return Exit(found.status, found.time) if found.start_time == container.start_time else None
 
     async def _end_stranger(self, call: Call, task: Handover) -> Exit | None:
         """Ends what a daemon that is dead had begun to start, or to remove, and did not record; how it ended, if we ended it."""

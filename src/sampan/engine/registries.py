@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
+import msgspec
+
 from sampan.engine.arrivals import Arrivals
 from sampan.engine.errors import BadRequest, NotFound
 from sampan.engine.finding import Finding
@@ -41,6 +43,16 @@ class _Running:
     progress: Progress
     task: asyncio.Task[object]
     listeners: int = 0
+
+
+class SearchResult(msgspec.Struct, frozen=True):
+    """An image that a search has found, as Docker Hub tells of it."""
+
+    name: str
+    description: str | None = ""
+    star_count: int = 0
+    is_official: bool = False
+    is_automated: bool = False
 
 
 class Registries:
@@ -146,22 +158,20 @@ class Registries:
         async with self._registry(ref.registry, credentials) as registry:
             return await resolve(registry, ref.repository, ref.digest or ref.tag)
 
-    async def search(self, term: str, limit: int, credentials: Credentials) -> list[dict[str, Any]]:
+    async def search(self, term: str, limit: int, credentials: Credentials) -> list[SearchResult]:
         """Images whose name contains the term: by Docker Hub's search, or in a registry's catalogue (HOST/TERM)."""
         host, slash, rest = term.partition("/")
         if slash and ("." in host or ":" in host or host == "localhost") and reference.names_host(host):
             async with self._registry(host, credentials) as registry:
                 names = await _listed(registry, f"v2/_catalog?n={_PAGE}", ("registry:catalog:*",), "repositories")
             found = [name for name in names if rest.lower() in name.lower()]
-            return [{"name": f"{host}/{name}", "description": "", "star_count": 0, "is_official": False,
-                     "is_automated": False} for name in found[:limit]]  # fmt: skip
+            return [SearchResult(f"{host}/{name}") for name in found[:limit]]
         async with Registry(Hosts(), "index.docker.io", credentials) as registry:
             _, data = await registry.small("GET", f"v1/search?{urlencode({'q': term, 'n': limit})}", ())
         try:
-            rows: list[dict[str, Any]] = [dict(row) for row in documents.loads(data)["results"][:limit]]
+            return msgspec.convert(documents.loads(data)["results"][:limit], list[SearchResult])
         except (ValueError, KeyError, TypeError) as error:
             raise RegistryError(f"the search's answer makes no sense: {str(error)[:200]}") from None
-        return rows
 
 
 async def _listed(registry: Registry, path: str, scopes: tuple[str, ...], key: str) -> list[str]:

@@ -6,7 +6,8 @@ import contextlib
 import json
 import os
 import time
-from typing import Any
+
+import msgspec
 
 from sampan.images.blobs import Blobs
 from sampan.images.config import read_config
@@ -17,6 +18,13 @@ from sampan.linux.files import regular
 from sampan.oci import manifest as oci
 
 _SMALL = oci.MAX_SIZE
+
+
+class _Entry(msgspec.Struct):
+    """An image's file in the index's directory (Index.enter)."""
+
+    layers: str
+    loaded: float
 
 
 def rebuild(database: Database, blobs: Blobs, index: str) -> tuple[int, int]:
@@ -49,12 +57,12 @@ def _from_index(index: str) -> list[tuple[str, str, float]]:
     found = []
     for name in os.listdir(index):
         with (
-            contextlib.suppress(OSError, ValueError, KeyError, TypeError),
+            contextlib.suppress(OSError, ValueError, RecursionError),
             open(f"{index}/{name}", "rb", opener=regular) as file,
         ):
-            body: dict[str, Any] = json.loads(file.read(1 << 20))
-            if len(name) == 69 and read_layers(body["layers"]) is not None:
-                found.append((f"sha256:{name[:64]}", str(body["layers"]), float(body["loaded"])))
+            entry = msgspec.json.decode(file.read(1 << 20), type=_Entry)
+            if len(name) == 69 and read_layers(entry.layers) is not None:
+                found.append((f"sha256:{name[:64]}", entry.layers, entry.loaded))
     return found
 
 
