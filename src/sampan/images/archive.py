@@ -11,7 +11,7 @@ import tarfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, TypedDict
+from typing import IO, TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -33,6 +33,29 @@ _MAX_JSON = 8 << 20
 _MAX_MEMBERS = 100_000
 _MAX_NAMES = 16 << 20  # characters of all members' names
 _MAX_IMAGES = 1000
+T = TypeVar("T")
+
+
+class _SavedImage(msgspec.Struct, rename="pascal"):
+    """A row of a docker-archive's manifest.json: names of its members, and tags."""
+
+    config: str
+    layers: list[str] | None
+    repo_tags: list[str] | None = None
+
+
+class _LayoutRow(msgspec.Struct, rename="camel"):
+    """A row of an OCI layout's index.json."""
+
+    digest: str
+    media_type: str | None = None
+    annotations: dict[str, str | None] | None = None
+
+
+class _Layout(msgspec.Struct):
+    """An OCI layout's index.json."""
+
+    manifests: list[_LayoutRow]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +110,13 @@ class _Archive:
             raise ImageError(f"{name[:200]} is larger than {limit} bytes")
         return data
 
-    def json(self, name: str, limit: int = _MAX_JSON) -> Any:
+    def record(self, name: str, kind: type[T]) -> T:
         try:
-            return documents.loads(self.read(name, limit))
+            return msgspec.convert(documents.loads(self.read(name, _MAX_JSON)), kind)
+        except msgspec.ValidationError as error:
+            raise ImageError(f"not an image archive: {name}: {error}") from None
         except ValueError as error:
-            raise ImageError(f"{name[:200]} is not JSON: {error}") from error
+            raise ImageError(f"{name} is not JSON: {error}") from error
 
 
 def _listed(stream: TarStream) -> Iterator[Entry]:
@@ -129,13 +154,13 @@ def load(
         with store.hold():
             archive = _Archive(file, store.temporary)
             if "manifest.json" in archive:
-                rows = _rows(archive.json("manifest.json"))
-                return _of_platform((_load_docker(store, archive, row, check, platform) for row in rows), platform)
+                entries = _bounded(archive.record("manifest.json", list[_SavedImage]))
+                return _of_platform((_load_docker(store, archive, each, check, platform) for each in entries), platform)
             if "index.json" in archive:
                 rows = [
                     row
-                    for row in _rows(archive.json("index.json")["manifests"])
-                    if row.get("mediaType") == oci.OCI_MANIFEST or "manifest.v2" in row.get("mediaType", "")
+                    for row in _bounded(archive.record("index.json", _Layout).manifests)
+                    if row.media_type in oci.MANIFESTS
                 ]
                 if not rows:
                     raise ImageError("the archive's index lists no image manifest")
@@ -158,28 +183,10 @@ def _of_platform(found: Iterator[_Loaded | None], wanted: oci.Platform | None) -
     return loaded
 
 
-def _rows(value: object) -> list[Any]:
-    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
-        raise ImageError("not an image archive: its list of images is none")
-    if len(value) > _MAX_IMAGES:
+def _bounded(rows: list[T]) -> list[T]:
+    if len(rows) > _MAX_IMAGES:
         raise ImageError(f"the archive lists more than {_MAX_IMAGES} images")
-    return value
-
-
-class _SavedImage(TypedDict):
-    """A row of a docker-archive's manifest.json: names of its members, and tags."""
-
-    Config: str
-    Layers: list[str] | None
-    RepoTags: list[str] | None
-
-
-class _LayoutRow(TypedDict, total=False):
-    """A row of an OCI layout's index.json."""
-
-    mediaType: str
-    digest: str
-    annotations: dict[str, str] | None
+    return rows
 
 
 def _names(tags: list[str]) -> list[str]:
@@ -189,40 +196,39 @@ def _names(tags: list[str]) -> list[str]:
 def _load_docker(
     store: ImageStore, archive: _Archive, entry: _SavedImage, check: Check | None, wanted: oci.Platform | None
 ) -> _Loaded | None:
-    config = archive.read(entry["Config"], MAX_CONFIG)
+    config = archive.read(entry.config, MAX_CONFIG)
     parsed = read_config(config)
     if wanted is not None and not oci.fits(parsed.platform, wanted):
         return None
-    diff_ids = parsed.diff_ids
-    names = entry["Layers"] or []
+    diff_ids, names = parsed.diff_ids, entry.layers or []
     if len(diff_ids) != len(names):
         raise ImageError("the archive's manifest and configuration list different layers")
     layers = []
     for name, diff_id in zip(names, diff_ids, strict=True):
         digest, size = store.blobs.put(archive.open(name))
         layers.append(Layer(digest, size, diff_id))
-    tags = _names(entry.get("RepoTags") or [])
+    tags = _names(entry.repo_tags or [])
     return store.add(config, layers, tags, again=True, check=check), tags
 
 
 def _load_oci(
     store: ImageStore, archive: _Archive, row: _LayoutRow, check: Check | None, wanted: oci.Platform | None
 ) -> _Loaded | None:
-    manifest = archive.json(_blob_name(row["digest"]), oci.MAX_SIZE)
-    config = archive.read(_blob_name(manifest["config"]["digest"]), MAX_CONFIG)
+    manifest = oci.parse(archive.read(_blob_name(row.digest), oci.MAX_SIZE), row.media_type or "")
+    if not isinstance(manifest, oci.Manifest):
+        raise ImageError(f"{row.digest} is an index and no manifest, as the archive's index has it")
+    config = archive.read(_blob_name(manifest.config.digest), MAX_CONFIG)
     parsed = read_config(config)
     if wanted is not None and not oci.fits(parsed.platform, wanted):
         return None
     diff_ids = parsed.diff_ids
-    rows = _rows(manifest["layers"])
-    if len(diff_ids) != len(rows):
+    if len(diff_ids) != len(manifest.layers):
         raise ImageError("the archive's manifest and configuration list different layers")
     layers = []
-    for descriptor, diff_id in zip(rows, diff_ids, strict=True):
-        blob = archive.open(_blob_name(descriptor["digest"]))
-        digest, size = store.blobs.put(blob, expected=descriptor["digest"])
-        layers.append(Layer(digest, size, diff_id, str(descriptor.get("mediaType") or "")))
-    annotations = row.get("annotations") or {}
+    for layer, diff_id in zip(manifest.layers, diff_ids, strict=True):
+        digest, size = store.blobs.put(archive.open(_blob_name(layer.digest)), expected=layer.digest)
+        layers.append(Layer(digest, size, diff_id, layer.media_type))
+    annotations = row.annotations or {}
     name = annotations.get("io.containerd.image.name") or annotations.get("org.opencontainers.image.ref.name")
     tags = _names([name] if name else [])
     return store.add(config, layers, tags, again=True, check=check), tags
