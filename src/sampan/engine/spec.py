@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import base64
 import functools
-import json
 import os
-import re
 import resource
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
 
+from sampan.engine import seccomp_profile
 from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest
 from sampan.engine.model import Config, Device, HostConfig
 from sampan.engine.mounts import DEFAULT_SHM, shared_memory, standard
 from sampan.linux import caps, seccomp
-from sampan.linux.spec_types import CpuLimits, DeviceRule, Resources, SeccompSection
+from sampan.linux.spec_types import CpuLimits, DeviceRule, Resources
 from sampan.oci.runtime_spec import Device as DeviceEntry
 from sampan.oci.runtime_spec import Mount as MountEntry
 from sampan.oci.runtime_spec import Namespace, Process, Rlimit, Spec
@@ -61,7 +59,6 @@ MASKED_PATHS = [
     "/sys/firmware",
 ]
 READONLY_PATHS = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
-_ARCHES = {"amd64", "x86_64"}  # this machine's names in a seccomp profile
 _NAMESPACES = ("network", "ipc", "uts")  # that have kernel parameters
 _KNOWN_OPTIONS = ("no-new-privileges", "seccomp", "apparmor", "label", "systempaths", "writable-cgroups")
 
@@ -192,46 +189,9 @@ def seccomp_program(options: dict[str, str], privileged: bool, capabilities: lis
     if wanted in ("builtin", "default"):
         return base64.b64encode(seccomp_default.compiled(tuple(capabilities))).decode()
     try:
-        profile = json.loads(wanted)
-        return base64.b64encode(seccomp.compile_filter(_docker_profile(profile, capabilities))).decode()
+        return base64.b64encode(seccomp.compile_filter(seccomp_profile.section(wanted, capabilities))).decode()
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadRequest(f"decoding seccomp profile failed: {error}") from error
-
-
-def _docker_profile(profile: dict[str, Any], capabilities: list[str]) -> SeccompSection:
-    """A profile in Docker's form (archMap, includes, excludes) as the runtime specification's. Raises ValueError."""
-    rules = []
-    for rule in profile.get("syscalls") or []:
-        includes, excludes = rule.get("includes") or {}, rule.get("excludes") or {}
-        if any(cap not in capabilities for cap in includes.get("caps") or []):
-            continue
-        if any(cap in capabilities for cap in excludes.get("caps") or []):
-            continue
-        if not _ARCHES & set(includes.get("arches") or _ARCHES) or _ARCHES & set(excludes.get("arches") or []):
-            continue
-        since, until = includes.get("minKernel"), excludes.get("minKernel")
-        if (since and not _kernel_is(since)) or (until and _kernel_is(until)):
-            continue
-        rules.append({**rule, "names": rule.get("names") or [rule["name"]]})
-    return cast(SeccompSection, {**profile, "syscalls": rules, "architectures": _architectures(profile)})
-
-
-def _architectures(profile: dict[str, Any]) -> list[str]:
-    """The native one with those that its entry of `archMap` runs besides (32-bit programs). Raises ValueError."""
-    listed: list[str] = profile.get("architectures") or []
-    if listed and profile.get("archMap"):
-        raise ValueError("both 'architectures' and 'archMap' are specified, use either of them")
-    for entry in profile.get("archMap") or []:
-        if entry["architecture"] == "SCMP_ARCH_X86_64":
-            return [entry["architecture"], *(entry.get("subArchitectures") or [])]
-    return listed
-
-
-def _kernel_is(version: str) -> bool:
-    """Whether the kernel is at least `version`, such as 4.8. Raises ValueError."""
-    major, minor = (int(part) for part in version.split("."))
-    running = re.match(r"(\d+)\.(\d+)", os.uname().release)
-    return running is None or (int(running[1]), int(running[2])) >= (major, minor)
 
 
 def command(config: Config) -> list[str]:
