@@ -20,6 +20,21 @@ def fail(*_: object) -> Any:
     raise OSError("no more")
 
 
+def test_all_namespaces_of_a_process_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.open
+
+    def denied(path: str, *args: int) -> int:
+        if path.endswith("net"):
+            raise PermissionError(13, "Permission denied")
+        return real(path, *args)
+
+    before = os.listdir("/proc/self/fd")
+    monkeypatch.setattr(os, "open", denied)
+    with pytest.raises(PermissionError):
+        ns.open_namespaces(os.getpid())
+    assert os.listdir("/proc/self/fd") == before
+
+
 @pytest.mark.parametrize(
     ("namespaces", "broken"),
     [

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from sampan.keeper.protocol import LogOptions, Start
 from sampan.keeper.setups import Setups
 from sampan.keeper.standby import Estate
 from sampan.keeper.supervisor import Supervisor
-from sampan.keeper.tasks import Task
+from sampan.keeper.tasks import Pipes, Task
 from sampan.runtime import spawn
 
 
@@ -72,6 +73,20 @@ def test_a_zombie_may_be_that_of_a_process_that_is_not_told_yet(keeper: Supervis
     theirs.close()
     os.kill(child.pid, 9)
     os.waitpid(child.pid, 0)
+
+
+def test_a_start_without_descriptors_to_be_had_leaves_none(keeper: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(Pipes, "make", fail)
+    request: Any = {"spec": {"process": {}, "linux": {"namespaces": []}}}
+    before = os.listdir("/proc/self/fd")
+    root = {"root": os.open("/", os.O_PATH)}
+    client: Any = Client()
+    with pytest.raises(OSError, match="Too many"):
+        keeper._start(client, 1, Start("x", request, "/nonexistent", False, LogOptions(), root))
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_one_that_can_not_be_followed_is_told_to_who_wants_it(

@@ -219,9 +219,10 @@ class Supervisor:
         if "root" in fds and "entry" not in request:
             close(request["mounted"])
             request["mounted"] = fds.pop("root")
-        pipes = Pipes.make(message.stdin) if not terminal else None
-        theirs = pipes.theirs if pipes else None
+        pipes = None
         try:
+            pipes = Pipes.make(message.stdin) if not terminal else None
+            theirs = pipes.theirs if pipes else None
             if "entry" in request:
                 child = spawn.start_entry(request, theirs, list(fds.values()))
             else:

@@ -7,7 +7,7 @@ import functools
 import os
 import signal
 
-from sampan.linux import pidfd
+from sampan.linux import descriptors, pidfd
 from sampan.linux.syscall import check, failure, libc, syscall
 
 TYPE_CHECKING = False
@@ -108,10 +108,11 @@ def open_namespaces(pid: int, started: int | None = None) -> dict[str, int]:
                 if started is None
                 else pidfd.open_file(pid, started, file)
             )
-    except (FileNotFoundError, ProcessLookupError):
-        for fd in opened.values():
-            os.close(fd)
-        raise ProcessLookupError(f"process {pid} is gone") from None
+    except OSError as error:
+        descriptors.close(opened.values())
+        if isinstance(error, FileNotFoundError | ProcessLookupError):
+            raise ProcessLookupError(f"process {pid} is gone") from None
+        raise
     return opened
 
 
