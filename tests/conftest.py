@@ -200,9 +200,13 @@ def new_daemon(isolation: str = "container", *options: str) -> Daemon:
     daemon = Daemon(Path(tempfile.mkdtemp(prefix="sampan-test-")), options=["--isolation", isolation, *options])
     share_vm_cache(daemon)
     daemon.start()
-    daemon.ok("bootstrap", "busybox")
-    if isolation == "vm":
-        daemon.ok("vm", "prepare", timeout=300)  # so that no test has to wait for the first boot
+    try:
+        daemon.ok("bootstrap", "busybox")
+        if isolation == "vm":
+            daemon.ok("vm", "prepare", timeout=300)  # so that no test has to wait for the first boot
+    except BaseException:
+        end_daemon(daemon)
+        raise
     return daemon
 
 
