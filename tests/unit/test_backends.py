@@ -106,10 +106,14 @@ def test_a_guest_that_was_not_to_be_frozen_goes_on() -> None:
 def test_a_guest_that_does_not_say_what_it_uses_is_left_out() -> None:
     backend = MicroVM(_machines(failure=EngineError("it is busy")), NOTHING, Tasks(), NOTHING)
     assert asyncio.run(backend.readings([_container("vm")])) == {}
-    said = {"cpu_stats": {"cpu_usage": {"total_usage": 5}}, "pids_stats": {"current": 2}, "memory_stats": {"usage": 7}}
+    times = {"total_usage": 5, "usage_in_usermode": 2, "usage_in_kernelmode": 3}
+    cpu = {"cpu_usage": times, "system_cpu_usage": 9, "online_cpus": 1, "throttling_data": {}}
+    said = {"cpu_stats": cpu, "pids_stats": {"current": 2, "limit": 9}, "memory_stats": {"usage": 7}, "networks": {}}
     backend = MicroVM(_machines(said), NOTHING, Tasks(), NOTHING)
     reading = asyncio.run(backend.readings([_container("vm")]))["a" * 64]
     assert (reading.cpu, reading.memory, reading.processes, reading.networks) == (5, 7, 2, {})
+    backend = MicroVM(_machines({**said, "pids_stats": {"current": "many"}}), NOTHING, Tasks(), NOTHING)
+    assert asyncio.run(backend.readings([_container("vm")])) == {}
 
 
 def test_an_exec_in_a_guest_is_signalled_by_its_relay() -> None:

@@ -238,13 +238,18 @@ def test_a_message_is_typed_or_refused(value: Any) -> None:
     assert isinstance(found, (protocol.Reply, protocol.Exit, protocol.Question, protocol.Ready))
 
 
-@given(st.sampled_from(["usage", "processes", "limits", "shape", "ready", "job stat"]), _JSON)
-def test_an_answer_is_typed_or_refused(operation: str, value: Any) -> None:
+_ANSWERS: list[guest_answers.Answer[Any]] = [
+    guest_answers.USAGE, guest_answers.PROCESSES, guest_answers.WARNINGS, guest_answers.SHAPE, guest_answers.READY, guest_answers.STAT,
+]  # fmt: skip
+
+
+@given(st.sampled_from(_ANSWERS), _JSON)
+def test_an_answer_is_typed_or_refused(answer: guest_answers.Answer[Any], value: Any) -> None:
     try:
-        found = guest_answers.checked("box", operation, value)
+        found = answer.of("box", value)
     except EngineError:
         return
-    assert operation in ("limits", "processes", "ready")
+    assert answer in (guest_answers.WARNINGS, guest_answers.PROCESSES, guest_answers.READY)
     assert found == [] or isinstance(found, bool | list)
 
 
@@ -256,18 +261,18 @@ def test_answers_as_they_are() -> None:
     )
     usage = {"cpu_stats": cpu, "memory_stats": {"usage": 1, "limit": 2, "stats": {"file": 1}},
              "pids_stats": {"current": 1, "limit": 2**64 - 1}, "networks": {"eth0": counts}}  # fmt: skip
-    found = guest_answers.checked("box", "usage", usage)
+    found = guest_answers.USAGE.of("box", usage)
     assert found["cpu_stats"]["cpu_usage"]["total_usage"] == 2**64 - 1
     assert found["networks"] == {"eth0": counts}
     for name in ('a"} 1\nx', "../../etc", "x" * 16):
         with pytest.raises(EngineError):
-            guest_answers.checked("box", "usage", usage | {"networks": {name: counts}})
+            guest_answers.USAGE.of("box", usage | {"networks": {name: counts}})
     row = ["0", "1", "0", "0", "10:00", "?", "00:00:00", "sleep\x1b[2J"]
-    assert guest_answers.checked("box", "processes", [row]) == [[*row[:7], "sleep\ufffd[2J"]]
+    assert guest_answers.PROCESSES.of("box", [row]) == [[*row[:7], "sleep\ufffd[2J"]]
     with pytest.raises(EngineError):
-        guest_answers.checked("box", "processes", [["root", *row[1:]]])
+        guest_answers.PROCESSES.of("box", [["root", *row[1:]]])
     with pytest.raises(EngineError):
-        guest_answers.checked("box", "job stat", {"size": 1, "mode": 1, "mtime": 1 << 80, "link": ""})
+        guest_answers.STAT.of("box", {"size": 1, "mode": 1, "mtime": 1 << 80, "link": ""})
     with pytest.raises(EngineError):
         guest_answers.failure("box", {"error": "x", "kind": "os", "errno": 1 << 40})
 

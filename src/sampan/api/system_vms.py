@@ -13,7 +13,7 @@ from aiohttp import web
 
 from sampan.api import access, decode, encode, peers
 from sampan.api.requests import body, engine_of, flag, json_stream, number
-from sampan.engine import system_vms
+from sampan.engine import guest_answers, system_vms
 from sampan.engine.container import Container, moment_text, timestamp
 from sampan.engine.errors import BadRequest, EngineError
 from sampan.network.networks import Networks
@@ -113,7 +113,8 @@ async def inspect(request: web.Request) -> web.Response:
     found["Agent"] = False
     if container.running:
         with contextlib.suppress(EngineError):  # it may be ending
-            found["Agent"] = bool(await engine.machines.ask(container, requests.IsReady()))
+            said = await engine.machines.ask(container, requests.IsReady())
+            found["Agent"] = guest_answers.READY.of(container.name, said)
     return web.json_response(found)
 
 

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Generic, TypeVar, cast
 
 import msgspec
 
 from sampan.engine.errors import EngineError
+from sampan.images.root_fs import Stat
+from sampan.runtime.usage_types import Usage
 from sampan.vm.protocol import one_line, printable
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
+T = TypeVar("T")
 _MOST = (1 << 64) - 1
 _LONGEST_TIME = 1 << 62  # nanoseconds; the year 2116
 _MAX_ROWS, _MAX_TEXT = 2000, 4096
@@ -99,25 +102,31 @@ class _Report(msgspec.Struct):
 
 
 _Process = tuple[_Number, _Number, _Number, _Cell, _Cell, _Cell, _Cell, _Cell]
-_TYPES: dict[str, Any] = {
-    "usage": _Usage,
-    "processes": Annotated[list[_Process], msgspec.Meta(max_length=_MAX_ROWS)],
-    "limits": Annotated[list[_Text], msgspec.Meta(max_length=64)],
-    "shape": _Shape,
-    "ready": bool,
-    "job stat": _Stat,
-}
 
 
-def checked(name: str, operation: str, value: object) -> Any:
-    """The result of a request to the machine of the container `name`; None for one that gives nothing. Raises EngineError."""
-    wanted = _TYPES.get(operation)
-    if wanted is None:
-        return None
-    try:
-        return _tame(msgspec.to_builtins(msgspec.convert(value, wanted, strict=True)))
-    except (msgspec.ValidationError, RecursionError) as error:
-        raise EngineError(f"the virtual machine of {name} answers {operation} with what is none: {error}") from None
+class Answer(Generic[T]):
+    """What a request is answered with: `T`, which is as msgspec has found `form`."""
+
+    def __init__(self, operation: str, form: object) -> None:
+        self._operation, self._form = operation, form
+
+    def of(self, name: str, value: object) -> T:
+        """The answer of the machine of the container `name`. Raises EngineError."""
+        try:
+            found = msgspec.convert(value, self._form, strict=True)
+        except (msgspec.ValidationError, RecursionError) as error:
+            raise EngineError(
+                f"the virtual machine of {name} answers {self._operation} with what is none: {error}"
+            ) from None
+        return cast(T, _tame(msgspec.to_builtins(found)))
+
+
+USAGE: Answer[Usage] = Answer("usage", _Usage)
+PROCESSES: Answer[list[list[str]]] = Answer("processes", Annotated[list[_Process], msgspec.Meta(max_length=_MAX_ROWS)])
+WARNINGS: Answer[list[str]] = Answer("limits", Annotated[list[_Text], msgspec.Meta(max_length=64)])
+SHAPE: Answer[dict[str, int]] = Answer("shape", _Shape)
+READY: Answer[bool] = Answer("ready", bool)
+STAT: Answer[Stat] = Answer("stat", _Stat)
 
 
 def failure(name: str, value: Mapping[str, object]) -> _Failure:

@@ -10,7 +10,7 @@ import secrets
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from sampan.engine import guest_answers, machine_shape, mounts, shims, spec
 from sampan.engine.container import Container
@@ -205,11 +205,12 @@ class Machines:
 
     # while it runs
 
-    async def ask(self, container: Container, request: Request) -> Any:
-        """The result of a request to a running machine. Raises EngineError."""
+    async def ask(self, container: Container, request: Request) -> object:
+        """The result of a request to a running machine, for the guest_answers.Answer that it should be. Raises EngineError."""
         async with shims.connected(self.control(container.id), container.name) as shim:
             answer = await shim.ask(request, limit=_LONG.get(type(request), shims.PATIENCE))
-        return guest_answers.checked(container.name, request.op, answer.get("result"))
+        found: object = answer.get("result")
+        return found
 
     async def limit(self, container: Container, host: HostConfig, limits: Resources) -> list[str]:
         """Changes the limits of a running machine; returns warnings. Raises EngineError, LimitRefused.
@@ -217,14 +218,16 @@ class Machines:
         More memory than the machine was made with comes with the next start.
         """
         warnings: list[str] = []
-        made, wanted = int((await self.ask(container, requests.GetShape()))["memory"]), machine_shape.memory(host)
+        shape = guest_answers.SHAPE.of(container.name, await self.ask(container, requests.GetShape()))
+        made, wanted = shape["memory"], machine_shape.memory(host)
         if wanted > made:
             limits = {**limits, "memory": {**limits["memory"], "limit": 0, "swap": 0}}
             warnings.append(f"the virtual machine has {made} MiB: the new limit holds from its next start")
         group = Cgroup(container.cgroup)
         put_back = group.update({"cpu": limits["cpu"]})
         try:
-            warnings += await self.ask(container, requests.Limits(machine_shape.inner_limits(limits)))
+            said = await self.ask(container, requests.Limits(machine_shape.inner_limits(limits)))
+            warnings += guest_answers.WARNINGS.of(container.name, said)
         except BaseException:
             put_back()
             raise
@@ -232,7 +235,7 @@ class Machines:
             await self.ask(container, requests.Balloon(wanted << 20))
         return warnings + group.warnings
 
-    async def job(self, container: Container, name: str, reader: int = -1, writer: int = -1, **args: Any) -> Any:
+    async def job(self, container: Container, job: requests.Job, reader: int = -1, writer: int = -1) -> object:
         """Work on a container's files, in its guest; one that does not run gets a machine for that long.
 
         What the job reads comes from `reader`, what it writes goes to `writer`; both are closed.
@@ -242,7 +245,7 @@ class Machines:
         writer = writer if writer >= 0 else os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
         try:
             async with self._reachable(container) as path, shims.connected(path, container.name) as shim:
-                await shim.ask(requests.Job(name, args), {"stdin": reader, "stdout": writer})
+                await shim.ask(job, {"stdin": reader, "stdout": writer})
                 os.close(reader)
                 os.close(writer)
                 reader = writer = -1
@@ -258,7 +261,8 @@ class Machines:
         if not isinstance(answer, dict):
             answer = {"error": "the guest's job has ended without a word", "kind": "other"}
         if "error" not in answer:
-            return guest_answers.checked(container.name, f"job {name}", answer.get("result"))
+            result: object = answer.get("result")
+            return result
         failure = guest_answers.failure(container.name, answer)
         if failure.kind == "os":
             raise OSError(failure.errno, failure.error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from typing import IO, Any
+from typing import IO
 
 from sampan.engine import guest_answers, guest_archives
 from sampan.engine.container import Container
@@ -13,6 +13,7 @@ from sampan.engine.errors import Forbidden
 from sampan.engine.machines import Machines
 from sampan.images.errors import ImageError
 from sampan.images.root_fs import Stat
+from sampan.vm.requests import Job
 
 
 class GuestFiles:
@@ -23,40 +24,40 @@ class GuestFiles:
 
     def stat(self, container: Container, path: str) -> Stat:
         """As RootFiles.stat."""
-        found: Stat = self._machines.in_thread(self._machines.job(container, "stat", path=path))
-        return found
+        found = self._machines.in_thread(self._machines.job(container, Job("stat", {"path": path})))
+        return guest_answers.STAT.of(container.name, found)
 
     def get(self, container: Container, path: str, out: IO[bytes], top: str) -> None:
         """As RootFiles.get."""
-        self._from_guest(container, lambda file: guest_archives.retell(file, out, top), "get", path=path)
+        self._from_guest(container, lambda file: guest_archives.retell(file, out, top), Job("get", {"path": path}))
 
     def put(
         self, container: Container, path: str, stream: IO[bytes], keep_type: bool, user: str, read_only: bool
     ) -> None:
         """As RootFiles.put."""
-        self._machines.in_thread(self._machines.job(container, "check", path=path))
+        self._machines.in_thread(self._machines.job(container, Job("check", {"path": path})))
         if read_only:
             raise Forbidden("container rootfs is marked read-only")
-        self._into_guest(container, stream, "put", path=path, keep_type=keep_type, user=user)
+        self._into_guest(container, stream, Job("put", {"path": path, "keep_type": keep_type, "user": user}))
 
     def export(self, container: Container, out: IO[bytes]) -> None:
         """As RootFiles.export."""
-        self._from_guest(container, lambda file: guest_archives.retell(file, out, "."), "export")
+        self._from_guest(container, lambda file: guest_archives.retell(file, out, "."), Job("export", {}))
 
     def changes(self, container: Container) -> list[tuple[str, int]]:
         """As RootFiles.changes."""
         out = guest_answers.Changes(container.name)
-        self._from_guest(container, _copied(out), "changes")
+        self._from_guest(container, _copied(out), Job("changes", {}))
         return out.rows()
 
     def layer(self, container: Container, out: IO[bytes]) -> None:
         """As RootFiles.layer."""
-        self._from_guest(container, _copied(out), "layer")
+        self._from_guest(container, _copied(out), Job("layer", {}))
 
-    def _from_guest(self, container: Container, take: Callable[[IO[bytes]], None], name: str, **args: Any) -> None:
+    def _from_guest(self, container: Container, take: Callable[[IO[bytes]], None], job: Job) -> None:
         """Has what a job in the container's guest writes taken. Raises as the job does, or as `take`."""
         reader, writer = os.pipe()
-        done = self._machines.later(self._machines.job(container, name, writer=writer, **args))
+        done = self._machines.later(self._machines.job(container, job, writer=writer))
         with os.fdopen(reader, "rb") as file:
             try:
                 take(file)
@@ -66,10 +67,10 @@ class GuestFiles:
                 raise
         done.result()
 
-    def _into_guest(self, container: Container, stream: IO[bytes], name: str, **args: Any) -> None:
+    def _into_guest(self, container: Container, stream: IO[bytes], job: Job) -> None:
         """Gives a stream to a job in the container's guest. Raises as the job does."""
         reader, writer = os.pipe()
-        done = self._machines.later(self._machines.job(container, name, reader=reader, **args))
+        done = self._machines.later(self._machines.job(container, job, reader=reader))
         try:
             with os.fdopen(writer, "wb") as file:
                 shutil.copyfileobj(stream, file, 1 << 20)

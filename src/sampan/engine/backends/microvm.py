@@ -7,7 +7,7 @@ import signal
 from collections.abc import Collection
 from typing import cast
 
-from sampan.engine import machine_shape, machines, shims, stats
+from sampan.engine import guest_answers, machine_shape, machines, shims, stats
 from sampan.engine.backends.backend import JoinRequest, RootFiles, StartRequest
 from sampan.engine.backends.guest_files import GuestFiles
 from sampan.engine.backends.guests import Guests
@@ -105,8 +105,7 @@ class MicroVM(Guests):
 
     async def usage(self, container: Container) -> Usage:
         """As Backend.usage, of what is in the guest."""
-        found: Usage = await self._machines.ask(container, requests.Usage())
-        return found
+        return guest_answers.USAGE.of(container.name, await self._machines.ask(container, requests.Usage()))
 
     async def readings(self, containers: list[Container]) -> dict[str, Reading]:
         """As Backend.readings."""
@@ -122,7 +121,8 @@ class MicroVM(Guests):
 
     async def processes(self, container: Container, arguments: str) -> stats.Processes:
         """As Backend.processes, of what is in the guest."""
-        return stats.top_of(await self._machines.ask(container, requests.Processes()), arguments)
+        rows = guest_answers.PROCESSES.of(container.name, await self._machines.ask(container, requests.Processes()))
+        return stats.top_of(rows, arguments)
 
     def guest_memory(self, container: Container) -> int:
         """As Backend.guest_memory."""
