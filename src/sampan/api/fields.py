@@ -68,6 +68,15 @@ def unless_empty(record: Record[S]) -> Reader:
     return read
 
 
+def those_given(record: Record[S]) -> Reader:
+    """A list of records without those in which nothing is given, as in Docker's own example."""
+    nothing = record.read(None, "")
+    whole_list = conform.each(record.read)
+    return lambda value, path: tuple(
+        each for each in cast(Iterable[object], whole_list(value, path)) if each != nothing
+    )
+
+
 def optional(record: Record[S]) -> Callable[[object], object]:
     """Writes a record, or null for None."""
     return lambda value: None if value is None else record.write(cast(S, value))
@@ -200,17 +209,28 @@ def _write_bindings(value: object) -> object:
     return {port: PORT_BINDING.write_each(rows) for port, rows in found.items()}
 
 
-_RATES = conform.each(struct({"Path": text, "Rate": whole}))
-_WEIGHTS = conform.each(struct({"Path": text, "Weight": whole}))
+RATE = Record(model.DeviceRate, {"Path": Field("path", text), "Rate": Field("rate", whole)})
+WEIGHT = Record(model.DeviceWeight, {"Path": Field("path", text), "Weight": Field("weight", whole)})
+
+
+def _swappiness(value: object) -> object:
+    return None if value == -1 else value
+
 
 LIMITS = {
     "Memory": Field("limits.memory", whole), "MemorySwap": Field("limits.memory_swap", whole),
-    "MemoryReservation": Field("limits.memory_reservation", whole), "MemorySwappiness": Field("limits.memory_swappiness", unavailable(whole, -1)),
+    "MemoryReservation": Field("limits.memory_reservation", whole), "MemorySwappiness": Field("limits.memory_swappiness", whole, _swappiness),
     "OomKillDisable": Field("limits.oom_kill_disable", flag), "NanoCpus": Field("limits.nano_cpus", whole),
     "CpuShares": Field("limits.cpu_shares", whole), "CpuPeriod": Field("limits.cpu_period", whole),
     "CpuQuota": Field("limits.cpu_quota", whole), "CpusetCpus": Field("limits.cpuset_cpus", text),
     "CpusetMems": Field("limits.cpuset_mems", text), "PidsLimit": Field("limits.pids_limit", whole),
+    "CpuRealtimePeriod": Field("limits.realtime_period", whole), "CpuRealtimeRuntime": Field("limits.realtime_runtime", whole),
     "BlkioWeight": Field("limits.blkio_weight", whole),
+    "BlkioWeightDevice": Field("limits.device_weights", those_given(WEIGHT), each(WEIGHT)),
+    "BlkioDeviceReadBps": Field("limits.read_bps", those_given(RATE), each(RATE)),
+    "BlkioDeviceWriteBps": Field("limits.write_bps", those_given(RATE), each(RATE)),
+    "BlkioDeviceReadIOps": Field("limits.read_iops", those_given(RATE), each(RATE)),
+    "BlkioDeviceWriteIOps": Field("limits.write_iops", those_given(RATE), each(RATE)),
 }  # fmt: skip
 
 HOST_CONFIG = Record(
@@ -240,9 +260,7 @@ HOST_CONFIG = Record(
         "Ulimits": Field("ulimits", tuples(ULIMIT.read), each(ULIMIT)), **LIMITS,
     },
     checked={
-        "BlkioWeightDevice": unavailable(_WEIGHTS), "BlkioDeviceReadBps": unavailable(_RATES), "BlkioDeviceWriteBps": unavailable(_RATES),
-        "BlkioDeviceReadIOps": unavailable(_RATES), "BlkioDeviceWriteIOps": unavailable(_RATES), "Cgroup": unavailable(text),
-        "CpuRealtimePeriod": unavailable(whole), "CpuRealtimeRuntime": unavailable(whole), "KernelMemory": unavailable(whole),
+        "Cgroup": unavailable(text), "KernelMemory": unavailable(whole),
         "KernelMemoryTCP": unavailable(whole), "CpuCount": unavailable(whole), "CpuPercent": unavailable(whole),
         "IOMaximumIOps": unavailable(whole), "IOMaximumBandwidth": unavailable(whole),
     },

@@ -10,6 +10,7 @@ from sampan.cli.arguments import chunks
 from sampan.cli.flags import UsageError, Values
 from sampan.cli.options import bytes_of, pairs
 from sampan.cli.results import result
+from sampan.cli.session import warn
 from sampan.client.connection import engine
 from sampan.client.http import query
 from sampan.linux import filetree
@@ -104,7 +105,13 @@ def _output(items: list[str], tags: list[str]) -> dict[str, str]:
 
 
 def _body(v: Values) -> dict[str, Any]:
-    host: dict[str, Any] = {"ExtraHosts": v.items("add-host")}
+    if v.items("security-opt"):
+        raise UsageError("--security-opt: security options are not supported on linux", 1)
+    if v.text("isolation") not in ("", "default"):
+        raise UsageError(f"--isolation {v.text('isolation')}: unsupported isolation: steps run in containers", 1)
+    if v.on("compress"):
+        warn("--compress: the engine reads the context where it is, so that nothing is sent")
+    host: dict[str, Any] = {"ExtraHosts": v.items("add-host"), "CgroupParent": v.text("cgroup-parent")}
     limits = {
         "Memory": bytes_of(v, "memory"), "MemorySwap": bytes_of(v, "memory-swap"), "ShmSize": bytes_of(v, "shm-size"),
         "CpuShares": v.number("cpu-shares"), "CpuPeriod": v.number("cpu-period"), "CpuQuota": v.number("cpu-quota"),

@@ -47,7 +47,7 @@ def wait(http: Http, name: str, v: Values) -> object:
 @each
 def rm(http: Http, name: str, v: Values) -> None:
     """rm"""
-    wanted = query(force=v.on("force"), v=v.on("volumes"))
+    wanted = query(force=v.on("force"), v=v.on("volumes"), link=v.on("link") or None)
     http.call("DELETE", at("/containers/{}", name) + wanted)
 
 

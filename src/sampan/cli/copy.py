@@ -27,10 +27,10 @@ def _split(text: str) -> tuple[str, str]:
 
 def cp(v: Values, names: list[str]) -> int:
     """cp"""
-    return copy(engine(), names[0], names[1], v.on("follow-link"))
+    return copy(engine(), names[0], names[1], v.on("follow-link"), v.on("archive"))
 
 
-def copy(http: Http, source: str, target: str, follow: bool) -> int:
+def copy(http: Http, source: str, target: str, follow: bool, own: bool = False) -> int:
     """Copies one way; "-" is a tar on stdin or stdout. Raises APIError, UsageError."""
     source_name, source_path = _split(source)
     target_name, target_path = _split(target)
@@ -38,7 +38,7 @@ def copy(http: Http, source: str, target: str, follow: bool) -> int:
         raise UsageError("copying needs one side in a container: CONTAINER:PATH")
     if source_name:
         return _from_container(http, source_name, source_path, target_path)
-    return _to_container(http, source_path, target_name, target_path, follow)
+    return _to_container(http, source_path, target_name, target_path, follow, own)
 
 
 def _from_container(http: Http, name: str, path: str, target: str) -> int:
@@ -166,9 +166,9 @@ def _like(info: os.stat_result, target: int) -> None:
         os.utime(target, ns=(info.st_atime_ns, info.st_mtime_ns))
 
 
-def _to_container(http: Http, source: str, name: str, target: str, follow: bool) -> int:
+def _to_container(http: Http, source: str, name: str, target: str, follow: bool, own: bool) -> int:
     if source == "-":
-        _put(http, name, target, sys.stdin.buffer)
+        _put(http, name, target, sys.stdin.buffer, own)
         return 0
     if not os.path.lexists(source):
         raise UsageError(f"lstat {source}: no such file or directory")
@@ -182,7 +182,7 @@ def _to_container(http: Http, source: str, name: str, target: str, follow: bool)
     with tempfile.TemporaryFile() as spool:
         _pack(source, member, follow, spool)
         spool.seek(0)
-        _put(http, name, directory, spool)
+        _put(http, name, directory, spool, own)
     return 0
 
 
@@ -214,7 +214,8 @@ def _is_directory(http: Http, name: str, path: str) -> bool:
     return bool(found["mode"] >> 31)
 
 
-def _put(http: Http, name: str, directory: str, file: object) -> None:
+def _put(http: Http, name: str, directory: str, file: object, own: bool) -> None:
     from sampan.cli.arguments import chunks
 
-    Http(http._path).send("PUT", at("/containers/{}/archive", name) + query(path=directory), stream=chunks(file)).read()  # type: ignore[arg-type]
+    path = at("/containers/{}/archive", name) + query(path=directory, copyUIDGID=own or None)
+    Http(http._path).send("PUT", path, stream=chunks(file)).read()  # type: ignore[arg-type]

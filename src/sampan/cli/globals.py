@@ -14,6 +14,11 @@ FLAGS = (
     Flag("help", "h", BOOL, "Print usage"),
     Flag("host", "H", STR, "Socket of the engine to connect to (unix://PATH)"),
     Flag("log-level", "l", STR, 'Set the logging level ("debug", "info", "warn", "error", "fatal")', "info"),
+    Flag("tls", "", BOOL, "Use TLS (refused: the engine is asked over its unix socket)"),
+    Flag("tlscacert", "", STR, "Trust certs signed only by this CA (refused, as --tls)"),
+    Flag("tlscert", "", STR, "Path to TLS certificate file (refused, as --tls)"),
+    Flag("tlskey", "", STR, "Path to TLS key file (refused, as --tls)"),
+    Flag("tlsverify", "", BOOL, "Use TLS and verify the remote (refused, as --tls)"),
     Flag("version", "v", BOOL, "Print version information and quit"),
 )
 
@@ -24,6 +29,11 @@ _LEVELS = ("debug", "info", "warn", "error", "fatal")
 def take(words: list[str]) -> list[str]:
     """Does what the options say. Returns the command line that is left: none after --version, --help without a command."""
     values, rest = parse(FLAGS, words, interspersed=False)
+    for name in ("tls", "tlscacert", "tlscert", "tlskey", "tlsverify"):
+        if values.on(name):
+            raise UsageError(
+                f"--{name}: the engine is asked over its unix socket (-H unix://PATH), which has no TLS", 1
+            )
     if "config" in values.given:
         os.environ["DOCKER_CONFIG"] = values.text("config")
     if "host" in values.given and "context" in values.given:

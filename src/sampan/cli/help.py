@@ -13,6 +13,7 @@ from sampan.cli.table import MODULES, find
 
 GROUPS = {
     "builder": "Manage builds",
+    "checkpoint": "Manage checkpoints",
     "container": "Manage containers",
     "context": "Manage contexts",
     "image": "Manage images",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from sampan.cli.arguments import filters, platform
-from sampan.cli.flags import Values
+from sampan.cli.flags import UsageError, Values
 from sampan.cli.output import Row, human, rows_out, since, stamp
 from sampan.cli.session import fail, warn
 from sampan.client.connection import engine
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 def images(v: Values, names: list[str]) -> int:
     """images"""
     wanted = v.items("filter") + [f"reference={name}" for name in names]
+    if v.on("tree"):
+        from sampan.cli import imagetree
+
+        for other in ("quiet", "no-trunc", "digests", "format"):
+            if other in v.given:
+                raise UsageError(f"--{other} is not yet supported with --tree", 1)
+        return imagetree.show(filters(wanted), v.on("all"))
     found = engine().call(
         "GET", "/images/json" + query(filters=filters(wanted), all=v.on("all") or None, digests=v.on("digests") or None)
     )

@@ -37,6 +37,9 @@ def create(v: Values, names: list[str]) -> int:
         "EnableIPv6": v.on("ipv6"),
         "Internal": v.on("internal"),
         "Attachable": v.on("attachable"),
+        "Ingress": v.on("ingress"),
+        "ConfigOnly": v.on("config-only"),
+        "ConfigFrom": {"Network": v.text("config-from")},
         "Options": pairs(v.items("opt")),
         "Labels": pairs(v.items("label")),
         "IPAM": {

@@ -207,6 +207,7 @@ def limits(v: Values) -> dict[str, Any]:
         "CpuShares": v.number("cpu-shares"), "CpuPeriod": v.number("cpu-period"), "CpuQuota": v.number("cpu-quota"),
         "CpusetCpus": v.text("cpuset-cpus"), "CpusetMems": v.text("cpuset-mems"), "PidsLimit": v.number("pids-limit"),
         "BlkioWeight": v.number("blkio-weight"), "NanoCpus": nano_cpus(v),
+        "CpuRealtimePeriod": v.number("cpu-rt-period"), "CpuRealtimeRuntime": v.number("cpu-rt-runtime"),
     }  # fmt: skip
 
 
@@ -234,13 +235,34 @@ def _ports(v: Values) -> tuple[dict[str, Any], dict[str, Any]]:
     return published, exposed | {port: {} for port in published}
 
 
+def _devices(v: Values) -> dict[str, Any]:
+    """Devices of the host's, and limits of single ones. Raises UsageError."""
+    if v.given.isdisjoint(_OF_DEVICES):
+        return {}
+    from sampan.cli import devices  # most runs name none of those: not on the quick path
+
+    found = devices.limits(v) | {"DeviceRequests": devices.requests(v)}
+    return found | {"Devices": [_device(item) for item in v.items("device") if not devices.is_cdi(item)]}
+
+
+_OF_DEVICES = (
+    "blkio-weight-device",
+    "device",
+    "device-read-bps",
+    "device-read-iops",
+    "device-write-bps",
+    "device-write-iops",
+    "gpus",
+)
+
+
 def _host_config(v: Values, mode: str, published: dict[str, object]) -> dict[str, Any]:
     logs = v.text("log-driver") or v.items("log-opt")
     optional = {
         "PortBindings": published, "PublishAllPorts": v.on("publish-all"), "Links": v.items("link"),
         "Binds": [item for item in map(_volume, v.items("volume")) if ":" in item], "VolumesFrom": v.items("volumes-from"),
         "CapAdd": v.items("cap-add"), "CapDrop": v.items("cap-drop"), "SecurityOpt": [_security(o) for o in v.items("security-opt")],
-        "Devices": [_device(item) for item in v.items("device")], "Mounts": [_mount(item) for item in v.items("mount")],
+        "Mounts": [_mount(item) for item in v.items("mount")],
         "Dns": v.items("dns"), "DnsOptions": v.items("dns-option"), "DnsSearch": v.items("dns-search"), "ExtraHosts": v.items("add-host"),
         "GroupAdd": v.items("group-add"), "PidMode": v.text("pid"), "IpcMode": v.text("ipc"), "UTSMode": v.text("uts"),
         "CgroupnsMode": v.text("cgroupns"), "Isolation": v.text("isolation"), "Runtime": v.text("runtime"), "StorageOpt": pairs(v.items("storage-opt")),
@@ -249,7 +271,9 @@ def _host_config(v: Values, mode: str, published: dict[str, object]) -> dict[str
         "Tmpfs": {path: options for path, _, options in (item.partition(":") for item in v.items("tmpfs"))},
         "RestartPolicy": restart_policy(v.text("restart")),
         "LogConfig": {"Type": v.text("log-driver"), "Config": pairs(v.items("log-opt"))} if logs else None,
-        **limits(v),
+        "Annotations": pairs(v.items("annotation")), "CgroupParent": v.text("cgroup-parent"), "UsernsMode": v.text("userns"),
+        "DeviceCgroupRules": v.items("device-cgroup-rule"), "VolumeDriver": v.text("volume-driver"), "KernelMemory": bytes_of(v, "kernel-memory"),
+        **limits(v), **_devices(v),
     }  # fmt: skip
     host: dict[str, Any] = {
         "AutoRemove": v.on("rm"),
@@ -257,6 +281,8 @@ def _host_config(v: Values, mode: str, published: dict[str, object]) -> dict[str
         "Privileged": v.on("privileged"),
         "ReadonlyRootfs": v.on("read-only"),
     }
+    if v.number("memory-swappiness") is not None:
+        host["MemorySwappiness"] = v.number("memory-swappiness")  # 0 says something, too
     return host | {key: value for key, value in optional.items() if value}
 
 
@@ -279,10 +305,15 @@ def request(v: Values, image: str, command: list[str], detached: bool = False) -
         "HostConfig": _host_config(v, mode, published),
     }
     more: dict[str, Any] = {
-        "Cmd": command or None, "Entrypoint": [v.text("entrypoint")] if v.text("entrypoint") else None, "User": v.text("user"),
+        "Cmd": command or None, "Entrypoint": [v.text("entrypoint")] if "entrypoint" in v.given else None, "User": v.text("user"),
         "WorkingDir": v.text("workdir"), "Hostname": v.text("hostname"), "Domainname": v.text("domainname"), "Labels": pairs(labels),
         "StopSignal": v.text("stop-signal"), "StopTimeout": v.number("stop-timeout"), "Healthcheck": _health(v),
         "Volumes": {item: {} for item in v.items("volume") if ":" not in item}, "ExposedPorts": exposed,
         "NetworkingConfig": {"EndpointsConfig": endpoints} if endpoints else None,
     }  # fmt: skip
-    return body | {key: value for key, value in more.items() if value not in (None, "", {}, [])}
+    body |= {key: value for key, value in more.items() if value not in (None, "", {}, [])}
+    if v.on("use-api-socket"):
+        from sampan.cli import apisocket  # few give it: not on the quick path
+
+        apisocket.add(body)
+    return body

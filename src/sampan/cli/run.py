@@ -38,6 +38,10 @@ def _create(http: Http, values: Values, rest: list[str], detached: bool = False)
     if values.text("isolation") == "vm":
         _prepare_machine(http, body["HostConfig"])
     answer = _create_or_pull(http, values, body)
+    if values.on("use-api-socket"):
+        from sampan.cli import apisocket
+
+        apisocket.put(http, answer["Id"])
     if answer.get("Isolation") == "vm" and values.text("isolation") != "vm":  # by policy, or the engine's default
         _prepare_machine(http, body["HostConfig"])
     if values.text("cidfile"):
@@ -90,8 +94,8 @@ def _with_tag(image: str) -> str:
     return image if ":" in last or "@" in last else f"{image}:latest"
 
 
-def _start(http: Http, path: str) -> None:
-    response = http.send("POST", f"{path}/start")
+def _start(http: Http, path: str, wanted: str = "") -> None:
+    response = http.send("POST", f"{path}/start{wanted}")
     response.read()
     for text in response.head.warnings:
         session.warn(text)
@@ -180,17 +184,25 @@ def exec_(values: Values, rest: list[str]) -> int:
     return int(http.call("GET", f"/exec/{identifier}/json")["ExitCode"] or 0)
 
 
+def _checkpoint(values: Values) -> str:
+    """What `start` asks for of checkpoints, which the engine has none of and says so."""
+    if not values.text("checkpoint") and not values.text("checkpoint-dir"):
+        return ""
+    return query(**{"checkpoint": values.text("checkpoint"), "checkpoint-dir": values.text("checkpoint-dir")})
+
+
 def start(values: Values, names: list[str]) -> int:
     """start"""
     http = engine()
     if values.on("attach") or values.on("interactive"):
         if len(names) > 1:
             raise UsageError("you cannot start and attach multiple containers at once", 1)
-        return _attach(http, names[0], values.text("detach-keys"), values.on("interactive"), begin=True)
-    status = 0
+        keys, stdin = values.text("detach-keys"), values.on("interactive")
+        return _attach(http, names[0], keys, stdin, begin=True, wanted=_checkpoint(values))
+    status, wanted = 0, _checkpoint(values)
     for name in names:
         try:
-            _start(http, at("/containers/{}", name))
+            _start(http, at("/containers/{}", name), wanted)
             print(name)
         except APIError as error:
             status = fail(error, 1)
@@ -208,7 +220,7 @@ def attach_console(name: str, detach_keys: str) -> int:
     return _attach(engine(), name, detach_keys, stdin=True, begin=False, proxy=False)
 
 
-def _attach(http: Http, name: str, keys: str, stdin: bool, begin: bool, proxy: bool = True) -> int:
+def _attach(http: Http, name: str, keys: str, stdin: bool, begin: bool, proxy: bool = True, wanted: str = "") -> int:
     try:
         found = http.call("GET", at("/containers/{}/json", name))
         if not begin and not found["State"]["Running"]:
@@ -220,7 +232,7 @@ def _attach(http: Http, name: str, keys: str, stdin: bool, begin: bool, proxy: b
         response = Http(http._path).send("POST", f"{path}/attach{streams}", upgrade=True)
         waiting = Http(http._path).send("POST", f"{path}/wait?condition=next-exit")
         if begin:
-            _start(http, path)
+            _start(http, path, wanted)
         elif not http.call("GET", f"{path}/json")["State"]["Running"]:  # it ended before we were there to see
             return 0 if tty else int(http.call("GET", f"{path}/json")["State"]["ExitCode"])
     except APIError as error:

@@ -130,8 +130,9 @@ class Container:
 
     @property
     def cgroup(self) -> str:
-        """The path of its control group below the roots."""
-        return f"{self.group}/{self.id}"
+        """The path of its control group below the roots, or below the parent that was asked for."""
+        parent = self.host_config.cgroup_parent
+        return f"{'/' + parent.strip('/') if parent else self.group}/{self.id}"
 
     def pids(self) -> list[int]:
         """All its processes: those of its control group or, where there are none, of its pid namespace."""

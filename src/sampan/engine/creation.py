@@ -193,6 +193,12 @@ def _with_defaults(identifier: str, config: Config, host: HostConfig) -> tuple[C
 def _check(config: Config, host: HostConfig) -> None:
     restart_policy.check(host)
     log_options.check(host)
+    if host.user_namespace not in ("", "host"):
+        raise BadRequest(
+            f'invalid userns mode: {host.user_namespace!r}: containers share the engine\'s, which is "host"'
+        )
+    if "" in host.annotations:
+        raise BadRequest("invalid Annotations: the empty string is not permitted as an annotation key")
     limits.check_health(config.health_check)
     if host.isolation == Isolation.VM:
         machine_shape.check(host)

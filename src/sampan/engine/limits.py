@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from sampan.engine.errors import BadRequest
 from sampan.engine.model import HealthCheck, HostConfig, Limits, SystemVm
+from sampan.linux.cgroup import hierarchies
 from sampan.linux.files import read_or_empty
 
 _LEAST_MEMORY = 6 << 20
@@ -60,12 +61,58 @@ def check(host: HostConfig) -> list[str]:
     _OOM_SCORE.check(host.oom_score_adj)
     _SHM.check(host.shm_size)
     _check_cpus(limits)
+    _check_realtime(limits)
     _check_memory(limits)
     check_ulimits(host)
-    shares = limits.cpu_shares
+    _check_devices(limits)
+    _check_parent(host.cgroup_parent)
+    return _warnings(limits)
+
+
+def _warnings(limits: Limits) -> list[str]:
+    """What is not, or not quite, as it was asked for on this machine."""
+    found, shares = [], limits.cpu_shares
     if shares and not _SHARES[0] <= shares <= _SHARES[1]:
-        return [f"CpuShares {shares} is out of the kernel's range: it is {min(max(shares, _SHARES[0]), _SHARES[1])}"]
-    return []
+        found.append(
+            f"CpuShares {shares} is out of the kernel's range: it is {min(max(shares, _SHARES[0]), _SHARES[1])}"
+        )
+    if limits.memory_swappiness >= 0 and "memory" not in hierarchies().v1:
+        found.append(
+            "Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. Memory swappiness discarded."
+        )
+    return found
+
+
+def _check_realtime(limits: Limits) -> None:
+    period, runtime = limits.realtime_period, limits.realtime_runtime
+    if not period and not runtime:
+        return
+    if period < 0 or runtime < 0:
+        raise BadRequest(
+            f"Invalid value {min(period, runtime)} for CpuRealtimePeriod or CpuRealtimeRuntime: it can't be negative"
+        )
+    if not os.path.exists(f"{hierarchies().v1.get('cpu', '')}/cpu.rt_period_us"):
+        raise BadRequest("Your kernel does not support CPU real-time scheduler (CpuRealtimePeriod, CpuRealtimeRuntime)")
+    if period and runtime > period:
+        raise BadRequest("cpu real-time runtime cannot be higher than cpu real-time period (CpuRealtimeRuntime)")
+
+
+def _check_devices(limits: Limits) -> None:
+    for weight in limits.device_weights:
+        if not 10 <= weight.weight <= 1000:
+            raise BadRequest(
+                f"Invalid value {weight.weight} for BlkioWeightDevice: Range of blkio weight is from 10 to 1000"
+            )
+    for name, rows in (("ReadBps", limits.read_bps), ("WriteBps", limits.write_bps), ("ReadIOps", limits.read_iops),
+                       ("WriteIOps", limits.write_iops)):  # fmt: skip
+        for row in rows:
+            if row.rate < 1:
+                raise BadRequest(f"Invalid value {row.rate} for BlkioDevice{name}: a rate is 1 or more")
+
+
+def _check_parent(parent: str) -> None:
+    if parent and (not parent.strip("/") or {".", "..", ""} & set(parent.strip("/").split("/"))):
+        raise BadRequest(f"invalid CgroupParent {parent!r}: a path of names is wanted, such as /group or group/part")
 
 
 def _check_cpus(limits: Limits) -> None:
@@ -83,6 +130,10 @@ def _check_cpus(limits: Limits) -> None:
 
 def _check_memory(limits: Limits) -> None:
     memory, swap, reservation = limits.memory, limits.memory_swap, limits.memory_reservation
+    if not -1 <= limits.memory_swappiness <= 100:
+        raise BadRequest(
+            f"Invalid value {limits.memory_swappiness} for MemorySwappiness: valid memory swappiness range is 0-100"
+        )
     if 0 < swap < memory:
         raise BadRequest("MemorySwap: Minimum memoryswap limit should be larger than memory limit, see usage")
     if memory and reservation > memory:

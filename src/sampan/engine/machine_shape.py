@@ -122,6 +122,13 @@ def check(host: HostConfig) -> None:
             continue  # complained of elsewhere
         if (os.major(number), os.minor(number)) not in _OWN_DEVICES:
             raise BadRequest(f"--device {item.host_path} is impossible with --isolation vm: the device is the host's")
+    limits = host.limits
+    if limits.device_weights or limits.read_bps or limits.write_bps or limits.read_iops or limits.write_iops:
+        raise BadRequest(
+            "limits of single block devices are impossible with --isolation vm: the devices are the host's"
+        )
+    if host.device_cgroup_rules:
+        raise BadRequest("--device-cgroup-rule is impossible with --isolation vm: the devices are the host's")
     if host.device_requests:
         raise BadRequest("--gpus is impossible with --isolation vm: the devices are the host's")
     options = host.storage_options

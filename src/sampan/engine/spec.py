@@ -5,16 +5,17 @@ from __future__ import annotations
 import base64
 import functools
 import os
+import re
 import resource
 from collections.abc import Mapping, Sequence
 
-from sampan.engine import seccomp_profile
+from sampan.engine import model, seccomp_profile
 from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest
-from sampan.engine.model import Config, Device, HostConfig
+from sampan.engine.model import Config, Device, HostConfig, Limits
 from sampan.engine.mounts import DEFAULT_SHM, shared_memory, standard
 from sampan.linux import caps, seccomp
-from sampan.linux.spec_types import CpuLimits, DeviceRule, Resources
+from sampan.linux.spec_types import BlockLimits, CpuLimits, DeviceRate, DeviceRule, Resources
 from sampan.oci.runtime_spec import Device as DeviceEntry
 from sampan.oci.runtime_spec import Mount as MountEntry
 from sampan.oci.runtime_spec import Namespace, Process, Rlimit, Spec
@@ -153,6 +154,8 @@ def build(container: Container, mounts: Sequence[MountEntry], joins: Mapping[str
             "devices": [_device(item) for item in host.devices],
         },
     }
+    if host.annotations:
+        spec["annotations"] = dict(host.annotations)
     if joins.get("uts") != "host":
         spec["hostname"] = config.hostname
         spec["domainname"] = config.domainname
@@ -278,20 +281,68 @@ def resources(host: HostConfig) -> Resources:
                     "access": item["access"],
                 }
             )
+        rules += [rule for text in host.device_cgroup_rules for rule in device_rules(text)]
     cpu: CpuLimits = {
         "shares": limits.cpu_shares,
         "quota": limits.cpu_quota,
         "period": limits.cpu_period,
         "cpus": limits.cpuset_cpus,
         "mems": limits.cpuset_mems,
+        "realtimePeriod": limits.realtime_period,
+        "realtimeRuntime": limits.realtime_runtime,
     }
     if limits.nano_cpus:
         cpu["period"], cpu["quota"] = 100000, limits.nano_cpus * 100000 // 10**9
     return {
         "devices": rules,
         "memory": {"limit": memory, "swap": swap, "reservation": limits.memory_reservation,
-                   "disableOOMKiller": limits.oom_kill_disable},
+                   "disableOOMKiller": limits.oom_kill_disable, "swappiness": limits.memory_swappiness},
         "cpu": cpu,
         "pids": {"limit": limits.pids_limit},
-        "blockIO": {"weight": limits.blkio_weight},
+        "blockIO": _block_io(limits),
     }  # fmt: skip
+
+
+def _block_io(limits: Limits) -> BlockLimits:
+    found: BlockLimits = {"weight": limits.blkio_weight}
+    for row in limits.device_weights:
+        major, minor = _number(row.path)
+        found.setdefault("weightDevice", []).append({"major": major, "minor": minor, "weight": row.weight})
+    if limits.read_bps:
+        found["throttleReadBpsDevice"] = [_rate(row) for row in limits.read_bps]
+    if limits.write_bps:
+        found["throttleWriteBpsDevice"] = [_rate(row) for row in limits.write_bps]
+    if limits.read_iops:
+        found["throttleReadIOPSDevice"] = [_rate(row) for row in limits.read_iops]
+    if limits.write_iops:
+        found["throttleWriteIOPSDevice"] = [_rate(row) for row in limits.write_iops]
+    return found
+
+
+def _rate(row: model.DeviceRate) -> DeviceRate:
+    major, minor = _number(row.path)
+    return {"major": major, "minor": minor, "rate": row.rate}
+
+
+def _number(path: str) -> tuple[int, int]:
+    """The number of a block device of the host's. Raises BadRequest."""
+    found = _device(Device(path))
+    if found["type"] != "b":
+        raise BadRequest(f"{path} is no block device: limits of reading and writing are for those")
+    return found["major"], found["minor"]
+
+
+_CGROUP_RULE = re.compile(r"([acb]) (\d{1,7}|\*):(\d{1,7}|\*) ([rwm]{1,3})")
+
+
+def device_rules(text: str) -> list[DeviceRule]:
+    """The rules of text such as "c 10:* rw"; "a" is for both kinds. Raises BadRequest."""
+    parts = _CGROUP_RULE.fullmatch(text)
+    if parts is None:
+        raise BadRequest(f"invalid device cgroup rule format: '{text}'")
+    major, minor = (-1 if number == "*" else int(number) for number in parts.group(2, 3))
+    # One for each kind: for "a" alone the kernel's v1 looks at nothing that follows it, and lets everything through.
+    return [
+        {"allow": True, "type": kind, "major": major, "minor": minor, "access": parts[4]}
+        for kind in ("bc" if parts[1] == "a" else parts[1])
+    ]

@@ -19,7 +19,7 @@ from sampan.linux.spec_types import Resources
 
 replace = msgspec.structs.replace
 _CHANGEABLE = ("memory", "memory_swap", "memory_reservation", "cpu_shares", "cpu_period", "cpu_quota", "cpuset_cpus", "cpuset_mems",
-               "nano_cpus", "pids_limit", "blkio_weight")  # fmt: skip
+               "nano_cpus", "pids_limit", "blkio_weight", "realtime_period", "realtime_runtime")  # fmt: skip
 
 
 class Updating:

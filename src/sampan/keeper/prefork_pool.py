@@ -25,6 +25,7 @@ class PreforkPool:
         self._where = f"{directory}/spare"
         self._prefork: prefork.Prefork | None = None
         self._expected: Expectation | None = None
+        self._group = ""  # the engine's own, below which preforks have theirs: another parent is its user's
         self._wanted: tuple[str, int] | None = None
         self._owners: list[prefork_memory.MemoryOwner] = []  # of preforks that have become containers
 
@@ -43,7 +44,8 @@ class PreforkPool:
         """Prepares for containers like this one, which need not ever be."""
         os.makedirs(self._where, 0o700, exist_ok=True)
         self._expected = prefork.expectation(request)
-        prefork.clean(self._expected["cgroup_parent"])
+        self._group = self._expected["cgroup_parent"]
+        prefork.clean(self._group)
 
     def want(self, sandbox: str, namespace: int) -> None:
         """Asks for a prefork, in the network namespace `namespace` (ours now) if a `sandbox` is named."""
@@ -77,7 +79,9 @@ class PreforkPool:
         """As spawn.start(), by the prefork if it is ready and fits."""
         if self._wanted is not None and self._wanted[0] and self._wanted[0] == request.get("sandbox"):
             self._forget_wish()  # too late: that container is this one
-        self._expected = prefork.expectation(request)
+        expected = prefork.expectation(request)
+        if expected["cgroup_parent"] == self._group:
+            self._expected = expected
         ready = self._prefork
         if ready is None or not prefork.fits(request, ready.sandbox):
             return spawn.start(request, stdio)

@@ -158,6 +158,13 @@ def _block_io(io: BlockLimits, v1: bool) -> list[Change]:
         else:
             weight = 1 + (io["weight"] - 10) * 9999 // 990
             out.append(Change(controller, "io.weight", f"default {weight}", "blkio weight", True))
+    for row in io.get("weightDevice") or []:
+        file, weight = (
+            ("blkio.weight_device", row["weight"]) if v1 else ("io.weight", 1 + (row["weight"] - 10) * 9999 // 990)
+        )
+        out.append(
+            Change(controller, file, f"{row['major']}:{row['minor']} {weight}", "blkio weight of a device", True)
+        )
     for key, (v1_file, v2_key) in _THROTTLE.items():
         rates: list[DeviceRate] | None = io.get(key)  # type: ignore[assignment]
         for entry in rates or []:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.cli.flags import BOOL, INT, LIST, STR, Command, Flag
+from sampan.cli.flags import BOOL, INT, LIST, STR, STRINGS, Command, Flag
 
 COMMANDS = (
     Command(
@@ -17,6 +17,8 @@ COMMANDS = (
             Flag("build-context", "", LIST, "Additional contexts: name=docker-image://IMAGE"),
             Flag("cache-from", "", LIST, "Images to consider as cache sources: IMAGE or type=registry,ref=IMAGE"),
             Flag("cache-to", "", LIST, "type=inline: write the cache into the image, for --cache-from"),
+            Flag("cgroup-parent", "", STR, "Parent cgroup for the RUN instructions during build"),
+            Flag("compress", "", BOOL, "Nothing to do: the engine reads the context where it is"),
             Flag("cpu-period", "", INT, "Limit the CPU CFS (Completely Fair Scheduler) period"),
             Flag("cpu-quota", "", INT, "Limit the CPU CFS (Completely Fair Scheduler) quota"),
             Flag("cpu-shares", "c", INT, "CPU shares (relative weight)"),
@@ -25,6 +27,7 @@ COMMANDS = (
             Flag("file", "f", STR, 'Name of the Dockerfile (Default is "PATH/Dockerfile")'),
             Flag("force-rm", "", BOOL, "Leave no container of a build step behind, as ever"),
             Flag("iidfile", "", STR, "Write the image ID to the file"),
+            Flag("isolation", "", STR, "Container isolation technology: default"),
             Flag("label", "", LIST, "Set metadata for an image"),
             Flag("load", "", BOOL, "Put the result into the engine's images, where it is without it"),
             Flag("memory", "m", STR, "Memory limit", word="bytes"),
@@ -51,6 +54,7 @@ COMMANDS = (
             Flag("quiet", "q", BOOL, "Suppress the build output and print image ID on success"),
             Flag("rm", "", BOOL, "Leave no container of a build step behind after a success, as ever", True),
             Flag("secret", "", LIST, "Secret to expose to the build: id=NAME[,src=FILE|,env=VARIABLE]"),
+            Flag("security-opt", "", STRINGS, "Security options (refused: Windows has some)"),
             Flag("shm-size", "", STR, 'Size of "/dev/shm"', word="bytes"),
             Flag("squash", "", BOOL, "Squash newly built layers into a single new layer"),
             Flag("ssh", "", LIST, "SSH agent socket to expose: default or ID=SOCKET"),

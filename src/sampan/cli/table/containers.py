@@ -46,6 +46,7 @@ COMMANDS = (
         "Copy files/folders between a container and the local filesystem",
         "CONTAINER:SRC_PATH DEST_PATH|-",
         flags=[
+            Flag("archive", "a", BOOL, "Archive mode: what is copied into a container belongs to its user"),
             Flag("quiet", "q", BOOL, "Say nothing of the progress, as ever"),
             Flag("follow-link", "L", BOOL, "Always follow symbol link in SRC_PATH"),
         ],
@@ -182,6 +183,7 @@ COMMANDS = (
         "CONTAINER [CONTAINER...]",
         flags=[
             Flag("force", "f", BOOL, "Force the removal of a running container (uses SIGKILL)"),
+            Flag("link", "l", BOOL, "Remove the specified link (refused: a link goes with its container)"),
             Flag("volumes", "v", BOOL, "Remove anonymous volumes associated with the container"),
         ],
         aliases=(
@@ -253,6 +255,8 @@ COMMANDS = (
             ),
             Flag("cpu-period", "", INT, "Limit CPU CFS (Completely Fair Scheduler) period"),
             Flag("cpu-quota", "", INT, "Limit CPU CFS (Completely Fair Scheduler) quota"),
+            Flag("cpu-rt-period", "", INT, "Limit the CPU real-time period in microseconds"),
+            Flag("cpu-rt-runtime", "", INT, "Limit the CPU real-time runtime in microseconds"),
             Flag("cpu-shares", "c", INT, "CPU shares (relative weight)"),
             Flag("cpus", "", STR, "Number of CPUs", word="decimal"),
             Flag("cpuset-cpus", "", STR, "CPUs in which to allow execution (0-3, 0,1)"),

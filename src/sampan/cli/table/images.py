@@ -17,6 +17,7 @@ COMMANDS = (
             Flag("format", "", STR, "Format output: 'json', 'table', 'table TEMPLATE' or a Go template"),
             Flag("no-trunc", "", BOOL, "Don't truncate output"),
             Flag("quiet", "q", BOOL, "Only show image IDs"),
+            Flag("tree", "", BOOL, "List images with the platforms that they are for as a tree"),
         ],
         aliases=(
             "image list",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from sampan.engine.model.config import Config, HealthCheck, SystemVm
 from sampan.engine.model.host_config import DeviceRequest, HostConfig, Isolation, LogConfig, RestartPolicy
-from sampan.engine.model.limits import Device, Limits, Ulimit
+from sampan.engine.model.limits import Device, DeviceRate, DeviceWeight, Limits, Ulimit
 from sampan.engine.model.mounts import (
     BindOptions,
     Mount,
@@ -37,7 +37,9 @@ __all__ = [
     "ConnectRequest",
     "CreateRequest",
     "Device",
+    "DeviceRate",
     "DeviceRequest",
+    "DeviceWeight",
     "EndpointSettings",
     "ExecRequest",
     "ExecStart",
