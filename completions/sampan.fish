@@ -18,7 +18,7 @@ function __sampan_names
 end
 
 function __sampan_at --description 'Whether the command line has come to a command'
-    set -l groups builder checkpoint container context image network policy system vm volume
+    set -l groups builder checkpoint container context image manifest network policy system vm volume
     set -l name ''
     for word in (commandline -opc)[2..]
         if string match -q -- '-*' $word
@@ -63,6 +63,7 @@ complete -c sampan -n '__sampan_at ""' -a load -d 'Load an image from a tar arch
 complete -c sampan -n '__sampan_at ""' -a login -d 'Authenticate to a registry.'
 complete -c sampan -n '__sampan_at ""' -a logout -d 'Log out from a registry.'
 complete -c sampan -n '__sampan_at ""' -a logs -d 'Fetch the logs of a container'
+complete -c sampan -n '__sampan_at ""' -a manifest -d 'Manage image manifests and manifest lists'
 complete -c sampan -n '__sampan_at ""' -a network -d 'Manage networks'
 complete -c sampan -n '__sampan_at ""' -a pause -d 'Pause all processes within one or more containers'
 complete -c sampan -n '__sampan_at ""' -a policy -d 'Check the operator\'s rules and explain what they decide'
@@ -163,6 +164,11 @@ complete -c sampan -n '__sampan_at "image"' -a remove -d 'Remove one or more ima
 complete -c sampan -n '__sampan_at "image"' -a rm -d 'Remove one or more images'
 complete -c sampan -n '__sampan_at "image"' -a save -d 'Save one or more images to a tar archive (streamed to STDOUT by default)'
 complete -c sampan -n '__sampan_at "image"' -a tag -d 'Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE'
+complete -c sampan -n '__sampan_at "manifest"' -a annotate -d 'Add additional information to a local image manifest'
+complete -c sampan -n '__sampan_at "manifest"' -a create -d 'Create a local manifest list for annotating and pushing to a registry'
+complete -c sampan -n '__sampan_at "manifest"' -a inspect -d 'Display an image manifest, or manifest list'
+complete -c sampan -n '__sampan_at "manifest"' -a push -d 'Push a manifest list to a repository'
+complete -c sampan -n '__sampan_at "manifest"' -a rm -d 'Delete one or more manifest lists from local storage'
 complete -c sampan -n '__sampan_at "network"' -a connect -d 'Connect a container to a network'
 complete -c sampan -n '__sampan_at "network"' -a create -d 'Create a network'
 complete -c sampan -n '__sampan_at "network"' -a disconnect -d 'Disconnect a container from a network'
@@ -891,6 +897,17 @@ complete -c sampan -n '__sampan_at "logs"' -l since -r -d 'Show logs since times
 complete -c sampan -n '__sampan_at "logs"' -l tail -s n -r -d 'Number of lines to show from the end of the logs'
 complete -c sampan -n '__sampan_at "logs"' -l timestamps -s t -d 'Show timestamps'
 complete -c sampan -n '__sampan_at "logs"' -l until -r -d 'Show logs before a timestamp (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m" for 42 minutes)'
+complete -c sampan -n '__sampan_at "manifest annotate"' -l arch -r -d 'Set architecture'
+complete -c sampan -n '__sampan_at "manifest annotate"' -l os -r -d 'Set operating system'
+complete -c sampan -n '__sampan_at "manifest annotate"' -l os-features -r -d 'Set operating system feature'
+complete -c sampan -n '__sampan_at "manifest annotate"' -l os-version -r -d 'Set operating system version'
+complete -c sampan -n '__sampan_at "manifest annotate"' -l variant -r -d 'Set architecture variant'
+complete -c sampan -n '__sampan_at "manifest create"' -l amend -s a -d 'Amend an existing manifest list'
+complete -c sampan -n '__sampan_at "manifest create"' -l insecure -d 'Allow an insecure registry, which sampand --insecure-registry names'
+complete -c sampan -n '__sampan_at "manifest inspect"' -l insecure -d 'Allow an insecure registry, which sampand --insecure-registry names'
+complete -c sampan -n '__sampan_at "manifest inspect"' -l verbose -s v -d 'Output additional info including layers and platform'
+complete -c sampan -n '__sampan_at "manifest push"' -l insecure -d 'Allow an insecure registry, which sampand --insecure-registry names'
+complete -c sampan -n '__sampan_at "manifest push"' -l purge -s p -d 'Remove the local manifest list after push'
 complete -c sampan -n '__sampan_at "network connect"' -a '(__sampan_names containers)'
 complete -c sampan -n '__sampan_at "network connect"' -a '(__sampan_names networks)'
 complete -c sampan -n '__sampan_at "network connect"' -l alias -r -d 'Add network-scoped alias for the container'

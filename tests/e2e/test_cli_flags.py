@@ -1,4 +1,4 @@
-"""Every command and flag of Docker's client, as its `--help` has them, is one of ours or listed here as missing."""
+"""Every command and flag of Docker's client, as its `--help` has them, is one of ours."""
 
 from __future__ import annotations
 
@@ -21,11 +21,6 @@ WINDOWS = {"cpu-count", "cpu-percent", "io-maxbandwidth", "io-maxiops"}
 SWARM = {"availability", "cluster", "group", "limit-bytes", "required-bytes", "scope", "secret", "sharing", "topology-preferred",
          "topology-required", "type"}  # fmt: skip
 TRUST = {"disable-content-trust"}
-# What is missing. This list only shrinks: a line whose command or flag is there fails the test.
-MISSING_COMMANDS = {
-    "manifest annotate", "manifest create", "manifest inspect", "manifest push", "manifest rm",
-}  # fmt: skip
-MISSING_FLAGS: dict[str, str] = {}
 
 
 def docker(*path: str) -> str:
@@ -62,15 +57,12 @@ def theirs() -> dict[str, dict[str, str]]:
 def test_every_command_is_there(theirs: dict[str, dict[str, str]]) -> None:
     ours = set(MODULES)
     assert len(theirs) > 80
-    assert set(theirs) - ours - {""} == MISSING_COMMANDS
-    assert not MISSING_COMMANDS & ours
+    assert set(theirs) - ours - {""} == set()
 
 
 def test_every_flag_is_there(theirs: dict[str, dict[str, str]]) -> None:
     missing: dict[str, set[str]] = {}
     for name, flags in theirs.items():
-        if name in MISSING_COMMANDS:
-            continue
         found = find(name.split()) if name else None
         command = found[0] if found else None
         known = {flag.name: flag.short for flag in (command.flags if command else globals.FLAGS)} | {"help": ""}
@@ -79,10 +71,7 @@ def test_every_flag_is_there(theirs: dict[str, dict[str, str]]) -> None:
         missing.setdefault(key, set()).update(flag for flag in set(flags) - set(known) - exempt)
         for flag in set(flags) & set(known) - {"help"}:
             assert known[flag] == flags[flag], f"{name} --{flag} has another short form"
-    listed = {name: set(flags.split()) for name, flags in MISSING_FLAGS.items()}
-    assert {name: flags for name, flags in missing.items() if flags} == {
-        name: flags for name, flags in listed.items() if flags
-    }
+    assert {name: flags for name, flags in missing.items() if flags} == {}
 
 
 def test_both_forms_are_one_command() -> None:

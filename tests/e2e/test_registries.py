@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.server
+import io
 import json
 import os
 import shutil
 import socket
 import stat
 import subprocess
+import tarfile
 import tempfile
 import threading
 import time
@@ -423,3 +425,41 @@ def test_pulling_onto_a_full_disk(own_daemon: Daemon, plain: Registry) -> None:
             subprocess.run(["umount", str(images / part)], check=True)
     own_daemon.ok("stop", "-t", "0", "old")
     own_daemon.ok("rm", "old")
+
+
+def test_a_list_of_manifests(daemon: Daemon, plain: Registry, configuration: Path, tmp_path: Path) -> None:
+    """manifest create, annotate, inspect, push and rm; what is pushed is pulled by platform, and read by docker's client."""
+    top, ours, other = (f"{plain.name}/lists/app:{tag}" for tag in ("1", "1-here", "1-arm"))
+    _push(daemon, ours)
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("f"))
+    daemon.ok("import", "--platform", "linux/arm/v7", "-", other, input=data.getvalue())
+    daemon.ok("push", "-q", "--platform", "linux/arm/v7", other)
+    assert daemon.ok("manifest", "create", top, ours, other) == f"Created manifest list {top}\n"
+    again = daemon.sampan("manifest", "create", top, ours)
+    assert (again.returncode, b"no --amend flag" in again.stderr) == (1, True)
+    found = json.loads(daemon.ok("manifest", "inspect", top))
+    platforms = [row["platform"] for row in found["manifests"]]
+    assert {"architecture": "arm", "os": "linux", "variant": "v7"} in platforms
+    assert json.loads(daemon.ok("manifest", "inspect", ours))["config"]["digest"].startswith("sha256:")
+    daemon.ok("manifest", "annotate", "--arch", "arm", "--variant", "v6", top, other)
+    assert b"does not exist in" in daemon.sampan("manifest", "annotate", "--arch", "arm", top, "busybox").stderr
+    digest = daemon.ok("manifest", "push", "-p", top).strip()
+    assert daemon.sampan("manifest", "push", top).returncode == 1, "purged"
+    pushed = json.loads(daemon.ok("manifest", "inspect", top))
+    assert {"architecture": "arm", "os": "linux", "variant": "v6"} in [row["platform"] for row in pushed["manifests"]]
+    whole = json.loads(daemon.ok("manifest", "inspect", "-v", top))
+    assert [row["Descriptor"]["digest"] for row in whole] == [row["digest"] for row in pushed["manifests"]]
+    assert f"Digest: {digest}" in daemon.ok("pull", top)
+    assert daemon.ok("run", "--rm", "--network", "none", top, "echo", "here") == "here\n"
+    refused = daemon.sampan("manifest", "create", f"{plain.name}/lists/x:1", top)
+    assert b"is a manifest list" in refused.stderr
+    daemon.ok("manifest", "create", f"{plain.name}/elsewhere/x:1", ours)
+    assert b"is in another repository" in daemon.sampan("manifest", "push", f"{plain.name}/elsewhere/x:1").stderr
+    assert daemon.ok("manifest", "rm", f"{plain.name}/elsewhere/x:1") == f"Deleted {plain.name}/elsewhere/x:1\n"
+    assert b"No such manifest" in daemon.sampan("manifest", "rm", f"{plain.name}/elsewhere/x:1").stderr
+    if shutil.which("docker"):
+        done = subprocess.run(["docker", "manifest", "inspect", "--insecure", top], capture_output=True, text=True)
+        assert json.loads(done.stdout)["manifests"] == pushed["manifests"], done.stderr
+    daemon.ok("rmi", top, other)

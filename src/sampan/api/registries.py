@@ -137,3 +137,30 @@ async def distribution(request: web.Request) -> web.Response:
     ]
     descriptor = {"mediaType": document.media_type, "digest": found.digest, "size": len(found.data)}
     return web.json_response({"Descriptor": descriptor, "Platforms": platforms})
+
+
+async def manifest(request: web.Request) -> web.Response:
+    """GET /sampan/manifests/{name}: a manifest or list as it is in its registry, and what platform it is for (our own)"""
+    registries, credentials = engine_of(request).registries, _credentials(request)
+    ref = reference.parse(request.match_info["name"]).with_default_tag()
+    found = await registries.inspect(ref, credentials)
+    own = await registries.made_for(ref, found, credentials)
+    platform = {"architecture": own.architecture, "os": own.os, "variant": own.variant}
+    descriptor: dict[str, object] = {
+        "mediaType": found.document.media_type,
+        "digest": found.digest,
+        "size": len(found.data),
+    }
+    if own.os:
+        descriptor["platform"] = {key: value for key, value in platform.items() if value}
+    return web.json_response({"Ref": str(ref), "Descriptor": descriptor, "Content": found.data.decode()})
+
+
+async def put_manifest(request: web.Request) -> web.Response:
+    """PUT /sampan/manifests/{name}: a list of manifests that are in that repository (our own)"""
+    asked = schema.check(await body(request), schema.Manifest)
+    ref = reference.parse(request.match_info["name"]).with_default_tag()
+    digest = await engine_of(request).registries.put_index(
+        ref, (asked.get("Content") or "").encode(), _credentials(request)
+    )
+    return web.json_response({"Digest": digest})

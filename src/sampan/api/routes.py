@@ -173,6 +173,8 @@ ROUTES = [
     Route("POST", "/images/{name:.+}/tag", images.tag, _image(Verb.TAG)),
     Route("POST", "/auth", registries.auth, Ask(Verb.PULL)),
     Route("GET", "/distribution/{name:.+}/json", registries.distribution, Ask(Verb.PULL)),
+    Route("GET", "/sampan/manifests/{name:.+}", registries.manifest, Ask(Verb.PULL)),
+    Route("PUT", "/sampan/manifests/{name:.+}", registries.put_manifest, Ask(Verb.PULL)),
     Route("DELETE", "/images/{name:.+}", images.remove, _inside(Verb.REMOVE, Kind.IMAGE)),
     Route("POST", "/sampan/bootstrap", images.make, Ask(Verb.BOOTSTRAP)),
     Route("POST", "/build", builds.build, Ask(Verb.BUILD)),

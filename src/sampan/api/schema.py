@@ -27,6 +27,7 @@ Auth = struct(
     }
 )  # fmt: skip
 AuthConfigs = mapping(Auth)
+Manifest = struct({"Content": text})
 
 BuildArgs = mapping(text, null=True)
 Build = struct(

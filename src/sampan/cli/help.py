@@ -17,6 +17,7 @@ GROUPS = {
     "container": "Manage containers",
     "context": "Manage contexts",
     "image": "Manage images",
+    "manifest": "Manage image manifests and manifest lists",
     "network": "Manage networks",
     "policy": "Check the operator's rules and explain what they decide",
     "system": "Manage the engine",

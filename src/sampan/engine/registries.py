@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -157,6 +158,37 @@ class Registries:
         """What a reference is in its registry, without pulling it."""
         async with self._registry(ref.registry, credentials) as registry:
             return await resolve(registry, ref.repository, ref.digest or ref.tag)
+
+    async def made_for(self, ref: Reference, found: Found, credentials: Credentials) -> Platform:
+        """What platform a manifest's image is made for, as its configuration says; nothing for an index. Raises RegistryError."""
+        if not isinstance(found.document, oci.Manifest):
+            return Platform()
+        digest = found.document.config.digest
+        async with self._registry(ref.registry, credentials) as registry:
+            path = f"v2/{ref.repository}/blobs/{digest}"
+            _, data = await registry.small("GET", path, pull_scope(ref.repository))
+        if f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
+            raise RegistryError(f"{ref.familiar}: its configuration is not what the manifest lists: refused")
+        try:
+            document = documents.loads(data)
+            fields = [str(document.get(key) or "") for key in ("os", "architecture", "variant")]
+        except (ValueError, AttributeError):  # an artifact's
+            return Platform()
+        return Platform(*fields)
+
+    async def put_index(self, ref: Reference, data: bytes, credentials: Credentials) -> str:
+        """Puts a list of manifests, which are in that repository, under a tag there. Returns its digest. Raises BadRequest, RegistryError."""
+        try:
+            document = oci.parse(data)
+        except oci.BadManifest as error:
+            raise BadRequest(str(error)) from None
+        if not isinstance(document, oci.Index) or not ref.tag:
+            raise BadRequest("a list of manifests is wanted, and a name with a tag for it")
+        scopes = (f"repository:{ref.repository}:pull,push",)
+        async with self._registry(ref.registry, credentials, push=True) as registry:
+            path = f"v2/{ref.repository}/manifests/{ref.tag}"
+            await registry.small("PUT", path, scopes, {"Content-Type": document.media_type}, data)
+        return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
     async def search(self, term: str, limit: int, credentials: Credentials) -> list[SearchResult]:
         """Images whose name contains the term: by Docker Hub's search, or in a registry's catalogue (HOST/TERM)."""
