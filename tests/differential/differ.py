@@ -31,7 +31,12 @@ def compare(theirs: Answer, ours: Answer, their_places: dict[str, str], our_plac
     found = []
     if theirs.status != ours.status:
         found.append(
-            Difference("status", "", f"{theirs.status} {theirs.body[:200]!r}", f"{ours.status} {ours.body[:200]!r}")
+            Difference(
+                "status",
+                f"{theirs.status} {ours.status}",
+                f"{theirs.status} {theirs.body[:200]!r}",
+                f"{ours.status} {ours.body[:200]!r}",
+            )
         )
         return found
     for name in HEADERS:
@@ -55,7 +60,10 @@ def _stat(value: str) -> str:
 def _commands(theirs: Answer, ours: Answer, their_places: dict[str, str], our_places: dict[str, str]) -> Any:
     if theirs.status != ours.status:
         yield Difference(
-            "exit", "", f"{theirs.status} {theirs.stderr[-200:]!r}", f"{ours.status} {ours.stderr[-200:]!r}"
+            "exit",
+            f"{theirs.status} {ours.status}",
+            f"{theirs.status} {theirs.stderr[-200:]!r}",
+            f"{ours.status} {ours.stderr[-200:]!r}",
         )
         return
     a, b = normal.lines(theirs.body, their_places), normal.lines(ours.body, our_places)

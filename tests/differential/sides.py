@@ -74,11 +74,12 @@ class Side:
         try:
             connection.request(method, path, body, headers or {})
             response = connection.getresponse()
-            data = b""
+            data, until = b"", time.monotonic() + PATIENCE
             try:
-                data = response.read()
+                while (part := response.read1(1 << 16)) and time.monotonic() < until:
+                    data += part
             except http.client.IncompleteRead as error:
-                data = error.partial
+                data += error.partial
             return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, data)
         except (OSError, http.client.HTTPException) as error:
             return Answer(-1, {}, f"{type(error).__name__}: {error}".encode())

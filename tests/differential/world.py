@@ -99,14 +99,14 @@ def archive() -> bytes:
     """What `docker load` reads: busybox, and an image whose configuration says everything."""
     layer = _layer()
     data = io.BytesIO()
-    manifest = []
+    manifest: list[dict[str, Any]] = []
     with tarfile.open(fileobj=data, mode="w") as tar:
         _add(tar, "layer.tar", layer)
         for tags, config in (
             (["busybox:latest"], {"Env": ["PATH=/usr/local/bin:/bin"], "Cmd": ["sh"]}),
             (["full:1", "full:2"], FULL),
         ):
-            document = {"architecture": "amd64", "os": "linux", "created": "2024-01-02T03:04:05Z", "config": config,
+            document = {"architecture": "amd64", "os": "linux", "created": f"202{4 - len(manifest)}-01-02T03:04:05Z", "config": config,
                         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
                         "history": [{"created": "2024-01-02T03:04:05Z", "created_by": "made by hand"}]}  # fmt: skip
             encoded = json.dumps(document).encode()

@@ -43,11 +43,11 @@ def test_what_differs_is_named_and_what_always_differs_is_not() -> None:
     assert not different(answer({"Id": one, "Created": 1}), answer({"Id": other, "Created": 2}))
     found = different(answer({"a": 1, "b": [], "c": "x"}), answer({"b": None, "c": "y", "d": 1}))
     assert sorted(found) == ["extra .d", "missing .a", "type .b", "value .c"]
-    assert different(answer({}), answer({}, 404)) == ["status "]
+    assert different(answer({}), answer({}, 404)) == ["status 200 404"]
     assert different(answer({"message": "a"}, 400), answer({"message": "b"}, 400)) == ["message .message"]
     command = Answer(0, {}, b"a  b\n", b"", True)
     assert not different(command, Answer(0, {}, b"a     b\n", b"", True))
-    assert different(command, Answer(1, {}, b"", b"", True)) == ["exit "]
+    assert different(command, Answer(1, {}, b"", b"", True)) == ["exit 0 1"]
     assert different(command, Answer(0, {}, b"a c\n", b"x\n", True)) == ["out ", "err "]
 
 

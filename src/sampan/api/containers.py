@@ -70,6 +70,10 @@ async def start(request: web.Request) -> web.Response:
         raise BadRequest("checkpoint is only supported in experimental mode")
     if request.query.get("checkpoint-dir"):
         raise Forbidden("custom checkpointdir is not supported")
+    if await body(request, optional=True):
+        raise BadRequest(
+            "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24"
+        )
     warnings = await engine.lifecycle.start(container)
     response = web.Response(status=204)
     for text in warnings:
@@ -94,7 +98,10 @@ async def restart(request: web.Request) -> web.Response:
 async def kill(request: web.Request) -> web.Response:
     """POST /containers/{id}/kill"""
     engine, container = access.container(request)
-    await engine.killing.kill(container, request.query.get("signal", ""))
+    try:
+        await engine.killing.kill(container, request.query.get("signal", ""))
+    except (BadRequest, Conflict) as error:
+        raise type(error)(f"cannot kill container: {request.match_info['id']}: {error}") from None
     return web.Response(status=204)
 
 
@@ -151,9 +158,8 @@ async def rename(request: web.Request) -> web.Response:
 async def update(request: web.Request) -> web.Response:
     """POST /containers/{id}/update"""
     engine, container = access.container(request)
-    return web.json_response(
-        {"Warnings": await engine.updating.update(container, decode.host_config(await body(request)))}
-    )
+    asked = decode.host_config(await body(request, optional=True))
+    return web.json_response({"Warnings": await engine.updating.update(container, asked) or None})
 
 
 async def resize(request: web.Request) -> web.Response:
@@ -205,4 +211,4 @@ async def prune(request: web.Request) -> web.Response:
     """POST /containers/prune"""
     passes = wanted.pruned(filters(request))
     pruned = await engine_of(request).pruning.containers(access.who(request), passes)
-    return web.json_response({"ContainersDeleted": pruned.names, "SpaceReclaimed": pruned.freed})
+    return web.json_response({"ContainersDeleted": pruned.names or None, "SpaceReclaimed": pruned.freed})

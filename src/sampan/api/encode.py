@@ -17,9 +17,16 @@ def config(found: model.Config) -> Json:
     return fields.CONFIG.write(found)
 
 
+# What a HostConfig says of limits that can't be had here: nothing, in Docker's words for it.
+_UNLIMITED: Json = {
+    **dict.fromkeys(("CpuCount", "CpuPercent", "IOMaximumBandwidth", "IOMaximumIOps"), 0),
+    "Cgroup": "",
+}  # fmt: skip
+
+
 def host_config(found: model.HostConfig) -> Json:
     """A HostConfig."""
-    return fields.HOST_CONFIG.write(found)
+    return _UNLIMITED | fields.HOST_CONFIG.write(found)
 
 
 def state(found: model.State, health: model.Health | None = None) -> Json:

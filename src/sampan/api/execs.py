@@ -179,7 +179,7 @@ async def inspect(request: web.Request) -> web.Response:
                 "entrypoint": config.cmd[0],
                 "arguments": list(config.cmd[1:]),
                 "privileged": config.privileged,
-                "user": config.user,
+                **({"user": config.user} if config.user else {}),
             },
             "OpenStdin": config.attach_stdin,
             "OpenStdout": config.attach_stdout,

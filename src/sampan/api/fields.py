@@ -53,6 +53,10 @@ def _list_or_null(value: object) -> list[str] | None:
     return list(cast(Iterable[str], value)) if value else None
 
 
+def _or_null(value: object) -> object:
+    return value or None
+
+
 def _size_or_zeros(value: object) -> list[int]:
     return list(cast(tuple[int, int], value)) if value else [0, 0]
 
@@ -87,6 +91,11 @@ def each(record: Record[S]) -> Callable[[object], object]:
     return lambda value: record.write_each(cast(Iterable[S], value))
 
 
+def each_or_null(record: Record[S]) -> Callable[[object], object]:
+    """Writes a list of records, or null for an empty one."""
+    return lambda value: record.write_each(cast(Iterable[S], value)) or None
+
+
 # what runs
 
 HEALTH_CHECK = Record(
@@ -105,10 +114,10 @@ CONFIG = Record(
         "AttachStdin": Field("attach_stdin", flag), "AttachStdout": Field("attach_stdout", flag),
         "AttachStderr": Field("attach_stderr", flag), "ExposedPorts": Field("exposed_ports", _names, _set, optional=True),
         "Tty": Field("tty", flag), "OpenStdin": Field("open_stdin", flag), "StdinOnce": Field("stdin_once", flag),
-        "Env": Field("env", words_of), "Cmd": Field("cmd", _command, _list_or_null),
+        "Env": Field("env", words_of, _list_or_null), "Cmd": Field("cmd", _command, _list_or_null),
         "Healthcheck": Field("health_check", unless_empty(HEALTH_CHECK), optional(HEALTH_CHECK), optional=True),
         "ArgsEscaped": Field("args_escaped", flag, optional=True), "Image": Field("image", text),
-        "Volumes": Field("volumes", _names, _set), "WorkingDir": Field("working_dir", text),
+        "Volumes": Field("volumes", _names, lambda value: _set(value) or None), "WorkingDir": Field("working_dir", text),
         "Entrypoint": Field("entrypoint", words), "MacAddress": Field("mac_address", text, optional=True),
         "OnBuild": Field("on_build", words_of, _list_or_null), "Labels": Field("labels", texts),
         "StopSignal": Field("stop_signal", text, optional=True), "Shell": Field("shell", words, optional=True),
@@ -223,7 +232,7 @@ LIMITS = {
     "OomKillDisable": Field("limits.oom_kill_disable", flag), "NanoCpus": Field("limits.nano_cpus", whole),
     "CpuShares": Field("limits.cpu_shares", whole), "CpuPeriod": Field("limits.cpu_period", whole),
     "CpuQuota": Field("limits.cpu_quota", whole), "CpusetCpus": Field("limits.cpuset_cpus", text),
-    "CpusetMems": Field("limits.cpuset_mems", text), "PidsLimit": Field("limits.pids_limit", whole),
+    "CpusetMems": Field("limits.cpuset_mems", text), "PidsLimit": Field("limits.pids_limit", whole, _or_null),
     "CpuRealtimePeriod": Field("limits.realtime_period", whole), "CpuRealtimeRuntime": Field("limits.realtime_runtime", whole),
     "BlkioWeight": Field("limits.blkio_weight", whole),
     "BlkioWeightDevice": Field("limits.device_weights", those_given(WEIGHT), each(WEIGHT)),
@@ -236,28 +245,28 @@ LIMITS = {
 HOST_CONFIG = Record(
     model.HostConfig,
     {
-        "Binds": Field("binds", words_of), "ContainerIDFile": Field("container_id_file", text),
+        "Binds": Field("binds", words_of, _list_or_null), "ContainerIDFile": Field("container_id_file", text),
         "LogConfig": Field("log_config", LOG_CONFIG.read, optional(LOG_CONFIG)), "NetworkMode": Field("network_mode", text),
         "PortBindings": Field("port_bindings", bindings, _write_bindings),
         "RestartPolicy": Field("restart_policy", RESTART_POLICY.read, optional(RESTART_POLICY)),
         "AutoRemove": Field("auto_remove", flag), "VolumeDriver": Field("volume_driver", unavailable(text, "local")),
-        "VolumesFrom": Field("volumes_from", words_of), "Mounts": Field("mounts", tuples(MOUNT.read), each(MOUNT), optional=True),
+        "VolumesFrom": Field("volumes_from", words_of, _list_or_null), "Mounts": Field("mounts", tuples(MOUNT.read), each(MOUNT), optional=True),
         "ConsoleSize": Field("console_size", size, _size_or_zeros), "Annotations": Field("annotations", texts, optional=True),
-        "CapAdd": Field("capabilities_added", words_of), "CapDrop": Field("capabilities_dropped", words_of),
+        "CapAdd": Field("capabilities_added", words_of, _list_or_null), "CapDrop": Field("capabilities_dropped", words_of, _list_or_null),
         "CgroupnsMode": Field("cgroup_namespace", text), "Dns": Field("dns", words_of), "DnsOptions": Field("dns_options", words_of),
-        "DnsSearch": Field("dns_search", words_of), "ExtraHosts": Field("extra_hosts", words_of),
-        "GroupAdd": Field("additional_groups", words_of), "IpcMode": Field("ipc_mode", text), "Links": Field("links", words_of),
+        "DnsSearch": Field("dns_search", words_of), "ExtraHosts": Field("extra_hosts", words_of, _list_or_null),
+        "GroupAdd": Field("additional_groups", words_of, _list_or_null), "IpcMode": Field("ipc_mode", text), "Links": Field("links", words_of, _list_or_null),
         "OomScoreAdj": Field("oom_score_adj", whole), "PidMode": Field("pid_mode", text), "Privileged": Field("privileged", flag),
         "PublishAllPorts": Field("publish_all_ports", flag), "ReadonlyRootfs": Field("read_only_root", flag),
-        "SecurityOpt": Field("security_options", words_of), "StorageOpt": Field("storage_options", texts, optional=True),
+        "SecurityOpt": Field("security_options", words_of, _list_or_null), "StorageOpt": Field("storage_options", texts, optional=True),
         "Tmpfs": Field("tmpfs", texts, optional=True), "UTSMode": Field("uts_mode", text),
         "UsernsMode": Field("user_namespace", text), "ShmSize": Field("shm_size", whole),
         "Sysctls": Field("sysctls", texts, optional=True), "Runtime": Field("runtime", text), "Isolation": Field("isolation", text),
         "MaskedPaths": Field("masked_paths", words_of), "ReadonlyPaths": Field("read_only_paths", words_of),
         "CgroupParent": Field("cgroup_parent", text), "Devices": Field("devices", tuples(DEVICE.read), each(DEVICE)),
-        "DeviceCgroupRules": Field("device_cgroup_rules", words_of),
-        "DeviceRequests": Field("device_requests", tuples(DEVICE_REQUEST.read), each(DEVICE_REQUEST)), "Init": Field("init", flag),
-        "Ulimits": Field("ulimits", tuples(ULIMIT.read), each(ULIMIT)), **LIMITS,
+        "DeviceCgroupRules": Field("device_cgroup_rules", words_of, _list_or_null),
+        "DeviceRequests": Field("device_requests", tuples(DEVICE_REQUEST.read), each_or_null(DEVICE_REQUEST)), "Init": Field("init", flag, optional=True),
+        "Ulimits": Field("ulimits", tuples(ULIMIT.read), each_or_null(ULIMIT)), **LIMITS,
     },
     checked={
         "Cgroup": unavailable(text), "KernelMemory": unavailable(whole),

@@ -6,9 +6,8 @@ import hashlib
 
 from aiohttp import web
 
-from sampan.api import access, decode, piped, platforms, registries
-from sampan.api.requests import engine_of, filters, flag, json_line, spool
-from sampan.api.transfer import parse_changes
+from sampan.api import access, piped, platforms, registries
+from sampan.api.requests import engine_of, filters, flag, json_line, spool, version
 from sampan.engine import pools
 from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest
@@ -30,10 +29,10 @@ def _created(image: Image) -> int:
 
 
 def summary(
-    image: Image, by_digest: list[str], containers: list[Container], patterns: list[str] | None = None, shared: int = -1
+    image: Image, by_digest: list[str], patterns: list[str] | None = None, shared: int = -1, containers: int = -1
 ) -> dict[str, object]:
-    """A row of GET /images/json: with its "name@digest" forms that are seen, how many of these containers are of it, and the bytes that
-    it shares with others, -1 where nobody counts them; with patterns of references, only the names that they match."""
+    """A row of GET /images/json: with its "name@digest" forms that are seen, the bytes that it shares with others and how many containers
+    are of it, -1 where nobody counts them; with patterns of references, only the names that they match."""
     tags = image.tags
     if patterns:
         tags, by_digest = wanted.matching_names(tags, patterns), wanted.matching_names(by_digest, patterns)
@@ -45,9 +44,8 @@ def summary(
         "Created": _created(image),
         "Size": image.size,
         "SharedSize": shared,
-        "VirtualSize": image.size,  # of API versions before 1.44
         "Labels": image.config.execution.labels or None,
-        "Containers": sum(1 for c in containers if c.image == image.id),
+        "Containers": containers,
         **({"Broken": image.broken} if image.broken else {}),
     }
 
@@ -68,7 +66,8 @@ async def list_(request: web.Request) -> web.Response:
     shared = shared_sizes(known) if flag(request, "shared-size") else {}
     found = list(filter(passes, known))
     rows = [
-        summary(image, engine.finding.digests(image, sees), containers, patterns, shared.get(image.id, -1))
+        summary(image, engine.finding.digests(image, sees), patterns, shared.get(image.id, -1))
+        | _virtual_size(request, image)
         for image in found
     ]
     if flag(request, "manifests"):
@@ -105,6 +104,11 @@ def _manifests(images: ImageStore, image: Image, containers: list[Container]) ->
     ]
 
 
+def _virtual_size(request: web.Request, image: Image) -> dict[str, object]:
+    """What versions of the API before 1.44 have besides."""
+    return {"VirtualSize": image.size} if version(request) < (1, 44) else {}
+
+
 def _shown(request: web.Request) -> Image:
     """The image of the path, by such names as its reader sees, if it is for the platform that is wanted."""
     engine = engine_of(request)
@@ -116,6 +120,7 @@ async def inspect(request: web.Request) -> web.Response:
     """GET /images/{name}/json"""
     engine, image, who = engine_of(request), _shown(request), access.who(request)
     digests = engine.finding.digests(image, engine.gate.sight(who))
+    layers = [layer.diff_id for layer in image.layers]
     more: dict[str, object] = {"Broken": image.broken} if image.broken else {}
     if flag(request, "manifests"):
         if request.query.get("platform"):
@@ -128,23 +133,35 @@ async def inspect(request: web.Request) -> web.Response:
             "RepoTags": [reference.parse(tag).familiar for tag in image.tags],
             "RepoDigests": [reference.parse(text).familiar for text in digests],
             "Parent": "",
-            "Comment": "",
-            "Created": image.config.created or None,
+            "Comment": image.config.history[-1].comment if image.config.history else "",
+            **({"Created": image.config.created} if image.config.created else {}),
             "DockerVersion": "",
-            "Container": "",
-            "VirtualSize": image.size,
             "Author": image.config.author,
-            "Config": members(image.config.execution),
+            "Config": _of_its_version(request, members(image.config.execution)),
             "Architecture": image.config.architecture or None,
             "Os": image.config.os or None,
             **({"Variant": image.config.variant} if image.config.variant else {}),
             "Size": image.size,
             "GraphDriver": {"Name": "overlay2", "Data": None},
-            "RootFS": {"Type": "layers", "Layers": [layer.diff_id for layer in image.layers]},
+            "RootFS": {"Type": "layers", **({"Layers": layers} if layers else {})},
             "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
+            **_virtual_size(request, image),
+            **({"Container": "", "ContainerConfig": dict(_UNSAID)} if version(request) < (1, 45) else {}),
             **more,
         }
     )
+
+
+# What versions of the API before 1.50 show of a configuration that says nothing.
+_UNSAID: dict[str, object] = {
+    **dict.fromkeys(("Hostname", "Domainname", "User", "Image", "WorkingDir"), ""),
+    **dict.fromkeys(("AttachStdin", "AttachStdout", "AttachStderr", "Tty", "OpenStdin", "StdinOnce"), False),
+    **dict.fromkeys(("Env", "Cmd", "Volumes", "Entrypoint", "OnBuild", "Labels")),
+}
+
+
+def _of_its_version(request: web.Request, config: dict[str, object]) -> dict[str, object]:
+    return _UNSAID | config if version(request) < (1, 50) else config
 
 
 async def history(request: web.Request) -> web.Response:
@@ -221,15 +238,15 @@ async def _import(request: web.Request) -> web.StreamResponse:
     name = request.query.get("repo", "")
     if name and request.query.get("tag"):
         name += f":{request.query['tag']}"
-    config = decode.config(parse_changes(request.query.getall("changes", [])))
+    changes = request.query.getall("changes", [])
     message, platform = (
-        request.query.get("message") or "imported by sampan",
+        request.query.get("message") or "Imported from -",
         platform_of(request.query.get("platform", "")),
     )
     if platform.os != "linux":
         raise BadRequest(f"operating system is not supported: {platform.os}")
     who, file = access.who(request), await spool(request, engine.data_root)
-    image = await engine.tasks.carry(engine.image_service.import_(who, file, name, config, message, platform))
+    image = await engine.tasks.carry(engine.image_service.import_(who, file, name, changes, message, platform))
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(request)
     await response.write(json_line({"status": image.id}))

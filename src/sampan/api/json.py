@@ -26,6 +26,8 @@ def decode(data: bytes | str, what: str) -> Any:
         raise BadRequest(f"{what}: the text is no UTF-8") from None
     except RecursionError:
         raise BadRequest(f"{what}: nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise BadRequest(f"{what}: {_in_words(error)}") from None
     except ValueError as error:
         raise BadRequest(f"{what}: {error}") from None
     if raw.count(b"[") + raw.count(b"{") > _DEPTH:
@@ -36,6 +38,23 @@ def decode(data: bytes | str, what: str) -> Any:
     if _NUL.search(raw):
         _check_text(value, what, "")
     return value
+
+
+_PLACES = {
+    "Expecting value": "looking for beginning of value",
+    "Expecting property name enclosed in double quotes": "looking for beginning of object key string",
+    "Expecting ':' delimiter": "after object key",
+    "Expecting ',' delimiter": "after a value",
+    "Extra data": "after top-level value",
+}
+
+
+def _in_words(error: json.JSONDecodeError) -> str:
+    """What is wrong with a text, as Go's clients know it."""
+    place = _PLACES.get(error.msg)
+    if error.pos >= len(error.doc.rstrip()):
+        return "unexpected end of JSON input"
+    return f"invalid character {error.doc[error.pos]!r} {place}" if place else str(error)
 
 
 def _check_depth(value: object, what: str) -> None:

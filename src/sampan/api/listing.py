@@ -8,6 +8,7 @@ from typing import Any
 
 from sampan.api import encode
 from sampan.api.encode import Json
+from sampan.engine import spec
 from sampan.engine.container import Container, timestamp
 from sampan.engine.containers import Containers
 from sampan.engine.creation import RUNTIME
@@ -65,7 +66,7 @@ def _networks(networks: Networks, container: Container) -> dict[str, Any]:
         network = networks.named(name)
         if network is not None:
             found[name] = _endpoint(network, network.endpoints.get(container.id), settings)
-            if network.has_names:
+            if network.has_names or network.endpoints.get(container.id):
                 own = [container.name, *settings.aliases, container.id[:12]]
                 found[name]["DNSNames"] = list(dict.fromkeys(own))
     return found
@@ -123,7 +124,7 @@ def summary(networks: Networks, container: Container) -> dict[str, object]:
         "Names": [f"/{container.name}"],
         "Image": container.image_name,
         "ImageID": container.image,
-        "Command": " ".join([path, *args]),
+        "Command": " ".join([path, *(f"'{word}'" if " " in word else word for word in args)]),
         "Created": container.created // 10**9,
         "Ports": _port_rows(container),
         "Labels": dict(container.config.labels),
@@ -156,6 +157,8 @@ def details(containers: Containers, networks: Networks, execs: Execs, container:
         "Links": _links(containers, container),
         "Runtime": container.host_config.runtime or RUNTIME,
         "CgroupnsMode": container.host_config.cgroup_namespace or "private",
+        "IpcMode": container.host_config.ipc_mode or "private",
+        **spec.hidden_paths(container.host_config),
     }
     host = encode.host_config(container.host_config) | added
     if container.host_config.init:
@@ -187,15 +190,20 @@ def details(containers: Containers, networks: Networks, execs: Execs, container:
         "Config": encode.config(container.config),
         "NetworkSettings": {
             "Bridge": "",
+            "HairpinMode": False,
+            "LinkLocalIPv6Address": "",
+            "LinkLocalIPv6PrefixLen": 0,
+            "SecondaryIPAddresses": None,
+            "SecondaryIPv6Addresses": None,
             "SandboxID": "",
             "SandboxKey": f"/proc/{container.state.pid}/ns/net" if container.running else "",
             "Ports": _port_map(container),
             "Networks": endpoints,
             **{
                 key: endpoints.get("bridge", {}).get(key, "")
-                for key in ("Gateway", "IPAddress", "MacAddress", "EndpointID")
+                for key in ("Gateway", "IPAddress", "MacAddress", "EndpointID", "IPv6Gateway", "GlobalIPv6Address")
             },
-            "IPPrefixLen": endpoints.get("bridge", {}).get("IPPrefixLen", 0),
+            **{key: endpoints.get("bridge", {}).get(key, 0) for key in ("IPPrefixLen", "GlobalIPv6PrefixLen")},
         },
     }
     return result

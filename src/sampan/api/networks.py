@@ -146,4 +146,4 @@ async def prune(request: web.Request) -> web.Response:
     """POST /networks/prune"""
     passes = wanted.pruned(filters(request))
     pruned = await engine_of(request).pruning.networks(access.who(request), passes)
-    return web.json_response({"NetworksDeleted": pruned.names})
+    return web.json_response({"NetworksDeleted": pruned.names or None})

@@ -40,6 +40,14 @@ def peer(request: web.Request) -> tuple[int, int] | None:
     return int(pid), int(uid)
 
 
+NEWEST = "1.51"
+
+
+def version(request: web.Request) -> tuple[int, ...]:
+    """The version of the API that the client speaks; without one, the newest."""
+    return tuple(int(part) for part in (request.match_info.get("version") or NEWEST).split("."))
+
+
 def flag(request: web.Request, name: str, default: bool = False) -> bool:
     """A boolean as Docker reads it: everything but "", 0, no, false, none is true."""
     value = request.query.get(name)

@@ -113,7 +113,7 @@ async def _guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPNotFound:
         return await _without_slash(request) or errors.response(404, "page not found")
     except web.HTTPMethodNotAllowed:
-        return await _without_slash(request) or errors.response(405, "method not allowed")
+        return await _without_slash(request) or errors.response(404, "page not found")  # as Docker says it
     except web.HTTPException:
         raise
     except ConnectionError:

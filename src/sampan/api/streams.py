@@ -13,7 +13,7 @@ from typing import Protocol, cast
 
 from aiohttp import web
 
-from sampan.api.requests import begin
+from sampan.api.requests import begin, version
 
 RAW = "application/vnd.docker.raw-stream"
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
@@ -224,14 +224,11 @@ def hijack(request: web.Request, tty: bool) -> Hijacked:
     """Answers 101 (or 200 to old clients) and takes the connection away from HTTP."""
     begin(request)
     transport = cast(asyncio.Transport, request.transport)
-    kind = RAW if tty else MULTIPLEXED
-    version = request.match_info.get("version") or "1.51"
-    if tuple(int(part) for part in version.split(".")) < (1, 42):
-        kind = RAW
+    kind = RAW if tty or version(request) < (1, 42) else MULTIPLEXED
     if request.headers.get("Upgrade"):
         head = f"HTTP/1.1 101 UPGRADED\r\nContent-Type: {kind}\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
     else:
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n\r\n"
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {RAW}\r\n\r\n"  # whatever it is, as Docker says it
     protocol = Hijacked(transport, transport.get_protocol())
     transport.set_protocol(protocol)
     transport.write(head.encode())

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import time
+from collections import Counter
 
 import msgspec
 from aiohttp import web
@@ -14,7 +15,7 @@ import sampan
 from sampan.api import access, daemonlog, listing, volumes
 from sampan.api.builds import cache_rows
 from sampan.api.images import summary
-from sampan.api.requests import engine_of, filters
+from sampan.api.requests import NEWEST, engine_of, filters
 from sampan.engine import pools
 from sampan.engine.container import Container, timestamp
 from sampan.engine.creation import RUNTIME
@@ -31,7 +32,7 @@ from sampan.linux.cgroup import hierarchies
 from sampan.linux.namespaces import initial_user_namespace
 from sampan.volumes.local import Volume
 
-MAX_API, MIN_API = "1.51", "1.24"
+MAX_API, MIN_API = NEWEST, "1.24"
 
 
 async def ping(request: web.Request) -> web.Response:
@@ -239,7 +240,10 @@ async def disk_usage(request: web.Request) -> web.Response:
     if "image" in kinds:
         answer["LayersSize"] = sum({x.digest: x.size for image in images for x in image.layers}.values())
         shared, sees = shared_sizes(images), engine.gate.sight(who)
-        answer["Images"] = [summary(i, engine.finding.digests(i, sees), containers, None, shared[i.id]) for i in images]
+        users = Counter(container.image for container in containers)
+        answer["Images"] = [
+            summary(i, engine.finding.digests(i, sees), None, shared[i.id], users[i.id]) for i in images
+        ]
     if "container" in kinds:
         answer["Containers"] = [
             listing.summary(engine.networks, c)

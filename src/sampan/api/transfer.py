@@ -6,7 +6,6 @@ import base64
 import contextlib
 import json
 import posixpath
-import shlex
 import stat
 from typing import IO
 
@@ -104,45 +103,12 @@ async def changes(request: web.Request) -> web.Response:
     return web.json_response([{"Path": path, "Kind": kind} for path, kind in rows] or None)
 
 
-_LISTS = {"CMD": "Cmd", "ENTRYPOINT": "Entrypoint"}
-
-
-def parse_changes(lines: list[str]) -> dict[str, object]:
-    """`--change` instructions as image configuration. Raises BadRequest for one that is not allowed."""
-    config: dict[str, object] = {}
-    for line in lines:
-        word, _, rest = line.strip().partition(" ")
-        word, rest = word.upper(), rest.strip()
-        if word in _LISTS:
-            try:
-                config[_LISTS[word]] = json.loads(rest) if rest.startswith("[") else ["/bin/sh", "-c", rest]
-            except ValueError as error:
-                raise BadRequest(f"{line!r}: {error}") from error
-        elif word in ("ENV", "LABEL"):
-            pairs = shlex.split(rest) if "=" in rest.split(" ")[0] else [rest.replace(" ", "=", 1)]
-            if word == "ENV":
-                config["Env"] = [*config.get("Env", []), *pairs]  # type: ignore[misc]
-            else:
-                labels = dict(pair.partition("=")[::2] for pair in pairs)
-                config["Labels"] = {**config.get("Labels", {}), **labels}  # type: ignore[dict-item]
-        elif word in ("USER", "WORKDIR", "STOPSIGNAL"):
-            config[{"USER": "User", "WORKDIR": "WorkingDir", "STOPSIGNAL": "StopSignal"}[word]] = rest
-        elif word in ("EXPOSE", "VOLUME"):
-            names = json.loads(rest) if rest.startswith("[") else rest.split()
-            if word == "EXPOSE":
-                names = [name if "/" in name else f"{name}/tcp" for name in names]
-            config["ExposedPorts" if word == "EXPOSE" else "Volumes"] = {name: {} for name in names}
-        else:
-            raise BadRequest(f"{word} is not a valid change command")
-    return config
-
-
 async def commit(request: web.Request) -> web.Response:
     """POST /commit"""
     engine = engine_of(request)
     container = engine.finding.container(access.who(request), request.query.get("container", ""), access.verb(request))
-    given = await body(request, optional=True)
-    config = decode.config({**given, **parse_changes(request.query.getall("changes", []))})
+    config = decode.config(await body(request, optional=True))
+    changes = request.query.getall("changes", [])
     name = request.query.get("repo", "")
     if name and request.query.get("tag"):
         name += f":{request.query['tag']}"
@@ -150,5 +116,7 @@ async def commit(request: web.Request) -> web.Response:
     still = engine.freezing.still(container) if flag(request, "pause", True) else contextlib.nullcontext()
     coming = engine.arrivals.of(access.who(request))
     async with still:
-        image = await pools.run("commit", engine.files.commit, container, name, comment, author, config, coming.check)
+        image = await pools.run(
+            "commit", engine.files.commit, container, name, comment, author, config, changes, coming.check
+        )
     return web.json_response({"Id": image.id}, status=201)

@@ -14,6 +14,8 @@ from sampan.engine.errors import BadRequest
 from sampan.engine.filters import volumes as wanted
 from sampan.volumes.local import Volume, VolumeNotFound
 
+ANONYMOUS = "com.docker.volume.anonymous"  # a label of volumes that nobody gave a name
+
 
 def describe(volume: Volume) -> dict[str, Any]:
     """A volume as the API shows it."""
@@ -22,7 +24,7 @@ def describe(volume: Volume) -> dict[str, Any]:
         "Driver": "local",
         "Mountpoint": volume.path,
         "CreatedAt": timestamp(int(volume.created) * 10**9),
-        "Labels": volume.labels or None,
+        "Labels": {ANONYMOUS: ""} | volume.labels if volume.anonymous else volume.labels or None,
         "Options": volume.options or None,
         "Scope": "local",
         **({"Status": {"Error": volume.broken}} if volume.broken else {}),

@@ -10,7 +10,17 @@ import time
 
 import msgspec
 
-from sampan.engine import container_record, copy_up, limits, log_options, machine_shape, mounts, restart_policy, spec
+from sampan.engine import (
+    container_record,
+    copy_up,
+    limits,
+    log_options,
+    machine_shape,
+    mounts,
+    restart_policy,
+    rules,
+    spec,
+)
 from sampan.engine.backends.backend import Backends
 from sampan.engine.container import Container
 from sampan.engine.containers import Containers
@@ -74,6 +84,8 @@ class Creation:
     ) -> tuple[Container, list[str]]:
         if platform:
             _check_platform(request.config.image, image, platform)
+        rules.check(request.config, request.host_config)
+        rules.check_endpoints(request.host_config, request.endpoints)
         identifier = secrets.token_hex(32)
         wanted = self._requests.normalise(who, request, image)
         facts, host = wanted.facts, wanted.host_config

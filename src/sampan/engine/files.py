@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO
 
 from sampan.engine import image_config, mounts, vanishing
@@ -131,17 +131,21 @@ class Files:
             if kind != 0 or path in parents or not any(o.startswith(f"{path}/") for o in ours)
         ]
 
-    def commit(self, container: Container, name: str, comment: str, author: str, config: Config, check: Check) -> Image:
-        """Makes an image of the container's changes on top of its image."""
+    def commit(
+        self, container: Container, name: str, comment: str, author: str, config: Config, changes: Sequence[str], check: Check
+    ) -> Image:  # fmt: skip
+        """Makes an image of the container's changes on top of its image. `config`, then `changes` (as of a Dockerfile) are put over
+        the container's configuration. Raises BadRequest."""
         with tempfile.TemporaryFile(dir=self._scratch) as file:
             self._backends.of(container).files.layer(container, file)
             file.seek(0)
             base = self._images.index.get(container.image)
-            execution = base.config.execution
-            for source in (container.config, config):
-                execution = image_config.over(execution, source)
+            execution = image_config.changed(
+                image_config.committed(base.config.execution, container.config, config), changes
+            )
+            command = " ".join(container.config.cmd)
             return archive.add_layer(
-                self._images, base, file, execution, comment or "sampan commit", name, check, author
+                self._images, base, file, execution, comment, name, check, author, created_by=command
             )
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
+from sampan.build.changes import apply
+from sampan.build.errors import DockerfileError
 from sampan.engine import model
+from sampan.engine.errors import BadRequest
 from sampan.images.config import Execution, HealthCheck
 
 _ALIKE = model.HealthCheck.__struct_fields__  # they have the same names there
@@ -48,7 +53,7 @@ def merged(config: model.Config, base: model.Config) -> model.Config:
         stop_signal=config.stop_signal or base.stop_signal,
         shell=config.shell or base.shell,
         health_check=_health_check(config.health_check, base.health_check),
-        env=(*(item for item in base.env if item.partition("=")[0] not in given), *config.env),
+        env=(*config.env, *(item for item in base.env if item.partition("=")[0] not in given)),
         labels={**base.labels, **config.labels},
         exposed_ports=tuple(dict.fromkeys((*base.exposed_ports, *config.exposed_ports))),
         volumes=tuple(dict.fromkeys((*base.volumes, *config.volumes))),
@@ -60,6 +65,21 @@ def _health_check(given: model.HealthCheck | None, base: model.HealthCheck | Non
     if given is None or base is None:
         return given or base
     return msgspec.structs.replace(given, **{key: getattr(given, key) or getattr(base, key) for key in _ALIKE})
+
+
+def changed(config: Execution, changes: Sequence[str]) -> Execution:
+    """A configuration after `--change` instructions. Raises BadRequest."""
+    try:
+        return apply(config, changes)
+    except DockerfileError as error:
+        raise BadRequest(str(error)) from None
+
+
+def committed(base: Execution, container: model.Config, given: model.Config) -> Execution:
+    """The configuration of an image made of a container: what is given, the container's where that says nothing, over its image's.
+    Triggers are the image's own and have been run: they are not inherited."""
+    whole = msgspec.structs.replace(merged(given, container), on_build=given.on_build)
+    return msgspec.structs.replace(over(base, whole), on_build=given.on_build)
 
 
 def over(base: Execution, config: model.Config) -> Execution:

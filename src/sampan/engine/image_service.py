@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import IO
 
 from sampan.engine import image_config, pools
 from sampan.engine.arrivals import Arrivals
 from sampan.engine.events import Events
 from sampan.engine.finding import Finding
-from sampan.engine.model import Config
 from sampan.engine.policy.caller import Caller
 from sampan.engine.policy.operation import Verb
 from sampan.images import archive, bootstrap
@@ -48,12 +47,12 @@ class ImageService:
         return images
 
     async def import_(
-        self, who: Caller, file: IO[bytes], name: str, config: Config, message: str, platform: Platform
+        self, who: Caller, file: IO[bytes], name: str, changes: Sequence[str], message: str, platform: Platform
     ) -> Image:
         """Makes an image of a file system's tar archive, and closes that as load() does. Raises ImageError, Forbidden."""
         with file:
             coming = self._arrivals.of(who)
-            execution = image_config.over(Execution(), config)
+            execution = image_config.changed(Execution(), changes)
             image = await pools.run(
                 "images", archive.from_tar, self._images, file, name, execution, message, coming.check, platform
             )

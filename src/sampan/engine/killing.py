@@ -38,7 +38,7 @@ class Killing:
             return
         async with container.exclusive():
             if not container.running:
-                raise Conflict(f"cannot kill container: {container.id}: container {container.id} is not running")
+                raise Conflict(f"container {container.id} is not running")
             if number in _ENDING:
                 container.stopped_by_user = True
             if number != signal.SIGKILL:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import msgspec
 
 from sampan.engine import image_config, mounts
-from sampan.engine.errors import BadRequest
+from sampan.engine.container import Container
+from sampan.engine.errors import BadRequest, NotFound
 from sampan.engine.finding import Finding
 from sampan.engine.model import Config, CreateRequest, EndpointSettings, HostConfig, MountType
 from sampan.engine.network.networking import Networking
@@ -17,6 +18,7 @@ from sampan.engine.policy.gate import Gate
 from sampan.engine.policy.model import Facts
 from sampan.engine.policy.operation import Verb
 from sampan.images.image import Image
+from sampan.network.errors import NetworkNotFound
 
 replace = msgspec.structs.replace
 
@@ -45,7 +47,7 @@ class Requests:
         config = image_config.merged(request.config, image_config.read(image.config.execution))
         host, finding = request.host_config, self._finding
         lent = [text.partition(":") for text in host.volumes_from]
-        lenders = [(finding.container(who, name, Verb.SHARE), mode) for name, _, mode in lent]
+        lenders = [(self._other(who, name), mode) for name, _, mode in lent]
         own = [text for settings in request.endpoints.values() for text in settings.links]  # they hold on all networks
         links = [text.partition(":") for text in dict.fromkeys((*host.links, *own))]
         host = replace(
@@ -53,9 +55,12 @@ class Requests:
             pid_mode=self._shared(who, "PidMode", host.pid_mode),
             ipc_mode=self._shared(who, "IpcMode", host.ipc_mode),
             network_mode=self._shared(who, "NetworkMode", host.network_mode),
-            links=tuple(f"{finding.container(who, at, Verb.SHARE).id}:{alias or at}" for at, _, alias in links),
+            links=tuple(f"{self._other(who, at).id}:{alias or at}" for at, _, alias in links),
         )
-        mode, planned, warnings = self._networking.plan(who, host, request.endpoints, config.mac_address)
+        try:
+            mode, planned, warnings = self._networking.plan(who, host, request.endpoints, config.mac_address)
+        except NetworkNotFound as error:
+            raise BadRequest(str(error)) from None
         host = replace(host, network_mode=mode)
         rows = mounts.plan(config, host, lenders)
         for row in rows:
@@ -70,10 +75,18 @@ class Requests:
     def _shared(self, who: Caller, key: str, mode: str) -> str:
         """A namespace's mode, with a container by its id. Raises BadRequest, NotFound, Forbidden."""
         if mode.startswith("container:"):
-            return f"container:{self._finding.container(who, mode[10:], Verb.SHARE).id}"
+            return f"container:{self._other(who, mode[10:]).id}"
         if key != "NetworkMode" and mode not in ("", "host", "private", "shareable", "none"):
             raise BadRequest(f"invalid {key}: {mode}")
         return mode
+
+    def _other(self, who: Caller, name: str) -> Container:
+        """A container that another has something of. That there is none is a fault of the request's: a client that gets 404 for
+        what it wants to run pulls its image. Raises BadRequest, Forbidden."""
+        try:
+            return self._finding.container(who, name, Verb.SHARE)
+        except NotFound as error:
+            raise BadRequest(str(error)) from None
 
     def explained(self, who: Caller, request: CreateRequest, image: Image) -> Facts:
         """What would be decided on if somebody asked for this container; nothing is made. Raises what create raises."""

@@ -112,6 +112,17 @@ def security_options(host: HostConfig) -> dict[str, str]:
     return found
 
 
+def hidden_paths(host: HostConfig) -> dict[str, list[str] | None]:
+    """The paths of the kernel's that it does not see, or can't write to, by Docker's keys; None where nothing is hidden."""
+    if host.privileged or security_options(host).get("systempaths") == "unconfined":
+        return {"MaskedPaths": None, "ReadonlyPaths": None}
+    masked, readonly = host.masked_paths, host.read_only_paths
+    return {
+        "MaskedPaths": MASKED_PATHS if masked is None else list(masked),
+        "ReadonlyPaths": READONLY_PATHS if readonly is None else list(readonly),
+    }
+
+
 def build(container: Container, mounts: Sequence[MountEntry], joins: Mapping[str, str]) -> Launch:
     """The keeper's request without "overlay" and "where". `joins`: namespace → path, "host" or ""."""
     config, host = container.config, container.host_config
@@ -138,8 +149,7 @@ def build(container: Container, mounts: Sequence[MountEntry], joins: Mapping[str
     for kind, path in joins.items():
         if path != "host":
             namespaces.append({"type": kind, "path": path} if path else {"type": kind})
-    unmasked = privileged or options.get("systempaths") == "unconfined"
-    masked, readonly = host.masked_paths, host.read_only_paths
+    hidden = hidden_paths(host)
     spec: Spec = {
         "ociVersion": "1.2.0",
         "process": process,
@@ -148,8 +158,8 @@ def build(container: Container, mounts: Sequence[MountEntry], joins: Mapping[str
         "linux": {
             "namespaces": namespaces,
             "resources": resources(host),
-            "maskedPaths": [] if unmasked else MASKED_PATHS if masked is None else list(masked),
-            "readonlyPaths": [] if unmasked else READONLY_PATHS if readonly is None else list(readonly),
+            "maskedPaths": hidden["MaskedPaths"] or [],
+            "readonlyPaths": hidden["ReadonlyPaths"] or [],
             "sysctl": sysctls(host),
             "devices": [_device(item) for item in host.devices],
         },

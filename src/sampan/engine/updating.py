@@ -35,6 +35,8 @@ class Updating:
         """Gives a container another name. Raises Conflict, BadRequest."""
         if not name:
             raise BadRequest("Neither old nor new names may be empty")
+        if name.removeprefix("/") == container.name:
+            raise BadRequest("Renaming a container with the same name as its current name")
         async with container.exclusive():
             old = container.name
             with self._names.claim(who, name, container.id) as claimed:

@@ -340,22 +340,30 @@ def _diff_id(store: ImageStore, digest: str) -> str:
     return f"sha256:{hasher.hexdigest()}"
 
 
+def _is_empty(layer: IO[bytes]) -> bool:
+    """Whether a tar, which can be rewound, has no member: two blocks of zeros end it."""
+    begin = layer.read(1024)
+    layer.seek(0)
+    return len(begin) == 1024 and not any(begin)
+
+
 def add_layer(
     store: ImageStore, base: Image | None, layer: IO[bytes], execution: Execution, comment: str, tag: str,
-    check: Check | None = None, author: str = "", platform: oci.Platform | None = None,
+    check: Check | None = None, author: str = "", platform: oci.Platform | None = None, created_by: str = "",
 ) -> Image:  # fmt: skip
-    """Makes an image of `base` and one more layer (`commit`)."""
+    """Makes an image of `base` and one more layer (`commit`); a layer in which there is nothing is none, as in Docker's."""
     names = _names([tag] if tag else [])
     with store.hold():
-        digest, size = store.blobs.put(layer)
-        diff_id = _diff_id(store, digest)
-        layers = [*(base.layers if base else []), Layer(digest, size, diff_id)]
+        layers, empty = list(base.layers) if base else [], base is not None and _is_empty(layer)
+        if not empty:
+            digest, size = store.blobs.put(layer)
+            layers.append(Layer(digest, size, _diff_id(store, digest)))
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         below, host = base.config.inherited if base else ImageConfig(), platform or oci.host_platform()
         config = msgspec.structs.replace(
             below, created=now, author=author, architecture=below.architecture or host.architecture, os=below.os or host.os,
             variant=below.variant or (platform.variant if platform else ""), execution=execution,
             diff_ids=tuple(layer.diff_id for layer in layers),
-            history=(*below.history, History(created=now, created_by=comment, author=author)),
+            history=(*below.history, History(created=now, created_by=created_by, author=author, comment=comment, empty_layer=empty)),
         )  # fmt: skip
         return store.add(write_config(config), layers, names, check=check)

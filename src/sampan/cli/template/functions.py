@@ -116,7 +116,7 @@ def _title(text: str) -> str:
     found, inside = "", False
     for character in text:
         found += character if inside else character.upper()
-        inside = character.isalnum() or character in "_'"
+        inside = character.isalnum() or character == "_"
     return found
 
 
