@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,3 +88,27 @@ def test_a_health_check_without_a_test_has_the_image_s(daemon: Daemon, tmp_path:
     assert (done.returncode, b"--no-healthcheck conflicts with --health-* options" in done.stderr) == (125, True)
     done = daemon.sampan("create", "--health-cmd", "true", "--health-interval", "1us", "busybox")
     assert b"Interval in Healthcheck cannot be less than 1ms" in done.stderr
+
+
+@pytest.mark.parametrize("action", ["kill", "stop", "restart", "none"])
+def test_what_is_done_with_the_unhealthy(daemon: Daemon, action: str) -> None:
+    def state() -> dict[str, Any]:
+        found: dict[str, Any] = daemon.http.call("GET", "/containers/ill/json")["State"]
+        return found
+
+    # It is well in its second run.
+    daemon.ok("run", "-d", "--name", "ill", "--network", "none", "--health-cmd", "test -e /second", "--health-interval", "100ms",
+              "--health-retries", "2", "--health-on-failure", action, "busybox", "sh", "-c",
+              "test -e /first && touch /second; touch /first; exec sleep 60")  # fmt: skip
+    began = state()["StartedAt"]
+    if action == "restart":
+        eventually(lambda: state()["StartedAt"] != began and state()["Health"]["Status"] == "healthy", 30)
+    elif action == "none":
+        eventually(lambda: state()["Health"]["Status"] == "unhealthy", 30)
+        assert state()["Running"]
+    else:
+        eventually(lambda: not state()["Running"], 30)
+        assert state()["ExitCode"] == 137
+    daemon.ok("rm", "-f", "ill")
+    done = daemon.sampan("create", "--health-on-failure", "pray", "busybox")
+    assert b"invalid HealthOnFailure 'pray'" in done.stderr

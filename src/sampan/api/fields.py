@@ -261,6 +261,7 @@ HOST_CONFIG = Record(
         "SecurityOpt": Field("security_options", words_of, _list_or_null), "StorageOpt": Field("storage_options", texts, optional=True),
         "Tmpfs": Field("tmpfs", texts, optional=True), "UTSMode": Field("uts_mode", text),
         "UsernsMode": Field("user_namespace", text), "ShmSize": Field("shm_size", whole),
+        "HealthOnFailure": Field("health_on_failure", text, optional=True),
         "Sysctls": Field("sysctls", texts, optional=True), "Runtime": Field("runtime", text), "Isolation": Field("isolation", text),
         "MaskedPaths": Field("masked_paths", words_of), "ReadonlyPaths": Field("read_only_paths", words_of),
         "CgroupParent": Field("cgroup_parent", text), "Devices": Field("devices", tuples(DEVICE.read), each(DEVICE)),

@@ -272,7 +272,7 @@ def _host_config(v: Values, mode: str, published: dict[str, object]) -> dict[str
         "RestartPolicy": restart_policy(v.text("restart")),
         "LogConfig": {"Type": v.text("log-driver"), "Config": pairs(v.items("log-opt"))} if logs else None,
         "Annotations": pairs(v.items("annotation")), "CgroupParent": v.text("cgroup-parent"), "UsernsMode": v.text("userns"),
-        "DeviceCgroupRules": v.items("device-cgroup-rule"), "VolumeDriver": v.text("volume-driver"), "KernelMemory": bytes_of(v, "kernel-memory"),
+        "DeviceCgroupRules": v.items("device-cgroup-rule"), "VolumeDriver": v.text("volume-driver"), "HealthOnFailure": "" if v.text("health-on-failure") == "none" else v.text("health-on-failure"), "KernelMemory": bytes_of(v, "kernel-memory"),
         **limits(v), **_devices(v),
     }  # fmt: skip
     host: dict[str, Any] = {

@@ -212,6 +212,8 @@ def _check(config: Config, host: HostConfig) -> None:
     if "" in host.annotations:
         raise BadRequest("invalid Annotations: the empty string is not permitted as an annotation key")
     limits.check_health(config.health_check)
+    if host.health_on_failure not in ("", "kill", "restart", "stop"):
+        raise BadRequest(f"invalid HealthOnFailure {host.health_on_failure!r}: kill, restart or stop")
     if host.isolation == Isolation.VM:
         machine_shape.check(host)
     elif host.storage_options:

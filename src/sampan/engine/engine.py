@@ -152,7 +152,7 @@ class Engine:
             SystemVM(self.machines, networking, tasks, self.system_vms),
         )
         self.execs = Execs(self.keeper, self.backends, events, tasks)
-        self.health = Health(containers, events, self.execs, tasks)
+        self.health = Health(containers, events, self.execs, tasks, lambda which: self.lifecycle.unhealthy(which))
         self.files = Files(self.backends, self.images, volumes, gate, self.data_root)
         self.freezing = Freezing(containers, events, gate, self.backends)
         self.killing = Killing(containers, events, self.freezing, self.backends)
@@ -216,7 +216,7 @@ class Engine:
         for container in list(self.containers.values()):
             if container.running:
                 self.tasks.beside(self.freezing.agree(container))
-                self.health.begin(container)
+                self.health.begin(container, same_run=True)
             else:
                 self.lifecycle.resume(container)
         self.ready.set()

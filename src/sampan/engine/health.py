@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sampan.engine import model
 from sampan.engine.container import Container
@@ -31,9 +31,12 @@ def probe_command(check: HealthCheck | None, shell: Sequence[str] = ()) -> list[
     return [*(shell or _SHELL), *test[1:]]
 
 
-def initial(before: model.Health | None) -> model.Health:
-    """The health of a container whose probing begins: what is known of an earlier run stands until the first probe."""
-    return before if before is not None and before.status in _KNOWN else model.Health()
+def initial(before: model.Health | None, same_run: bool) -> model.Health:
+    """The health of a container whose probing begins. In the same run, of which another daemon has known it, that stands until the next
+    probe; another run is starting, whatever the one before was."""
+    if same_run and before is not None and before.status in _KNOWN:
+        return before
+    return model.Health(log=before.log if before is not None else [])
 
 
 def judged(health: model.Health, probe: Probe, retries: int, forgiven: bool) -> model.Health:
@@ -58,19 +61,22 @@ def _seconds(nanoseconds: int, default: float) -> float:
 
 
 class Health:
-    """Probes the containers that run."""
+    """Probes the containers that run. `failed` is called with one that has become unhealthy."""
 
-    def __init__(self, containers: Containers, events: Events, execs: Execs, tasks: Tasks) -> None:
+    def __init__(
+        self, containers: Containers, events: Events, execs: Execs, tasks: Tasks, failed: Callable[[Container], object]
+    ) -> None:
         self._containers, self._events, self._execs, self._tasks = containers, events, execs, tasks
+        self._failed = failed
 
-    def begin(self, container: Container) -> None:
-        """Starts probing a running container."""
+    def begin(self, container: Container, same_run: bool = False) -> None:
+        """Starts probing a container whose run begins, or goes on under another daemon."""
         check = container.config.health_check
         args = probe_command(check, container.config.shell)
         if check is None or args is None:
             container.health = None
             return
-        container.health = initial(container.health)
+        container.health = initial(container.health, same_run)
         task = self._tasks.beside(self._probe_for_ever(container, check, args))
         container.tasks.add(task)
         task.add_done_callback(container.tasks.discard)
@@ -107,3 +113,5 @@ class Health:
         self._containers.owe(container)
         if container.health.status is not before:
             self._events.announce(container, f"health_status: {container.health.status}")
+            if container.health.status is HealthStatus.UNHEALTHY:
+                self._failed(container)

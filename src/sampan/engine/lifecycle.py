@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Coroutine
 
 from sampan.engine import restart_policy
 from sampan.engine.container import Container
@@ -57,6 +58,20 @@ class Lifecycle:
             if container.host_config.auto_remove and not (container.running or container.restarts):
                 self._tasks.begin(self._removing.remove(container, volumes=True))
         self._events.announce(container, "restart")
+
+    def unhealthy(self, container: Container) -> None:
+        """A health check has failed for good: what was asked for then is done."""
+        act = {
+            "restart": lambda: self.restart(container, None),
+            "stop": lambda: self._killing.stop(container, None),
+            "kill": lambda: self._killing.kill(container, "KILL"),
+        }.get(container.host_config.health_on_failure)
+        if act is not None:
+            self._tasks.begin(self._try(act()))
+
+    async def _try(self, act: Coroutine[object, object, object]) -> None:
+        with contextlib.suppress(NotModified, *_FAILURES):  # it has ended by itself
+            await act
 
     # what follows a run
 

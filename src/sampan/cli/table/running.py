@@ -47,6 +47,7 @@ CREATE = (
     Flag("group-add", "", LIST, "Add additional groups to join"),
     Flag("health-cmd", "", STR, "Command to run to check health"),
     Flag("health-interval", "", STR, "Time between running the check (ms|s|m|h)", word="duration"),
+    Flag("health-on-failure", "", STR, "What to do when it becomes unhealthy (none, kill, restart, stop)", "none"),
     Flag("health-retries", "", INT, "Consecutive failures needed to report unhealthy"),
     Flag(
         "health-start-interval",

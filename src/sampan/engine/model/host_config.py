@@ -97,6 +97,7 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, 
 
     restart_policy: RestartPolicy = RestartPolicy()
     auto_remove: bool = False
+    health_on_failure: str = ""  # what is done with it when it becomes unhealthy: kill, restart or stop
     init: bool | None = None  # whether a small init is its first process; None: as the engine likes
     log_config: LogConfig = LogConfig()
     console_size: tuple[int, int] | None = None  # rows and columns
