@@ -161,8 +161,51 @@ def test_docker_py_logs_attach_events(client: Any) -> None:
     actions = [
         e["Action"] for e in client.events(since=began, until=time.time(), decode=True, filters={"container": box.id})
     ]
-    assert actions == ["create", "start", "die"]
+    assert actions == ["create", "attach", "start", "die"]
     box.remove()
+
+
+def test_docker_py_events_of_everything(client: Any, daemon: Daemon) -> None:
+    """What dockerd 26.1 tells of the same, in the same order (T103)."""
+    network, volume = client.networks.create("told"), client.volumes.create("told")
+    began = time.time()
+    box = client.containers.create(
+        "busybox", ["sh", "-c", "sleep 600"], network="told", volumes={"told": {"bind": "/x", "mode": "ro"}}
+    )
+    box.start()
+    box.top()
+    box.get_archive("/etc")
+    box.put_archive("/tmp", b"\0" * 1024)
+    box.kill()
+    box.wait()
+    box.commit("told", "1", message="words")
+    list(client.images.get("told:1").save())
+    list(box.export())
+    box.remove()
+    for prune in (client.containers.prune, client.images.prune, client.networks.prune, client.volumes.prune):
+        prune(filters={"label": "nobody-has-this"})
+    told = list(client.events(since=began, until=time.time() + 0.2, decode=True))
+    network.remove()
+    volume.remove()
+    client.images.remove("told:1")
+    assert [(event["Type"], event["Action"]) for event in told] == [
+        ("container", "create"), ("network", "connect"), ("volume", "mount"), ("container", "start"), ("container", "top"),
+        ("container", "archive-path"), ("container", "extract-to-dir"), ("container", "kill"), ("network", "disconnect"), ("volume", "unmount"),
+        ("container", "die"), ("image", "tag"), ("container", "commit"), ("image", "save"), ("container", "export"), ("container", "destroy"),
+        ("container", "prune"), ("image", "prune"), ("network", "prune"), ("volume", "prune"),
+    ]  # fmt: skip
+    found = {f"{event['Type']} {event['Action']}": event["Actor"]["Attributes"] for event in told}
+    assert found["network connect"] == {"container": box.id, "name": "told", "type": "bridge"}
+    assert found["volume mount"] == {
+        "container": box.id,
+        "destination": "/x",
+        "driver": "local",
+        "propagation": "",
+        "read/write": "false",
+    }
+    assert (found["container die"]["exitCode"], found["container die"]["execDuration"]) == ("137", "0")
+    assert (found["container commit"]["imageRef"], found["container commit"]["comment"]) == ("told:1", "words")
+    assert found["image prune"] == {"reclaimed": "0"}
 
 
 def test_docker_py_errors(client: Any) -> None:

@@ -38,6 +38,7 @@ class World:
         self.networks: list[Any] = []
         self.protected: set[str] = set()
         self.deleted: list[str] = []
+        self.told: list[Any] = []
         self.failing: dict[str, Exception] = {}
         parts: Any = SimpleNamespace
         known = parts(values=self.containers.values, directory=lambda made: str(directory / made.name))
@@ -48,7 +49,7 @@ class World:
         self.pruning = Pruning(
             known, finding, parts(subject=lambda kind, name: name), parts(may=lambda who, verb, name: name not in self.protected),
             parts(remove=self._remove_image), parts(users=self._users, delete=self._delete), parts(used=self._used, remove=self._remove_network),
-            parts(remove=self._remove),
+            parts(remove=self._remove), parts(publish=lambda *event: self.told.append(event)),
         )  # fmt: skip
 
     def add(self, letter: str, status: str = "exited", **changes: Any) -> Container:

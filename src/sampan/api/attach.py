@@ -48,6 +48,7 @@ async def attach(request: web.Request) -> web.StreamResponse:
     except BaseException:
         log.close()
         raise
+    engine.events.announce(container, "attach")
     session = _Attachment(engine.logs, engine.keeper, engine.tasks, container, client, log, ended)
     session.wanted, session.follow, session.replay, session.stdin = wanted, follow, replay, stdin
     session.detach_keys = keys if container.tty else b""

@@ -169,6 +169,7 @@ async def resize(request: web.Request) -> web.Response:
     if rows is None or columns is None:
         raise BadRequest("resize needs h and w")
     await engine.execs.resize(container.id, rows, columns)
+    engine.events.announce(container, "resize", height=str(rows), width=str(columns))
     return web.Response(status=200)
 
 
@@ -178,6 +179,7 @@ async def top(request: web.Request) -> web.Response:
     if not container.running:
         raise Conflict(f"container {container.id} is not running")
     arguments = request.query.get("ps_args", "")
+    engine.events.announce(container, "top")
     return web.json_response(await engine.backends.of(container).processes(container, arguments))
 
 

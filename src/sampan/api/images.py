@@ -221,6 +221,9 @@ async def save(request: web.Request) -> web.StreamResponse:
             known = engine.finding.shown(image, engine.gate.sight(access.who(request))).tags
             matching = [t for t in known if reference.parse(t).name == ref.name] if plain else [str(ref)]
             entry[1].extend(tag for tag in matching if tag not in entry[1])
+    coming = engine.arrivals.of(access.who(request), brings=False)
+    for image, _ in chosen.values():
+        coming.announce("save", image, image.id, image.id)
     return await piped.answer(request, "saves", lambda out: archive.save(engine.images, list(chosen.values()), out))
 
 

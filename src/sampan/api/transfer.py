@@ -18,6 +18,7 @@ from sampan.engine.container import Container, timestamp
 from sampan.engine.errors import BadRequest
 from sampan.engine.files import Files
 from sampan.images import compression
+from sampan.oci import reference
 
 
 def _path(request: web.Request) -> str:
@@ -68,6 +69,7 @@ async def get_archive(request: web.Request) -> web.StreamResponse:
     engine, container = access.container(request)
     path = _path(request)
     header = await pools.run("look", _stat_header, request)
+    engine.events.announce(container, "archive-path")
     return await piped.answer(
         request,
         "archives of files",
@@ -87,12 +89,14 @@ async def put_archive(request: web.Request) -> web.Response:
     keep_type, own = flag(request, "noOverwriteDirNonDir"), flag(request, "copyUIDGID")
     with await spool(request, engine.data_root) as file:
         await pools.run("archive", _unpack, engine.files, container, path, file, keep_type, own)
+    engine.events.announce(container, "extract-to-dir")
     return web.Response(status=200)
 
 
 async def export(request: web.Request) -> web.StreamResponse:
     """GET /containers/{id}/export"""
     engine, container = access.container(request)
+    engine.events.announce(container, "export")
     return await piped.answer(request, "exports", lambda out: engine.files.export(container, out))
 
 
@@ -119,4 +123,8 @@ async def commit(request: web.Request) -> web.Response:
         image = await pools.run(
             "commit", engine.files.commit, container, name, comment, author, config, changes, coming.check
         )
+    named = reference.parse(name).familiar if name else ""
+    if named:
+        coming.announce("tag", image, image.id, named)
+    engine.events.announce(container, "commit", comment=comment, imageID=image.id, imageRef=named)
     return web.json_response({"Id": image.id}, status=201)

@@ -73,7 +73,8 @@ class Arrivals:
 
     def announce(self, action: str, image: Image, actor: str, name: str) -> None:
         """Publishes an image's event."""
-        self._events.publish("image", action, actor, {"name": name}, self.owners.of(Kind.IMAGE, image.id))
+        attributes = {**image.config.execution.labels, "name": name}
+        self._events.publish("image", action, actor, attributes, self.owners.of(Kind.IMAGE, image.id))
 
 
 class Arrival:

@@ -31,6 +31,7 @@ from sampan.images.image import Image
 from sampan.images.registry.auth import Credentials
 from sampan.images.store import ImageStore
 from sampan.linux import filetree, openat2
+from sampan.oci import reference
 
 replace = msgspec.structs.replace
 _DOCKERFILE = "Dockerfile"
@@ -135,7 +136,7 @@ class Builds:
         )
         coming.announce("build", image, image.id, image.id)
         for tag in request.options.tags:
-            coming.announce("tag", image, image.id, tag)
+            coming.announce("tag", image, image.id, reference.parse(tag).familiar)
         return image
 
     async def _context(self, request: Request, work: str, opened: list[int]) -> tuple[Tree, bytes]:

@@ -48,6 +48,7 @@ from sampan.engine.roots import Roots
 from sampan.engine.runs import Runs
 from sampan.engine.starting import Starting
 from sampan.engine.system_vms import SystemVMs
+from sampan.engine.takings import Takings
 from sampan.engine.tasks import Tasks
 from sampan.engine.trouble import Trouble
 from sampan.engine.updating import Updating
@@ -159,7 +160,7 @@ class Engine:
         self.removing = Removing(containers, events, self.killing, networking, self.volume_service)
         self._starting = Starting(containers, self.backends, self.keeper, gate, networking.port_mappings)
         self.runs = Runs(
-            containers, events, self.backends, self._starting, self.execs, self.health, tasks,
+            containers, events, Takings(events, networking), self.backends, self._starting, self.execs, self.health, tasks,
             lambda *run: self.lifecycle.followed(*run),
         )  # fmt: skip
         self.lifecycle = Lifecycle(self.runs, self.killing, self.removing, events, tasks, self.ready)
@@ -194,6 +195,7 @@ class Engine:
             self.volume_service,
             self.networking,
             self.removing,
+            self.events,
         )
         self.usage = Usage(containers, self.backends, self.keeper)
         self.overview = Overview(containers, self.usage, self.machines, self.tasks)

@@ -15,6 +15,7 @@ from sampan.images import archive, bootstrap
 from sampan.images.config import Execution
 from sampan.images.image import Image
 from sampan.images.store import ImageStore
+from sampan.oci import reference
 from sampan.oci.manifest import Platform
 
 
@@ -56,6 +57,8 @@ class ImageService:
             image = await pools.run(
                 "images", archive.from_tar, self._images, file, name, execution, message, coming.check, platform
             )
+        if name:
+            coming.announce("tag", image, image.id, reference.parse(name).familiar)
         coming.announce("import", image, image.id, image.id)
         return image
 
@@ -70,7 +73,7 @@ class ImageService:
         """Gives an image a further name. Raises ImageError, Forbidden for one that is another tenant's."""
         coming = self._arrivals.of(who, brings=False)
         await pools.run("images", self._images.index.tag, image, name, coming.check)
-        coming.announce("tag", image, image.id, name)
+        coming.announce("tag", image, image.id, reference.parse(name).familiar)
 
     async def remove(self, who: Caller, text: str, force: bool) -> list[dict[str, str]]:
         """Takes a name from an image, or deletes it; returns the API's rows. To delete an image one must own it, to take a name away

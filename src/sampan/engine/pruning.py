@@ -8,6 +8,7 @@ from sampan.engine import pools
 from sampan.engine.container import Container
 from sampan.engine.containers import Containers
 from sampan.engine.errors import Conflict, Forbidden, NotModified
+from sampan.engine.events import Events
 from sampan.engine.filters.containers import is_container
 from sampan.engine.filters.rules import Test
 from sampan.engine.finding import Finding
@@ -47,9 +48,14 @@ class Pruning:
         volumes: VolumeService,
         networking: Networking,
         removing: Removing,
+        events: Events,
     ) -> None:
         self._containers, self._finding, self._owners, self._gate = containers, finding, owners, gate
         self._images, self._volumes, self._networking, self._removing = images, volumes, networking, removing
+        self._events = events
+
+    def _tell(self, who: Caller, kind: str, freed: int) -> None:
+        self._events.publish(kind, "prune", "", {"reclaimed": str(freed)}, (who.owner,))
 
     async def containers(self, who: Caller, passes: Test[Container]) -> Pruned:
         """Containers that do not run and are not about to. Raises Forbidden."""
@@ -64,6 +70,7 @@ class Pruning:
             except NotModified:
                 continue
             pruned.names.append(container.id)
+        self._tell(who, "container", pruned.freed)
         return pruned
 
     async def images(self, who: Caller, passes: Test[Image]) -> tuple[list[dict[str, str]], int]:
@@ -80,6 +87,7 @@ class Pruning:
             except (ImageError, Forbidden):
                 continue  # used, or removed by somebody else, since it was listed
             freed += image.size
+        self._tell(who, "image", freed)
         return deleted, freed
 
     async def volumes(self, who: Caller, passes: Test[Volume]) -> Pruned:
@@ -96,6 +104,7 @@ class Pruning:
                 continue  # since then
             await self._volumes.delete(volume.name)
             pruned.names.append(volume.name)
+        self._tell(who, "volume", pruned.freed)
         return pruned
 
     async def networks(self, who: Caller, passes: Test[Network]) -> Pruned:
@@ -107,6 +116,7 @@ class Pruning:
             if passes(network) and self._may(who, Kind.NETWORK, network.id):
                 await self._networking.remove(network)
                 pruned.names.append(network.name)
+        self._tell(who, "network", pruned.freed)
         return pruned
 
     def _may(self, who: Caller, kind: Kind, name: str) -> bool:

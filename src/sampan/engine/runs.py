@@ -19,6 +19,7 @@ from sampan.engine.health import Health
 from sampan.engine.model import Status
 from sampan.engine.process import Exit, Process
 from sampan.engine.starting import Starting
+from sampan.engine.takings import Takings
 from sampan.engine.tasks import Tasks
 from sampan.linux.cgroup import Cgroup
 from sampan.linux.pidfd import exit_code
@@ -35,10 +36,10 @@ class Runs:
     run that its restart policy wants, or None."""
 
     def __init__(
-        self, containers: Containers, events: Events, backends: Backends, starting: Starting, execs: Execs,
+        self, containers: Containers, events: Events, takings: Takings, backends: Backends, starting: Starting, execs: Execs,
         health: Health, tasks: Tasks, followed: Followed,
     ) -> None:  # fmt: skip
-        self._containers, self._events, self._backends = containers, events, backends
+        self._containers, self._events, self._takings, self._backends = containers, events, takings, backends
         self._starting, self._execs, self._health, self._tasks, self._followed = (
             starting,
             execs,
@@ -69,6 +70,7 @@ class Runs:
         self._containers.owe(container)
         self._health.begin(container)
         self.durations.add(container.isolation, time.monotonic() - began)
+        self._takings.taken(container)
         self._events.announce(container, "start")
         self._backends.of(container).started(container)
         warnings = [one_line(text) for text in process.warnings]  # a guest's words may be among them
@@ -134,7 +136,9 @@ class Runs:
         backend.release(container)
         if container.state.oom_killed:
             self._events.announce(container, "oom")
-        self._events.announce(container, "die", exitCode=str(code))
+        self._takings.given_back(container)
+        lasted = max(state.finished_at - state.started_at, 0) // 10**9
+        self._events.announce(container, "die", execDuration=str(lasted), exitCode=str(code))
         # After those who wait have been woken, two turns of the event loop from now; a start that comes first does it itself.
         container.to_clear = Cgroup(container.cgroup)
         loop = asyncio.get_running_loop()
