@@ -83,7 +83,7 @@ def test_logs_files_events(client: sampan.Client) -> None:
         event["Action"]
         for event in client.events(since="0", until=str(time.time()), filter={"container": container.id})
     ]
-    assert actions[:3] == ["create", "start", "die"]
+    assert [action for action in actions if action in ("create", "start", "die")][:3] == ["create", "start", "die"]
     assert client.version()["ApiVersion"] == "1.51"
     assert client.ping()
 

@@ -237,7 +237,7 @@ def test_what_is_shared_with_a_container_is_asked_of_it(tenants: tuple[Daemon, P
     for host in ({"PidMode": "container:theirs"}, {"IpcMode": "container:theirs"}, {"NetworkMode": "container:theirs"},
                  {"VolumesFrom": ["theirs"]}):  # fmt: skip
         body = {"Image": "busybox", "Cmd": ["true"], "HostConfig": {"NetworkMode": "none", **host}}
-        assert as_user(daemon, BOB, "POST", "/containers/create", body) == (404, "No such container: theirs"), host
+        assert as_user(daemon, BOB, "POST", "/containers/create", body) == (400, "No such container: theirs"), host
     start(daemon, BOB, "first")
     start(daemon, BOB, "second", PidMode="container:first")
 

@@ -234,7 +234,7 @@ async def disk_usage(request: web.Request) -> web.Response:
         if kind not in _KINDS:
             raise BadRequest(f"unknown object type: {kind}")
     images = engine.finding.images(who)
-    containers = list(filter(is_container, engine.finding.containers(who)))
+    containers = sorted(filter(is_container, engine.finding.containers(who)), key=lambda found: -found.created)
     answer: dict[str, object] = dict.fromkeys(("Images", "Containers", "Volumes", "BuildCache"))
     answer["LayersSize"] = 0
     if "image" in kinds:

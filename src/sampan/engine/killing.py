@@ -60,6 +60,7 @@ class Killing:
         waiter = container.exits.next()
         try:
             await self._freezing.thaw(container)
+            self._events.announce(container, "kill", signal=str(int(signal.SIGKILL)))  # before its end is told
             if keep:
                 async with asyncio.timeout(_GUEST_END):
                     if await self._backends.of(container).kill_inside(container):
@@ -68,7 +69,6 @@ class Killing:
             pass  # then the harder way
         if container.running:
             _signal(container, signal.SIGKILL)
-        self._events.announce(container, "kill", signal=str(int(signal.SIGKILL)))
         return waiter
 
     async def stop(self, container: Container, timeout: int | None, text: str = "") -> None:
