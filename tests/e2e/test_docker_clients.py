@@ -166,7 +166,7 @@ def test_docker_py_logs_attach_events(client: Any) -> None:
 
 
 def test_docker_py_events_of_everything(client: Any, daemon: Daemon) -> None:
-    """What dockerd 26.1 tells of the same, in the same order (T103)."""
+    """What dockerd 26.1 tells of the same, in the same order."""
     network, volume = client.networks.create("told"), client.volumes.create("told")
     began = time.time()
     box = client.containers.create(
