@@ -93,7 +93,7 @@ def test_rates_of_a_device(box: Any) -> None:
         (("--gpus", "all"), 'could not select device driver "" with capabilities: [[gpu]]'),
         (("--gpus", "some"), 'value must be either "all" or an integer'),
         (("--gpus", "device=0,colour=red"), "unexpected key 'colour'"),
-        (("--device", "vendor.com/class=name"), 'could not select device driver "cdi"'),
+        (("--device", "vendor.com/class=name"), "unresolvable CDI devices vendor.com/class=name"),
         (("--runtime", "nosuch"), "unknown or invalid runtime name: nosuch"),
     ],
 )

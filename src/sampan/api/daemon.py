@@ -20,7 +20,7 @@ from aiohttp import web
 from sampan import paths
 from sampan.api import daemonlog, door, metrics, ui
 from sampan.api.server import application
-from sampan.engine import pools, rootless
+from sampan.engine import cdi, pools, rootless
 from sampan.engine.engine import Engine
 from sampan.engine.errors import EngineError
 from sampan.engine.premises import listens
@@ -73,6 +73,7 @@ async def serve(options: argparse.Namespace, host_ports: HostPorts | None) -> No
     """Runs the daemon until SIGTERM or SIGINT. Containers go on without it."""
     loop = asyncio.get_running_loop()
     loop.set_default_executor(pools.short())
+    cdi.directories[:] = options.cdi_spec_dir or cdi.directories
     engine = Engine(
         options.data_root,
         options.exec_root,
@@ -118,6 +119,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--obey-host-firewall", action="store_true", help="listen on published ports instead of redirecting "
                         "them, so that the host's input rules apply; containers then see the host's address")  # fmt: skip
     parser.add_argument("--registry-mirror", action="append", default=[], metavar="URL", help="ask it before docker.io")
+    parser.add_argument("--cdi-spec-dir", action="append", default=[], metavar="DIR",
+                        help=f"descriptions of devices (CDI), instead of those in {' and '.join(cdi.directories)}")  # fmt: skip
     parser.add_argument("--insecure-registry", action="append", default=[], metavar="HOST[:PORT]|NETWORK",
                         help="do without TLS, or without a good certificate")  # fmt: skip
     parser.add_argument(

@@ -16,7 +16,7 @@ from sampan.api import access, daemonlog, listing, volumes
 from sampan.api.builds import cache_rows
 from sampan.api.images import summary
 from sampan.api.requests import NEWEST, engine_of, filters
-from sampan.engine import pools
+from sampan.engine import cdi, pools
 from sampan.engine.container import Container, timestamp
 from sampan.engine.creation import RUNTIME
 from sampan.engine.engine import Engine
@@ -161,6 +161,7 @@ def _always() -> dict[str, object]:
         "RuncCommit": {"ID": ""},
         "InitCommit": {"ID": ""},
         "LiveRestoreEnabled": True,
+        "CDISpecDirs": list(cdi.directories),
         "InitBinary": "tini-static",
     }
 

@@ -224,10 +224,4 @@ def _check(config: Config, host: HostConfig) -> None:
         raise BadRequest(f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path")
     if host.runtime and host.runtime not in _RUNTIMES:
         raise BadRequest(f"unknown or invalid runtime name: {host.runtime}")
-    for request in host.device_requests:
-        kinds = " ".join(f"[{' '.join(kind)}]" for kind in request.capabilities)
-        raise BadRequest(
-            f'could not select device driver "{request.driver}" with capabilities: [{kinds}];'
-            " give device nodes with --device"
-        )
     spec.security_options(host)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import base64
 import functools
-import os
-import re
 import resource
 from collections.abc import Mapping, Sequence
 
-from sampan.engine import model, seccomp_profile
+from sampan.engine import cdi, devices, seccomp_profile
 from sampan.engine.container import Container
 from sampan.engine.errors import BadRequest
-from sampan.engine.model import Config, Device, HostConfig, Limits
+from sampan.engine.model import Config, HostConfig
 from sampan.engine.mounts import DEFAULT_SHM, shared_memory, standard
 from sampan.linux import caps, seccomp
-from sampan.linux.spec_types import BlockLimits, CpuLimits, DeviceRate, DeviceRule, Resources
-from sampan.oci.runtime_spec import Device as DeviceEntry
+from sampan.linux.spec_types import CpuLimits, DeviceRule, Resources
 from sampan.oci.runtime_spec import Mount as MountEntry
 from sampan.oci.runtime_spec import Namespace, Process, Rlimit, Spec
 from sampan.runtime import init_program, seccomp_default
@@ -161,7 +158,7 @@ def build(container: Container, mounts: Sequence[MountEntry], joins: Mapping[str
             "maskedPaths": hidden["MaskedPaths"] or [],
             "readonlyPaths": hidden["ReadonlyPaths"] or [],
             "sysctl": sysctls(host),
-            "devices": [_device(item) for item in host.devices],
+            "devices": [devices.node(item) for item in host.devices],
         },
     }
     if host.annotations:
@@ -169,6 +166,8 @@ def build(container: Container, mounts: Sequence[MountEntry], joins: Mapping[str
     if joins.get("uts") != "host":
         spec["hostname"] = config.hostname
         spec["domainname"] = config.domainname
+    if host.device_requests:
+        cdi.apply(spec, cdi.edits(host.device_requests))
     program = seccomp_program(options, privileged, sets)
     return {"spec": spec, "cgroup": container.cgroup, "seccomp": program, "ping": True}
 
@@ -244,33 +243,6 @@ def sysctls(host: HostConfig) -> dict[str, str]:
     return dict(host.sysctls)
 
 
-class _Node(DeviceEntry, total=False):
-    access: str
-
-
-def _device(item: Device) -> _Node:
-    source = item.host_path
-    try:
-        info = os.stat(source)
-    except OSError as error:
-        raise BadRequest(
-            f"error gathering device information while adding custom device {source!r}: {error.strerror}"
-        ) from error
-    kind = "c" if info.st_mode & 0o170000 == 0o020000 else "b" if info.st_mode & 0o170000 == 0o060000 else ""
-    if not kind:
-        raise BadRequest(f"error gathering device information while adding custom device {source!r}: not a device node")
-    return {
-        "path": item.path or source,
-        "type": kind,
-        "major": os.major(info.st_rdev),
-        "minor": os.minor(info.st_rdev),
-        "fileMode": info.st_mode & 0o777,
-        "uid": info.st_uid,
-        "gid": info.st_gid,
-        "access": item.access or "rwm",
-    }
-
-
 def resources(host: HostConfig) -> Resources:
     """`linux.resources` for the limits, which `limits.check` has seen. Raises BadRequest for a device that is not there."""
     limits = host.limits
@@ -281,7 +253,7 @@ def resources(host: HostConfig) -> Resources:
         rules: list[DeviceRule] = [{"allow": True, "access": "rwm"}]
     else:
         rules = [{"allow": False, "access": "rwm"}, *DEVICE_RULES]
-        for item in (_device(device) for device in host.devices):
+        for item in (devices.node(device) for device in host.devices):
             rules.append(
                 {
                     "allow": True,
@@ -291,7 +263,7 @@ def resources(host: HostConfig) -> Resources:
                     "access": item["access"],
                 }
             )
-        rules += [rule for text in host.device_cgroup_rules for rule in device_rules(text)]
+        rules += [rule for text in host.device_cgroup_rules for rule in devices.rules(text)]
     cpu: CpuLimits = {
         "shares": limits.cpu_shares,
         "quota": limits.cpu_quota,
@@ -309,50 +281,5 @@ def resources(host: HostConfig) -> Resources:
                    "disableOOMKiller": limits.oom_kill_disable, "swappiness": limits.memory_swappiness},
         "cpu": cpu,
         "pids": {"limit": limits.pids_limit},
-        "blockIO": _block_io(limits),
+        "blockIO": devices.block_io(limits),
     }  # fmt: skip
-
-
-def _block_io(limits: Limits) -> BlockLimits:
-    found: BlockLimits = {"weight": limits.blkio_weight}
-    for row in limits.device_weights:
-        major, minor = _number(row.path)
-        found.setdefault("weightDevice", []).append({"major": major, "minor": minor, "weight": row.weight})
-    if limits.read_bps:
-        found["throttleReadBpsDevice"] = [_rate(row) for row in limits.read_bps]
-    if limits.write_bps:
-        found["throttleWriteBpsDevice"] = [_rate(row) for row in limits.write_bps]
-    if limits.read_iops:
-        found["throttleReadIOPSDevice"] = [_rate(row) for row in limits.read_iops]
-    if limits.write_iops:
-        found["throttleWriteIOPSDevice"] = [_rate(row) for row in limits.write_iops]
-    return found
-
-
-def _rate(row: model.DeviceRate) -> DeviceRate:
-    major, minor = _number(row.path)
-    return {"major": major, "minor": minor, "rate": row.rate}
-
-
-def _number(path: str) -> tuple[int, int]:
-    """The number of a block device of the host's. Raises BadRequest."""
-    found = _device(Device(path))
-    if found["type"] != "b":
-        raise BadRequest(f"{path} is no block device: limits of reading and writing are for those")
-    return found["major"], found["minor"]
-
-
-_CGROUP_RULE = re.compile(r"([acb]) (\d{1,7}|\*):(\d{1,7}|\*) ([rwm]{1,3})")
-
-
-def device_rules(text: str) -> list[DeviceRule]:
-    """The rules of text such as "c 10:* rw"; "a" is for both kinds. Raises BadRequest."""
-    parts = _CGROUP_RULE.fullmatch(text)
-    if parts is None:
-        raise BadRequest(f"invalid device cgroup rule format: '{text}'")
-    major, minor = (-1 if number == "*" else int(number) for number in parts.group(2, 3))
-    # One for each kind: for "a" alone the kernel's v1 looks at nothing that follows it, and lets everything through.
-    return [
-        {"allow": True, "type": kind, "major": major, "minor": minor, "access": parts[4]}
-        for kind in ("bc" if parts[1] == "a" else parts[1])
-    ]

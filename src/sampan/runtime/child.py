@@ -93,6 +93,10 @@ def become_container(
                 "createContainer hooks can't run with a new user namespace and another's pid namespace"
             )
         hooks.run_all(spec, "createContainer", request["state"])
+    elif "state" in request:  # of devices: they have this stage only, and none that our parent would have to run
+        if crossing is not None:
+            raise RuntimeFailure("hooks of devices can't run in a container with another's pid namespace")
+        hooks.run_all(spec, "createContainer", request["state"])
     if "cgroup" in new and hierarchies().v1:
         ns.unshare(ns.CLONE_NEWCGROUP)
     slave = _terminal_or_stdio(spec["process"], stdio, parent, rootfd, crossing is not None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import Callable, Collection
@@ -21,7 +22,7 @@ from sampan.engine.process import Process
 from sampan.engine.roots import Roots
 from sampan.engine.tasks import Tasks
 from sampan.keeper.protocol import Descriptors
-from sampan.linux import pidfd
+from sampan.linux import durable, pidfd
 from sampan.linux.cgroup import Cgroup, hierarchies
 from sampan.linux.spec_types import Resources
 from sampan.network import bridge
@@ -89,6 +90,10 @@ class Namespaces:
         request = spec.build(container, [*entries, *further], joins)
         request["overlay"] = self._image_roots.overlay(container)
         request["where"] = f"{directory}/rootfs"
+        if request["spec"].get("hooks"):
+            # What hooks look for: the bundle, with the configuration that says where the root is.
+            durable.replace(f"{directory}/config.json", json.dumps(request["spec"]))
+            request["state"] = {"ociVersion": "1.2.0", "id": container.id, "status": "creating", "bundle": directory}
         return request
 
     def _joins(self, host: HostConfig, share: Share) -> dict[str, str]:
