@@ -94,9 +94,9 @@ def test_it_has_a_kernel_of_its_own(daemon: Daemon) -> None:
 
 
 def test_limits_are_the_guests(daemon: Daemon) -> None:
-    background(daemon, *NONE, "--memory", "96m", "--pids-limit", "20", "--cpus", "0.5", "--ulimit", "nofile=77:88")
+    background(daemon, *NONE, "--memory", "64m", "--pids-limit", "20", "--cpus", "0.5", "--ulimit", "nofile=77:88")
     limits = inside(daemon, "cd /sys/fs/cgroup; cat memory.max pids.max cpu.max; ulimit -n").split()
-    assert limits == [str(96 << 20), "20", "50000", "100000", "77"]
+    assert limits == [str(64 << 20), "20", "50000", "100000", "77"]
     assert inside(daemon, "for i in $(seq 40); do sleep 5 & done 2>&1 | grep -c fork; true")
     assert int(inside(daemon, "cat /sys/fs/cgroup/pids.current")) <= 20
     done = daemon.sampan("exec", "box", "sh", "-c", "head -c 150m /dev/zero | tail | wc -c")
@@ -139,9 +139,10 @@ def test_machines_of_one_template_are_told_apart(daemon: Daemon) -> None:
     assert one[-1] != two[-1]
     daemon.ok("pause", "one")
     before = daemon.ok("exec", "two", "cat", "/proc/uptime")
-    time.sleep(2)
+    time.sleep(3)
     daemon.ok("unpause", "one")
-    assert abs(int(inside(daemon, "date +%s", "one")) - time.time()) <= 2
+    begun = time.time()  # and not how long the command takes
+    assert begun - 2 <= int(inside(daemon, "date +%s", "one")) <= time.time() + 1
     assert float(daemon.ok("exec", "two", "cat", "/proc/uptime").split()[0]) > float(before.split()[0])
     assert "soft lockup" not in _console(daemon, "one")
 

@@ -54,15 +54,15 @@ def test_no_descriptor_leaks(daemon: Daemon) -> None:
         assert shown == ["0", "1", "2", "3"], command
 
 
-def test_workdir_in_proc_self_fd(daemon: Daemon) -> None:
+def test_workdir_in_proc_self_fd(daemon: Daemon, isolation: str) -> None:
     """S002 / CVE-2024-21626: no working directory leads to the host."""
     host = set(os.listdir("/"))
     background(daemon)
     for number in range(3, 30):
-        for command in (
-            ("run", "--rm", *NONE, "-w", f"/proc/self/fd/{number}", "busybox"),
-            ("exec", "-w", f"/proc/self/fd/{number}", "box"),
-        ):
+        exec_ = ("exec", "-w", f"/proc/self/fd/{number}", "box")
+        run = ("run", "--rm", *NONE, "-w", f"/proc/self/fd/{number}", "busybox")
+        # A guest's agent starts both alike, and each `run` is a guest of its own.
+        for command in (exec_, run) if isolation == "container" or number % 9 == 3 else (exec_,):
             done = daemon.sampan(*command, "ls", "../../../..")
             assert not {"work", "lib64"} & set(done.stdout.decode().split()) or done.returncode, (number, host)
 

@@ -12,7 +12,6 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -172,15 +171,13 @@ def _snapshots(daemon: Daemon) -> None:
     assert daemon.ok("vm", "snapshot", "srv1") == ""
 
 
-# Ordinary PCs of two generations.
-_IDE = ("-M", "pc", "-nic", "user,model=e1000", "-drive", "file={},format={},if=ide")
-_SATA = ("-M", "q35", "-nic", "user,model=e1000e", "-drive", "file={},format={},if=none,id=disk",
-         "-device", "ide-hd,drive=disk")  # fmt: skip
+# An ordinary PC of an old generation; one of a newer is what an appliance comes back to.
+_IDE = ("-M", "pc", "-nic", "user,model=e1000", "-nic", "user,model=e1000e", "-drive", "file={},format={},if=ide")
 
 
-def _boot(disk: Path, machine: tuple[str, ...]) -> str:
+def _boot(disk: Path) -> str:
     """What such a PC in QEMU says on its serial line when it boots from a disk, until it switches itself off."""
-    words = [word.format(disk, disk.suffix[1:]) for word in machine]
+    words = [word.format(disk, disk.suffix[1:]) for word in _IDE]
     done = subprocess.run(
         ["qemu-system-x86_64", *words, "-cpu", "max", "-m", "512", "-nodefaults", "-display", "none", "-vga", "std", "-serial", "stdio",
          "-no-reboot"],
@@ -204,7 +201,7 @@ def _export(daemon: Daemon, source: str, target: Path) -> Path:
 def test_exported_disks_boot(daemon: Daemon, tmp_path: Path) -> None:
     """Each format passes qemu-img's check and boots to the image's command with its environment, user and directory.
 
-    All hold the same, block for block: one of them is booted, by two kinds of PC.
+    All hold the same, block for block: one of them is booted.
     """
     daemon.ok("vm", "create", "one", "--from", "hello", timeout=200)
     forms = [_export(daemon, "one", tmp_path / f"disk.{form}") for form in ("raw", "qcow2", "vmdk", "vdi", "vhdx")]
@@ -213,11 +210,10 @@ def test_exported_disks_boot(daemon: Daemon, tmp_path: Path) -> None:
     assert raw.stat().st_blocks * 512 < raw.stat().st_size / 2
     for disk in forms[1:]:
         subprocess.run(["qemu-img", "compare", "-f", "raw", "-F", disk.suffix[1:], raw, disk], check=True)
-    with ThreadPoolExecutor(2) as pool:
-        for said in pool.map(_boot, (forms[1], _export(daemon, "hello", tmp_path / "image.vmdk")), (_IDE, _SATA)):
-            assert "BOOTED-42 as 0 in /srv with hi" in said
-            assert "data" in said
-            assert "ended with 0" in said
+    said = _boot(_export(daemon, "hello", tmp_path / "image.vmdk"))
+    assert "BOOTED-42 as 0 in /srv with hi" in said
+    assert "data" in said
+    assert "ended with 0" in said
 
 
 def test_an_appliance_and_its_way_back(daemon: Daemon, tmp_path: Path) -> None:
@@ -228,7 +224,7 @@ def test_an_appliance_and_its_way_back(daemon: Daemon, tmp_path: Path) -> None:
         assert names == ["hello.ovf", "hello.mf", "hello-disk1.vmdk"]
         described = tar.extractfile("hello.ovf").read()  # type: ignore[union-attr]
     assert ovf.parse(described) == ovf.Appliance("hello", 1, 1024, "hello-disk1.vmdk", 1 << 30)
-    daemon.ok("vm", "import", str(target), "back", timeout=100)
+    daemon.ok("vm", "import", "--bus", "sata", str(target), "back", timeout=100)
     found = inspect(daemon, "back")
     assert (found["Cpus"], found["Memory"]) == (1, 1 << 30)
     daemon.ok("vm", "start", "back")

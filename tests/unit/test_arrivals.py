@@ -19,6 +19,7 @@ from sampan.engine.policy.caller import Caller, Owner, at_page
 from sampan.engine.policy.model import Policy
 from sampan.engine.policy.operation import Kind, Verb
 from sampan.images.errors import ImageError, ImageNotFound
+from tests.support.effort import tries
 from tests.unit.gate_world import World
 from tests.unit.test_gate import engine, run
 
@@ -243,7 +244,7 @@ def test_whatever_happens_at_once(engine: Engine, monkeypatch: pytest.MonkeyPatc
         for what in _CONTENTS:
             assert engine.arrivals.there(_id(what)) or not owners.of(Kind.IMAGE, _id(what))
 
-    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=tries(8, 60), deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(_MANY | _OF_ONE, min_size=4, max_size=6))
     def property_(batches: list[list[tuple[str, str, str, str, str]]]) -> None:
         async def whole() -> None:

@@ -32,6 +32,7 @@ from sampan.engine.model import (
     Ulimit,
 )
 from sampan.engine.records import Row
+from tests.support.effort import tries
 
 ID = "ab" * 32
 OLD: list[dict[str, Any]] = json.loads((Path(__file__).parent / "records/schema-2.json").read_text())
@@ -230,7 +231,7 @@ def damaged(draw: st.DrawFn) -> dict[str, Any]:
     return record
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=tries(150, 2000), deadline=None)
 @given(damaged())
 def test_damaged_records(record: dict[str, Any]) -> None:
     data = json.dumps(record).encode()
@@ -243,7 +244,7 @@ def test_damaged_records(record: dict[str, Any]) -> None:
     assert fields(read(ID, write(container).encode())) == fields(container)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=tries(150, 2000), deadline=None)
 @given(st.binary(max_size=300) | JSON.map(lambda value: json.dumps(value).encode()), st.text())
 def test_anything(data: bytes, key: str) -> None:
     with pytest.raises(Unreadable):

@@ -34,6 +34,7 @@ from sampan.engine.policy.operation import ENGINE, Kind, Operation, Subject, Ver
 from sampan.engine.policy.rules import RULES
 from sampan.images.errors import ImageError
 from sampan.runtime.rootfs import DEVICE_RULES
+from tests.support.effort import tries
 from tests.unit.gate_world import Things, World
 
 USERS = ("mallory", "victim", "friend")
@@ -452,7 +453,7 @@ def test_the_facts_are_those_of_the_specification(engine: Engine) -> None:
     host_network = engine.networking.networks.find("host").id
 
     @given(_hosts, _CASES)
-    @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=tries(200, 2000), deadline=None, suppress_health_check=list(HealthCheck))
     def one(raw: dict[str, Any], case: Callable[[str], str]) -> None:
         if raw.get("NetworkMode") == "HOST-ID":
             raw = {**raw, "NetworkMode": host_network}

@@ -27,8 +27,9 @@ from sampan.vm.console import ConsoleLog
 from sampan.vm.errors import VmError
 from sampan.vm.host import Host
 from sampan.vm.qmp import Monitor
+from tests.support.effort import tries
 
-MESSAGES = 100_000 if os.environ.get("SAMPAN_SOAK") else 10_000
+MESSAGES = tries(10_000, 100_000)
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),

@@ -7,13 +7,14 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampan.api import piped
 from sampan.api.json import decode
 from sampan.engine.errors import BadRequest, Busy
 from sampan.engine.events import _QUEUE, Events
+from tests.support.effort import tries
 
 
 class Client:
@@ -74,6 +75,7 @@ def test_halves_of_pairs_become_replacements() -> None:
     assert decode('{"\\ud800":"a\\udc00b","ok":"\\ud83d\\ude00"}', "x") == {"\ufffd": "a\ufffdb", "ok": "\U0001f600"}
 
 
+@settings(max_examples=tries(40, 1000))
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)

@@ -21,6 +21,7 @@ from sampan.engine.policy.caller import Caller, Owner, at_page
 from sampan.engine.policy.decide import decide
 from sampan.engine.policy.gate import Gate
 from sampan.engine.policy.model import Conditions, Facts, Policy, PolicyError, Rule, Tenant, parse
+from tests.support.effort import tries
 
 
 def container(request: Facts, own_kernel: bool) -> Any:
@@ -298,7 +299,7 @@ class Tenants(RuleBasedStateMachine):
 
 
 Tenants.TestCase.settings = settings(
-    max_examples=200, stateful_step_count=30, suppress_health_check=list(HealthCheck), deadline=None
+    max_examples=tries(80, 400), stateful_step_count=30, suppress_health_check=list(HealthCheck), deadline=None
 )
 TestTenants = Tenants.TestCase
 

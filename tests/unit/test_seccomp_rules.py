@@ -21,6 +21,7 @@ from sampan.engine.errors import BadRequest
 from sampan.linux import prctl, seccomp, syscalls
 from sampan.linux.syscall import ARCH
 from sampan.runtime import seccomp_default
+from tests.support.effort import tries
 from tests.unit.cbpf import I386, X86_64, evaluate
 
 ACTIONS = {"SCMP_ACT_KILL_PROCESS": 0x80000000, "SCMP_ACT_KILL_THREAD": 0, "SCMP_ACT_TRAP": 0x30000,
@@ -90,7 +91,7 @@ def reference(section: dict[str, Any], arch: str, name: str, args: tuple[int, ..
     return ACTIONS[min(found, key=order) if found else default]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=tries(150, 2000), deadline=None)
 @given(section=sections, name=st.sampled_from(NAMES), arch=st.sampled_from(list(ARCHES)), data=st.data())
 def test_a_filter_does_what_its_rules_say(section: dict[str, Any], name: str, arch: str, data: st.DataObject) -> None:
     program = seccomp.compile_filter(section)
@@ -102,7 +103,7 @@ def test_a_filter_does_what_its_rules_say(section: dict[str, Any], name: str, ar
         assert got == reference(section, arch, name, args), args
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(100, 2000), deadline=None)
 @given(section=sections, data=st.data())
 def test_what_the_kernel_ignores_of_a_register_decides_nothing(section: dict[str, Any], data: st.DataObject) -> None:
     program = seccomp.compile_filter(section)

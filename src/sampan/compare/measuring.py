@@ -85,11 +85,12 @@ def _steps(plan: Plan) -> int:
     kinds = 3 + plan.system
     memory = (1 + 2 * _LIGHT) * plan.instances + 3 * (_FIRST - 1) + (_boots(plan) if plan.system else 0)
     rounds = plan.rounds * kinds + kinds * min(_BATCHES, plan.rounds)
-    return 1 + plan.system + memory + 3 * plan.starts + kinds * plan.cold_starts + rounds
+    cold = 3 * plan.cold_starts + (max(plan.cold_starts - _boots(plan), 0) if plan.system else 0)
+    return 1 + plan.system + memory + 3 * plan.starts + cold + rounds
 
 
 def _boots(plan: Plan) -> int:
-    """How often a system VM is started for its memory: as often as from cold, since each start of one is that, a minute if emulated."""
+    """How often a system VM is started for its memory: as often as from cold, since each start of one is that."""
     return min(_FIRST, max(plan.cold_starts, 1))
 
 
@@ -187,14 +188,34 @@ def _memory(client: Client, kinds: list[Kind], plan: Plan, result: Result, progr
         times = _boots(plan) if kind.name == SYSTEM else _FIRST
         for number in range(times - 1):
             progress.step(f"{kind.name}: memory, one instance, {number + 1} of {times}")
+            cold = _cold(kind, plan)
             before = engine_memory(client) + kernel_memory()
-            with kind.idle() as instance:
+            with _idle(kind, cold, result) as instance:
                 result.add("memory.first", kind.name, _held(client, [instance]) - before)
         _instances(client, kind, plan, result, progress)
         free = float(meminfo.read()["MemAvailable"])
         further = "memory.next" if kind.name in result.found.get("memory.next", {}) else "memory.first"
         for value in list(result.found[further][kind.name].values):
             result.add("memory.density", kind.name, min(free // max(value, 4096), _most_processes()))
+
+
+def _cold(kind: Kind, plan: Plan) -> bool:
+    """Whether the next idle instance is a start from cold, too: a boot of a whole system can take a minute, so one is for both.
+
+    The kernel's caches are dropped for it.
+    """
+    return kind.name == SYSTEM and plan.cold_starts > 0 and _forget_files()
+
+
+@contextlib.contextmanager
+def _idle(kind: Kind, cold: bool, result: Result) -> Iterator[Any]:
+    """An instance of an application that does nothing. `cold`: the seconds until it answers count as a start."""
+    began = time.perf_counter()
+    with kind.idle() as instance:
+        if cold:
+            instance.probe("memory")
+            result.add("start.cold", kind.name, time.perf_counter() - began)
+        yield instance
 
 
 def _held(client: Client, instances: list[Any]) -> float:
@@ -205,11 +226,12 @@ def _instances(client: Client, kind: Kind, plan: Plan, result: Result, progress:
     """One instance more each time; the last has its disk looked at."""
     count = 1 if kind.name == SYSTEM else plan.instances if kind.name == VM else plan.instances * _LIGHT
     with contextlib.ExitStack() as stack:
+        cold = _cold(kind, plan)
         before = engine_memory(client) + kernel_memory()
         instances: list[Any] = []
         for number in range(count):
             progress.step(f"{kind.name}: memory, instance {number + 1} of {count}")
-            instances.append(stack.enter_context(kind.idle()))
+            instances.append(stack.enter_context(_idle(kind, cold, result)))
             total = _held(client, instances)
             result.add("memory.next" if number else "memory.first", kind.name, total - before)
             before = total
@@ -243,7 +265,8 @@ def _starts(
             progress.step(f"{kind.name}: warm start {number + 1} of {plan.starts}")
             result.add("start.warm", kind.name, kind.start(command, cold=False))
     for number in range(plan.cold_starts):
-        for kind in [*usable, *(kind for kind in kinds if kind.name == SYSTEM)]:
+        systems = [kind for kind in kinds if kind.name == SYSTEM and number >= _boots(plan)]  # else with its memory
+        for kind in [*usable, *systems]:
             progress.step(f"{kind.name}: cold start {number + 1} of {plan.cold_starts}")
             if not _forget_files():
                 result.notes.append("starts from cold are left out: only root can drop the kernel's caches")
