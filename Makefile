@@ -34,7 +34,7 @@ unit: setup
 
 test: setup
 	sh scripts/packages chromium
-	$(BIN)/pytest -q --durations 40 -n 2 --dist loadfile --no-loadscope-reorder --reruns 1   # what fails is run once more, and the summary says so: a fault, too
+	$(BIN)/pytest -q --durations 40 -n 3 --dist loadfile --no-loadscope-reorder --reruns 1   # what fails is run once more, and the summary says so: a fault, too
 
 soak: setup
 	SAMPAN_SOAK=1 $(BIN)/pytest -q -s --timeout 3600 tests/faults tests/security tests/unit/test_hostile_guest.py tests/unit/test_filetree.py tests/e2e/test_faults.py tests/e2e/test_machines.py

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from sampan.client.http import Http
+from sampan.linux import tsc
 from tests.conftest import Daemon, end_daemon, eventually, new_daemon
 from tests.vm_differences import DIFFERENCES
 
@@ -90,6 +91,8 @@ def test_it_has_a_kernel_of_its_own(daemon: Daemon) -> None:
         json.loads(daemon.ok("inspect", daemon.ok("create", *VM, "busybox").strip()))[0]["HostConfig"]["Isolation"]
         == "vm"
     )
+    clock = run(daemon, "busybox", "cat", "/sys/devices/system/clocksource/clocksource0/current_clocksource")
+    assert clock.strip() in (("tsc", "kvm-clock") if tsc.rate() else clock), "by ticks, it would never be idle"
     assert "cgroup2" in run(daemon, "busybox", "sh", "-c", "grep ' /sys/fs/cgroup ' /proc/mounts")
 
 

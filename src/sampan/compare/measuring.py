@@ -211,6 +211,7 @@ def _cold(kind: Kind, plan: Plan) -> bool:
 def _idle(kind: Kind, cold: bool, result: Result) -> Iterator[Any]:
     """An instance of an application that does nothing. `cold`: the seconds until it answers count as a start."""
     began = time.perf_counter()
+    instance: Any
     with kind.idle() as instance:
         if cold:
             instance.probe("memory")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 
+from sampan.linux import tsc
 from sampan.linux.syscall import ARCH
 from sampan.record import field, record
 from sampan.vm import jail
@@ -114,7 +115,7 @@ def arguments(shape: Shape, parts: Parts, console: int, monitor: int, port: int,
                   "-device", f"virtio-net-device,netdev=net{slot},mac={MAC.format(slot)}"]  # fmt: skip
     if restored:
         return [*found, "-incoming", "defer"]
-    emulated = _clock() if shape.accelerator == "tcg" else ""
+    emulated = _emulated() if shape.accelerator == "tcg" else ""
     command_line = f"console=ttyS0 panic=-1 reboot=t random.trust_cpu=on quiet {emulated}rdinit=/init"
     return [*found, "-kernel", shape.kernel, "-initrd", shape.initramfs, "-append", command_line]
 
@@ -127,17 +128,16 @@ def _backend(number: int, fd: int) -> str:
     return f"format=raw,readonly={read_only},auto-read-only=off,file=/dev/fdset/{number}"
 
 
-def _clock() -> str:
-    """The rate of the time stamp counter, which an emulated guest reads from the host's, as kernel parameters.
+def _emulated() -> str:
+    """Kernel parameters for a guest of QEMU's own emulation: its counter's rate, and nothing against what it can't meet.
 
-    Measuring it against an emulated timer fails now and then, and a kernel that has no rate hangs.
+    The counter is the host's. Measuring it against an emulated timer fails now and then, and a kernel that has no rate
+    hangs; one that checks it against such a timer finds it wrong on a busy host, and is then left with ticks, 250 a
+    second, for its time. Spectre is of the processor that runs QEMU's translation, whatever the guest's kernel does.
     """
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
-            rate = next(float(line.partition(":")[2]) for line in file if line.startswith("cpu MHz"))
-    except (OSError, StopIteration, ValueError):
-        return ""
-    return f"tsc_early_khz={int(rate * 1000)} lpj={int(rate * 4000)} "
+    always = "mitigations=off cryptomgr.notests "
+    rate = tsc.rate()
+    return always if rate is None else f"{always}tsc=nowatchdog tsc_early_khz={rate} lpj={rate * 4} "
 
 
 class Machine:
