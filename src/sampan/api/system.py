@@ -133,7 +133,7 @@ def _always() -> dict[str, object]:
             "Volume": ["local"],
             "Network": ["bridge", "host", "ipvlan", "macvlan", "null"],
             "Authorization": None,
-            "Log": ["json-file", "local", "none"],
+            "Log": ["journald", "json-file", "local", "none", "syslog"],
         },
         "IPv4Forwarding": True,
         "NGoroutines": 0,

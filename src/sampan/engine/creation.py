@@ -15,6 +15,7 @@ from sampan.engine import (
     copy_up,
     limits,
     log_options,
+    log_sinks,
     machine_shape,
     mounts,
     restart_policy,
@@ -205,6 +206,7 @@ def _with_defaults(identifier: str, config: Config, host: HostConfig) -> tuple[C
 def _check(config: Config, host: HostConfig) -> None:
     restart_policy.check(host)
     log_options.check(host)
+    log_sinks.check(host)
     if host.user_namespace not in ("", "host"):
         raise BadRequest(
             f'invalid userns mode: {host.user_namespace!r}: containers share the engine\'s, which is "host"'

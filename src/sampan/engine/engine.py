@@ -21,6 +21,7 @@ from sampan.engine.events import Events
 from sampan.engine.execs import Execs
 from sampan.engine.files import Files
 from sampan.engine.finding import Finding
+from sampan.engine.forwarding import Forwarding
 from sampan.engine.freezing import Freezing
 from sampan.engine.health import Health
 from sampan.engine.image_roots import ImageRoots
@@ -159,8 +160,9 @@ class Engine:
         self.killing = Killing(containers, events, self.freezing, self.backends)
         self.removing = Removing(containers, events, self.killing, networking, self.volume_service)
         self._starting = Starting(containers, self.backends, self.keeper, gate, networking.port_mappings)
+        self.forwarding = Forwarding(containers, self.logs, tasks)
         self.runs = Runs(
-            containers, events, Takings(events, networking), self.backends, self._starting, self.execs, self.health, tasks,
+            containers, events, Takings(events, networking), self.backends, self._starting, self.execs, self.health, self.forwarding, tasks,
             lambda *run: self.lifecycle.followed(*run),
         )  # fmt: skip
         self.lifecycle = Lifecycle(self.runs, self.killing, self.removing, events, tasks, self.ready)
@@ -216,6 +218,7 @@ class Engine:
         await self.keeper.begin()
         await reconnecting.reconnect(self.networking, self.containers.values(), self.identity.copied)
         for container in list(self.containers.values()):
+            self.forwarding.begin(container)
             if container.running:
                 self.tasks.beside(self.freezing.agree(container))
                 self.health.begin(container, same_run=True)

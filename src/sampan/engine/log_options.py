@@ -14,7 +14,13 @@ from sampan.keeper.protocol import LogOptions
 
 _ATTRIBUTES = {"labels", "labels-regex", "env", "env-regex", "tag"}
 _SIZES = {"max-size", "max-file", "compress"}
-DRIVERS = {"json-file": _SIZES | _ATTRIBUTES, "local": _SIZES, "none": None}  # None: whatever is given
+DRIVERS = {
+    "json-file": _SIZES | _ATTRIBUTES,
+    "local": _SIZES,
+    "none": None,
+    "journald": _ATTRIBUTES,
+    "syslog": _ATTRIBUTES | {"syslog-address", "syslog-facility", "syslog-format"},
+}  # None: whatever is given
 _OF_ALL = {"mode", "max-buffer-size"}
 _FIELD = re.compile(r"{{\s*\.?(\w*)\s*}}")
 
@@ -70,6 +76,8 @@ def kept(container: Container) -> LogOptions:
     config = container.host_config.log_config
     if config.driver == "none":
         return LogOptions(1 << 20, 2)  # only what attached clients still have to read
+    if config.driver in ("journald", "syslog"):
+        return LogOptions(20 << 20, 5)  # for `logs`, and for as long as the server takes nothing
     return _kept(config.options)
 
 

@@ -15,6 +15,7 @@ from sampan.engine.durations import Durations
 from sampan.engine.errors import EngineError
 from sampan.engine.events import Events
 from sampan.engine.execs import Execs
+from sampan.engine.forwarding import Forwarding
 from sampan.engine.health import Health
 from sampan.engine.model import Status
 from sampan.engine.process import Exit, Process
@@ -37,16 +38,11 @@ class Runs:
 
     def __init__(
         self, containers: Containers, events: Events, takings: Takings, backends: Backends, starting: Starting, execs: Execs,
-        health: Health, tasks: Tasks, followed: Followed,
+        health: Health, forwarding: Forwarding, tasks: Tasks, followed: Followed,
     ) -> None:  # fmt: skip
         self._containers, self._events, self._takings, self._backends = containers, events, takings, backends
-        self._starting, self._execs, self._health, self._tasks, self._followed = (
-            starting,
-            execs,
-            health,
-            tasks,
-            followed,
-        )
+        self._starting, self._execs, self._health, self._forwarding = starting, execs, health, forwarding
+        self._tasks, self._followed = tasks, followed
         self.durations = Durations()  # of starts, by isolation
 
     async def begin(self, container: Container) -> list[str]:
@@ -69,6 +65,7 @@ class Runs:
         state.exit_code, state.error, state.oom_killed = 0, "", False
         self._containers.owe(container)
         self._health.begin(container)
+        self._forwarding.begin(container)
         self.durations.add(container.isolation, time.monotonic() - began)
         self._takings.taken(container)
         self._events.announce(container, "start")

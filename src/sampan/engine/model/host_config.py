@@ -32,7 +32,7 @@ class RestartPolicy(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkn
 
 
 class LogConfig(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """How output is kept. `driver`: json-file, local or none; `options`: max-size (such as "10m") and max-file."""
+    """How output is kept, and where it goes besides. `driver`: json-file, local, none, journald or syslog; `options`: engine.log_options."""
 
     driver: str = ""
     options: Mapping[str, str] = {}

@@ -43,6 +43,9 @@ def privileged_options(host: HostConfig) -> list[str]:
     found += ["--gpus" for _ in host.device_requests]
     found += ["--cgroup-parent"] if host.cgroup_parent else []
     found += [f"--oom-score-adj {host.oom_score_adj}"] if host.oom_score_adj < 0 else []  # others end for it
+    found += (
+        ["--log-opt syslog-address"] if host.log_config.options.get("syslog-address") else []
+    )  # the engine's network
     found += ["--cpu-rt-runtime"] if host.limits.realtime_runtime else []
     found += ["--ulimit rtprio" for item in host.ulimits
               if item.name.lower() == "rtprio" and item.hard]  # fmt: skip
