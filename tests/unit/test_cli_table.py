@@ -111,6 +111,51 @@ def test_nothing_is_read_that_is_no_flag(module: str) -> None:
     assert readings(module, everything) - flags == set()
 
 
+def handed_on(module: str, function: str, seen: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """(method of Values, flag) of what a function of cli reads of the values that it is given, and those that it gives them to."""
+    if (module, function) in seen:
+        return set()
+    seen.add((module, function))
+    path = TOP / f"src/sampan/cli/{module}.py"
+    body = ast.parse(path.read_text()) if path.exists() else ast.Module([], [])
+    found: set[tuple[str, str]] = set()
+    whole = next((n for n in ast.walk(body) if isinstance(n, ast.FunctionDef) and n.name == function), None)
+    if whole is None or not (
+        names := [a.arg for a in whole.args.args if a.annotation and ast.unparse(a.annotation) == "Values"]
+    ):
+        return found
+    imported = {
+        alias.asname or alias.name: (node.module.rpartition(".")[2], alias.name)
+        for node in ast.walk(body)
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("sampan.cli.")
+        for alias in node.names
+    }
+    for node in ast.walk(whole):
+        if not isinstance(node, ast.Call):
+            continue
+        match node.func:
+            case ast.Attribute(ast.Name(name), method) if name in names:
+                if method in READERS.values() and isinstance(node.args[0], ast.Constant):
+                    found.add((method, node.args[0].value))
+            case ast.Attribute(ast.Name(other), called) if _given(node, names[0]):
+                found |= handed_on(other, called, seen)
+            case ast.Name(called) if _given(node, names[0]):
+                found |= handed_on(*imported.get(called, (module, called)), seen)
+    return found
+
+
+def _given(call: ast.Call, name: str) -> bool:
+    return any(isinstance(each, ast.Name) and each.id == name for each in call.args)
+
+
+@pytest.mark.parametrize("command", help.table(), ids=lambda command: command.name)
+def test_no_handler_reads_a_flag_that_its_command_has_not(command: Command) -> None:
+    """Also not by another command's handler, to which it hands its values: that is a KeyError for who types it."""
+    module, _, function = command.handler.partition(":")
+    flags = {(READERS[flag.kind], flag.name) for flag in command.flags}
+    assert handed_on(module, function, set()) - flags == set()
+
+
 def test_help_lists_every_flag_with_its_default() -> None:
     command = find(["run"])
     assert command is not None

@@ -155,6 +155,7 @@ COMMANDS = (
         "Fetch what a virtual machine wrote to its console",
         "NAME",
         flags=[
+            Flag("details", "", BOOL, "Show extra details provided to logs"),
             Flag("follow", "f", BOOL, "Follow log output"),
             Flag(
                 "since",
