@@ -23,7 +23,7 @@ import pytest
 
 from sampan.client.http import APIError, query
 from tests.conftest import Daemon, eventually
-from tests.e2e.test_cli import NONE
+from tests.support.commands import NONE
 
 
 def processes(daemon: Daemon, name: str) -> list[str]:

@@ -13,12 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Daemon, eventually
-
-NONE = ("--network", "none")
-
-
-def background(daemon: Daemon, *command: str, name: str = "box", options: tuple[str, ...] = ()) -> str:
-    return daemon.ok("run", "-d", *NONE, "--name", name, *options, "busybox", *(command or ("sleep", "600"))).strip()
+from tests.support.commands import NONE, background
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from tests.conftest import Daemon, eventually
-from tests.e2e.test_cli import NONE
+from tests.support.commands import NONE
 
 # `make soak` runs what the first issue asks for; every run of the tests a part of it.
 SOAK = bool(os.environ.get("SAMPAN_SOAK"))

@@ -17,11 +17,11 @@ import pytest
 from sampan.client.http import Http
 from sampan.linux import tsc
 from tests.conftest import Daemon, end_daemon, eventually, new_daemon
+from tests.support.commands import NONE
 from tests.vm_differences import DIFFERENCES
 
 pytestmark = pytest.mark.skipif(not shutil.which("qemu-system-x86_64"), reason="QEMU is not installed")
 VM = ("--isolation", "vm")
-NONE = ("--network", "none")
 MACHINES = 30 if os.environ.get("SAMPAN_SOAK") else 6
 
 

@@ -16,9 +16,10 @@ import pytest
 
 from sampan.client.http import APIError, Http
 from tests.conftest import Daemon, end_daemon, new_daemon
-from tests.e2e.test_registries import Registry, configuration, plain
-
-__all__ = ["configuration", "plain"]  # fixtures
+from tests.support.docker_registry import Registry
+from tests.support.docker_registry import configuration as configuration
+from tests.support.docker_registry import plain as plain
+from tests.support.users import as_user
 
 ALICE, BOB = 4001, 4002  # users that the host does not know, so they go by their numbers
 POLICY = f"""
@@ -64,27 +65,6 @@ def policy(guarded: tuple[Daemon, Path]) -> Iterator[tuple[Daemon, Path]]:
     path.write_text(POLICY)
     for row in daemon.http.call("GET", "/containers/json?all=1"):
         daemon.http.call("DELETE", f"/containers/{row['Id']}?force=1&v=1")
-
-
-def as_user(daemon: Daemon, uid: int, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-    """(status, answer) of a request by a user of group root, in a process that really is that user."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.setresuid(uid, uid, uid)
-            try:
-                answer = (200, Http(daemon.socket).call(method, path, body))
-            except APIError as error:
-                answer = (error.status, str(error))
-            os.write(writer, json.dumps(answer).encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with open(reader, "rb") as file:
-        status, found = json.loads(file.read())
-    os.waitpid(pid, 0)
-    return status, found
 
 
 def create(daemon: Daemon, uid: int, host: dict[str, Any] | None = None, **config: Any) -> tuple[int, Any]:

@@ -17,8 +17,8 @@ import pytest
 
 from sampan.vm import kernel
 from tests.conftest import BIN, VM_CACHE, Daemon, eventually
-from tests.e2e.test_networks import HOST, HOST6, OUTSIDE, OUTSIDE6, Site
-from tests.faults import everyday
+from tests.support import everyday
+from tests.support.network_site import HOST, HOST6, OUTSIDE, OUTSIDE6, Site
 
 USER = "sampan-test"
 

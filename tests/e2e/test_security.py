@@ -12,37 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Daemon
-from tests.e2e.test_cli import NONE, background
-
-
-def build(daemon: Daemon, name: str, *members: tuple[str, str | bytes | None]) -> None:
-    """An image of busybox plus these members: bytes a file, text a symlink, None a directory."""
-    import subprocess
-
-    base = subprocess.run(["sampan", "save", "busybox"], env=daemon.env, capture_output=True, check=True).stdout
-    assert base
-    root = daemon.sampan("create", "--name", f"make-{name}", *NONE, "busybox", "true").stdout.decode().strip()
-    rootfs = io.BytesIO(daemon.sampan("export", root).stdout)
-    out = io.BytesIO()
-    names = {member[0] for member in members}
-    with tarfile.open(fileobj=rootfs) as source, tarfile.open(fileobj=out, mode="w") as target:
-        for member in source:
-            if member.name.rstrip("/") not in names:
-                target.addfile(member, source.extractfile(member) if member.isreg() else None)
-        for path, content in members:
-            info = tarfile.TarInfo(path)
-            info.mode = 0o755
-            if content is None:
-                info.type = tarfile.DIRTYPE
-                target.addfile(info)
-            elif isinstance(content, str):
-                info.type, info.linkname = tarfile.SYMTYPE, content
-                target.addfile(info)
-            else:
-                info.size = len(content)
-                target.addfile(info, io.BytesIO(content))
-    daemon.ok("import", "-", name, input=out.getvalue())
-    daemon.ok("rm", root)
+from tests.support.commands import NONE, background
+from tests.support.images import image_with
 
 
 def test_no_descriptor_leaks(daemon: Daemon) -> None:
@@ -71,7 +42,7 @@ def test_interpreter_cannot_be_overwritten(daemon: Daemon) -> None:
     """S001 / CVE-2019-5736: an entrypoint that is /proc/self/exe, and a process that waits for joiners."""
     binary = Path(sys.executable).resolve()
     before = hashlib.sha256(binary.read_bytes()).hexdigest()
-    build(daemon, "selfexe", ("bin/evil", "/proc/self/exe"))
+    image_with(daemon, "selfexe", ("bin/evil", "/proc/self/exe"))
     daemon.sampan("run", "--rm", *NONE, "selfexe", "/bin/evil")
     script = (
         "while true; do for p in /proc/[0-9]*; do case $p in */1|*/$$) continue;; esac; "
@@ -96,7 +67,7 @@ def test_keeper_runs_from_a_read_only_mount(daemon: Daemon) -> None:
 @pytest.mark.parametrize("path", ["proc", "sys"])
 def test_proc_as_a_symlink_is_refused(daemon: Daemon, path: str) -> None:
     """S004"""
-    build(daemon, f"link-{path}", (path, "/tmp"))
+    image_with(daemon, f"link-{path}", (path, "/tmp"))
     done = daemon.sampan("run", "--rm", *NONE, f"link-{path}", "true")
     assert done.returncode == 125
     assert b"is not a plain directory" in done.stderr
@@ -106,7 +77,7 @@ def test_symlinks_in_the_rootfs_stay_inside(daemon: Daemon, tmp_path: Path) -> N
     """Mountpoints, WORKDIR, volumes and cp through a link to a directory of the host."""
     outside = tmp_path / "sentinel"
     outside.mkdir()
-    build(daemon, "links", ("escape", str(outside)), ("up", "../../../../../.." + str(outside)))
+    image_with(daemon, "links", ("escape", str(outside)), ("up", "../../../../../.." + str(outside)))
     daemon.ok(
         "run",
         "--rm",
@@ -133,7 +104,7 @@ def test_symlinks_in_the_rootfs_stay_inside(daemon: Daemon, tmp_path: Path) -> N
 def test_copying_out_never_reads_the_host(daemon: Daemon, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("host secret")
-    build(daemon, "reader", ("leak", str(secret)), ("dir", str(tmp_path)))
+    image_with(daemon, "reader", ("leak", str(secret)), ("dir", str(tmp_path)))
     daemon.ok("create", *NONE, "--name", "box", "reader", "true")
     for path in ("/leak", "/dir/secret", "/leak/"):
         assert b"host secret" not in daemon.sampan("cp", f"box:{path}", "-").stdout
@@ -141,7 +112,7 @@ def test_copying_out_never_reads_the_host(daemon: Daemon, tmp_path: Path) -> Non
 
 def test_masked_paths_use_the_real_null_device(daemon: Daemon) -> None:
     """S011 / CVE-2025-31133: /dev/null of the image is something else."""
-    build(daemon, "null", ("dev/null", "/proc/sys/kernel/core_pattern"))
+    image_with(daemon, "null", ("dev/null", "/proc/sys/kernel/core_pattern"))
     before = Path("/proc/sys/kernel/core_pattern").read_text()
     script = "echo evil >/proc/timer_list; cat /proc/keys | wc -c; echo x >/proc/sys/kernel/core_pattern"
     done = daemon.sampan("run", "--rm", *NONE, "null", "sh", "-c", script)

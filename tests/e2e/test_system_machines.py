@@ -18,7 +18,7 @@ import pytest
 
 from sampan.vm import ovf
 from tests.conftest import Daemon, end_daemon, eventually, new_daemon
-from tests.faults.test_hypervisor import check_harmless, children_of
+from tests.support.processes import check_harmless, children_of
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("qemu-system-x86_64") or not shutil.which("grub-mkimage"), reason="QEMU or GRUB is not installed"

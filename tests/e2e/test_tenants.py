@@ -14,7 +14,7 @@ import pytest
 
 from sampan.client.http import APIError, Http
 from tests.conftest import Daemon, end_daemon, new_daemon
-from tests.e2e.test_policy import as_user
+from tests.support.users import as_user
 
 ALICE, BOB = 4101, 4102
 POLICY = """

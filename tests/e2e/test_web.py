@@ -17,9 +17,10 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator
 from sampan.compare.advice import advise
 from sampan.compare.model import MEASURES, Result
 from tests.conftest import Daemon, end_daemon, eventually, new_daemon
-from tests.e2e.test_registries import Registry, configuration, plain
+from tests.support.docker_registry import Registry
+from tests.support.docker_registry import configuration as configuration
+from tests.support.docker_registry import plain as plain
 
-__all__ = ["configuration", "plain"]  # fixtures
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or ""
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed")
 SHOTS = os.environ.get("SAMPAN_SCREENSHOTS", "")

@@ -35,7 +35,8 @@ from sampan.images.store import ImageStore
 from sampan.images.tarstream import TarStream
 from sampan.linux import filetree
 from tests.conftest import Daemon
-from tests.faults.images import files_of, load, saved, tar_of
+from tests.support.archives import END, base256, header, pax, record
+from tests.support.images import files_of, load, saved, tar_of
 
 
 @pytest.fixture
@@ -52,48 +53,11 @@ def root(tmp_path: Path) -> Iterator[int]:
     filetree.remove(str(tmp_path / "root"))
 
 
-def header(
-    name: bytes = b"x", size: bytes = b"00000000000", kind: bytes = b"0", extra: dict[int, bytes] | None = None
-) -> bytes:
-    """A header as somebody writes it who does not mean well."""
-    block = bytearray(512)
-    block[0 : len(name)] = name
-    block[100:108] = b"0000644\0"
-    block[108:116] = block[116:124] = b"0000000\0"
-    block[124 : 124 + len(size)] = size
-    block[136:147] = b"00000000000"
-    block[156:157] = kind
-    block[257:265] = b"ustar\x0000"
-    for at, data in (extra or {}).items():
-        block[at : at + len(data)] = data
-    block[148:156] = b" " * 8
-    block[148:156] = b"%06o\0 " % sum(block)
-    return bytes(block)
-
-
-def base256(value: int, length: int = 12) -> bytes:
-    return bytes([0x80 if value >= 0 else 0xFF]) + value.to_bytes(length - 1, "big", signed=True)
-
-
-def record(key: str, value: bytes) -> bytes:
-    body = b" " + key.encode() + b"=" + value + b"\n"
-    length = len(body)
-    while len(str(length)) + len(body) != length:
-        length = len(str(length)) + len(body)
-    return str(length).encode() + body
-
-
-def pax(*records: bytes) -> bytes:
-    data = b"".join(records)
-    return header(b"pax", b"%011o" % len(data), b"x") + data + bytes(-len(data) % 512)
-
-
 def members(data: bytes) -> list[tuple[str, int]]:
     plain = io.BytesIO(data)
     return [(entry.name, entry.size) for entry in TarStream(plain.read)]
 
 
-END = bytes(1024)
 HOSTILE = {
     "a negative size": header(size=base256(-512)) + END,
     "a negative size in pax": pax(record("size", b"-1024")) + header() + END,

@@ -18,7 +18,7 @@ import pytest
 
 from sampan.client.http import APIError
 from tests.conftest import BIN, Daemon, end_daemon, eventually, new_daemon
-from tests.e2e.test_cli import NONE
+from tests.support.commands import NONE
 
 DAMAGE = {
     "cut": "substr(body, 1, length(body) / 2)",

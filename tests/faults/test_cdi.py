@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import Daemon, end_daemon, new_daemon
+from tests.support.commands import NONE
 
-NONE = ("--network", "none")
 HOOK = """#!/bin/sh
 # As vendors' hooks do: the bundle is in the state on standard input, the root in the bundle's configuration.
 state=$(cat)

@@ -20,7 +20,7 @@ from sampan.images.image import Image, manifest_of
 from sampan.images.store import ImageStore
 from sampan.linux import durable
 from tests.conftest import Daemon
-from tests.faults.images import files_of, load, saved, tar_of, two_layers
+from tests.support.images import files_of, load, saved, tar_of, two_layers
 
 
 @pytest.fixture

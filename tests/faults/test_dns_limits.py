@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import eventually
-from tests.faults.test_two_engines import Neighbour, neighbours
+from tests.support.neighbours import Neighbour, neighbours
 
 HOLD = """
 import socket, sys

@@ -15,8 +15,8 @@ import pytest
 
 from tests.conftest import Daemon, end_daemon, share_vm_cache
 from tests.faults import raw
+from tests.support.commands import NONE
 
-NONE = ("--network", "none")
 MIB = 1 << 20
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Daemon
-from tests.e2e.test_builds import build, lay, result
-from tests.faults import everyday
-from tests.integration.test_runtime import Bundle, _user_namespace
-from tests.integration.test_runtime import bundle as bundle
+from tests.support import everyday
+from tests.support.bundles import Bundle, in_user_namespace
+from tests.support.bundles import bundle as bundle
+from tests.support.contexts import build, lay, result
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_everyday_in_builds(daemon: Daemon, tmp_path: Path) -> None:
 def test_everyday_in_the_runtime(bundle: Bundle, mapped: bool) -> None:
     """The OCI runtime alone, whatever the umask of its caller, and in a user namespace."""
     if mapped:
-        _user_namespace(bundle)
+        in_user_namespace(bundle)
     terminals = next(entry for entry in bundle.spec["mounts"] if entry["type"] == "devpts")
     terminals["options"].append("gid=5")
     bundle.spec["mounts"] += [

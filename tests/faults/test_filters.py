@@ -12,8 +12,8 @@ import pytest
 
 from sampan.client.http import APIError
 from tests.conftest import Daemon
+from tests.support.commands import NONE
 
-NONE = ("--network", "none")
 LISTS = ("GET /containers/json", "GET /images/json", "GET /volumes", "GET /networks", "GET /events")
 PRUNES = ("containers", "images", "volumes", "networks", "build")
 

@@ -14,10 +14,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import Daemon, share_vm_cache
-from tests.e2e.test_networks import Site
 from tests.faults import frames
 from tests.faults.frames import advertisement, arp, ear, ethernet, icmp6, ip, udp
-from tests.faults.test_networks_hold import BROADCAST, NOBODY, REPLY, Place, forged, neighbours, speak
+from tests.faults.places import BROADCAST, NOBODY, REPLY, Place, forged, known_neighbours, speak
+from tests.support.network_site import Site
 
 pytestmark = pytest.mark.skipif(not shutil.which("qemu-system-x86_64"), reason="QEMU is not installed")
 
@@ -75,7 +75,7 @@ def test_a_guest_is_who_it_is(site: Site) -> None:
         me.to(other.mac, icmp6(me.local, other.ip6, 137, b"<redirect>")),
     ]
     said.append(me.to(other.mac, ip(me.ip, other.ip, 1, b"\x05\x01" + bytes(6) + b"<redirect>")))
-    before = [neighbours(other.pid), neighbours(site.host)]
+    before = [known_neighbours(other.pid), known_neighbours(site.host)]
     with ear(other.pid, "eth0") as heard, ear(site.host) as host:
         attacks = [
             *said,
@@ -88,7 +88,7 @@ def test_a_guest_is_who_it_is(site: Site) -> None:
         guest_sends(site, attacks, "eth0")
         assert set(heard.until("end")) == {"six"}  # by its socket and its interface
         assert host.until("end") == []
-    for known, now in zip(before, [neighbours(other.pid), neighbours(site.host)], strict=True):
+    for known, now in zip(before, [known_neighbours(other.pid), known_neighbours(site.host)], strict=True):
         for address, mac in known.items():
             assert now.get(address, mac) == mac, address
 

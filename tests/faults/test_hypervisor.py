@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Daemon, end_daemon, eventually, new_daemon
+from tests.support.processes import check_harmless, children_of, named, status_of
 
 pytestmark = [
     pytest.mark.root,
@@ -23,7 +24,6 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which("qemu-system-x86_64"), reason="QEMU is not installed"),
 ]
 VM = ("--isolation", "vm", "--network", "none")
-_OURS = 0x60000000
 
 
 @pytest.fixture(scope="module")
@@ -45,33 +45,6 @@ def box(daemon: Daemon) -> Iterator[Daemon]:
 
 def shim_of(daemon: Daemon, name: str) -> int:
     return int(json.loads(daemon.ok("inspect", name))[0]["State"]["Pid"])
-
-
-def children_of(pid: int) -> list[int]:
-    return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def status_of(pid: int) -> dict[str, str]:
-    rows = (line.partition(":") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    return {key: value.strip() for key, _, value in rows}
-
-
-def named(name: str, within: int) -> list[int]:
-    """Processes of a name that are children of a process."""
-    return [pid for pid in children_of(within) if status_of(pid)["Name"] == name]
-
-
-def check_harmless(pid: int, capabilities: int = 0) -> int:
-    """Its user, which is nobody else's."""
-    found = status_of(pid)
-    uids = {int(text) for text in (found["Uid"] + " " + found["Gid"]).split()}
-    assert len(uids) == 1
-    assert min(uids) >= _OURS
-    assert found["Groups"] == ""
-    for key in ("CapInh", "CapPrm", "CapEff", "CapAmb", "CapBnd"):
-        assert int(found[key], 16) & ~capabilities == 0, key
-    assert (found["NoNewPrivs"], found["Seccomp"]) == ("1", "2")
-    return uids.pop()
 
 
 def test_who_reads_a_guest_has_no_rights(box: Daemon) -> None:

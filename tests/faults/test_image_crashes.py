@@ -23,7 +23,7 @@ from sampan.images import archive
 from sampan.images.config import Execution
 from sampan.images.store import ImageStore
 from tests.conftest import eventually
-from tests.faults.images import files_of, load, saved, tar_of, two_layers
+from tests.support.images import files_of, load, saved, tar_of, two_layers
 
 ROUNDS = 25 if os.environ.get("SAMPAN_SOAK") else 4
 
@@ -109,7 +109,7 @@ WORKER = """
 import os, sys
 sys.path[:0] = sys.argv[3:]
 from sampan.images.store import ImageStore
-from tests.faults.images import load, saved, two_layers
+from tests.support.images import load, saved, two_layers
 store = ImageStore(sys.argv[1], sys.argv[2])
 number = 0
 while True:

@@ -15,7 +15,7 @@ from sampan.images import archive
 from sampan.images.errors import ImageError, ImageInUse, ImageNotFound
 from sampan.images.image import Image, manifest_of
 from sampan.images.store import ImageStore
-from tests.faults.images import digest_of, files_of, load, saved, two_layers
+from tests.support.images import digest_of, files_of, load, saved, two_layers
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ import pytest
 
 from sampan.linux import namespaces
 from tests.conftest import Daemon
-from tests.e2e.test_cli import NONE, background
 from tests.faults.exchanging import SOAK, tries
+from tests.support.commands import NONE, background
 
 TOKEN, OTHER = "engine-token-5b1c7e", "other-secret-92ad0f"  # of the daemon's environment; of another container's
 # The host's interpreter, with which the container can do more than a shell can.

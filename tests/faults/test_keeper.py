@@ -18,9 +18,9 @@ from sampan.client.http import APIError
 from sampan.keeper import exits
 from sampan.keeper.protocol import End
 from tests.conftest import Daemon, eventually
+from tests.support.commands import NONE
 
 pytestmark = [pytest.mark.e2e]
-NONE = ("--network", "none")
 
 
 def raw(daemon: Daemon) -> socket.socket:

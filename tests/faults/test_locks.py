@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from tests.conftest import BIN, Daemon
-from tests.e2e.test_cli import NONE
+from tests.support.commands import NONE
 
 
 def second(daemon: Daemon, data: Path, run: Path) -> subprocess.CompletedProcess[bytes]:

@@ -14,9 +14,9 @@ import pytest
 from sampan.client.http import Http
 from sampan.keeper import logs
 from tests.conftest import Daemon, eventually
+from tests.support.commands import NONE
 
 pytestmark = [pytest.mark.e2e]
-NONE = ("--network", "none")
 SOAK = bool(os.environ.get("SAMPAN_SOAK"))
 
 

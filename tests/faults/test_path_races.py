@@ -17,9 +17,9 @@ import pytest
 
 from sampan.client.http import APIError, NoEngine
 from tests.conftest import Daemon
-from tests.e2e.test_builds import lay
-from tests.faults.everyday import NONE
 from tests.faults.exchanging import covered, exchanged, tries
+from tests.support.commands import NONE
+from tests.support.contexts import lay
 
 
 def volume(daemon: Daemon, name: str) -> Path:

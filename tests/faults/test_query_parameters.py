@@ -10,7 +10,7 @@ import pytest
 from sampan.build.cache import Space
 from sampan.client.http import APIError, query
 from tests.conftest import Daemon
-from tests.faults.images import saved, tar_of, two_layers
+from tests.support.images import saved, tar_of, two_layers
 
 ARM = json.dumps({"os": "linux", "architecture": "arm", "variant": "v7"})
 HERE, ARM64 = "linux/amd64", "linux/arm64"

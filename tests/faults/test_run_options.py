@@ -17,10 +17,10 @@ import pytest
 from sampan.client.http import APIError
 from sampan.linux.cgroup import Cgroup, hierarchies
 from tests.conftest import Daemon
+from tests.support.commands import NONE
 
 V1 = hierarchies().v1
 IO = "blkio" in V1
-NONE = ("--network", "none")
 
 
 def disk() -> str:

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Daemon, eventually
+from tests.support.commands import NONE
 
 pytestmark = [pytest.mark.e2e]
-NONE = ("--network", "none")
 SOAK = bool(os.environ.get("SAMPAN_SOAK"))
 LIMIT = 60  # seconds: the limits are a third of that, and the machine may be busy
 

@@ -13,8 +13,8 @@ import pytest
 
 from tests.conftest import Daemon, eventually
 from tests.faults import raw
+from tests.support.commands import NONE
 
-NONE = ("--network", "none")
 CLIENTS = 12
 LATEST = 15.0  # seconds: some ten times what a start takes on a busy machine
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import Daemon, eventually
+from tests.support.commands import NONE
 
 pytestmark = [pytest.mark.e2e]
-NONE = ("--network", "none")
 SOAK = bool(os.environ.get("SAMPAN_SOAK"))
 TALKER = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.02; done"
 

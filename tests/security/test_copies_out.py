@@ -15,7 +15,7 @@ from sampan.client.http import NoEngine
 from sampan.engine import guest_archives
 from sampan.images.errors import ImageError
 from tests.conftest import Daemon
-from tests.e2e.test_cli import NONE
+from tests.support.commands import NONE
 
 SCRIPT = (
     "mkdir -p /x/d; cp /bin/busybox /x/su; chown 1000:1000 /x/su; chmod 6755 /x/su; chmod 7777 /x/d; ln -s /etc/passwd /x/link; "

@@ -24,6 +24,7 @@ from sampan.runtime import jail
 from sampan.vm import bootdisk, diskimage, disks, ovf, tools, xmltext
 from sampan.vm.errors import BadDisk, VmError
 from tests.conftest import eventually
+from tests.support.processes import command_lines
 
 SECRET = b"the host's secret " * 4096
 SOAK = bool(os.environ.get("SAMPAN_SOAK"))
@@ -232,7 +233,7 @@ def test_what_the_host_sees_of_a_program_in_the_jail() -> None:
     thread = threading.Thread(target=sleep)
     thread.start()
     try:
-        eventually(lambda: b"sleep\0" + name.encode() + b"\0" in list(commands()))
+        eventually(lambda: b"sleep\0" + name.encode() + b"\0" in list(command_lines()))
         pid = next(path.parent.name for path in Path("/proc").glob("[0-9]*/cmdline") if is_sleep(path, name))
         for kind in ("mnt", "net", "ipc", "uts", "pid"):
             assert os.readlink(f"/proc/{pid}/ns/{kind}") != os.readlink(f"/proc/self/ns/{kind}"), kind
@@ -266,20 +267,12 @@ def test_programs_in_the_jail_have_limits() -> None:
         jail.run(["sh", "-c", "echo said-this >&2; exit 3"], [], jail.Limits())
 
 
-def commands() -> Iterator[bytes]:
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            yield path.read_bytes()
-        except OSError:
-            continue
-
-
 def test_programs_end_with_their_jail() -> None:
     """Nothing is left of one that takes too long: not what it has started either."""
     name = f"3{os.getpid()}"
     with pytest.raises(jail.JailError):
         jail.run(["sh", "-c", f"sleep {name} & exec sleep {name}"], [], jail.Limits(seconds=1))
-    eventually(lambda: not any(name.encode() in line for line in commands()))
+    eventually(lambda: not any(name.encode() in line for line in command_lines()))
 
 
 def test_trees_are_read_in_the_jail(tmp_path: Path) -> None:

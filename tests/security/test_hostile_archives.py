@@ -15,12 +15,11 @@ import pytest
 from sampan.build.files import unpack_stream
 from sampan.client.http import APIError
 from tests.conftest import Daemon, end_daemon, new_daemon
-from tests.faults.images import saved, tar_of
-from tests.faults.test_archives import END, base256, header
 from tests.security.fuzzing import SOAK
-from tests.security.test_hostile_registry import bomb, many_directories
-from tests.security.test_languages import HOSTILE as DOCKERFILES
 from tests.security.watching import watched
+from tests.support.archives import END, base256, bomb, header, many_directories
+from tests.support.dockerfiles import HOSTILE_DOCKERFILES as DOCKERFILES
+from tests.support.images import saved, tar_of
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import gzip
 import json
-import lzma
 import os
 import socket
 import time
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import zstandard
 
 from sampan.client.http import APIError
 from sampan.images.errors import ImageError
@@ -29,10 +27,10 @@ from sampan.images.store import ImageStore
 from sampan.oci import manifest as oci
 from sampan.oci import reference
 from tests.conftest import Daemon, end_daemon, new_daemon
-from tests.faults.test_archives import END, base256, header
-from tests.integration.test_registry import Handler, Mock, digest, layer
 from tests.security.fuzzing import SOAK
 from tests.security.watching import watched
+from tests.support.archives import bomb, many_directories
+from tests.support.registry_server import Handler, Mock, digest, layer
 
 OTHER = "169.254.1.1"  # a name that no answer may make us show our credentials to
 
@@ -52,19 +50,6 @@ def mock() -> Iterator[Mock]:
     yield server
     server.shutdown()
     server.server_close()
-
-
-def bomb(kind: str) -> bytes:
-    """The begin of 64 GiB of zeros in a tar, in some kilobytes."""
-    plain = header(b"zeros", base256(64 << 30))
-    block = bytes(4 << 20)
-    if kind == "gzip":
-        return gzip.compress(plain + block * 4, 1)
-    if kind == "zstd":
-        return zstandard.ZstdCompressor(level=3).compress(plain + block * 4)
-    if kind == "zstd window":
-        return b"\x28\xb5\x2f\xfd\x00\xa8" + bytes(100)  # RFC 8878, 3.1.1.1.2: 2^31
-    return lzma.compress(plain + block * 4, preset=0)
 
 
 def endless(handler: Handler, length: int | None = None) -> bool:
@@ -104,14 +89,6 @@ def pretend(mock: Mock, **more: Any) -> bytes:
         (document["layers"][0] if key in ("size", "digest", "urls") else document)[key] = value
     mock.manifest(document)
     return data
-
-
-def many_directories(count: int, length: int) -> bytes:
-    """Directories in a directory of a long name: small when compressed, and much to remember."""
-    top = "/".join(["d" * 250] * (length // 251))
-    rows = [header(b"l", b"%011o" % (len(top) + 9), b"L") + f"{top}/{number:07}\0".encode().ljust(-(-(len(top) + 9) // 512) * 512, b"\0")
-            + header(b"x", kind=b"5") for number in range(count)]  # fmt: skip
-    return b"".join(rows) + END
 
 
 def _both(mock: Mock) -> None:

@@ -12,14 +12,14 @@ import pytest
 from sampan.images.errors import ImageError
 from sampan.images.extract import Extractor
 from tests.conftest import Daemon
-from tests.e2e.test_builds import lay
-from tests.e2e.test_security import build
-from tests.faults.everyday import NONE
+from tests.support.commands import NONE
+from tests.support.contexts import lay
+from tests.support.images import image_with
 
 
 def test_s004_nothing_is_mounted_in_proc(daemon: Daemon) -> None:
     """S004, CVE-2019-19921, CVE-2023-27561, CVE-2023-28642: by its own name, and by those of the image."""
-    build(daemon, "toproc", ("data", "/proc/sys"), ("deep/up", "../proc"))
+    image_with(daemon, "toproc", ("data", "/proc/sys"), ("deep/up", "../proc"))
     for options in (
         ("-v", "v4:/proc"), ("-v", "v4:/proc/sys"), ("-v", "/etc/hosts:/proc/version"), ("--tmpfs", "/proc/acpi"), ("-v", "v4:/data"),
         ("-v", "v4:/deep/up"), ("--tmpfs", "/data/kernel"), ("-v", "/proc/self:/proc"), ("-v", "/proc/sys:/proc/sys"),
@@ -34,7 +34,7 @@ def test_s004_nothing_is_mounted_in_proc(daemon: Daemon) -> None:
 
 def test_s011_what_stands_for_dev_null(daemon: Daemon) -> None:
     """S011, CVE-2025-31133: whatever the image, or a volume, has in its place, masks are of the host's null device."""
-    build(
+    image_with(
         daemon,
         "nullfile",
         ("dev/null", b"not null"),
@@ -66,7 +66,7 @@ def test_t55_a_number_is_never_a_name(daemon: Daemon, tmp_path: Path) -> None:
     """T55: with lines of such names in the image's files nobody becomes root by them."""
     lines = "".join(f"{name}:x:0:0::/:/bin/sh\n" for name in (*NUMBERS, "root"))
     groups = "".join(f"{name}:x:0:\n" for name in (*NUMBERS, "root"))
-    build(daemon, "numbers", ("etc/passwd", lines.encode()), ("etc/group", groups.encode()))
+    image_with(daemon, "numbers", ("etc/passwd", lines.encode()), ("etc/group", groups.encode()))
     daemon.ok("run", "-d", "--name", "numbered", *NONE, "numbers", "sleep", "1000")
     for name in NUMBERS[::2]:
         for command in (

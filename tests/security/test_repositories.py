@@ -13,7 +13,7 @@ import pytest
 from sampan.build import fetching
 from sampan.build.errors import BuildError
 from tests.conftest import eventually
-from tests.security.test_foreign_disks import commands
+from tests.support.processes import command_lines
 
 # What runs in git's place, as a hook, a filter or a broken git would.
 LOOK = r"""
@@ -64,4 +64,4 @@ def test_a_server_that_says_nothing_holds_nobody(tmp_path: Path) -> None:
             connection.close()
 
         asyncio.run(cancelled())
-        eventually(lambda: not any(url.encode() in line for line in commands()))
+        eventually(lambda: not any(url.encode() in line for line in command_lines()))

@@ -20,8 +20,9 @@ from sampan.engine.policy.model import Policy
 from sampan.engine.policy.operation import Kind, Verb
 from sampan.images.errors import ImageError, ImageNotFound
 from tests.support.effort import tries
+from tests.support.engines import engine as engine
+from tests.support.engines import run
 from tests.unit.gate_world import World
-from tests.unit.test_gate import engine, run
 
 __all__ = ["engine"]  # a fixture
 

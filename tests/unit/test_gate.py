@@ -7,8 +7,7 @@ import asyncio
 import json
 import os
 import re
-import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,37 +34,12 @@ from sampan.engine.policy.rules import RULES
 from sampan.images.errors import ImageError
 from sampan.runtime.rootfs import DEVICE_RULES
 from tests.support.effort import tries
+from tests.support.engines import engine as engine
+from tests.support.engines import run
 from tests.unit.gate_world import Things, World
 
 USERS = ("mallory", "victim", "friend")
 SOURCE = Path(routes.__file__).parents[1]
-
-
-@pytest.fixture
-def engine() -> Iterator[Engine]:
-    with tempfile.TemporaryDirectory(prefix="sampan-gate-") as top:
-        yield from _engine(top)
-
-
-def _engine(top: str) -> Iterator[Engine]:
-    os.makedirs(f"{top}/data", 0o700)
-    os.makedirs(f"{top}/run", 0o700)
-    made: list[Engine] = []
-
-    async def begin() -> None:
-        made.append(Engine(f"{top}/data", f"{top}/run"))
-
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(begin())
-    asyncio.set_event_loop(loop)
-    yield made[0]
-    made[0].directories.close()
-    loop.run_until_complete(made[0].tasks.close())
-    loop.close()
-
-
-def run(work: Awaitable[Any]) -> Any:
-    return asyncio.get_event_loop().run_until_complete(asyncio.ensure_future(work, loop=asyncio.get_event_loop()))
 
 
 # the table

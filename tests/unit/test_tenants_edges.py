@@ -27,8 +27,9 @@ from sampan.runtime.errors import RuntimeFailure
 from sampan.runtime.mounts import attach
 from sampan.runtime.sources import is_bind
 from sampan.volumes.local import VolumeNotFound
+from tests.support.engines import engine as engine
+from tests.support.engines import run
 from tests.unit.gate_world import World
-from tests.unit.test_gate import engine, run
 
 __all__ = ["engine"]  # a fixture
 

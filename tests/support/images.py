@@ -1,10 +1,11 @@
-"""Small images for tests of the store: archives as `docker save` writes them, made of a few files."""
+"""Small images: archives as `docker save` writes them, made of a few files, and busybox with more in it."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
+import subprocess
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from sampan.images import archive
 from sampan.images.image import Image
 from sampan.images.store import ImageStore
+from tests.conftest import Daemon
+from tests.support.commands import NONE
 
 
 def tar_of(members: dict[str, bytes], form: int = tarfile.GNU_FORMAT) -> bytes:
@@ -61,3 +64,31 @@ def files_of(store: ImageStore, image: Image) -> dict[str, bytes]:
             if path.is_file():
                 found[str(path.relative_to(directory))] = path.read_bytes()
     return found
+
+
+def image_with(daemon: Daemon, name: str, *members: tuple[str, str | bytes | None]) -> None:
+    """An image of busybox plus these members: bytes a file, text a symlink, None a directory."""
+    base = subprocess.run(["sampan", "save", "busybox"], env=daemon.env, capture_output=True, check=True).stdout
+    assert base
+    root = daemon.sampan("create", "--name", f"make-{name}", *NONE, "busybox", "true").stdout.decode().strip()
+    rootfs = io.BytesIO(daemon.sampan("export", root).stdout)
+    out = io.BytesIO()
+    names = {member[0] for member in members}
+    with tarfile.open(fileobj=rootfs) as source, tarfile.open(fileobj=out, mode="w") as target:
+        for member in source:
+            if member.name.rstrip("/") not in names:
+                target.addfile(member, source.extractfile(member) if member.isreg() else None)
+        for path, content in members:
+            info = tarfile.TarInfo(path)
+            info.mode = 0o755
+            if content is None:
+                info.type = tarfile.DIRTYPE
+                target.addfile(info)
+            elif isinstance(content, str):
+                info.type, info.linkname = tarfile.SYMTYPE, content
+                target.addfile(info)
+            else:
+                info.size = len(content)
+                target.addfile(info, io.BytesIO(content))
+    daemon.ok("import", "-", name, input=out.getvalue())
+    daemon.ok("rm", root)

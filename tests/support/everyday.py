@@ -7,8 +7,7 @@ import tarfile
 from collections.abc import Callable
 
 from tests.conftest import Daemon, eventually
-
-NONE = ("--network", "none")
+from tests.support.commands import NONE
 
 Case = Callable[[Daemon], None]
 
