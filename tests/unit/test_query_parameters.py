@@ -28,6 +28,7 @@ DOCKER = {
     "POST /containers/{id}/kill": "signal",
     "POST /containers/{id}/rename": "name",
     "POST /containers/{id}/attach": "detachKeys logs stream stdin stdout stderr",
+    "GET /containers/{id}/attach/ws": "detachKeys logs stream stdin stdout stderr",
     "POST /containers/{id}/wait": "condition",
     "DELETE /containers/{id}": "v force link",
     "HEAD /containers/{id}/archive": "path",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,19 @@ from sampan.runtime.errors import RuntimeFailure
 
 async def attach(request: web.Request) -> web.StreamResponse:
     """POST /containers/{id}/attach"""
+
+    async def hijacked(container: Container) -> Client:
+        return streams.hijack(request, container.tty)
+
+    await attached(request, hijacked)
+    return web.Response()
+
+
+async def attached(
+    request: web.Request, connect: Callable[[Container], Awaitable[Client]], framed: bool = True
+) -> None:
+    """Serves who attaches as the query says. `connect` makes the client when it is known that this can be; what goes there has Docker's
+    frames if it is to be `framed`. Raises Conflict, BadRequest."""
     engine, container = access.container(request)
     if container.state.paused:
         raise Conflict(f"container {container.id} is paused, unpause the container before attach")
@@ -44,17 +57,16 @@ async def attach(request: web.Request) -> web.StreamResponse:
     # As Docker's: who attaches to one that has ended is about to start it, unless it is what was that is asked for.
     ended = end_of(container, next_run=not replay)
     try:
-        client = streams.hijack(request, container.tty)
+        client = await connect(container)
     except BaseException:
         log.close()
         raise
     engine.events.announce(container, "attach")
     session = _Attachment(engine.logs, engine.keeper, engine.tasks, container, client, log, ended)
     session.wanted, session.follow, session.replay, session.stdin = wanted, follow, replay, stdin
-    session.detach_keys = keys if container.tty else b""
+    session.detach_keys, session.framed = keys if container.tty else b"", framed and not container.tty
     # Shielded: the end of the connection cancels this handler, not the clean-up of descriptors.
     await asyncio.shield(engine.tasks.beside(session.serve()))
-    return web.Response()
 
 
 async def attach_terminal(logs: Logs, keeper: KeeperLink, tasks: Tasks, container: Container, client: Client) -> None:
@@ -81,6 +93,7 @@ class _Attachment:
     replay: bool = False
     stdin: bool = False
     detach_keys: bytes = b""
+    framed: bool = False
 
     async def serve(self) -> None:
         """Copies both ways until the container has ended or the client is gone."""
@@ -115,7 +128,7 @@ class _Attachment:
 
     async def _send(self, frame: Frame) -> None:
         if frame.stream in self.wanted or self.container.tty:
-            await self.client.write(frame.data if self.container.tty else streams.frame(frame.stream, frame.data))
+            await self.client.write(streams.frame(frame.stream, frame.data) if self.framed else frame.data)
 
     async def _pass_input(self) -> None:
         """Waits until the container runs, then passes input on. Closing input closes the container's stdin

@@ -148,6 +148,7 @@ ROUTES = [
     Route("GET", "/containers/{id}/stats", containers.stats_, _container(Verb.SEE)),
     Route("DELETE", "/containers/{id}", containers.remove, _container(Verb.REMOVE)),
     Route("POST", "/containers/{id}/attach", attach.attach, _container(Verb.ATTACH)),
+    Route("GET", "/containers/{id}/attach/ws", websockets.attach_ws, _container(Verb.ATTACH)),
     Route("GET", "/containers/{id}/logs", attach.logs, _container(Verb.LOGS)),
     Route("POST", "/containers/{id}/exec", execs.create, _container(Verb.EXEC)),
     Route("POST", "/exec/{id}/start", execs.start, _exec(Verb.START)),

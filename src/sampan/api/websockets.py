@@ -99,6 +99,55 @@ def _shell(execs: Execs, container: Container, command: list[str]) -> Exec:
     return execs.create(container, request)
 
 
+class _Plain(Socket):
+    """A WebSocket whose messages, of either kind, are input: also those that come before there is anybody to read it."""
+
+    def __init__(self, response: web.WebSocketResponse) -> None:
+        super().__init__(response)
+        self._early: list[bytes] = []
+
+    def feed(self, sink: streams.Sink) -> None:
+        """As Socket.feed."""
+        super().feed(sink)
+        for data in self._early:
+            sink.write(data)
+        self._early.clear()
+
+    async def read(self, resize: Resize | None = None) -> None:
+        """Takes what the client sends until it is gone."""
+        async for message in self._response:
+            if message.type in (WSMsgType.BINARY, WSMsgType.TEXT):
+                data = message.data if isinstance(message.data, bytes) else message.data.encode()
+                if self._sink is not None:
+                    self._sink.write(data)
+                    await self._flowing.wait()
+                elif sum(map(len, self._early)) < _LARGEST:
+                    self._early.append(data)
+        self.closed.set()
+        if self._sink is not None:
+            self._sink.lost()
+
+
+async def attach_ws(request: web.Request) -> web.StreamResponse:
+    """GET /containers/{id}/attach/ws: what `attach` does, over a WebSocket and without frames"""
+    response = web.WebSocketResponse(max_msg_size=_LARGEST, heartbeat=30)
+    reading: list[asyncio.Future[None]] = []
+
+    async def upgraded(container: Container) -> _Plain:
+        await response.prepare(request)
+        client = _Plain(response)
+        reading.append(asyncio.ensure_future(client.read()))
+        return client
+
+    try:
+        await attach.attached(request, upgraded, framed=False)
+    finally:
+        for task in reading:
+            task.cancel()
+        await asyncio.gather(*reading, return_exceptions=True)
+    return response
+
+
 async def terminal(request: web.Request) -> web.StreamResponse:
     """GET /sampan/containers/{id}/terminal: a shell in it or, with attach=1, its own terminal."""
     engine, container = access.container(request)
