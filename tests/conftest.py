@@ -158,6 +158,7 @@ LONGEST = (
     "e2e/test_security",
     "e2e/test_networks",
     "e2e/test_builds",
+    "e2e/test_build_clients",
     "e2e/test_sdk",
     "e2e/test_rootless",
     "faults/test_silence",

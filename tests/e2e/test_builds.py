@@ -1,24 +1,19 @@
-"""Builds: what each instruction leaves in the files and in the configuration, what goes wrong and how, the cache, attacks."""
+"""Builds: what each instruction leaves in the files and in the configuration, what goes wrong and how, the cache."""
 
 from __future__ import annotations
 
-import http.server
 import io
 import json
 import os
-import shutil
 import subprocess
 import tarfile
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.conftest import Daemon, eventually
-from tests.support.contexts import Files, build, image, lay, result
+from tests.support.contexts import Files, build, image, lay, result, tar_of_one_file
 
 CASES: list[tuple[str, str, Files, dict[str, object]]] = [
     # (name, Dockerfile after its FROM, context, expected: path → content, or mode, or (uid, gid), or None for none)
@@ -105,15 +100,6 @@ CASES: list[tuple[str, str, Files, dict[str, object]]] = [
 ]  # fmt: skip
 
 
-def _tar(compressed: bool) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz" if compressed else "w") as tar:
-        member = tarfile.TarInfo("inside")
-        member.size = 6
-        tar.addfile(member, io.BytesIO(b"packed"))
-    return out.getvalue()
-
-
 @pytest.mark.parametrize(("text", "files", "expected"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
 def test_what_a_build_leaves(
     daemon: Daemon, tmp_path: Path, text: str, files: Files, expected: dict[str, object]
@@ -121,7 +107,7 @@ def test_what_a_build_leaves(
     top = lay(tmp_path / "context", {**files, "Dockerfile": f"FROM busybox\n{text}\n"})
     for name, content in files.items():
         if content in ("<tgz>", "<tar>"):
-            (top / name).write_bytes(_tar(content == "<tgz>"))
+            (top / name).write_bytes(tar_of_one_file(content == "<tgz>"))
         elif content == "<exec>":
             (top / name).chmod(0o755)
     out = result(daemon, top)
@@ -244,7 +230,7 @@ def test_what_goes_wrong(
 ) -> None:
     top = lay(tmp_path / "context", {**files, "Dockerfile": text + "\n"})
     if files.get("a.tar") == "<cut>":
-        (top / "a.tar").write_bytes(_tar(False)[:700])
+        (top / "a.tar").write_bytes(tar_of_one_file(False)[:700])
     done = build(daemon, top, *options)
     assert done.returncode == 1
     assert message in done.stderr.decode(), done.stdout.decode() + done.stderr.decode()
@@ -449,229 +435,6 @@ def test_a_locked_cache_mount(daemon: Daemon, tmp_path: Path) -> None:
     result(daemon, lay(tmp_path / "c", {"Dockerfile": text}))
 
 
-@pytest.fixture
-def web(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """A web server over a directory, also of git repositories (the dumb protocol)."""
-    top = tmp_path / "web"
-    top.mkdir()
-
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args: Any) -> None:
-            super().__init__(*args, directory=str(top))
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}", top
-    server.shutdown()
-    server.server_close()
-
-
-def test_add_of_a_url(daemon: Daemon, tmp_path: Path, web: tuple[str, Path]) -> None:
-    """P014: not unpacked, mode 0600, the server's time; a checksum is checked."""
-    url, top = web
-    (top / "a.tar.gz").write_bytes(_tar(True))
-    (top / "f").write_text("content")
-    os.utime(top / "f", (10**9, 10**9))
-    good = "sha256:ed7002b439e9ac845f22357d822bac1444730fbdb6016d3ec9432297b9ec9f73"
-    text = f"FROM busybox\nADD {url}/f /d/\nADD {url}/a.tar.gz /d/\nADD --unpack=true {url}/a.tar.gz /u/\nADD --checksum={good} {url}/f /g\n"
-    out = result(daemon, lay(tmp_path / "c", {"Dockerfile": text}))
-    info = (out / "d/f").stat()
-    assert ((out / "d/f").read_text(), info.st_mode & 0o777, info.st_mtime) == ("content", 0o600, 10**9)
-    assert (out / "d/a.tar.gz").exists()
-    assert (out / "u/inside").read_text() == "packed"
-    for text, message in ((f"ADD --checksum=sha256:{'0' * 64} {url}/f /g", "digest mismatch"), (f"ADD {url}/nope /g", "404"),
-                          ("ADD http://127.0.0.1:1/x /g", "failed to fetch")):  # fmt: skip
-        done = build(daemon, lay(tmp_path / message.split()[0], {"Dockerfile": f"FROM busybox\n{text}\n"}))
-        assert message in done.stderr.decode()
-
-
-@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
-def test_git(daemon: Daemon, tmp_path: Path, web: tuple[str, Path]) -> None:
-    """P025, S024"""
-    url, top = web
-    work = tmp_path / "work"
-
-    def git(*args: str) -> str:
-        env = {
-            **os.environ,
-            "GIT_CONFIG_GLOBAL": "/dev/null",
-            "GIT_AUTHOR_NAME": "a",
-            "GIT_AUTHOR_EMAIL": "a@b",
-            "GIT_COMMITTER_NAME": "a",
-            "GIT_COMMITTER_EMAIL": "a@b",
-        }
-        return subprocess.run(
-            ["git", *args], cwd=work, env=env, check=True, capture_output=True, text=True
-        ).stdout.strip()
-
-    lay(
-        work,
-        {
-            "Dockerfile": "FROM busybox\nCOPY f /f\n",
-            "f": "main",
-            "sub/Dockerfile": "FROM busybox\nCOPY g /g\n",
-            "sub/g": "sub",
-            "link": "-> /",
-        },
-    )
-    git("init", "-q", "-b", "main")
-    git("add", ".")
-    git("commit", "-qm", "1")
-    git("tag", "v1")
-    (work / "f").write_text("second")
-    git("commit", "-qam", "2")
-    git("clone", "-q", "--bare", ".", str(top / "r.git"))
-    subprocess.run(["git", "update-server-info"], cwd=top / "r.git", check=True)
-    for fragment, name, content in (
-        ("", "f", "second"),
-        ("#main", "f", "second"),
-        ("#v1", "f", "main"),
-        ("#main:sub", "g", "sub"),
-        (f"#{git('rev-parse', 'v1')}", "f", "main"),
-    ):
-        done = daemon.sampan("build", "--network", "none", "-t", "git:1", f"{url}/r.git{fragment}")
-        assert done.returncode == 0, (fragment, done.stderr)
-        assert daemon.ok("run", "--rm", "--network", "none", "git:1", "cat", f"/{name}") == content
-    daemon.ok("rmi", "git:1")
-    for fragment, message in (
-        ("#nope", "nope"),
-        ("#main:../..", "subdirectory"),
-        ("#--upload-pack=touch", "invalid git reference"),
-    ):
-        done = daemon.sampan("build", "--network", "none", f"{url}/r.git{fragment}")
-        assert done.returncode == 1
-        assert message in done.stderr.decode(), (fragment, done.stderr)
-    # A subdirectory that is a link to / is the repository's own root.
-    assert b"COPY f /f" in daemon.sampan("build", "--network", "none", f"{url}/r.git#main:link").stdout
-    text = f"FROM busybox\nADD {url}/r.git#v1 /src/\nADD --keep-git-dir=true {url}/r.git /with/\n"
-    out = result(daemon, lay(tmp_path / "c", {"Dockerfile": text}))
-    assert (out / "src/f").read_text() == "main"
-    assert not (out / "src/.git").exists()
-    assert (out / "with/.git").exists()
-    # A submodule comes along; one below a path of the server's own machine does not.
-    git("submodule", "--quiet", "add", f"{url}/r.git", "module")
-    git("commit", "-qm", "3")
-    git("clone", "-q", "--bare", ".", str(top / "s.git"))
-    subprocess.run(["git", "update-server-info"], cwd=top / "s.git", check=True)
-    out = result(daemon, lay(tmp_path / "s", {"Dockerfile": f"FROM busybox\nADD {url}/s.git /s/\n"}))
-    assert (out / "s/module/f").read_text() == "second"
-    (work / ".gitmodules").write_text(f'[submodule "module"]\n\tpath = module\n\turl = {top}/r.git\n')
-    git("commit", "-qam", "4")
-    git("clone", "-q", "--bare", ".", str(top / "t.git"))
-    subprocess.run(["git", "update-server-info"], cwd=top / "t.git", check=True)
-    top_level = lay(tmp_path / "t", {"Dockerfile": f"FROM busybox\nADD {url}/t.git /t/\n"})
-    done = daemon.sampan("build", "--network", "none", str(top_level))
-    assert done.returncode == 1
-    assert "transport 'file' not allowed" in done.stderr.decode()
-
-
-def test_hostile_contexts(daemon: Daemon, tmp_path: Path) -> None:
-    """S024: links out of the context stay links or resolve inside; a Dockerfile that is a link shows nothing of the host."""
-    secret = tmp_path / "secret"
-    secret.write_text("host secret")
-    top = lay(
-        tmp_path / "c", {"Dockerfile": "FROM busybox\nCOPY d /d\n", "d/l": f"-> {secret}", "d/up": "-> ../../secret"}
-    )
-    out = result(daemon, top)
-    assert os.readlink(out / "d/l") == str(secret)
-    for source in ("out", "up/secret", "out/passwd"):
-        files: Files = {"Dockerfile": f"FROM busybox\nCOPY {source} /x\n", "out": f"-> {secret}", "up": "-> .."}
-        done = build(daemon, lay(tmp_path / source.replace("/", "_"), files))
-        assert (done.returncode, b"not found" in done.stderr) == (1, True)
-    for name in ("Dockerfile", ".dockerignore"):
-        out_tar = io.BytesIO()
-        with tarfile.open(fileobj=out_tar, mode="w") as tar:
-            member = tarfile.TarInfo(name)
-            member.type, member.linkname = tarfile.SYMTYPE, str(secret)
-            tar.addfile(member)
-        done = daemon.sampan("build", "--network", "none", "-", input=out_tar.getvalue())
-        assert done.returncode == 1
-        assert b"host secret" not in done.stderr + done.stdout
-
-
-def test_a_context_that_escapes(daemon: Daemon, tmp_path: Path) -> None:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        for name, data in (
-            ("Dockerfile", b"FROM scratch\nCOPY . /\n"),
-            ("../../../../tmp/sampan-escaped", b"x"),
-            ("/tmp/sampan-escaped", b"x"),
-        ):
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    assert daemon.sampan("build", "--network", "none", "-q", "-", input=out.getvalue()).returncode == 0
-    assert not Path("/tmp/sampan-escaped").exists()
-
-
-def test_mounts_can_not_leave_their_tree(daemon: Daemon, tmp_path: Path) -> None:
-    """S026, S027"""
-    text = """FROM busybox AS evil
-RUN ln -s / /l && ln -s /etc /e
-FROM busybox
-RUN --mount=type=bind,from=evil,source=/l,target=/m test ! -e /m/root/.bashrc && ls /m > /seen
-RUN --mount=type=bind,from=evil,source=/e,target=/m ls /m > /etcseen
-RUN --mount=type=cache,id=../../../x,target=/c touch /c/y
-"""
-    out = result(daemon, lay(tmp_path / "c", {"Dockerfile": text}))
-    assert "bin" in (out / "seen").read_text().split()
-    assert "shadow" not in (out / "etcseen").read_text()
-    assert not (daemon.root / "data/x").exists()
-
-
-def test_a_mount_point_that_becomes_a_link(daemon: Daemon, tmp_path: Path) -> None:
-    """S026: nothing of the host is removed when the step cleans up."""
-    sentinel = tmp_path / "sentinel"
-    sentinel.mkdir()
-    (sentinel / "y").mkdir()
-    text = f"FROM busybox\nRUN --mount=type=tmpfs,target=/l/y sh -c 'umount /l/y 2>/dev/null; rm -rf /l; ln -s {sentinel} /l; true'\n"
-    build(daemon, lay(tmp_path / "c", {"Dockerfile": text}))
-    assert (sentinel / "y").is_dir()
-
-
-def test_secrets_stay_out_of_everything(daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S029"""
-    monkeypatch.setenv("S", "hunter2-secret")
-    text = (
-        "FROM busybox\nRUN --mount=type=secret,id=s --mount=type=secret,id=s,env=E,target=/x true\nRUN touch /after\n"
-    )
-    found = image(daemon, lay(tmp_path / "c", {"Dockerfile": text}), "--secret", "id=s,env=S", "-t", "secretive:1")
-    archive = daemon.sampan("save", "secretive:1").stdout
-    history = daemon.ok("history", "--no-trunc", "secretive:1")
-    assert "hunter2" not in history + json.dumps(found)
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        for member in tar:
-            if member.isfile():
-                file = tar.extractfile(member)
-                assert file is not None
-                data = file.read()
-                if data[:2] == b"\x1f\x8b":
-                    import gzip
-
-                    data = gzip.decompress(data)
-                assert b"hunter2" not in data
-                assert b"run/secrets" not in data
-    assert "hunter2" not in (daemon.root / "log").read_text()
-    daemon.ok("rmi", "secretive:1")
-
-
-def test_a_sparse_giant(daemon: Daemon, tmp_path: Path) -> None:
-    """P018"""
-    began = time.monotonic()
-    found = image(
-        daemon, lay(tmp_path / "c", {"Dockerfile": "FROM busybox\nRUN truncate -s 4G /giant\n"}), "-t", "giant:1"
-    )
-    assert time.monotonic() - began < 60
-    assert found["Size"] < 20 << 20
-    assert daemon.ok(
-        "run", "--rm", "--network", "none", "giant:1", "sh", "-c", "stat -c %s /giant; du -k /giant"
-    ).split()[:2] == [str(4 << 30), "0"]
-    daemon.ok("rmi", "giant:1")
-
-
 def test_a_build_ends_with_its_client(daemon: Daemon, tmp_path: Path) -> None:
     """P115"""
     top = lay(tmp_path / "c", {"Dockerfile": "FROM busybox\nRUN sleep 1234.5\n"})
@@ -687,50 +450,6 @@ def test_a_build_ends_with_its_client(daemon: Daemon, tmp_path: Path) -> None:
     process.wait()
     eventually(lambda: not sleeping())
     eventually(lambda: not list((daemon.root / "data/builds/work").iterdir()))
-
-
-@pytest.mark.skipif(shutil.which("docker") is None, reason="the docker CLI is not installed")
-def test_the_docker_cli(daemon: Daemon, tmp_path: Path) -> None:
-    top = lay(
-        tmp_path / "c",
-        {
-            "Dockerfile": "FROM busybox\nARG V\nCOPY f /f\nRUN echo $V > /v\nLABEL x=y\n",
-            "f": "1",
-            ".dockerignore": "x\n",
-            "x": "2",
-        },
-    )
-    environment = {**daemon.env, "DOCKER_BUILDKIT": "0"}
-
-    def docker(*args: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["docker", *args], env=environment, capture_output=True, text=True, timeout=60)
-
-    done = docker("build", "--network", "none", "-t", "bydocker:1", "--build-arg", "V=7", "--label", "l=1", str(top))
-    assert done.returncode == 0, done.stderr
-    assert "Successfully tagged bydocker:1" in done.stdout
-    assert daemon.ok("run", "--rm", "--network", "none", "bydocker:1", "cat", "/v") == "7\n"
-    done = docker("build", "--network", "none", "-q", str(top))
-    assert done.stdout.startswith("sha256:")
-    (top / "Dockerfile").write_text("FROM busybox\nRUN exit 4\n")
-    done = docker("build", "--network", "none", str(top))
-    assert done.returncode == 4
-    assert "returned a non-zero code: 4" in done.stderr
-    done = docker("builder", "prune", "-f")
-    assert "Total" in done.stdout, done.stderr
-    daemon.ok("rmi", "bydocker:1")
-
-
-def test_docker_py(daemon: Daemon, tmp_path: Path) -> None:
-    docker = pytest.importorskip("docker")
-    client = docker.DockerClient(base_url=f"unix://{daemon.socket}")
-    top = lay(tmp_path / "c", {"Dockerfile": "FROM busybox\nCOPY f /f\n", "f": "1"})
-    built, lines = client.images.build(network_mode="none", path=str(top), tag="bypy:1", buildargs={"unused": "1"})
-    assert built.tags == ["bypy:1"]
-    assert any("Successfully built" in line.get("stream", "") for line in lines)
-    with pytest.raises(docker.errors.BuildError):
-        client.images.build(network_mode="none", fileobj=io.BytesIO(b"FROM busybox\nRUN false\n"))
-    client.images.remove("bypy:1")
-    client.close()
 
 
 def test_the_inline_cache(daemon: Daemon, own_daemon: Daemon, tmp_path: Path) -> None:
@@ -750,134 +469,3 @@ def test_the_inline_cache(daemon: Daemon, own_daemon: Daemon, tmp_path: Path) ->
     assert (done.returncode, b"[Warning] --cache-from" in done.stdout) == (0, True)
     assert b"only type=inline" in build(own_daemon, top, "--cache-to", "type=local,dest=x").stderr
     daemon.ok("rmi", "inline:1")
-
-
-def _buildkit_clients() -> list[tuple[str, ...]]:
-    """The docker CLIs here that speak to BuildKit: with buildx, or of the time before it."""
-    found: list[tuple[str, ...]] = []
-    for program in dict.fromkeys(filter(None, (shutil.which("docker"), "/usr/bin/docker"))):
-        if not os.path.exists(program):
-            continue
-        version = subprocess.run([program, "--version"], capture_output=True, text=True).stdout
-        if subprocess.run([program, "buildx", "version"], capture_output=True).returncode == 0:
-            found.append((program, "buildx", "build", "--provenance=false"))
-        elif "version 20." in version:
-            found.append((program, "build"))
-    return found
-
-
-CLIENTS = _buildkit_clients()
-
-
-@pytest.mark.skipif(not CLIENTS, reason="no docker CLI with BuildKit is installed")
-@pytest.mark.parametrize("client", CLIENTS, ids=[" ".join(client[1:3]) for client in CLIENTS])
-def test_buildkit_clients(daemon: Daemon, tmp_path: Path, client: tuple[str, ...]) -> None:
-    text = """FROM busybox AS one
-ARG V
-COPY . /c/
-RUN --mount=type=secret,id=s cat /run/secrets/s > /secret && echo $V > /v
-FROM busybox
-COPY --from=one /c /secret /v /out/
-LABEL a=1
-"""
-    files: Files = {"Dockerfile": text, "f": "1", "d/é": "2", "l": "-> f", "x": "3", ".dockerignore": "x\n"}
-    top = lay(tmp_path / "c", files)
-    (top / "d/é").chmod(0o755)
-    (tmp_path / "s").write_text("hush")
-    environment = {**daemon.env, "DOCKER_BUILDKIT": "1", "HOME": os.environ.get("HOME", "/root")}
-
-    def run(*args: str, data: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(
-            [*client, "--network", "none", "--progress", "plain", *args],
-            env=environment,
-            input=data,
-            capture_output=True,
-            timeout=60,
-        )
-
-    options = ("-t", "bk:1", "--build-arg", "V=7", "--label", "b=2", "--secret", f"id=s,src={tmp_path}/s")
-    done = run(*options, str(top))
-    assert done.returncode == 0, done.stderr.decode()
-    shown = daemon.ok(
-        "run",
-        "--rm",
-        "--network",
-        "none",
-        "bk:1",
-        "sh",
-        "-c",
-        "cd /out; cat secret v f d/é; ls; readlink l; stat -c %a d/é",
-    )
-    assert shown.replace("\n", " ").split() == ["hush7", "12Dockerfile", "d", "f", "l", "secret", "v", "f", "755"]
-    assert json.loads(daemon.ok("inspect", "bk:1"))[0]["Config"]["Labels"] == {"a": "1", "b": "2"}
-    assert run(*options, str(top)).stderr.count(b"CACHED") >= 2
-    done = run("-", data=b"FROM busybox\nRUN exit 5\n")
-    assert done.returncode != 0
-    assert b"non-zero code: 5" in done.stderr
-    archive = subprocess.run(["tar", "c", "-C", str(top), "."], check=True, capture_output=True).stdout
-    done = run("-t", "bk:2", "--build-arg", "V=7", "-", data=archive)  # the same context another way: all cached
-    assert done.returncode == 0, done.stderr.decode()
-    daemon.ok("rmi", "bk:2")
-    done = run("--target", "nope", str(top))
-    assert b"could not be found" in done.stderr
-    (top / "bad").mkdir()
-    assert b"no such file" in run("-f", str(top / "bad/Dockerfile"), str(top)).stderr
-    if "buildx" in client:
-        assert run("-o", str(tmp_path / "out"), *options, str(top)).returncode == 0
-        assert (tmp_path / "out/out/v").read_text() == "7\n"
-        assert os.readlink(tmp_path / "out/out/l") == "f"
-        assert run("-o", f"type=tar,dest={tmp_path}/out.tar", *options, str(top)).returncode == 0
-        with tarfile.open(tmp_path / "out.tar") as tar:
-            assert "out/v" in tar.getnames()
-        assert (
-            subprocess.run([client[0], "buildx", "ls"], env=environment, capture_output=True).stdout.count(b"running")
-            == 1
-        )
-        assert subprocess.run([client[0], "buildx", "du"], env=environment, capture_output=True).returncode == 0
-        assert (
-            subprocess.run([client[0], "buildx", "prune", "-f"], env=environment, capture_output=True).returncode == 0
-        )
-    daemon.ok("rmi", "bk:1")
-
-
-@pytest.mark.skipif(not CLIENTS, reason="no docker CLI with BuildKit is installed")
-@pytest.mark.parametrize("client", CLIENTS, ids=[" ".join(client[1:3]) for client in CLIENTS])
-def test_ssh_agents_over_a_session(daemon: Daemon, tmp_path: Path, client: tuple[str, ...]) -> None:
-    """An agent of the client's answers in a RUN; here a program that echoes in capitals."""
-    import socketserver
-
-    class Echo(socketserver.StreamRequestHandler):
-        def handle(self) -> None:
-            # CheckAgent lists keys by the agent protocol: 5 bytes in, an empty answer out.
-            data = self.request.recv(5)
-            if data[4:] == b"\x0b":
-                self.request.sendall(b"\0\0\0\x05\x0c\0\0\0\0")
-                data = self.request.recv(5)
-            while data:
-                self.request.sendall(data.upper())
-                data = self.request.recv(100)
-
-    agent = str(tmp_path / "agent")
-    server = socketserver.ThreadingUnixStreamServer(agent, Echo)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    text = "FROM busybox\nRUN --mount=type=ssh test -S $SSH_AUTH_SOCK && touch /there\n"
-    top = lay(tmp_path / "c", {"Dockerfile": text})
-    environment = {
-        **daemon.env,
-        "DOCKER_BUILDKIT": "1",
-        "SSH_AUTH_SOCK": agent,
-        "HOME": os.environ.get("HOME", "/root"),
-    }
-    done = subprocess.run(
-        [*client, "--network", "none", "--progress", "plain", "--ssh", "default", "-t", "ssh:1", str(top)],
-        env=environment,
-        capture_output=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    assert daemon.ok("run", "--rm", "--network", "none", "ssh:1", "ls", "/there") == "/there\n"
-    assert result(daemon, top, "--ssh", f"default={agent}").exists()
-    daemon.ok("rmi", "ssh:1")
-    server.shutdown()
-    server.server_close()

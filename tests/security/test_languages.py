@@ -30,6 +30,7 @@ from sampan.engine.errors import BadRequest
 from sampan.engine.filters import reading
 from sampan.engine.policy import model as policy
 from sampan.images import signatures
+from sampan.images.config import Execution, ImageConfig
 from sampan.images.registry import auth, client
 from sampan.images.registry.errors import RegistryError
 from sampan.linux import seccomp
@@ -54,7 +55,7 @@ KEYWORDS = [b"FROM ", b"RUN ", b"COPY ", b"\nENV A=$A$A", b"<<E", b"<<-'E'", b"-
 
 def state() -> State:
     args = {"V": "value", "E": "", "N": "a b"}
-    return State("", [], {"Env": ["PATH=/bin", "A=before"]}, {}, [], Platform("linux", "amd64"), args)
+    return State("", [], Execution(env=("PATH=/bin", "A=before")), ImageConfig(), [], Platform("linux", "amd64"), args)
 
 
 @fuzzed(mutated(DOCKERFILES, KEYWORDS), short=40)

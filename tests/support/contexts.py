@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -47,3 +49,12 @@ def image(daemon: Daemon, top: Path, *options: str) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr.decode()
     found: dict[str, Any] = json.loads(daemon.ok("inspect", done.stdout.decode().strip()))[0]
     return found
+
+
+def tar_of_one_file(compressed: bool) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz" if compressed else "w") as tar:
+        member = tarfile.TarInfo("inside")
+        member.size = 6
+        tar.addfile(member, io.BytesIO(b"packed"))
+    return out.getvalue()
