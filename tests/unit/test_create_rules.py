@@ -8,6 +8,7 @@ from sampan.api import decode
 from sampan.engine import image_config, model, rules
 from sampan.engine.errors import BadRequest
 from sampan.images.config import Execution
+from sampan.oci import reference
 
 REFUSED = [
     ({"Env": ["=x"]}, "invalid environment variable: =x"),
@@ -92,3 +93,15 @@ def test_a_commit_is_the_container_with_what_is_given_put_over_it() -> None:
 def test_other_instructions_are_no_change(change: str) -> None:
     with pytest.raises(BadRequest):
         image_config.changed(Execution(), [change])
+
+
+def test_an_image_that_there_is_not_is_named_with_the_tag_that_was_meant() -> None:
+    texts = {
+        "a": "a:latest",
+        "a:1": "a:1",
+        "h:5000/a": "h:5000/a:latest",
+        "h:5000/a:1": "h:5000/a:1",
+        "a@sha256:1": "a@sha256:1",
+        "": "",
+    }
+    assert {text: reference.with_tag(text) for text in texts} == texts

@@ -205,7 +205,7 @@ async def ask(
 def plain(text: str, *names: str) -> str:
     """An answer without what was asked for."""
     for name in names:
-        text = text.replace(name, "NAME")
+        text = text.replace(name, "NAME").replace("NAME:latest", "NAME")
     return text
 
 

@@ -27,7 +27,7 @@ async def leave(request: web.Request) -> web.Response:
 
 async def no_plugin(request: web.Request) -> web.Response:
     """/plugins/{name}: none is there"""
-    raise NotFound(f"plugin {request.match_info['name']!r} not found")
+    raise NotFound(f'plugin "{request.match_info["name"]}" not found')
 
 
 async def no_plugins(request: web.Request) -> web.Response:

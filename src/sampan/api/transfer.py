@@ -15,7 +15,7 @@ from sampan.api import access, decode, piped
 from sampan.api.requests import body, engine_of, flag, spool
 from sampan.engine import pools
 from sampan.engine.container import Container, timestamp
-from sampan.engine.errors import BadRequest
+from sampan.engine.errors import BadRequest, NotFound
 from sampan.engine.files import Files
 from sampan.images import compression
 from sampan.oci import reference
@@ -37,6 +37,8 @@ def _stat_header(request: web.Request) -> str:
     engine, container = access.container(request)
     path = _path(request)
     found = engine.files.path_stat(container, path)
+    if path.endswith(("/", "/.")) and not stat.S_ISDIR(found["mode"]):
+        raise NotFound(f"Could not find the file {path} in container {container.name}: not a directory")
     shown = {
         "name": posixpath.basename(path.rstrip("/")) or "/",
         "size": found["size"],

@@ -10,7 +10,7 @@ from aiohttp import web
 from sampan.api import access, schema
 from sampan.api.requests import body, engine_of, filters, flag
 from sampan.engine.container import timestamp
-from sampan.engine.errors import BadRequest
+from sampan.engine.errors import NotFound
 from sampan.engine.filters import volumes as wanted
 from sampan.volumes.local import Volume, VolumeNotFound
 
@@ -35,7 +35,8 @@ async def create(request: web.Request) -> web.Response:
     """POST /volumes/create"""
     asked = schema.check(await body(request, optional=True), schema.VolumeCreate)
     if asked.get("Driver") not in (None, "", "local"):
-        raise BadRequest(f"error looking up volume plugin {asked['Driver']}: plugin {asked['Driver']!r} not found")
+        driver, name = asked["Driver"], asked.get("Name") or ""
+        raise NotFound(f'create {name}: error looking up volume plugin {driver}: plugin "{driver}" not found')
     volume = await engine_of(request).volume_service.create(
         access.who(request),
         asked.get("Name") or secrets.token_hex(32),

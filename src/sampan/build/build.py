@@ -87,7 +87,7 @@ class Build:
             - {"SOURCE_DATE_EPOCH", "BUILDKIT_INLINE_CACHE"}
         )
         if unused:
-            self._output.say(f"[Warning] One or more build-args {sorted(unused)} were not consumed")
+            self._output.say(f"[Warning] One or more build-args [{' '.join(sorted(unused))}] were not consumed")
         return state
 
     async def _import_cache(self, name: str) -> None:

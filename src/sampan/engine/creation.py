@@ -45,6 +45,7 @@ from sampan.images.image import Image
 from sampan.images.store import ImageStore
 from sampan.linux import filetree
 from sampan.oci import manifest as oci
+from sampan.oci import reference
 from sampan.runtime import init_program
 from sampan.volumes.local import LocalVolumes
 
@@ -78,7 +79,7 @@ class Creation:
             with self._images.using(image.id):  # it is not removed before the container is there
                 return await self._create(who, request, image, name, platform)
         except ImageNotFound:
-            raise NotFound(f"No such image: {wanted}") from None
+            raise NotFound(f"No such image: {reference.with_tag(wanted)}") from None
 
     async def _create(
         self, who: Caller, request: CreateRequest, image: Image, name: str, platform: str

@@ -107,7 +107,7 @@ class Finding:
                 named = Verb.USE if verb == Verb.USE else Verb.SEE
                 self._gate.ask(who, Operation(named, self.owners.subject(Kind.TAG, name)))
         except NotFound:
-            raise ImageNotFound(f"No such image: {text}") from None
+            raise ImageNotFound(f"No such image: {reference.with_tag(text)}") from None
         return image
 
     def images(self, who: Caller) -> list[Image]:

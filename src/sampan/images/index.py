@@ -148,7 +148,7 @@ class Index:
                 return rows[0][0], None
             if rows:
                 raise ImageError(f"{text} is the beginning of several image ids: give more of it")
-        raise ImageNotFound(f"No such image: {text}")
+        raise ImageNotFound(f"No such image: {reference.with_tag(text)}")
 
     def named(self, text: str) -> str:
         """The tag that this text means, if an image has it, or ""."""

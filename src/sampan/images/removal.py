@@ -95,11 +95,18 @@ class Removal:
             self._index.untag(lost)
             return [{"Untagged": each.familiar} for each in lost], False
         if user:
-            what = f"remove repository reference {text!r}" if ref is not None else f"delete {text}"
-            raise ImageInUse(f"conflict: unable to {what} (must be forced) - {user} is using it")
+            raise ImageInUse(_conflict(image, text if ref is not None else "", user))
         self._index.forget(image.id)
         names = [*([ref] if ref is not None else []), *others]
         return [*({"Untagged": each.familiar} for each in names), {"Deleted": image.id}], True
+
+
+def _conflict(image: Image, name: str, user: str) -> str:
+    """In Docker's words: a name can be taken away from a used image by force, the image itself can't be."""
+    if name:
+        who = user.removeprefix("running ").removeprefix("stopped ")
+        return f'conflict: unable to remove repository reference "{name}" (must force) - {who} is using its referenced image {image.id[7:19]}'
+    return f"conflict: unable to delete {image.id[7:19]} (cannot be forced) - image is being used by {user}"
 
 
 def lost_with(ref: Reference, others: list[Reference]) -> list[Reference]:

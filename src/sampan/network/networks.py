@@ -205,10 +205,10 @@ class Networks:
             raise NetworkForbidden(f"operation is not permitted on predefined {name} network")
         if self.named(name) is not None:
             raise NetworkConflict(f"network with name {name} already exists")
+        if driver in ("host", "null"):
+            raise NetworkForbidden(f'only one instance of "{driver}" network is allowed')
         if driver not in DRIVERS:
-            raise NetworkNotFound(
-                f"could not find plugin {driver} in v1 plugin registry: there are {', '.join(DRIVERS)}"
-            )
+            raise NetworkNotFound(f'plugin "{driver}" not found: there are {", ".join(DRIVERS)}')
         network = Network(self._network_id(), name, driver, time.time_ns(), internal=asked.internal, attachable=asked.attachable,
                           options=dict(asked.options), labels=dict(asked.labels), alias=self.owner.alias)  # fmt: skip
         _check_options(network)

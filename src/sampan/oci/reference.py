@@ -68,6 +68,11 @@ def split(name: str) -> tuple[str, str]:
     return (head, tag) if colon and "/" not in tag else (rest, "")
 
 
+def with_tag(text: str) -> str:
+    """A name as it stands, with the tag that it means where it has none."""
+    return text if split(text)[1] or not text else f"{text}:latest"
+
+
 def names_host(text: str) -> bool:
     """Whether it is a registry's name: a host, and perhaps a port."""
     if len(text) > 255 or not _DOMAIN.fullmatch(text):

@@ -96,7 +96,7 @@ class LocalVolumes:
             name, anonymous = secrets.token_hex(32), True
         if not NAME.fullmatch(name):
             raise VolumeError(
-                f"{name!r} includes invalid characters for a local volume name, only "
+                f'create {name}: "{name}" includes invalid characters for a local volume name, only '
                 '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path'
             )
         if options:

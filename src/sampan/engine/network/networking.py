@@ -311,7 +311,7 @@ class Networking:
         if network.name not in container.networks and container.id not in network.endpoints:
             if force:
                 return
-            raise Forbidden(f"container {container.id} is not connected to network {network.name}")
+            raise Forbidden(f"container {container.id} is not connected to the network {network.name}")
         left = {name: settings for name, settings in container.networks.items() if name != network.name}
         before, container.networks = container.networks, left
         try:
