@@ -81,13 +81,11 @@ def _commands(theirs: Answer, ours: Answer, their_places: dict[str, str], our_pl
 
 
 def _order(items: list[Any]) -> list[Any]:
-    """Lists of networks, volumes and images have no order."""
+    """Lists of networks and volumes have no order."""
     if items and all(
         isinstance(item, dict) and ("Scope" in item or "Mountpoint" in item) and "Name" in item for item in items
     ):
         return sorted(items, key=lambda item: str(item["Name"]))
-    if items and all(isinstance(item, dict) and "RepoTags" in item for item in items):
-        return sorted(items, key=lambda item: str(item["RepoTags"]))
     return items
 
 

@@ -33,6 +33,26 @@ def test_docker_run(daemon: Daemon) -> None:
 
 
 @docker_cli
+def test_a_read_only_root_is_whole(daemon: Daemon) -> None:
+    """Also what the engine mounts there."""
+    for name in ("hosts", "hostname", "resolv.conf"):
+        docker(
+            daemon,
+            "run",
+            "--rm",
+            "--read-only",
+            "--network",
+            "none",
+            "busybox",
+            "sh",
+            "-c",
+            f"echo x >>/etc/{name}",
+            code=1,
+        )
+        docker(daemon, "run", "--rm", "--network", "none", "busybox", "sh", "-c", f"echo x >>/etc/{name}")
+
+
+@docker_cli
 def test_docker_commands(daemon: Daemon, tmp_path: Path) -> None:
     docker(daemon, "run", "-d", "--name", "box", "--network", "none", "busybox", "sh", "-c", "echo started; sleep 600")
     assert "box" in docker(daemon, "ps")
@@ -203,7 +223,8 @@ def test_docker_py_events_of_everything(client: Any, daemon: Daemon) -> None:
         "propagation": "",
         "read/write": "false",
     }
-    assert (found["container die"]["exitCode"], found["container die"]["execDuration"]) == ("137", "0")
+    assert found["container die"]["exitCode"] == "137"
+    assert int(found["container die"]["execDuration"]) < 60
     assert (found["container commit"]["imageRef"], found["container commit"]["comment"]) == ("told:1", "words")
     assert found["image prune"] == {"reclaimed": "0"}
 

@@ -33,6 +33,7 @@ REFUSED = [
     ({"HostConfig": {"Mounts": [{"Type": "tmpfs", "Source": "/a", "Target": "/b"}]}}, "field Source must not be specified"),
     ({"HostConfig": {"Mounts": [{"Type": "bind", "Source": "/a", "Target": "/b", "BindOptions": {"Propagation": "x"}}]}},
      "invalid propagation mode: x"),
+    ({"HostConfig": {"SecurityOpt": ["no-new-privileges=maybe"]}}, "invalid --security-opt 2"),
     ({"HostConfig": {"VolumesFrom": [""]}}, "volumes-from specification cannot be an empty string"),
     ({"HostConfig": {"Links": ["a:b:c"]}}, "bad format for links: a:b:c"),
     ({"HostConfig": {"Annotations": {"": "x"}}}, "the empty string is not permitted as an annotation key"),

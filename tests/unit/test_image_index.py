@@ -202,7 +202,7 @@ def test_what_is_used_stays_and_may_lose_its_name(world: World) -> None:
 
     for text, force in (("shop:1", False), (image.id, False), (image.id, True)):
         with pytest.raises(
-            ImageInUse, match="container abc is using its referenced image|image is being used by container abc"
+            ImageInUse, match=r"container abc is using its referenced image|image is being used by container abc"
         ):
             world.removal.remove(text, force, user_of)
     assert world.removal.remove("shop:1", True, user_of) == ([{"Untagged": "shop:1"}], False)

@@ -64,7 +64,7 @@ async def list_(request: web.Request) -> web.Response:
         engine.finding.images(who),
     )
     shared = shared_sizes(known) if flag(request, "shared-size") else {}
-    found = list(filter(passes, known))
+    found = sorted(filter(passes, known), key=lambda image: -_created(image))
     rows = [
         summary(image, engine.finding.digests(image, sees), patterns, shared.get(image.id, -1))
         | _virtual_size(request, image)

@@ -245,10 +245,11 @@ def specification(
     elif host.ipc_mode != "none":
         out.append(shared_memory(host.shm_size or DEFAULT_SHM))
     taken = {row.destination for row in container.mounts}
+    mode = ["ro"] if host.read_only_root else []
     for name in ("hostname", "hosts", "resolv.conf"):
         if f"/etc/{name}" not in taken:
             out.append({"destination": f"/etc/{name}", "type": "bind", "source": f"{directory}/{name}",
-                        "options": ["rbind", "rprivate"]})  # fmt: skip
+                        "options": ["rbind", "rprivate", *mode]})  # fmt: skip
     if host.init and (init := init_program.find()):
         out.append({"destination": init_program.INSIDE, "type": "bind", "source": init, "options": ["bind", "ro"]})
     for row in sorted(container.mounts, key=lambda item: item.destination.count("/")):

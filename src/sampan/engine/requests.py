@@ -59,7 +59,7 @@ class Requests:
         )
         try:
             mode, planned, warnings = self._networking.plan(who, host, request.endpoints, config.mac_address)
-        except NetworkNotFound as error:
+        except (NetworkNotFound, NotFound) as error:
             raise BadRequest(str(error)) from None
         host = replace(host, network_mode=mode)
         rows = mounts.plan(config, host, lenders)

@@ -118,6 +118,14 @@ def _shared(host: HostConfig) -> Complaints:
     for text in host.links:
         if text.count(":") > 1 or not text.partition(":")[0]:
             yield f"bad format for links: {text}"
+    for text in host.security_options:
+        name, equals, value = text.replace(":", "=", 1).partition("=")
+        if (
+            name == "no-new-privileges"
+            and equals
+            and value not in ("true", "false", "1", "0", "t", "f", "T", "F", "TRUE", "FALSE", "True", "False")
+        ):
+            yield f'invalid --security-opt 2: "{text}"'
     if "" in host.annotations:
         yield "invalid Annotations: the empty string is not permitted as an annotation key"
 
