@@ -47,7 +47,8 @@ def arguments(pc: Pc, disk: int, seed: int, taps: list[int], qga: int, ends: tup
         "-add-fd", f"fd={disk},set=0", "-drive", f"if=none,id=disk,format={pc.form},auto-read-only=off,file=/dev/fdset/0",
         "-device", f"{device},drive=disk,bootindex=0",
         "-add-fd", f"fd={seed},set=1", "-drive", "if=none,id=seed,format=raw,readonly=on,media=cdrom,auto-read-only=off,file=/dev/fdset/1",
-        "-device", "ide-cd,drive=seed",
+        # A SATA disk has a bus to itself; of an IDE bus the CD is the second device.
+        "-device", "ide-cd,drive=seed,bus=ide.1" if pc.bus == "sata" else "ide-cd,drive=seed",
     ]  # fmt: skip
     for number, (fd, mac) in enumerate(zip(taps, pc.interfaces, strict=True)):
         if not is_mac(mac):
