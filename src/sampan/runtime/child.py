@@ -83,17 +83,18 @@ def become_container(
         base.premounted.move(rootfd, spec, trees)
     else:
         kernels = rootfs.populate(rootfd, spec, userns, trees)
+    here = bool((spec.get("hooks") or {}).get("createContainer"))
     if request.get("hooks"):
         # The parent runs the hooks that belong before pivot_root and outside of the container.
         channel.send(parent, kind="prepared")
         channel.wait_for_go(parent)
-        if crossing is not None and crossing.entered and (spec.get("hooks") or {}).get("createContainer"):
+        if crossing is not None and crossing.entered and here:
             # They would have our root and be where the other container sees them.
             raise RuntimeFailure(
                 "createContainer hooks can't run with a new user namespace and another's pid namespace"
             )
         hooks.run_all(spec, "createContainer", request["state"])
-    elif "state" in request:  # of devices: they have this stage only, and none that our parent would have to run
+    elif "state" in request and here:  # of devices: they have this stage only, and none that our parent would have to run
         if crossing is not None:
             raise RuntimeFailure("hooks of devices can't run in a container with another's pid namespace")
         hooks.run_all(spec, "createContainer", request["state"])
