@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -136,3 +137,27 @@ def test_the_same_templates_give_the_same(world: Daemon) -> None:
         if their != our
     ]
     assert not different, f"{len(different)} of {len(wanted)}:\n" + "\n".join(different)
+
+
+def test_sizes_have_docker_s_digits(daemon: Daemon, tmp_path: Path) -> None:
+    """Three for one thing, four for a sum; what images have as well is not the build cache's."""
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN head -c 1765432 /dev/urandom > /x\n")
+    daemon.ok("build", "--network", "none", "-t", "sized", str(tmp_path))
+    write = "head -c 1234567 /dev/zero > /v/a; head -c 7654321 /dev/urandom > /b"
+    daemon.ok("run", "--name", "sized", "--network", "none", "-v", "sized:/v", "busybox", "sh", "-c", write)
+    daemon.ok("commit", "sized", "sized:2")
+    try:
+        for words in (
+            ["system", "df"],
+            ["system", "df", "-v"],
+            ["images"],
+            ["ps", "-as"],
+            ["history", "sized:2"],
+            ["volume", "ls", "--format", "{{.Size}}"],
+        ):
+            ours, docker = (AGE.sub("AGE", daemon.run(cli, *words).stdout.decode()) for cli in ("sampan", "docker"))
+            assert ours.split() == docker.split(), words
+    finally:
+        daemon.ok("rm", "-f", "sized")
+        daemon.ok("volume", "rm", "sized")
+        daemon.ok("rmi", "sized:latest", "sized:2")

@@ -57,7 +57,7 @@ def _names(row: dict[str, Any], whole: bool, digests: bool) -> list[Row]:
         "CreatedAt": stamp(row["Created"]),
         "Size": human(row["Size"]),
         "VirtualSize": human(row["Size"]),
-        "SharedSize": "N/A" if row.get("SharedSize", -1) == -1 else human(row["SharedSize"]),
+        "SharedSize": "N/A" if row.get("SharedSize", -1) == -1 else human(row["SharedSize"], digits=4),
         "UniqueSize": "N/A",
         "Containers": "N/A" if row.get("Containers", -1) == -1 else str(row["Containers"]),
     }

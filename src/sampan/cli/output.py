@@ -115,13 +115,13 @@ def quoted(text: str) -> str:
     return '"' + "".join(c if c.isprintable() else quickjson.dumps(c)[1:-1] for c in plain) + '"'
 
 
-def human(count: float, base: int = 1000) -> str:
-    """Bytes for people: "2.14MB", or with base 1024 "2.041MiB"."""
+def human(count: float, base: int = 1000, digits: int = 3) -> str:
+    """Bytes for people: "2.14MB", or with base 1024 "2.041MiB". Docker has three digits for one thing and four for a sum."""
     units = ["B", "kB", "MB", "GB", "TB", "PB"] if base == 1000 else ["B", "KiB", "MiB", "GiB", "TiB", "PiB"]
     index = 0
     while count >= base and index < len(units) - 1:
         count, index = count / base, index + 1
-    return f"{count:.4g}{units[index]}" if base == 1024 else f"{count:.3g}{units[index]}"
+    return f"{count:.{4 if base == 1024 else digits}g}{units[index]}"
 
 
 def since(seconds: float) -> str:

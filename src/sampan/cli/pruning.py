@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _freed(count: int) -> int:
-    print(f"Total reclaimed space: {human(count)}")
+    print(f"Total reclaimed space: {human(count, digits=4)}")
     return 0
 
 

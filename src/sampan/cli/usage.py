@@ -46,9 +46,14 @@ def _rows(found: dict[str, Any]) -> list[Row]:
         _row("Containers", len(containers), len(active), _written(containers), _written(containers) - _written(active)),
         _row("Local Volumes", len(volumes), sum(1 for count, _ in sizes if count), sum(size for _, size in sizes),
              sum(size for count, size in sizes if not count)),
-        _row("Build Cache", len(builds), sum(1 for row in builds if row["InUse"]), sum(row["Size"] for row in builds),
+        _row("Build Cache", len(builds), sum(1 for row in builds if row["InUse"]), _cached(builds),
              sum(row["Size"] for row in builds if not row["InUse"] and not row["Shared"]), percent=False),
     ]  # fmt: skip
+
+
+def _cached(builds: list[dict[str, Any]]) -> int:
+    """Bytes that only the build cache holds."""
+    return sum(row["Size"] for row in builds if not row["Shared"])
 
 
 def _written(containers: list[dict[str, Any]]) -> int:
@@ -61,8 +66,8 @@ def _row(kind: str, total: int, active: int, size: int, free: int, percent: bool
         "Type": kind,
         "TotalCount": str(total),
         "Active": str(active),
-        "Size": human(size),
-        "Reclaimable": f"{human(free)}{part}",
+        "Size": human(size, digits=4),
+        "Reclaimable": f"{human(free, digits=4)}{part}",
     }
     return Row(fields, "*formatter.diskUsageContext")
 
@@ -74,7 +79,8 @@ def _verbose(found: dict[str, Any]) -> None:
     for row in found["Images"] or []:
         repository, _, tag = (row["RepoTags"] or ["<none>:<none>"])[0].rpartition(":")
         known = row["SharedSize"] != -1
-        shares = [human(row["SharedSize"]), human(row["Size"] - row["SharedSize"])] if known else ["N/A", "N/A"]
+        own = row["Size"] - row["SharedSize"]
+        shares = [human(each, digits=4) if known else "N/A" for each in (row["SharedSize"], own)]
         rows.append(
             [
                 repository,
@@ -100,12 +106,14 @@ def _verbose(found: dict[str, Any]) -> None:
     table(
         [
             ["VOLUME NAME", "LINKS", "SIZE"],
-            *([name, str(one["RefCount"]), human(max(one["Size"], 0))] for name, one in usage),
+            *([name, str(one["RefCount"]), human(max(one["Size"], 0), digits=4)] for name, one in usage),
         ]
     )
+    import datetime  # of no other listing
+
     builds = found.get("BuildCache") or []
-    print(f"\nBuild cache usage: {human(sum(row['Size'] for row in builds))}\n")
+    print(f"\nBuild cache usage: {human(_cached(builds), digits=4)}\n")
     rows = [["CACHE ID", "CACHE TYPE", "SIZE", "CREATED", "LAST USED", "USAGE", "SHARED"]]
     for row in builds:
-        rows.append([row["ID"][:12], row["Type"], human(row["Size"]), row["CreatedAt"], row["LastUsedAt"], str(row["UsageCount"]), str(row["Shared"]).lower()])  # fmt: skip
+        rows.append([row["ID"][:12], row["Type"], human(row["Size"]), *(since(datetime.datetime.fromisoformat(row[key]).timestamp()) for key in ("CreatedAt", "LastUsedAt")), str(row["UsageCount"]), str(row["Shared"]).lower()])  # fmt: skip
     table(rows)

@@ -51,7 +51,7 @@ def _shown(row: dict[str, Any]) -> Row:
         "Mountpoint": row["Mountpoint"],
         "Labels": ",".join(f"{key}={value}" for key, value in sorted(labels.items())),
         "Links": str(usage["RefCount"]) if "RefCount" in usage else "N/A",
-        "Size": human(usage["Size"]) if "Size" in usage else "N/A",
+        "Size": human(usage["Size"], digits=4) if "Size" in usage else "N/A",
         "Availability": "N/A",
         "Group": "N/A",
         "Status": "N/A",

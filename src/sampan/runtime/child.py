@@ -94,7 +94,9 @@ def become_container(
                 "createContainer hooks can't run with a new user namespace and another's pid namespace"
             )
         hooks.run_all(spec, "createContainer", request["state"])
-    elif "state" in request and here:  # of devices: they have this stage only, and none that our parent would have to run
+    elif (
+        "state" in request and here
+    ):  # of devices: they have this stage only, and none that our parent would have to run
         if crossing is not None:
             raise RuntimeFailure("hooks of devices can't run in a container with another's pid namespace")
         hooks.run_all(spec, "createContainer", request["state"])
