@@ -177,9 +177,9 @@ def test_p080_log_drivers(daemon: Daemon) -> None:
     assert b"configured logging driver does not support reading" in done.stderr
     daemon.ok("run", *NONE, "--name", "local", "--log-driver", "local", "busybox", "echo", "hi")
     assert daemon.ok("logs", "local") == "hi\n"
-    done = daemon.sampan("create", *NONE, "--log-driver", "syslog", "busybox", "true")
+    done = daemon.sampan("create", *NONE, "--log-driver", "gelf", "busybox", "true")
     assert done.returncode == 1
-    assert b"syslog" in done.stderr
+    assert b"gelf" in done.stderr
 
 
 def test_p081_logs_end_with_the_run_they_follow(daemon: Daemon) -> None:
