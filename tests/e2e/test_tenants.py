@@ -178,7 +178,7 @@ def test_volumes_and_networks(tenants: tuple[Daemon, Path]) -> None:
     assert as_user(daemon, BOB, "DELETE", f"/networks/{made['Id']}")[0] == 404
     assert (
         as_user(daemon, BOB, "POST", "/containers/create", {**body, "HostConfig": {"NetworkMode": made["Id"]}})[0]
-        == 404
+        == 400
     )
     assert {row["Name"] for row in as_user(daemon, BOB, "GET", "/networks")[1]} == {"bridge", "host", "none"}
     for asked in (

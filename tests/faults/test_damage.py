@@ -328,7 +328,7 @@ def test_removal_uses_the_reserve_of_a_full_disk(store: ImageStore, monkeypatch:
 
 def test_an_image_in_use_stays(store: ImageStore) -> None:
     image = load(store, saved(two_layers(), ["shop:1"]))
-    with pytest.raises(ImageInUse, match="running container abc"):
+    with pytest.raises(ImageInUse, match="container abc is using"):
         store.remove("shop:1", False, lambda _: "running container abc")
     with pytest.raises(ImageInUse), store.using(image.id):
         store.remove(image.id, True)

@@ -41,7 +41,7 @@ def test_there_are_no_plugins(daemon: Daemon) -> None:
     assert daemon.http.call("GET", "/plugins?filters=%7B%22enabled%22%3A%5B%22true%22%5D%7D") == []
     assert asked(daemon, "GET", "/plugins?filters=%7B%22nonsense%22%3A%5B%22true%22%5D%7D")[0] == 400
     for method, verb in (("GET", "/json"), ("POST", "/enable"), ("POST", "/set"), ("DELETE", "")):
-        assert asked(daemon, method, f"/plugins/a/b{verb}") == (404, "plugin 'a/b' not found")
+        assert asked(daemon, method, f"/plugins/a/b{verb}") == (404, 'plugin "a/b" not found')
     for method, path in (
         ("POST", "/plugins/pull?remote=x"),
         ("POST", "/plugins/create?name=x"),
