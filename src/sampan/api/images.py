@@ -67,7 +67,7 @@ async def list_(request: web.Request) -> web.Response:
     found = sorted(filter(passes, known), key=lambda image: -_created(image))
     rows = [
         summary(image, engine.finding.digests(image, sees), patterns, shared.get(image.id, -1))
-        | _virtual_size(request, image)
+        | virtual_size(request, image)
         for image in found
     ]
     if flag(request, "manifests"):
@@ -104,7 +104,7 @@ def _manifests(images: ImageStore, image: Image, containers: list[Container]) ->
     ]
 
 
-def _virtual_size(request: web.Request, image: Image) -> dict[str, object]:
+def virtual_size(request: web.Request, image: Image) -> dict[str, object]:
     """What versions of the API before 1.44 have besides."""
     return {"VirtualSize": image.size} if version(request) < (1, 44) else {}
 
@@ -145,7 +145,7 @@ async def inspect(request: web.Request) -> web.Response:
             "GraphDriver": {"Name": "overlay2", "Data": None},
             "RootFS": {"Type": "layers", **({"Layers": layers} if layers else {})},
             "Metadata": {"LastTagTime": "0001-01-01T00:00:00Z"},
-            **_virtual_size(request, image),
+            **virtual_size(request, image),
             **({"Container": "", "ContainerConfig": dict(_UNSAID)} if version(request) < (1, 45) else {}),
             **more,
         }

@@ -14,7 +14,7 @@ from aiohttp import web
 import sampan
 from sampan.api import access, daemonlog, listing, volumes
 from sampan.api.builds import cache_rows
-from sampan.api.images import summary
+from sampan.api.images import summary, virtual_size
 from sampan.api.requests import NEWEST, engine_of, filters
 from sampan.engine import cdi, pools
 from sampan.engine.container import Container, timestamp
@@ -243,7 +243,8 @@ async def disk_usage(request: web.Request) -> web.Response:
         shared, sees = shared_sizes(images), engine.gate.sight(who)
         users = Counter(container.image for container in containers)
         answer["Images"] = [
-            summary(i, engine.finding.digests(i, sees), None, shared[i.id], users[i.id]) for i in images
+            summary(i, engine.finding.digests(i, sees), None, shared[i.id], users[i.id]) | virtual_size(request, i)
+            for i in images
         ]
     if "container" in kinds:
         answer["Containers"] = [
