@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import sys
 
 from sampan.cli import credentials
 from sampan.cli.contexts import directory
@@ -190,5 +189,5 @@ def rm(v: Values, names: list[str]) -> int:
             status = fail(APIError(404, f"No such manifest: {name}"), 1)
             continue
         filetree.remove(_place(_parse(name)))
-        print(f"Deleted {name}", file=sys.stdout)
+        print(f"Deleted {name}")
     return status

@@ -174,15 +174,7 @@ def apply(spec: Spec, found: Edits) -> None:
     for row in found.device_nodes:
         node = devices.node(Device(row.host_path or row.path, row.path, row.permissions))
         linux["devices"].append(node)
-        rules.append(
-            {
-                "allow": True,
-                "type": node["type"],
-                "major": node["major"],
-                "minor": node["minor"],
-                "access": node["access"],
-            }
-        )
+        rules.append(devices.allowed(node))
     for mount in found.mounts:
         if not os.path.isabs(mount.host_path) or not os.path.isabs(mount.container_path):
             raise BadRequest(f"CDI mount {mount.host_path}: absolute paths are wanted")

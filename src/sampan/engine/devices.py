@@ -40,6 +40,17 @@ def node(item: Device) -> Node:
     }
 
 
+def allowed(found: Node) -> DeviceRule:
+    """The rule that lets a container use a node of its own."""
+    return {
+        "allow": True,
+        "type": found["type"],
+        "major": found["major"],
+        "minor": found["minor"],
+        "access": found["access"],
+    }
+
+
 def block_io(limits: Limits) -> BlockLimits:
     """`linux.resources.blockIO` for the limits. Raises BadRequest."""
     found: BlockLimits = {"weight": limits.blkio_weight}

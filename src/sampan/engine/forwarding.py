@@ -51,7 +51,7 @@ class Forwarding:
     async def _forward(
         self,
         container: Container,
-        sink: log_sinks.Journal | log_sinks.Syslog,
+        sink: log_sinks.Sink,
         before: asyncio.Task[None] | None,
         ended: asyncio.Future[int],
     ) -> None:
@@ -75,7 +75,7 @@ class Forwarding:
         container: Container,
         log: Log,
         path: str,
-        sink: log_sinks.Journal | log_sinks.Syslog,
+        sink: log_sinks.Sink,
         ended: asyncio.Future[int],
     ) -> None:
         joined, at, opened = Lines(), log.reader.position, False
@@ -89,9 +89,7 @@ class Forwarding:
             opened = await self._send(container, sink, line, opened)
         _write(path, log.reader.position)
 
-    async def _send(
-        self, container: Container, sink: log_sinks.Journal | log_sinks.Syslog, line: Frame, opened: bool
-    ) -> bool:
+    async def _send(self, container: Container, sink: log_sinks.Sink, line: Frame, opened: bool) -> bool:
         """Sends a line, as often as it takes. Whether there is a connection."""
         pause = _FIRST
         while not container.removed or pause == _FIRST:

@@ -178,7 +178,10 @@ def _rfc3339(nanoseconds: int, micro: bool = False) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + fraction + "Z"
 
 
-def of(container: Container) -> Journal | Syslog | None:
+Sink = Journal | Syslog
+
+
+def of(container: Container) -> Sink | None:
     """Where the lines of a container go besides, if anywhere."""
     driver = container.host_config.log_config.driver
     return Journal(container) if driver == "journald" else Syslog(container) if driver == "syslog" else None

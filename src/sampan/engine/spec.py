@@ -253,16 +253,7 @@ def resources(host: HostConfig) -> Resources:
         rules: list[DeviceRule] = [{"allow": True, "access": "rwm"}]
     else:
         rules = [{"allow": False, "access": "rwm"}, *DEVICE_RULES]
-        for item in (devices.node(device) for device in host.devices):
-            rules.append(
-                {
-                    "allow": True,
-                    "type": item["type"],
-                    "major": item["major"],
-                    "minor": item["minor"],
-                    "access": item["access"],
-                }
-            )
+        rules += [devices.allowed(devices.node(device)) for device in host.devices]
         rules += [rule for text in host.device_cgroup_rules for rule in devices.rules(text)]
     cpu: CpuLimits = {
         "shares": limits.cpu_shares,

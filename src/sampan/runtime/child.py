@@ -83,23 +83,12 @@ def become_container(
         base.premounted.move(rootfd, spec, trees)
     else:
         kernels = rootfs.populate(rootfd, spec, userns, trees)
-    here = bool((spec.get("hooks") or {}).get("createContainer"))
     if request.get("hooks"):
         # The parent runs the hooks that belong before pivot_root and outside of the container.
         channel.send(parent, kind="prepared")
         channel.wait_for_go(parent)
-        if crossing is not None and crossing.entered and here:
-            # They would have our root and be where the other container sees them.
-            raise RuntimeFailure(
-                "createContainer hooks can't run with a new user namespace and another's pid namespace"
-            )
-        hooks.run_all(spec, "createContainer", request["state"])
-    elif (
-        "state" in request and here
-    ):  # of devices: they have this stage only, and none that our parent would have to run
-        if crossing is not None:
-            raise RuntimeFailure("hooks of devices can't run in a container with another's pid namespace")
-        hooks.run_all(spec, "createContainer", request["state"])
+    if "state" in request and (spec.get("hooks") or {}).get("createContainer"):
+        _create_hooks(request, crossing)
     if "cgroup" in new and hierarchies().v1:
         ns.unshare(ns.CLONE_NEWCGROUP)
     slave = _terminal_or_stdio(spec["process"], stdio, parent, rootfd, crossing is not None)
@@ -127,6 +116,20 @@ class Joining:
     signals: list[int]
     ahead: process.Ahead
     planned: Plan | None
+
+
+def _create_hooks(request: Launch, crossing: Crossing | None) -> None:
+    """Runs the hooks of this stage; of devices there are no others, and none that our parent would have to run. Raises RuntimeFailure."""
+    if (
+        crossing is not None
+    ):  # they would be where the other container sees them, with our root where it has been entered
+        if not request.get("hooks"):
+            raise RuntimeFailure("hooks of devices can't run in a container with another's pid namespace")
+        if crossing.entered:
+            raise RuntimeFailure(
+                "createContainer hooks can't run with a new user namespace and another's pid namespace"
+            )
+    hooks.run_all(request["spec"], "createContainer", request["state"])
 
 
 def look_ahead(request: Join, target: int, namespaces: int) -> Joining:
